@@ -1,0 +1,154 @@
+"""Class-wise NMS as the ONNX model-local function ``gfl_edge::GflNms``: plain ops, fixed shapes, no plugin needed.
+
+Suppression runs in a fixed number of rounds (Cluster-NMS, Zheng et al. 2020): in every round a candidate survives if no
+better candidate that survived the round before overlaps it. A candidate's fate is final after as many rounds as the
+longest chain of overlaps that ends in it, so the result equals greedy NMS wherever no chain is longer than ``ROUNDS``.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import ModelProto, helper, parser
+
+from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, ModelSpec
+
+DOMAIN = "gfl_edge"
+NAME = "GflNms"
+OPSET = 18
+ROUNDS = 16  # on the 397 COCO images the longest needed was 14, see benchmarks/results/nms_parity.json
+
+# A = anchors, C = classes, K = max_candidates, M = max_detections. TensorRT-RTX takes no FP32 MatMul on sm75 and CUDA
+# graphs no data-dependent shape, hence Mul + ReduceMax and padding.
+_HEAD = """
+<domain: "gfl_edge", opset_import: ["" : {opset}]>
+GflNms <score_threshold, iou_threshold, max_candidates, max_detections> (boxes, scores)
+    => (num_dets, det_boxes, det_scores, det_classes)
+{{
+  zero = Constant <value_float: float = 0.0> ()
+  one = Constant <value_float: float = 1.0> ()
+  tiny = Constant <value_float: float = 1e-9> ()
+  threshold = Constant <value_float: float = @score_threshold> ()
+  max_iou = Constant <value_float: float = @iou_threshold> ()
+  k = Constant <value_ints: ints = @max_candidates> ()
+  m = Constant <value_ints: ints = @max_detections> ()
+  axis1 = Constant <value_ints: ints = [1]> ()
+  axis2 = Constant <value_ints: ints = [2]> ()
+  to_flat = Constant <value_ints: ints = [0, -1]> ()
+  four = Constant <value_ints: ints = [1, 1, 4]> ()
+
+  confident = Greater (scores, threshold)
+  clean = Where (confident, scores, zero)
+  flat = Reshape (clean, to_flat)
+  top_scores, top_pairs = TopK <axis: int = 1, largest: int = 1, sorted: int = 1> (flat, k)
+  num_classes = Shape <start: int = 2, end: int = 3> (scores)
+  top_anchors = Div (top_pairs, num_classes)
+  first_pairs = Mul (top_anchors, num_classes)
+  top_classes = Sub (top_pairs, first_pairs)
+  anchor_columns = Unsqueeze (top_anchors, axis2)
+  anchor_index = Expand (anchor_columns, four)
+  candidates = GatherElements <axis: int = 1> (boxes, anchor_index)
+
+  x1, y1, x2, y2 = Split <axis: int = 2, num_outputs: int = 4> (candidates)
+  x1t = Transpose <perm: ints = [0, 2, 1]> (x1)
+  y1t = Transpose <perm: ints = [0, 2, 1]> (y1)
+  x2t = Transpose <perm: ints = [0, 2, 1]> (x2)
+  y2t = Transpose <perm: ints = [0, 2, 1]> (y2)
+  left = Max (x1, x1t)
+  top = Max (y1, y1t)
+  right = Min (x2, x2t)
+  bottom = Min (y2, y2t)
+  raw_width = Sub (right, left)
+  raw_height = Sub (bottom, top)
+  width = Max (raw_width, zero)
+  height = Max (raw_height, zero)
+  intersection = Mul (width, height)
+  box_width = Sub (x2, x1)
+  box_height = Sub (y2, y1)
+  area = Mul (box_width, box_height)
+  area_t = Transpose <perm: ints = [0, 2, 1]> (area)
+  areas = Add (area, area_t)
+  raw_union = Sub (areas, intersection)
+  union = Max (raw_union, tiny)
+  iou = Div (intersection, union)
+  overlaps = Greater (iou, max_iou)
+
+  class_column = Unsqueeze (top_classes, axis2)
+  class_row = Unsqueeze (top_classes, axis1)
+  same_class = Equal (class_column, class_row)
+  start = Constant <value_int: int = 0> ()
+  step = Constant <value_int: int = 1> ()
+  k_scalar = Squeeze (k)
+  rank = Range (start, k_scalar, step)
+  rank_column = Unsqueeze (rank, axis1)
+  rank_row = Unsqueeze (rank, start)
+  better = Less (rank_column, rank_row)
+  overlap_in_class = And (overlaps, same_class)
+  suppresses = And (overlap_in_class, better)
+  edges = Cast <to: int = 1> (suppresses)
+"""
+_FIRST_ROUND = """
+  hit_0 = ReduceMax <keepdims: int = 0> (edges, axis1)
+  keep_0 = Sub (one, hit_0)
+"""
+_ROUND = """
+  column_{i} = Unsqueeze (keep_{p}, axis2)
+  active_{i} = Mul (edges, column_{i})
+  hit_{i} = ReduceMax <keepdims: int = 0> (active_{i}, axis1)
+  keep_{i} = Sub (one, hit_{i})
+"""
+_TAIL = """
+  kept_scores = Mul (top_scores, keep_{last})
+  det_scores, order = TopK <axis: int = 1, largest: int = 1, sorted: int = 1> (kept_scores, m)
+  valid = Greater (det_scores, zero)
+  valid_int = Cast <to: int = 6> (valid)
+  num_dets = ReduceSum <keepdims: int = 1> (valid_int, axis1)
+  order_column = Unsqueeze (order, axis2)
+  box_index = Expand (order_column, four)
+  raw_boxes = GatherElements <axis: int = 1> (candidates, box_index)
+  valid_column = Unsqueeze (valid, axis2)
+  det_boxes = Where (valid_column, raw_boxes, zero)
+  raw_classes = GatherElements <axis: int = 1> (top_classes, order)
+  classes_int = Cast <to: int = 6> (raw_classes)
+  none = Constant <value: tensor = int32 {{-1}}> ()
+  det_classes = Where (valid, classes_int, none)
+}}
+"""
+
+
+def nms_function(rounds: int = ROUNDS) -> onnx.FunctionProto:
+    """The function body with ``rounds`` rounds of suppression."""
+    middle = "".join(_ROUND.format(i=i, p=i - 1) for i in range(1, rounds))
+    text = _HEAD.format(opset=OPSET) + _FIRST_ROUND + middle + _TAIL.format(last=rounds - 1)
+    return parser.parse_function(text)
+
+
+def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS) -> ModelProto:
+    """Add GflNms behind the outputs ``boxes`` ``[N, A, 4]`` and ``scores`` ``[N, A, C]`` of ``model``, in place.
+
+    The new outputs, K = ``spec.max_detections``, are padded with score 0, class -1 and empty boxes:
+    ``num_dets`` int32 ``[N, 1]``, ``det_boxes`` float32 ``[N, K, 4]``, ``det_scores`` float32 ``[N, K]``,
+    ``det_classes`` int32 ``[N, K]``.
+    """
+    pairs = spec.num_anchors * spec.num_classes
+    model.graph.node.append(
+        helper.make_node(
+            NAME,
+            CANDIDATE_NAMES,
+            DETECTION_NAMES,
+            name=NAME,
+            domain=DOMAIN,
+            score_threshold=spec.score_threshold,
+            iou_threshold=spec.iou_threshold,
+            max_candidates=[min(spec.max_candidates, pairs)],
+            max_detections=[min(spec.max_detections, pairs)],
+        )
+    )
+    del model.graph.output[:]
+    kept = min(spec.max_detections, pairs)
+    shapes = ([1], [kept, 4], [kept], [kept])
+    types = (onnx.TensorProto.INT32, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT, onnx.TensorProto.INT32)
+    for name, shape, dtype in zip(DETECTION_NAMES, shapes, types, strict=True):
+        model.graph.output.append(helper.make_tensor_value_info(name, dtype, ["batch", *shape]))
+    model.functions.append(nms_function(rounds))
+    model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return model

@@ -1,0 +1,40 @@
+"""What a backend is: something that runs one model file on batches of ready-made inputs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfl_edge.spec import ModelSpec
+
+Outputs = dict[str, NDArray[np.generic]]  # by output name, see gfl_edge.spec
+
+
+class Backend(Protocol):
+    """Runs a model. Implementations are not thread-safe; make one per thread."""
+
+    name: str  # "openvino", "onnxruntime", "tensorrt", "rtx"
+    spec: ModelSpec
+    max_batch: int | None  # largest batch it accepts; None: any
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """Run uint8 ``[N, H, W, 3]`` BGR of the model's input size.
+
+        Returns the arrays of ``DETECTION_NAMES`` or, for a model without NMS in the graph, of ``CANDIDATE_NAMES``.
+        They may be reused by the next call.
+
+        Raises:
+            InputError: wrong shape or dtype, or a batch larger than ``max_batch``.
+            BackendError: the library failed.
+        """
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Library, version and device, for reports."""
+        ...
+
+    def close(self) -> None:
+        """Free what the backend holds; it cannot run any more. Calling it twice is fine."""
+        ...

@@ -1,0 +1,80 @@
+"""Box maths in NumPy: the readable reference that graphs and kernels are compared with.
+
+Boxes are float32 ``[..., 4]`` xyxy in pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+_TINY = np.float32(1e-9)  # keeps 0 / 0 of empty boxes at IoU 0, as torchvision's NaN compares
+
+
+def areas(boxes: Floats) -> Floats:
+    """Areas ``[...]`` of boxes ``[..., 4]``; negative sides count as they are."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def pairwise_iou(a: Floats, b: Floats) -> Floats:
+    """Intersection over union ``[n, m]`` of boxes ``[n, 4]`` and ``[m, 4]``; 0 where both are empty."""
+    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
+    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    sides = np.maximum(bottom_right - top_left, np.float32(0))
+    intersection = sides[..., 0] * sides[..., 1]
+    union = areas(a)[:, None] + areas(b)[None, :] - intersection
+    return np.asarray(intersection / np.maximum(union, _TINY), np.float32)
+
+
+def greedy_nms(boxes: Floats, iou_threshold: float) -> NDArray[np.bool_]:
+    """Greedy non-maximum suppression over boxes ``[n, 4]`` that are already in order of falling score.
+
+    A box is dropped if its IoU with an earlier kept box is strictly above ``iou_threshold`` (torchvision's rule).
+    Returns the kept mask ``[n]``.
+    """
+    overlaps = pairwise_iou(boxes, boxes) > np.float32(iou_threshold)
+    keep = np.ones(len(boxes), np.bool_)
+    for i in range(len(boxes)):
+        if keep[i]:
+            keep[i + 1 :] &= ~overlaps[i, i + 1 :]
+    return keep
+
+
+def multiclass_nms(
+    boxes: Floats,
+    scores: Floats,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    max_candidates: int,
+    max_detections: int,
+) -> tuple[Floats, Floats, NDArray[np.int32]]:
+    """Class-wise greedy NMS over every (anchor, class) pair.
+
+    Pairs strictly above ``score_threshold`` are ordered by falling score, equal scores by lower ``anchor * C + class``;
+    the first ``max_candidates`` enter NMS, the first ``max_detections`` survivors are returned.
+
+    Args:
+        boxes: ``[A, 4]``.
+        scores: ``[A, C]``, 0..1; NaN counts as 0.
+
+    Returns:
+        boxes ``[n, 4]``, scores ``[n]``, class indices int32 ``[n]``, in order of falling score.
+    """
+    num_classes = scores.shape[1]
+    flat = scores.reshape(-1)
+    (pairs,) = np.nonzero(flat > np.float32(score_threshold))
+    order = np.argsort(-flat[pairs], kind="stable")[:max_candidates]
+    pairs = pairs[order]
+    anchors, classes = np.divmod(pairs, num_classes)
+    candidates = boxes[anchors]
+    keep = np.zeros(len(pairs), np.bool_)
+    for class_index in np.unique(classes):
+        (members,) = np.nonzero(classes == class_index)
+        keep[members] = greedy_nms(candidates[members], iou_threshold)
+    (kept,) = np.nonzero(keep)
+    kept = kept[:max_detections]
+    return candidates[kept], flat[pairs[kept]], classes[kept].astype(np.int32)

@@ -1,0 +1,1 @@
+"""The few CUDA calls that running an engine needs, behind one small interface."""

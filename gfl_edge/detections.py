@@ -1,0 +1,68 @@
+"""The one container in which detections of a frame are passed around."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Objects found in one frame, in order of falling score.
+
+    Attributes:
+        boxes: float32 ``[n, 4]`` xyxy in pixels of the frame.
+        scores: float32 ``[n]``, 0..1.
+        class_ids: int32 ``[n]``, indices into ``class_names``.
+        class_names: names of all classes of the model.
+
+    Raises:
+        ValueError: the arrays do not fit together.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int32]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        if self.boxes.shape != (n, 4) or self.scores.shape != (n,) or self.class_ids.shape != (n,):
+            raise ValueError(
+                f"boxes {self.boxes.shape}, scores {self.scores.shape}, class_ids {self.class_ids.shape}: "
+                "expected (n, 4), (n,), (n,)"
+            )
+        if n and not (self.class_ids.min() >= 0 and self.class_ids.max() < len(self.class_names)):
+            raise ValueError(f"class_ids outside 0..{len(self.class_names) - 1}")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], float, str]]:
+        """Yield ``(box xyxy, score, class name)`` per object."""
+        for box, score, class_id in zip(self.boxes, self.scores, self.class_ids, strict=True):
+            yield box, float(score), self.class_names[class_id]
+
+    def __getitem__(self, chosen: Any) -> Detections:
+        """Select objects by a slice, mask or index array."""
+        return Detections(self.boxes[chosen], self.scores[chosen], self.class_ids[chosen], self.class_names)
+
+    def above(self, score: float) -> Detections:
+        """The objects whose score is at least ``score``."""
+        return self[self.scores >= score]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Plain values for JSON: ``box_xyxy`` (2 decimals), ``score`` (4 decimals), ``class_id``, ``class_name``."""
+        return [
+            {
+                "box_xyxy": [round(float(v), 2) for v in box],
+                "score": round(float(score), 4),
+                "class_id": int(class_id),
+                "class_name": self.class_names[class_id],
+            }
+            for box, score, class_id in zip(self.boxes, self.scores, self.class_ids, strict=True)
+        ]

@@ -1,0 +1,77 @@
+"""Every error that gfl_edge raises on purpose.
+
+    GflEdgeError
+    ├── MissingDependencyError   an optional package is not installed; names the extra that brings it
+    ├── InputError               something the caller gave cannot be used
+    │   ├── FrameError           an array that is no 8-bit BGR picture
+    │   ├── SourceError          a camera, video or folder that gives no frames
+    │   ├── AnnotationError      a COCO annotation file that does not fit
+    │   └── ModelFileError       a checkpoint, ONNX file or engine that cannot be used
+    │       ├── CheckpointError
+    │       ├── ContractError    an ONNX file without, or with other, gfl_edge metadata
+    │       └── EngineMismatchError   built for another TensorRT, version or GPU
+    ├── BackendError             a run-time library refused to load or run a model
+    ├── BuildError               TensorRT could not build an engine
+    ├── PrecisionError           the built network is not of the precision that was asked for
+    └── ParityError              two implementations of the same model disagree
+
+Each message says what was found, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class GflEdgeError(Exception):
+    """Base of all errors that gfl_edge raises on purpose."""
+
+
+class MissingDependencyError(GflEdgeError):
+    """An optional package is not installed."""
+
+
+class InputError(GflEdgeError):
+    """Something the caller gave cannot be used."""
+
+
+class FrameError(InputError):
+    """An array that is no 8-bit BGR picture."""
+
+
+class SourceError(InputError):
+    """A camera, video or folder that gives no frames."""
+
+
+class AnnotationError(InputError):
+    """A COCO annotation file that does not fit the model or the images."""
+
+
+class ModelFileError(InputError):
+    """A checkpoint, ONNX file or engine that cannot be used."""
+
+
+class CheckpointError(ModelFileError):
+    """A PyTorch checkpoint that is unreadable, incomplete or of another model."""
+
+
+class ContractError(ModelFileError):
+    """An ONNX file or sidecar whose gfl_edge metadata is missing or invalid."""
+
+
+class EngineMismatchError(ModelFileError):
+    """An engine built for another TensorRT flavour, version or GPU."""
+
+
+class BackendError(GflEdgeError):
+    """A run-time library refused to load or run a model."""
+
+
+class BuildError(GflEdgeError):
+    """TensorRT could not build an engine."""
+
+
+class PrecisionError(GflEdgeError):
+    """The built network is not of the precision that was asked for."""
+
+
+class ParityError(GflEdgeError):
+    """Two implementations of the same model disagree beyond the stated tolerance."""

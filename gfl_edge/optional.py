@@ -1,0 +1,52 @@
+"""Lazy import of optional packages, with an error that names what to install."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from gfl_edge.errors import MissingDependencyError
+
+EXTRA_OF = {
+    "cv2": "",  # a core dependency, but importing gfl_edge alone must not need it
+    "onnx": "cpu",
+    "onnxruntime": "cpu",
+    "openvino": "cpu",
+    "pycocotools": "eval",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "rtx",
+    "cuda": "rtx",
+    "pycuda": "pycuda",
+}
+
+
+def load(module: str) -> ModuleType:
+    """Import ``module``, which belongs to an optional package.
+
+    Raises:
+        MissingDependencyError: it is not installed, or its own libraries do not load; names the extra to install.
+    """
+    package = module.partition(".")[0]
+    extra = EXTRA_OF[package]
+    target = f"gfl-edge[{extra}]" if extra else "gfl-edge"
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{module} cannot be imported ({error}). Install it with: pip install '{target}'"
+        ) from error
+    if getattr(found, "__file__", None) is None and package == module:  # type stubs without the library behind them
+        raise MissingDependencyError(
+            f"{module} is present as type stubs only. Install the library with: pip install '{target}'"
+        )
+    return found
+
+
+def available(module: str) -> bool:
+    """Whether ``load(module)`` would succeed."""
+    try:
+        load(module)
+    except MissingDependencyError:
+        return False
+    return True

@@ -1,0 +1,96 @@
+"""From a camera frame to the network's input, and boxes back again. Shared by training, calibration and run time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfl_edge import optional
+from gfl_edge.errors import FrameError
+from gfl_edge.spec import ResizeRule
+
+Image = NDArray[np.uint8]
+Boxes = NDArray[np.float32]
+
+MIN_SIDE = 2  # pixels; a frame that is one pixel wide or high cannot show an object
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a frame lies inside the network's input: ``input = frame * scale_xy + offset_xy``, in pixels."""
+
+    frame_hw: tuple[int, int]
+    scale_xy: tuple[float, float]
+    offset_xy: tuple[float, float]
+
+    def to_frame(self, boxes: Boxes) -> Boxes:
+        """Map boxes ``[n, 4]`` xyxy from input pixels to frame pixels, clipped to the frame."""
+        height, width = self.frame_hw
+        offset = np.array(self.offset_xy * 2, np.float32)
+        scale = np.array(self.scale_xy * 2, np.float32)
+        limit = np.array((width, height) * 2, np.float32)
+        return np.asarray(np.clip((boxes - offset) / scale, np.float32(0), limit), np.float32)
+
+
+def check_frame(frame: Any) -> Image:
+    """Return ``frame`` if it is an 8-bit BGR picture, uint8 ``[H, W, 3]``.
+
+    Raises:
+        FrameError: says what was found and how to convert it.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(f"frame is a {type(frame).__name__}: expected a NumPy array, uint8 [H, W, 3] BGR")
+    found = f"frame is {frame.dtype} {list(frame.shape)}, expected uint8 [H, W, 3] BGR"
+    if frame.dtype == np.uint16:
+        raise FrameError(f"{found}: 16-bit picture; convert with (frame // 257).astype(numpy.uint8)")
+    if frame.dtype != np.uint8:
+        raise FrameError(f"{found}: convert to 8 bits, 0..255, first")
+    if frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 1):
+        raise FrameError(f"{found}: grey picture; convert with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)")
+    if frame.ndim == 3 and frame.shape[2] == 4:
+        raise FrameError(f"{found}: four channels; convert with cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)")
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        raise FrameError(f"{found}: pass one frame at a time, channels last")
+    if min(frame.shape[:2]) < MIN_SIDE:
+        raise FrameError(f"{found}: at least {MIN_SIDE} pixels high and wide")
+    return frame
+
+
+def place(frame_hw: tuple[int, int], input_hw: tuple[int, int], rule: ResizeRule) -> tuple[Placement, tuple[int, int]]:
+    """Where a frame goes and the size ``(height, width)`` it is resized to.
+
+    ``stretch`` fills the input; ``letterbox`` keeps the aspect ratio and centres the frame on black.
+    """
+    (height, width), (input_height, input_width) = frame_hw, input_hw
+    if rule == "stretch":
+        scale = (input_width / width, input_height / height)
+        return Placement(frame_hw, scale, (0.0, 0.0)), input_hw
+    ratio = min(input_width / width, input_height / height)
+    new_height, new_width = max(1, round(height * ratio)), max(1, round(width * ratio))
+    offset = ((input_width - new_width) // 2, (input_height - new_height) // 2)
+    return Placement(frame_hw, (new_width / width, new_height / height), offset), (new_height, new_width)
+
+
+def resize_into(frame: Image, out: Image, rule: ResizeRule) -> Placement:
+    """Resize ``frame`` (uint8 ``[h, w, 3]``) bilinearly into ``out`` (uint8 ``[H, W, 3]``, overwritten whole).
+
+    Raises:
+        FrameError: the frame is no 8-bit BGR picture.
+    """
+    frame = check_frame(frame)
+    cv2 = optional.load("cv2")
+    placement, (height, width) = place(frame.shape[:2], out.shape[:2], rule)
+    left, top = (int(offset) for offset in placement.offset_xy)
+    if (height, width) != out.shape[:2]:
+        out[...] = 0
+    # cv2 writes into a strided view only through a copy, so whole inputs are resized in place and others copied
+    if (height, width) == out.shape[:2] and out.flags.c_contiguous:
+        cv2.resize(frame, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+    else:
+        out[top : top + height, left : left + width] = cv2.resize(
+            frame, (width, height), interpolation=cv2.INTER_LINEAR
+        )
+    return placement

@@ -1,0 +1,100 @@
+"""The JSON file beside every engine that says what it is, so that a mismatch is found before it is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from gfl_edge.errors import ContractError, EngineMismatchError, ModelFileError
+from gfl_edge.files import write_atomically
+from gfl_edge.flavor import Flavor
+from gfl_edge.spec import ModelSpec
+
+
+def sidecar_path(engine: str | Path) -> Path:
+    """``model.engine`` -> ``model.engine.json``."""
+    return Path(f"{engine}.json")
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What an engine was built from, by and for."""
+
+    flavor: Flavor
+    version: str  # of TensorRT, "1.7.1.116"
+    targets: tuple[str, ...]  # "sm75", ...
+    max_batch: int
+    onnx_sha256: str
+    engine_sha256: str
+    spec: ModelSpec
+    build_seconds: float
+
+    @property
+    def rebuild_command(self) -> str:
+        """The command that builds this engine again for the machine at hand."""
+        half = " --fp16" if self.spec.precision == "fp16" else ""
+        return f"python export/to_trt.py --onnx {self.spec.name}.onnx{half} --flavor {self.flavor} --target current"
+
+    def write(self, engine: str | Path) -> None:
+        """Write beside ``engine``, under a temporary name first."""
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        write_atomically(sidecar_path(engine), text.encode())
+
+    @classmethod
+    def read(cls, engine: str | Path) -> Sidecar:
+        """Read the sidecar of ``engine``.
+
+        Raises:
+            ModelFileError: the engine or its sidecar does not exist.
+            ContractError: the sidecar is not what this version of gfl_edge writes.
+        """
+        path = sidecar_path(engine)
+        if not Path(engine).is_file():
+            raise ModelFileError(f"{engine}: no such engine. Build it with: python export/to_trt.py --fp16")
+        if not path.is_file():
+            raise ModelFileError(
+                f"{path} is missing: without it the engine's TensorRT version, GPU and classes are unknown. "
+                "Copy it along with the engine, or rebuild with: python export/to_trt.py --fp16"
+            )
+        try:
+            values: dict[str, Any] = json.loads(path.read_text())
+            spec = ModelSpec.from_dict(values.pop("spec"), str(path))
+            sidecar = cls(**{**values, "spec": spec, "targets": tuple(values["targets"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ContractError(f"{path} is not a gfl_edge sidecar ({error}). Rebuild the engine") from error
+        if sidecar.flavor not in get_args(Flavor):
+            raise ContractError(f"{path}: flavor {sidecar.flavor!r}, expected one of {', '.join(get_args(Flavor))}")
+        return sidecar
+
+    def check(self, engine: str | Path, flavor: Flavor, version: str, device_sm: str) -> None:
+        """Raise EngineMismatchError unless the engine can run with this TensorRT on this GPU.
+
+        Args:
+            engine: path, for messages.
+            flavor: the flavour that is to load it.
+            version: its version.
+            device_sm: compute capability of the GPU, "sm75".
+        """
+        problems = []
+        if flavor != self.flavor:
+            problems.append(f"built by {self.flavor}, to be loaded by {flavor}")
+        elif version != self.version:
+            problems.append(f"built by {self.flavor} {self.version}, installed is {version}")
+        if device_sm not in self.targets:
+            problems.append(f"built for {', '.join(self.targets)}, this GPU is {device_sm}")
+        if problems:
+            raise EngineMismatchError(f"{engine}: {'; '.join(problems)}. Rebuild with: {self.rebuild_command}")
+
+    def check_file(self, engine: str | Path) -> bytes:
+        """Read the engine; raise ModelFileError if it is not the file that the sidecar describes."""
+        content = Path(engine).read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.engine_sha256:
+            raise ModelFileError(
+                f"{engine} ({len(content)} bytes) is not the file its sidecar describes: truncated, or copied alone. "
+                f"Copy both again, or rebuild with: {self.rebuild_command}"
+            )
+        return content

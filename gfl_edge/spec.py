@@ -1,0 +1,155 @@
+"""What a model file says about itself: the contract between export, calibration and run time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from gfl_edge import optional
+from gfl_edge.errors import ContractError, ModelFileError
+
+FORMAT = 1
+PREFIX = "gfl_edge."
+
+INPUT_NAME = "images"  # uint8 [N, H, W, 3] BGR, already resized
+DETECTION_NAMES = ("num_dets", "det_boxes", "det_scores", "det_classes")  # with NMS in the graph
+CANDIDATE_NAMES = ("boxes", "scores")  # without
+
+ResizeRule = Literal["stretch", "letterbox"]
+Precision = Literal["fp32", "fp16"]
+NmsPlace = Literal["graph", "none"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that a run time has to know about a detector, stored in the ONNX file's ``metadata_props``."""
+
+    name: str  # "nanodet-plus-m-416"
+    family: str  # "nanodet", "nanodet-plus"
+    class_names: tuple[str, ...]
+    input_hw: tuple[int, int]  # pixels
+    resize: ResizeRule
+    mean_bgr: tuple[float, float, float]  # grey levels, 0..255
+    std_bgr: tuple[float, float, float]
+    strides: tuple[int, ...]  # input pixels per cell, one per level
+    reg_max: int  # each edge distribution has reg_max + 1 bins
+    point_offset: float  # cell i lies at (i + point_offset) * stride
+    precision: Precision = "fp32"  # of the network's body; decode and NMS are always float32
+    nms: NmsPlace = "graph"
+    score_threshold: float = 0.05  # strictly above
+    iou_threshold: float = 0.6  # suppressed strictly above
+    max_candidates: int = 1000  # (anchor, class) pairs that enter NMS
+    max_detections: int = 100
+    source_sha256: str = ""  # of the checkpoint
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes, C."""
+        return len(self.class_names)
+
+    @property
+    def num_anchors(self) -> int:
+        """Points of all levels together, A."""
+        height, width = self.input_hw
+        return sum(-(-height // stride) * -(-width // stride) for stride in self.strides)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The spec as ``metadata_props``: keys ``gfl_edge.<field>``, values JSON."""
+        fields = {PREFIX + key: json.dumps(value) for key, value in dataclasses.asdict(self).items()}
+        return {PREFIX + "format": json.dumps(FORMAT), **fields}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str], origin: str) -> ModelSpec:
+        """Read a spec back.
+
+        Args:
+            metadata: key -> JSON text, as written by :meth:`to_metadata`; other keys are ignored.
+            origin: name of the file, for messages.
+
+        Raises:
+            ContractError: no gfl_edge metadata, another format, or missing, unknown or invalid fields.
+        """
+        own = {key.removeprefix(PREFIX): text for key, text in metadata.items() if key.startswith(PREFIX)}
+        if not own:
+            raise ContractError(
+                f"{origin} carries no gfl_edge metadata, so its classes, resize rule and thresholds are unknown. "
+                "Export it from its checkpoint with: python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
+            )
+        try:
+            values = {key: json.loads(text) for key, text in own.items()}
+        except json.JSONDecodeError as error:
+            raise ContractError(f"{origin}: gfl_edge metadata is not valid JSON ({error}). Export it again") from error
+        found = values.pop("format", None)
+        if found != FORMAT:
+            raise ContractError(f"{origin}: metadata format {found}, this gfl_edge reads {FORMAT}. Export it again")
+        return cls.from_dict(values, origin)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], origin: str) -> ModelSpec:
+        """Build a spec from plain JSON values; raises ContractError that names the fields that do not fit."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+        unknown, missing = sorted(values.keys() - names), sorted(required - values.keys())
+        if unknown or missing:
+            raise ContractError(f"{origin}: metadata fields missing {missing}, unknown {unknown}. Export it again")
+        try:
+            fields: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+            }
+            return cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise ContractError(f"{origin}: invalid metadata: {error}. Export it again") from error
+
+
+def _check(spec: ModelSpec) -> None:
+    if not spec.class_names:
+        raise ValueError("class_names is empty")
+    if len(spec.input_hw) != 2 or min(spec.input_hw) < 32:
+        raise ValueError(f"input_hw {spec.input_hw}: expected (height, width) of at least 32 pixels")
+    if not spec.strides or min(spec.strides) < 1:
+        raise ValueError(f"strides {spec.strides}: expected positive integers")
+    for field, choices in (("resize", ResizeRule), ("precision", Precision), ("nms", NmsPlace)):
+        value = getattr(spec, field)
+        if value not in get_args(choices):
+            raise ValueError(f"{field} {value!r}: expected one of {', '.join(get_args(choices))}")
+    for field in ("score_threshold", "iou_threshold"):
+        if not 0 <= getattr(spec, field) <= 1:
+            raise ValueError(f"{field} {getattr(spec, field)}: expected 0..1")
+    if not 1 <= spec.max_detections <= spec.max_candidates:
+        raise ValueError(f"max_detections {spec.max_detections}: expected 1..max_candidates ({spec.max_candidates})")
+    if len(spec.mean_bgr) != 3 or len(spec.std_bgr) != 3 or min(spec.std_bgr) <= 0:
+        raise ValueError(f"mean_bgr {spec.mean_bgr}, std_bgr {spec.std_bgr}: expected three numbers each, std above 0")
+
+
+def load_onnx(path: str | Path) -> Any:
+    """Load an ONNX file as ``onnx.ModelProto``.
+
+    Raises:
+        ModelFileError: missing, empty or unreadable file.
+        MissingDependencyError: the onnx package is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(
+            f"{path}: no such file. Export one with: python export/to_onnx.py --weights CHECKPOINT -o {path}"
+        )
+    onnx = optional.load("onnx")
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf and onnx raise many types for a broken file
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelFileError(f"{path} is not a readable ONNX model ({reason}). Export or copy it again") from error
+    return model
+
+
+def read_spec(path: str | Path) -> ModelSpec:
+    """The spec of an ONNX file; see :func:`load_onnx` and :meth:`ModelSpec.from_metadata` for the errors."""
+    model = load_onnx(path)
+    return ModelSpec.from_metadata({prop.key: prop.value for prop in model.metadata_props}, str(path))

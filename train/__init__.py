@@ -1,0 +1,1 @@
+"""Networks, checkpoint import and training in PyTorch. A package of the checkout; never installed."""
