@@ -20,11 +20,14 @@ check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# tensorrt-stubs asks for the TensorRT libraries themselves, which mypy does not need: hence --no-deps
+# tensorrt-stubs asks for the TensorRT libraries, which mypy does not need (--no-deps); it has no py.typed, so that mypy finds
+# it only apart from the installed packages, where it cannot pass for an installed TensorRT either (--target); and its
+# generator wrote five signatures that are no Python (sed)
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps tensorrt-stubs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade --target $(VENV)/stubs tensorrt-stubs
+	sed -i -E 's/, in: list/, in_: list/; s/(def add_scale_nd.*channel_axis: int)\)/\1 = ...)/' $(VENV)/stubs/tensorrt_bindings/tensorrt.pyi
 	touch $@
 
 clean:

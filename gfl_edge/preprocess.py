@@ -59,38 +59,36 @@ def check_frame(frame: Any) -> Image:
     return frame
 
 
-def place(frame_hw: tuple[int, int], input_hw: tuple[int, int], rule: ResizeRule) -> tuple[Placement, tuple[int, int]]:
-    """Where a frame goes and the size ``(height, width)`` it is resized to.
+def place(frame_hw: tuple[int, int], input_hw: tuple[int, int], rule: ResizeRule) -> Placement:
+    """Where a frame of ``frame_hw`` pixels goes in an input of ``input_hw`` pixels.
 
-    ``stretch`` fills the input; ``letterbox`` keeps the aspect ratio and centres the frame on black.
+    ``stretch`` fills the input; ``letterbox`` keeps the aspect ratio and centres the frame.
     """
     (height, width), (input_height, input_width) = frame_hw, input_hw
     if rule == "stretch":
-        scale = (input_width / width, input_height / height)
-        return Placement(frame_hw, scale, (0.0, 0.0)), input_hw
+        return Placement(frame_hw, (input_width / width, input_height / height), (0.0, 0.0))
     ratio = min(input_width / width, input_height / height)
-    new_height, new_width = max(1, round(height * ratio)), max(1, round(width * ratio))
-    offset = ((input_width - new_width) // 2, (input_height - new_height) // 2)
-    return Placement(frame_hw, (new_width / width, new_height / height), offset), (new_height, new_width)
+    offset = ((input_width - width * ratio) / 2, (input_height - height * ratio) / 2)
+    return Placement(frame_hw, (ratio, ratio), offset)
 
 
 def resize_into(frame: Image, out: Image, rule: ResizeRule) -> Placement:
-    """Resize ``frame`` (uint8 ``[h, w, 3]``) bilinearly into ``out`` (uint8 ``[H, W, 3]``, overwritten whole).
+    """Resize ``frame`` (uint8 ``[h, w, 3]``) bilinearly into ``out`` (uint8 ``[H, W, 3]``, contiguous, overwritten).
+
+    A letterboxed frame lies on black at a sub-pixel offset, pixel index times scale plus offset, as NanoDet was trained
+    (RangiLyu/nanodet, nanodet/data/transform/warp.py: get_resize_matrix and cv2.warpPerspective).
 
     Raises:
         FrameError: the frame is no 8-bit BGR picture.
     """
     frame = check_frame(frame)
     cv2 = optional.load("cv2")
-    placement, (height, width) = place(frame.shape[:2], out.shape[:2], rule)
-    left, top = (int(offset) for offset in placement.offset_xy)
-    if (height, width) != out.shape[:2]:
-        out[...] = 0
-    # cv2 writes into a strided view only through a copy, so whole inputs are resized in place and others copied
-    if (height, width) == out.shape[:2] and out.flags.c_contiguous:
+    height, width = out.shape[:2]
+    placement = place((frame.shape[0], frame.shape[1]), (height, width), rule)
+    if rule == "stretch":
         cv2.resize(frame, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
     else:
-        out[top : top + height, left : left + width] = cv2.resize(
-            frame, (width, height), interpolation=cv2.INTER_LINEAR
-        )
+        (scale_x, scale_y), (left, top) = placement.scale_xy, placement.offset_xy
+        matrix = np.array([[scale_x, 0, left], [0, scale_y, top]])
+        cv2.warpAffine(frame, matrix, (width, height), dst=out, flags=cv2.INTER_LINEAR)
     return placement

@@ -68,6 +68,11 @@ class Sidecar:
             raise ContractError(f"{path} is not a gfl_edge sidecar ({error}). Rebuild the engine") from error
         if sidecar.flavor not in get_args(Flavor):
             raise ContractError(f"{path}: flavor {sidecar.flavor!r}, expected one of {', '.join(get_args(Flavor))}")
+        if not sidecar.targets or not isinstance(sidecar.max_batch, int) or sidecar.max_batch < 1:
+            raise ContractError(
+                f"{path}: targets {list(sidecar.targets)}, max_batch {sidecar.max_batch}: expected at least one GPU and "
+                "a batch of 1. Rebuild the engine"
+            )
         return sidecar
 
     def check(self, engine: str | Path, flavor: Flavor, version: str, device_sm: str) -> None:

@@ -54,6 +54,11 @@ class ModelSpec:
         return len(self.class_names)
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs of the model, by where its NMS runs."""
+        return DETECTION_NAMES if self.nms == "graph" else CANDIDATE_NAMES
+
+    @property
     def num_anchors(self) -> int:
         """Points of all levels together, A."""
         height, width = self.input_hw

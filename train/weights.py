@@ -60,7 +60,7 @@ def _unreadable(path: Path) -> str:
 
 
 def strip_prefixes(state: Mapping[str, Tensor]) -> StateDict:
-    """Remove Lightning's ``model.``; take the averaged weights (``avg_model.``) where there are some, as nanodet does."""
+    """Remove Lightning's ``model.``; take averaged weights (``avg_model.``) where there are some, as nanodet does."""
     averaged = {k.removeprefix("avg_model."): v for k, v in state.items() if k.startswith("avg_model.")}
     if averaged:
         return averaged

@@ -1,0 +1,56 @@
+"""Which model is meant where none is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gfl_edge.errors import ContractError, InputError, ModelFileError
+from gfl_edge.spec import Precision, read_spec
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+ARTIFACTS = Path("artifacts")  # relative to where the command runs
+CHECKPOINT_SUFFIXES = (".pth", ".ckpt", ".pt")
+DEFAULT_NAME = "nanodet-plus-m-416"
+DEFAULT_WEIGHTS = Path("weights/nanodet_plus_m/nanodet_plus_m_416_from_ncnn_fp16.pth")
+
+
+def data_folder() -> Path:
+    """The folder of weights, images and videos: ``GFL_EDGE_DATA``, else ``shared`` beside the checkout.
+
+    Either may be the data folder itself or hold it as ``data``.
+    """
+    root = Path(os.environ.get("GFL_EDGE_DATA") or CHECKOUT.parent / "shared")
+    return root / "data" if (root / "data").is_dir() else root
+
+
+def default_weights() -> Path:
+    """The checkpoint of NanoDet-Plus-m-416.
+
+    Raises:
+        InputError: it is not there; says which file to put where.
+    """
+    path = data_folder() / DEFAULT_WEIGHTS
+    if not path.is_file():
+        raise InputError(
+            f"no model at hand: put NanoDet-Plus-m-416's weights at {path}, or set GFL_EDGE_DATA to the folder that "
+            f"holds {DEFAULT_WEIGHTS}, or name a checkpoint with --weights"
+        )
+    return path
+
+
+def newest_artifact(precision: Precision, folder: Path = ARTIFACTS) -> Path | None:
+    """The newest checkpoint, or ONNX file of that precision, under ``folder``; None where there is none."""
+    candidates = [path for path in folder.rglob("*") if path.is_file() and _fits(path, precision)]
+    return max(candidates, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _fits(path: Path, precision: Precision) -> bool:
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        return True
+    if path.suffix != ".onnx":
+        return False
+    try:
+        return read_spec(path).precision == precision
+    except (ModelFileError, ContractError):
+        return False

@@ -1,0 +1,118 @@
+"""Export a checkpoint to ONNX: python export/to_onnx.py --weights nanodet_m.ckpt -o artifacts/nanodet-m-320.onnx."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gfl_edge.commandline import run_command
+from gfl_edge.errors import InputError
+from gfl_edge.spec import ModelSpec, NmsPlace, Precision
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export, and how."""
+
+    weights: Path
+    model: str | None = None  # a preset's name; None: recognised from the checkpoint
+    input_hw: tuple[int, int] | None = None  # pixels; None: of the preset, the file name or the family
+    class_names: tuple[str, ...] | None = None
+    precision: Precision = "fp32"
+    nms: NmsPlace = "graph"
+
+
+def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
+    """Export, compare with PyTorch, and write ``output`` only if both agree.
+
+    Raises:
+        InputError: unusable checkpoint, unknown model, input size that the network cannot take.
+        ParityError: the graph does not compute what PyTorch computes.
+    """
+    # torch takes seconds to import and --help must work without it
+    from export import graph, models, parity
+    from gfl_edge.files import sha256, write_atomically
+    from train.weights import load_detector
+
+    preset = models.find_preset(request.model) if request.model else None
+    detector = load_detector(request.weights, family=preset.family if preset else None)
+    traits = models.TRAITS[detector.config.family]
+    size = preset.size if preset else models.size_from_name(request.weights) or traits.default_size
+    spec = models.describe(
+        detector,
+        input_hw=request.input_hw or (size, size),
+        class_names=request.class_names,
+        source_sha256=sha256(request.weights),
+    )
+    spec = replace(spec, precision=request.precision, nms=request.nms)
+    log(f"{request.weights}: {spec.name}, {spec.num_classes} classes; exporting {spec.precision}, NMS {spec.nms}")
+    model = graph.build_graph(detector, spec)
+    log(str(parity.compare(detector, model, spec)))
+    write_atomically(output, model.SerializeToString())
+    return spec
+
+
+def log(message: str) -> None:
+    """A line for the person at the terminal; results alone go to stdout."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def read_class_names(text: str) -> tuple[str, ...]:
+    """``a,b,c`` or a text file with one name per line."""
+    path = Path(text)
+    if path.is_file():
+        names = [line.strip() for line in path.read_text().splitlines()]
+    elif path.suffix == ".txt":
+        raise InputError(f"{text}: no such file of class names. Give names as a,b,c or a text file with one per line")
+    else:
+        names = [name.strip() for name in text.split(",")]
+    return tuple(name for name in names if name)
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say what to export, shared with to_trt.py."""
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="PyTorch checkpoint (.ckpt, .pth)")
+    parser.add_argument("--model", metavar="NAME", help="fail unless the checkpoint is this model; sets the input size")
+    parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="pixels, multiples of 32")
+    parser.add_argument("--classes", metavar="A,B,C|FILE", help="class names, for detectors of your own")
+    parser.add_argument("--nms", choices=("graph", "none"), default="graph", help="NMS in the graph (default) or none")
+    parser.add_argument("--fp16", action="store_true", help="half precision between normalisation and decode")
+
+
+def request_from(args: argparse.Namespace) -> ExportRequest:
+    """The request that the options of :func:`add_weights_arguments` describe."""
+    return ExportRequest(
+        weights=args.weights,
+        model=args.model,
+        input_hw=tuple(args.input_size) if args.input_size else None,
+        class_names=read_class_names(args.classes) if args.classes else None,
+        precision="fp16" if args.fp16 else "fp32",
+        nms=args.nms,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="export/to_onnx.py", description=__doc__)
+    add_weights_arguments(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.onnx", help="file to write")
+    return run_command(parser, _run, argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.weights is None:
+        raise InputError("--weights is missing: give a PyTorch checkpoint (.ckpt, .pth)")
+    spec = export_onnx(request_from(args), args.output)
+    print(args.output)
+    half = " --fp16" if spec.precision == "fp16" else ""
+    log(f"next: gfl-edge detect --model {args.output} IMAGE, or python export/to_trt.py --onnx {args.output}{half}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

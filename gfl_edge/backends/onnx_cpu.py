@@ -1,0 +1,136 @@
+"""Running an ONNX file on the CPU: OpenVINO, the fast default, and ONNX Runtime, the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfl_edge import optional
+from gfl_edge.backends.base import Outputs
+from gfl_edge.backends.checks import check_batch
+from gfl_edge.errors import BackendError
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, ModelSpec, load_onnx
+
+NMS_OP = "GflNms"
+
+
+def without_nms(model: Any, spec: ModelSpec) -> None:
+    """Cut the GflNms node off ``model`` (``onnx.ModelProto``), in place: its outputs become boxes and scores."""
+    helper, proto = optional.load("onnx.helper"), optional.load("onnx").TensorProto
+    nodes = [node for node in model.graph.node if node.op_type == NMS_OP]
+    for node in nodes:
+        model.graph.node.remove(node)
+    del model.graph.output[:], model.functions[:]
+    for name, width in zip(CANDIDATE_NAMES, (4, spec.num_classes), strict=True):
+        shape = ["batch", spec.num_anchors, width]
+        model.graph.output.append(helper.make_tensor_value_info(name, proto.FLOAT, shape))
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime on the CPU.
+
+    Args:
+        model: ``onnx.ModelProto`` of the gfl_edge contract.
+        spec: its description.
+
+    Raises:
+        BackendError: ONNX Runtime refuses the model.
+    """
+
+    name = "onnxruntime"
+    max_batch: int | None = None
+
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._library = optional.load("onnxruntime")
+        options = self._library.SessionOptions()
+        options.log_severity_level = 3  # errors only
+        try:
+            self._session: Any = self._library.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exception types are private
+            raise BackendError(f"ONNX Runtime cannot load {spec.name}: {error}") from error
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """See :meth:`gfl_edge.backends.base.Backend.run`."""
+        check_batch(images, self.spec, self.max_batch)
+        names = self.spec.output_names
+        try:
+            return dict(zip(names, self._session.run(names, {INPUT_NAME: images}), strict=True))
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed on {self.spec.name}: {error}") from error
+
+    def describe(self) -> dict[str, str]:
+        """See :meth:`gfl_edge.backends.base.Backend.describe`."""
+        return {"library": "onnxruntime", "version": str(self._library.__version__), "device": "CPU"}
+
+    def close(self) -> None:
+        """See :meth:`gfl_edge.backends.base.Backend.close`."""
+        self._session = None
+
+
+class OpenVinoBackend:
+    """OpenVINO on the CPU; one compiled network per batch size, since static shapes run faster.
+
+    Args:
+        model: ``onnx.ModelProto`` of the gfl_edge contract.
+        spec: its description.
+
+    Raises:
+        BackendError: OpenVINO refuses the model.
+    """
+
+    name = "openvino"
+    max_batch: int | None = None
+
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._library = optional.load("openvino")
+        self._core: Any = self._library.Core()
+        inlined = optional.load("onnx.inliner").inline_local_functions(model)  # it knows no model-local functions
+        self._content = inlined.SerializeToString()
+        self._compiled: dict[int, Any] = {}
+        self._request(1)
+
+    def _request(self, batch: int) -> Any:
+        if batch not in self._compiled:
+            # On CPUs with bf16 or f16 units OpenVINO would otherwise lower the precision by itself
+            settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+            try:
+                network = self._core.read_model(self._content, b"")
+                network.reshape({INPUT_NAME: [batch, *self.spec.input_hw, 3]})
+                self._compiled[batch] = self._core.compile_model(network, "CPU", settings).create_infer_request()
+            except RuntimeError as error:
+                raise BackendError(f"OpenVINO cannot load {self.spec.name}: {error}") from error
+        return self._compiled[batch]
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """See :meth:`gfl_edge.backends.base.Backend.run`."""
+        check_batch(images, self.spec, self.max_batch)
+        request = self._request(len(images))
+        try:
+            request.infer({INPUT_NAME: np.ascontiguousarray(images)}, share_inputs=True)
+            return {name: request.get_tensor(name).data for name in self.spec.output_names}
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO failed on {self.spec.name}: {error}") from error
+
+    def describe(self) -> dict[str, str]:
+        """See :meth:`gfl_edge.backends.base.Backend.describe`."""
+        version = self._library.__version__.partition("-")[0]
+        device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
+        return {"library": "openvino", "version": version, "device": str(device)}
+
+    def close(self) -> None:
+        """See :meth:`gfl_edge.backends.base.Backend.close`."""
+        self._compiled.clear()
+
+
+def load_contract(path: str | Path) -> tuple[Any, ModelSpec]:
+    """An ONNX file and its spec; see :func:`gfl_edge.spec.load_onnx` for the errors."""
+    model = load_onnx(path)
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    return model, ModelSpec.from_metadata(metadata, str(path))

@@ -1,0 +1,88 @@
+"""Which backend runs a model file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from gfl_edge import optional
+from gfl_edge.backends.base import Backend
+from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError
+
+BackendName = Literal["auto", "openvino", "onnxruntime", "tensorrt", "rtx"]
+NmsChoice = Literal["auto", "graph", "host"]
+
+# On a CPU the graph's NMS always works on all candidates in all rounds; on the host it costs what the picture asks
+# for. Measured: benchmarks/results/nms_cpu.json
+CPU_NMS: NmsChoice = "host"
+
+
+def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice = "auto") -> Backend:
+    """Load ``path`` with the backend that fits it.
+
+    Args:
+        path: ``.onnx`` (OpenVINO, ONNX Runtime) or ``.engine`` (TensorRT, TensorRT-RTX).
+        backend: "auto" takes OpenVINO where it is installed, else ONNX Runtime, and the engine's own TensorRT.
+        nms: where NMS runs for an ONNX file that carries it: in the graph or on the host. Engines run what they hold.
+
+    Raises:
+        InputError: unknown backend, or one that does not run this kind of file.
+        ModelFileError: missing, unreadable or foreign file.
+        BackendError: the library refused the model.
+        MissingDependencyError: the library is not installed.
+    """
+    path = Path(path)
+    for value, choices in ((backend, BackendName), (nms, NmsChoice)):
+        if value not in get_args(choices):
+            raise InputError(f"unknown choice {value!r}: expected one of {', '.join(get_args(choices))}")
+    if path.suffix == ".onnx":
+        return _open_onnx(path, backend, nms)
+    if path.suffix == ".engine":
+        return _open_engine(path, backend, nms)
+    raise ModelFileError(
+        f"{path}: a model is an .onnx or .engine file, not {path.suffix or 'a name without suffix'!r}. "
+        "Export a checkpoint with: python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
+    )
+
+
+def _open_onnx(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
+    from gfl_edge.backends import onnx_cpu
+
+    if backend in ("tensorrt", "rtx"):
+        raise InputError(
+            f"{path} is an ONNX file, backend {backend} runs engines. Build one with: "
+            f"python export/to_trt.py --onnx {path} --flavor {backend}"
+        )
+    model, spec = onnx_cpu.load_contract(path)
+    if spec.nms == "graph" and (CPU_NMS if nms == "auto" else nms) == "host":
+        onnx_cpu.without_nms(model, spec)
+        spec = replace(spec, nms="none")
+    elif spec.nms == "none" and nms == "graph":
+        raise InputError(f"{path} was exported with --nms none: it has no NMS in the graph. Export it with --nms graph")
+    if backend == "auto":
+        backend = _installed_cpu_backend()
+    return onnx_cpu.OpenVinoBackend(model, spec) if backend == "openvino" else onnx_cpu.OnnxRuntimeBackend(model, spec)
+
+
+def _installed_cpu_backend() -> BackendName:
+    names: tuple[BackendName, ...] = ("openvino", "onnxruntime")
+    for name in names:
+        if optional.available(name):
+            return name
+    raise MissingDependencyError(
+        "neither openvino nor onnxruntime is installed, one of which runs ONNX files. "
+        "Install them with: pip install 'gfl-edge[cpu]'"
+    )
+
+
+def _open_engine(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
+    from gfl_edge.backends.tensorrt import TensorRTBackend
+
+    if backend == "openvino" or backend == "onnxruntime":
+        raise InputError(f"{path} is an engine, backend {backend} runs ONNX files. Give the .onnx it was built from")
+    loaded = TensorRTBackend(path, flavor=None if backend == "auto" else backend)
+    if nms != "auto" and (loaded.spec.nms == "graph") != (nms == "graph"):
+        loaded.close()
+        raise InputError(f"{path} was built with NMS {loaded.spec.nms!r}, asked for was {nms!r}. Leave out --nms")
+    return loaded

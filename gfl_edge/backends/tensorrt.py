@@ -1,0 +1,281 @@
+"""Running an engine on the GPU: TensorRT and TensorRT-RTX."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfl_edge.backends.base import Outputs
+from gfl_edge.backends.checks import check_batch
+from gfl_edge.cuda import CudaLibrary, open_device
+from gfl_edge.errors import BackendError, ContractError
+from gfl_edge.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
+from gfl_edge.sidecar import Sidecar
+from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, ModelSpec
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+_LOG = logging.getLogger(__name__)
+
+DTYPE_OF = {"UINT8": np.uint8, "INT32": np.int32, "FLOAT": np.float32}  # by TensorRT's name, all that the contract has
+
+
+@dataclass(frozen=True)
+class TensorContract:
+    """What one input or output of an engine has to be."""
+
+    dtype: str  # TensorRT's name, "FLOAT"
+    item_shape: tuple[int, ...]  # without the batch
+
+
+def engine_contract(spec: ModelSpec) -> dict[str, TensorContract]:
+    """The input and the outputs of an engine of ``spec``, by name, the input first."""
+    tensors = {INPUT_NAME: TensorContract("UINT8", (*spec.input_hw, 3))}
+    if spec.nms == "graph":
+        most = spec.max_detections
+        outputs = zip(
+            DETECTION_NAMES,
+            ("INT32", "FLOAT", "FLOAT", "INT32"),
+            ((1,), (most, 4), (most,), (most,)),
+            strict=True,
+        )
+        return tensors | {name: TensorContract(dtype, shape) for name, dtype, shape in outputs}
+    widths = zip(CANDIDATE_NAMES, (4, spec.num_classes), strict=True)
+    return tensors | {name: TensorContract("FLOAT", (spec.num_anchors, width)) for name, width in widths}
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """One tensor's memory for the largest batch, on both sides."""
+
+    host: NDArray[Any]  # pinned, [max_batch, ...]
+    address: int  # on the device
+
+
+class TensorRTBackend:
+    """An engine on the GPU, for both flavours of TensorRT. Implements :class:`gfl_edge.backends.base.Backend`.
+
+    Memory is allocated once, for the largest batch. The arrays that :meth:`run` returns are views on it: the next call
+    overwrites them, and they stay readable after :meth:`close`.
+
+    Args:
+        engine_path: engine, with its sidecar beside it.
+        flavor: which TensorRT loads it; None: the one that built it.
+        cuda: which library reaches the GPU, see :func:`gfl_edge.cuda.open_device`.
+
+    Raises:
+        ModelFileError: engine or sidecar is missing, or the engine is not the file that the sidecar describes.
+        ContractError: the sidecar is unreadable, or the engine's inputs and outputs are not those of its spec.
+        EngineMismatchError: built by another flavour or version, or for another GPU.
+        MissingDependencyError: TensorRT or the CUDA library is not installed.
+        BackendError: no driver, no GPU, no memory, or TensorRT refuses the engine.
+    """
+
+    def __init__(self, engine_path: str | Path, flavor: Flavor | None = None, cuda: CudaLibrary = "auto") -> None:
+        self._path = engine_path
+        self._sidecar = Sidecar.read(engine_path)
+        content = self._sidecar.check_file(engine_path)
+        self._flavor: Flavor = flavor or self._sidecar.flavor
+        self.name: str = self._flavor
+        self.spec = self._sidecar.spec
+        self.max_batch: int | None = self._sidecar.max_batch
+        self._version = self._load_library()
+        self._contract = engine_contract(self.spec)
+        self._buffers: dict[str, _Buffer] = {}
+        self._batch = 0  # that the execution context is set to
+        self._context: trt.IExecutionContext | None = None
+        self._messages: deque[str] = deque(maxlen=3)  # TensorRT's last warnings and errors
+        self._resources = ExitStack()
+        self._closed = False
+        self._device = open_device(cuda)
+        try:
+            self._sidecar.check(engine_path, self._flavor, self._version, self._device.compute_capability)
+            with self._device.active():
+                self._allocate()
+                self._load(content)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load_library(self) -> str:
+        """Import the flavour and return its version."""
+        if self._flavor != self._sidecar.flavor:
+            # Before the import, since "not installed" would send the user the wrong way
+            target = next(iter(self._sidecar.targets), "")
+            self._sidecar.check(self._path, self._flavor, self._sidecar.version, target)
+        return str(load_flavor(self._flavor).__version__)
+
+    def _allocate(self) -> None:
+        """Make the stream and all buffers; ``_resources`` gives them back in reverse order."""
+        self._stream = self._device.create_stream()
+        self._resources.callback(self._device.destroy_stream, self._stream)
+        self._resources.callback(self._buffers.clear)
+        for name, tensor in self._contract.items():
+            host = self._device.pinned_empty((self._sidecar.max_batch, *tensor.item_shape), DTYPE_OF[tensor.dtype])
+            address = self._device.malloc(host.nbytes)
+            self._resources.callback(self._device.free, address)
+            self._buffers[name] = _Buffer(host, address)
+
+    def _load(self, content: bytes) -> None:
+        """Make the execution context, which keeps the engine alive, and bind the buffers to it."""
+        engine = self._deserialize(content)
+        self._check_tensors(engine)
+        self._check_batches(engine)
+        self._resources.callback(self._drop_context)
+        self._context = context = self._create_context(engine)
+        self._set_batch(context, self._sidecar.max_batch)
+        self._check_shapes(context)
+        for name, buffer in self._buffers.items():
+            if not context.set_tensor_address(name, buffer.address):
+                raise self._failed(f"does not take the buffer of {name}")
+        self._messages.clear()  # what it said so far is no reason for what may fail later
+
+    def _deserialize(self, content: bytes) -> trt.ICudaEngine:
+        # The runtime keeps the logger alive, and the engine the runtime
+        runtime = _make_runtime(self._flavor, self._messages)
+        engine = runtime.deserialize_cuda_engine(content) if runtime else None
+        if engine is None:
+            advice = f"Rebuild with: {self._sidecar.rebuild_command}"
+            if any("driver version is insufficient" in message for message in self._messages):
+                advice = f"Update the NVIDIA driver, which is for CUDA {self._device.driver_version} at most"
+            raise self._failed("cannot load this engine", advice)
+        return engine
+
+    def _create_context(self, engine: trt.ICudaEngine) -> trt.IExecutionContext:
+        if self._flavor == "rtx":
+            # The run-time options come in a config, which TensorRT knows since 10.13 but not on JetPack 6
+            context = engine.create_execution_context(engine.create_runtime_config())
+        else:
+            context = engine.create_execution_context()
+        if context is None:
+            raise self._failed("cannot prepare this engine to run", "Is enough GPU memory free?")
+        return context
+
+    def _check_tensors(self, engine: trt.ICudaEngine) -> None:
+        """Raise ContractError unless the engine has the inputs and outputs of its spec, of the right dtype."""
+        found = set()
+        for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
+            found.add(f"{engine.get_tensor_mode(name).name.lower()} {name} {engine.get_tensor_dtype(name).name}")
+        expected = {
+            f"{'input' if name == INPUT_NAME else 'output'} {name} {tensor.dtype}"
+            for name, tensor in self._contract.items()
+        }
+        if found != expected:
+            raise self._unfit(f"has {', '.join(sorted(found))}, expected {', '.join(sorted(expected))}")
+
+    def _check_batches(self, engine: trt.ICudaEngine) -> None:
+        """Raise ContractError unless the engine takes images of its spec in batches of 1 to ``max_batch``."""
+        shapes = [_shape(engine.get_tensor_shape(INPUT_NAME))]
+        if shapes[0][:1] == (-1,):
+            shapes = [_shape(dims) for dims in engine.get_tensor_profile_shape(INPUT_NAME, 0)]
+        item_shape = self._contract[INPUT_NAME].item_shape
+        expected = [(batch, *item_shape) for batch in (1, self._sidecar.max_batch)]
+        if [shapes[0], shapes[-1]] != expected:
+            found = f"{list(shapes[0])} to {list(shapes[-1])}"
+            raise self._unfit(f"takes {INPUT_NAME} of {found}, expected {list(expected[0])} to {list(expected[1])}")
+
+    def _check_shapes(self, context: trt.IExecutionContext) -> None:
+        """Raise ContractError unless the outputs of the largest batch fill their buffers exactly."""
+        for name, buffer in self._buffers.items():
+            found = _shape(context.get_tensor_shape(name))
+            if found != buffer.host.shape:
+                raise self._unfit(f"has {name} of {list(found)}, expected {list(buffer.host.shape)}")
+
+    def _unfit(self, problem: str) -> ContractError:
+        return ContractError(
+            f"{self._path} {problem}, as its sidecar says. Rebuild with: {self._sidecar.rebuild_command}"
+        )
+
+    def _failed(self, what: str, advice: str = "") -> BackendError:
+        reason = "; ".join(self._messages) or "no reason given"
+        return BackendError(
+            f"{self._path}: {LIBRARY_OF[self._flavor]} {self._version} {what} ({reason}). {advice}".strip()
+        )
+
+    def _set_batch(self, context: trt.IExecutionContext, batch: int) -> None:
+        if batch != self._batch:  # setting a shape makes TensorRT infer all others again
+            self._batch = 0
+            if not context.set_input_shape(INPUT_NAME, (batch, *self._contract[INPUT_NAME].item_shape)):
+                raise self._failed(f"does not take a batch of {batch}")
+            self._batch = batch
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """See :meth:`gfl_edge.backends.base.Backend.run`."""
+        context = self._context
+        if context is None:
+            raise BackendError(f"{self._path} is closed and cannot run any more. Load it again")
+        check_batch(images, self.spec, self.max_batch)
+        with self._device.active():
+            self._set_batch(context, len(images))
+            self._send(images)
+            if not context.execute_async_v3(self._stream):
+                raise self._failed("cannot run this engine")
+            outputs = {name: self._fetch(name) for name in self._contract if name != INPUT_NAME}
+            self._device.synchronize(self._stream)
+        return outputs
+
+    def _send(self, images: NDArray[np.uint8]) -> None:
+        buffer = self._buffers[INPUT_NAME]
+        pinned = buffer.host[: self._batch]
+        np.copyto(pinned, images)
+        self._device.copy_to_device(buffer.address, pinned, self._stream)
+
+    def _fetch(self, name: str) -> NDArray[Any]:
+        """Queue the copy of an output; the array that is returned holds it once the stream is done."""
+        buffer = self._buffers[name]
+        pinned = buffer.host[: self._batch]
+        self._device.copy_to_host(pinned, buffer.address, self._stream)
+        return pinned
+
+    def describe(self) -> dict[str, str]:
+        """See :meth:`gfl_edge.backends.base.Backend.describe`."""
+        return {
+            "library": LIBRARY_OF[self._flavor],
+            "version": self._version,
+            "device": f"{self._device.name} ({self._device.compute_capability})",
+            "driver": f"CUDA {self._device.driver_version}",
+            "cuda": self._device.library,
+        }
+
+    def close(self) -> None:
+        """See :meth:`gfl_edge.backends.base.Backend.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with self._device.active():
+                self._resources.close()
+        except BackendError as error:  # this often runs because of an earlier error, which must not be hidden
+            _LOG.warning("closing %s: %s", self._path, error)
+        self._device.close()
+
+    def _drop_context(self) -> None:
+        """Destroy context, engine and runtime, after the work that a failed run may have left on the stream."""
+        try:
+            self._device.synchronize(self._stream)
+        finally:
+            self._context = None
+
+
+def _shape(dims: trt.Dims) -> tuple[int, ...]:
+    return tuple(dims[index] for index in range(len(dims)))
+
+
+def _make_runtime(flavor: Flavor, messages: deque[str]) -> trt.Runtime | None:
+    """A runtime whose logger appends to ``messages``; None if TensorRT cannot make one."""
+    if TYPE_CHECKING:
+        import tensorrt as trt
+    else:
+        trt = load_flavor(flavor)
+    try:
+        return trt.Runtime(make_logger(flavor, messages))
+    except TypeError:  # pybind's word for a null pointer, as with a driver too old for this TensorRT
+        return None

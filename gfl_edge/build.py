@@ -1,0 +1,305 @@
+"""From an ONNX file to a TensorRT engine, with either flavour: full TensorRT (10, 11) or TensorRT-RTX."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
+from gfl_edge.files import sha256, write_atomically
+from gfl_edge.flavor import Flavor, available_flavors, load_flavor, make_logger
+from gfl_edge.progress import Progress
+from gfl_edge.sidecar import Sidecar
+from gfl_edge.spec import INPUT_NAME, ModelSpec, read_spec
+
+CURRENT = "current"  # the GPU in this machine
+DEFAULT_TARGET = "sm75"  # RTX 2080 Ti, the GPU of the paper's speed figures; built for where no GPU says otherwise
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What is to be built, after every "auto" and "current" is settled."""
+
+    onnx: Path
+    flavor: Flavor
+    targets: tuple[str, ...]  # "sm75", ...
+    max_batch: int = 1
+
+    def engine_name(self, spec: ModelSpec) -> str:
+        """``nanodet-plus-m-416-fp16-rtx-sm75.engine``; parts that are not the default are named too."""
+        extras = (["nonms"] if spec.nms == "none" else []) + ([f"b{self.max_batch}"] if self.max_batch > 1 else [])
+        return "-".join((spec.name, spec.precision, *extras, self.flavor, *self.targets)) + ".engine"
+
+
+def plan(onnx: Path, flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1) -> BuildPlan:
+    """Settle flavour and targets for this machine.
+
+    Args:
+        onnx: the model.
+        flavor: "tensorrt", "rtx" or "auto": full TensorRT where it is installed and the target is this machine's GPU,
+            else TensorRT-RTX.
+        targets: "sm75" ..., or "current"; empty means this machine's GPU, or ``DEFAULT_TARGET`` where there is none.
+        max_batch: largest batch that the engine will accept.
+
+    Raises:
+        InputError: unknown flavour or target, or full TensorRT asked to build for another GPU.
+        MissingDependencyError: no TensorRT of the flavour is installed.
+        BackendError: "current" without a GPU.
+    """
+    if max_batch < 1:
+        raise InputError(f"--max-batch {max_batch}: expected at least 1")
+    device_sm = current_sm(required=CURRENT in targets)
+    wanted = tuple(dict.fromkeys(_resolve(target, device_sm) for target in targets or (device_sm or DEFAULT_TARGET,)))
+    chosen = _choose_flavor(flavor, wanted, device_sm)
+    if chosen == "tensorrt" and wanted != (device_sm,):
+        here = f"the GPU here is {device_sm}" if device_sm else "there is no GPU here"
+        raise InputError(
+            f"full TensorRT builds only for the GPU it runs on: {', '.join(wanted)} asked for, {here}. "
+            "Build there, or use --flavor rtx"
+        )
+    known = rtx_targets() if chosen == "rtx" else wanted
+    unknown = [target for target in wanted if target not in known]
+    if unknown:
+        raise InputError(
+            f"unknown target {', '.join(unknown)}: TensorRT-RTX here builds for {', '.join(known)} and current"
+        )
+    return BuildPlan(onnx, chosen, wanted, max_batch)
+
+
+def current_sm(required: bool = False) -> str | None:
+    """The compute capability of this machine's GPU, "sm75", or None where there is no usable one.
+
+    Raises:
+        BackendError, MissingDependencyError: ``required`` and none usable; says why.
+    """
+    from gfl_edge.cuda import open_device
+    from gfl_edge.errors import BackendError
+
+    try:
+        device = open_device()
+    except (BackendError, MissingDependencyError):
+        if required:
+            raise
+        return None
+    try:
+        return device.compute_capability
+    finally:
+        device.close()
+
+
+def rtx_targets() -> tuple[str, ...]:
+    """The GPUs that the installed TensorRT-RTX can build for."""
+    names = load_flavor("rtx").ComputeCapability.__members__
+    return tuple(sorted((name.lower() for name in names if name.startswith("SM")), key=lambda name: int(name[2:])))
+
+
+def _resolve(target: str, device_sm: str | None) -> str:
+    return device_sm if target == CURRENT and device_sm else target.lower()
+
+
+def _choose_flavor(flavor: str, targets: tuple[str, ...], device_sm: str | None) -> Flavor:
+    installed = available_flavors()
+    for named in get_args(Flavor):
+        if flavor == named:
+            load_flavor(named)  # says what to install
+            return cast(Flavor, named)
+    if flavor != "auto":
+        raise InputError(f"unknown flavor {flavor!r}: expected auto, {', '.join(get_args(Flavor))}")
+    if "tensorrt" in installed and targets == (device_sm,):
+        return "tensorrt"
+    if "rtx" in installed:
+        return "rtx"
+    raise MissingDependencyError(
+        "no TensorRT that can build here is installed. For a machine without GPU or a GeForce/RTX card: "
+        "pip install 'gfl-edge[rtx]'; for Jetson and data-centre GPUs: pip install 'gfl-edge[tensorrt]'"
+    )
+
+
+def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tuple[Path, Sidecar]:
+    """Build the engine and write it with its sidecar; an engine in place stays until the new one is whole.
+
+    Args:
+        plan: see :func:`plan`.
+        output_dir: folder; made if missing.
+        progress: draw TensorRT's progress on stderr.
+
+    Returns:
+        The engine's path and its sidecar.
+
+    Raises:
+        ModelFileError, ContractError: unusable ONNX file.
+        BuildError: TensorRT refused the model, with its messages.
+        PrecisionError: the network is not of the precision that the ONNX file declares.
+    """
+    spec = read_spec(plan.onnx)
+    engine = output_dir / plan.engine_name(spec)
+    start = time.perf_counter()
+    content = _serialize(plan, spec, progress)
+    sidecar = Sidecar(
+        flavor=plan.flavor,
+        version=str(load_flavor(plan.flavor).__version__),
+        targets=plan.targets,
+        max_batch=plan.max_batch,
+        onnx_sha256=sha256(plan.onnx),
+        engine_sha256=hashlib.sha256(content).hexdigest(),
+        spec=spec,
+        build_seconds=round(time.perf_counter() - start, 2),
+    )
+    write_atomically(engine, content)
+    sidecar.write(engine)
+    return engine, sidecar
+
+
+def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> bytes:
+    if TYPE_CHECKING:
+        import tensorrt as trt
+    else:
+        trt = load_flavor(plan.flavor)
+
+    messages: deque[str] = deque(maxlen=5)
+    logger = make_logger(plan.flavor, messages)
+    builder = trt.Builder(logger)
+    network = builder.create_network(_network_flags(plan.flavor, trt.__version__))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(plan.onnx.read_bytes(), str(plan.onnx)):
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        listed = "; ".join(f"node {error.node()}: {error.desc()}" for error in errors)
+        raise BuildError(f"{plan.flavor} {trt.__version__} cannot parse {plan.onnx}: {listed}")
+    check_precision(network, spec, plan.flavor)
+    check_contract(network, spec)
+    config = builder.create_builder_config()
+    height, width = spec.input_hw
+    profile = builder.create_optimization_profile()
+    smallest, usual, largest = (trt.Dims4(batch, height, width, 3) for batch in (1, 1, plan.max_batch))
+    profile.set_shape(INPUT_NAME, smallest, usual, largest)
+    config.add_optimization_profile(profile)
+    _set_targets(config, plan, trt)
+    with _monitored(config, plan.flavor, f"building {spec.name} {spec.precision}", progress) as monitor:
+        serialized = builder.build_serialized_network(network, config)
+    if monitor.cancelled:
+        raise KeyboardInterrupt
+    if serialized is None:
+        raise BuildError(f"{plan.flavor} {trt.__version__} could not build {plan.onnx}: {'; '.join(messages)}")
+    return bytes(serialized)
+
+
+def _network_flags(flavor: Flavor, version: str) -> int:
+    """TensorRT 10 must be asked for strong types; 11 and RTX know nothing else and deprecate the flag."""
+    if flavor == "rtx" or int(version.partition(".")[0]) >= 11:
+        return 0
+    if TYPE_CHECKING:
+        import tensorrt as trt
+    else:
+        trt = load_flavor(flavor)
+    return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+
+
+def _set_targets(config: Any, plan: BuildPlan, trt: Any) -> None:
+    """Compute capabilities exist in TensorRT-RTX alone; full TensorRT builds for the GPU it runs on."""
+    if plan.flavor == "rtx":
+        config.num_compute_capabilities = len(plan.targets)
+        for i, target in enumerate(plan.targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), i)
+
+
+def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
+    """Raise PrecisionError unless the body of ``network`` computes in the precision of ``spec``.
+
+    The body is every convolution, pooling and resize; normalisation, decode and NMS have none and are float32.
+
+    Returns:
+        The number of convolutions.
+    """
+    if TYPE_CHECKING:
+        import tensorrt as trt
+    else:
+        trt = load_flavor(flavor)
+
+    wanted = {"fp16": trt.DataType.HALF, "fp32": trt.DataType.FLOAT}[spec.precision]
+    layers: list[trt.ILayer] = [network.get_layer(i) for i in range(network.num_layers)]
+    kinds = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION, trt.LayerType.POOLING, trt.LayerType.RESIZE)
+    body = [layer for layer in layers if layer.type in kinds]
+    others = [layer for layer in body if not _computes_in(layer, wanted)]
+    if others or not body:
+        listed = ", ".join(f"{layer.name} ({layer.get_output(0).dtype})" for layer in others[:5])
+        raise PrecisionError(
+            f"{spec.name} is declared {spec.precision}, but {len(others)} of the {len(body)} convolutions, poolings "
+            f"and resizes in its network are not: {listed}. Export it again with: python export/to_onnx.py"
+        )
+    return sum(layer.type == trt.LayerType.CONVOLUTION for layer in body)
+
+
+def _computes_in(layer: Any, wanted: Any) -> bool:
+    return bool(layer.get_input(0).dtype == wanted and layer.get_output(0).dtype == wanted)
+
+
+def check_contract(network: Any, spec: ModelSpec) -> None:
+    """Raise ModelFileError unless the inputs and outputs of ``network`` have the names of the contract."""
+    inputs = [network.get_input(i).name for i in range(network.num_inputs)]
+    outputs = [network.get_output(i).name for i in range(network.num_outputs)]
+    expected = list(spec.output_names)
+    if inputs != [INPUT_NAME] or outputs != expected:
+        raise ModelFileError(
+            f"{spec.name} has inputs {inputs} and outputs {outputs}, expected {[INPUT_NAME]} and {expected}. "
+            "Export it again with: python export/to_onnx.py"
+        )
+
+
+@contextmanager
+def _monitored(config: Any, flavor: Flavor, label: str, progress: bool) -> Iterator[Any]:
+    """Show the progress of a build; Ctrl-C ends it at the next step instead of unwinding through TensorRT."""
+    monitor = _make_monitor(flavor, label, progress)
+    config.progress_monitor = monitor
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGINT, monitor.cancel) if in_main_thread else None
+    try:
+        yield monitor
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, previous)
+        monitor.close()
+
+
+def _make_monitor(flavor: Flavor, label: str, enabled: bool) -> Any:
+    if TYPE_CHECKING:
+        import tensorrt as trt
+    else:
+        trt = load_flavor(flavor)
+
+    class Monitor(trt.IProgressMonitor):
+        """One progress line over all phases; TensorRT announces a phase's steps when it starts."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.cancelled = False
+            self._line = Progress(label, 0, enabled=enabled)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._line.total += num_steps
+            self._steps[phase_name] = num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            if self._steps.get(phase_name, 0) > 0:
+                self._steps[phase_name] -= 1
+                self._line.advance()
+            return not self.cancelled
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._line.advance(self._steps.pop(phase_name, 0))
+
+        def cancel(self, *_: object) -> None:
+            self.cancelled = True
+
+        def close(self) -> None:
+            self._line.close()
+
+    return Monitor()

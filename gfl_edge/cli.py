@@ -1,0 +1,145 @@
+"""The command line: gfl-edge camera | detect | eval."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import get_args
+
+from gfl_edge._version import __version__
+from gfl_edge.backends.select import BackendName, NmsChoice
+from gfl_edge.commandline import run_command
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every sub-command; needs no optional package."""
+    parser = argparse.ArgumentParser(prog="gfl-edge", description="Run and measure GFL detectors.")
+    parser.add_argument("--version", action="version", version=f"gfl-edge {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_camera(commands.add_parser("camera", help="run on a camera, video, stream or folder of pictures"))
+    _add_detect(commands.add_parser("detect", help="write annotated copies of pictures"))
+    _add_eval(commands.add_parser("eval", help="COCO AP through the pipeline that runs on the device"))
+    return parser
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, metavar="M", help=".onnx or .engine file")
+    parser.add_argument("--backend", choices=get_args(BackendName), default="auto", help="what runs it (default: auto)")
+    parser.add_argument("--nms", choices=get_args(NmsChoice), default="auto", help="where NMS runs (default: auto)")
+
+
+def _add_score_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--score", type=float, default=0.35, metavar="S", help="draw from this score on (default: 0.35)"
+    )
+
+
+def _add_camera(parser: argparse.ArgumentParser) -> None:
+    _add_model_arguments(parser)
+    _add_score_argument(parser)
+    parser.add_argument(
+        "--source", default="0", help="camera number, video file, URL, GStreamer pipeline or folder (default: 0)"
+    )
+    window = parser.add_mutually_exclusive_group()
+    window.add_argument("--show", action="store_true", default=None, help="open a window (default: where there is one)")
+    window.add_argument("--headless", action="store_false", dest="show", help="open no window")
+    parser.add_argument("--output", type=Path, metavar="VIDEO", help="annotated video to write, .mp4 or .avi")
+    parser.add_argument("--json-lines", metavar="FILE", help="one JSON object per frame; - for stdout")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="stop after so many frames")
+    parser.add_argument(
+        "--reconnect-seconds", type=float, default=30.0, metavar="S", help="keep trying a lost live source so long"
+    )
+    parser.set_defaults(run=_camera)
+
+
+def _camera(args: argparse.Namespace) -> int:
+    from gfl_edge.camera import run_camera
+    from gfl_edge.detector import Detector
+
+    with Detector(args.model, args.backend, args.nms) as detector:
+        summary = run_camera(
+            detector,
+            args.source,
+            score=args.score,
+            show=args.show,
+            output=args.output,
+            json_lines=args.json_lines,
+            max_frames=args.max_frames,
+            reconnect_seconds=args.reconnect_seconds,
+        )
+    # With the frames' JSON on stdout the summary goes where the status goes
+    print(json.dumps(summary.to_dict(), indent=2), file=sys.stderr if args.json_lines == "-" else sys.stdout)
+    return 0
+
+
+def _add_detect(parser: argparse.ArgumentParser) -> None:
+    _add_model_arguments(parser)
+    _add_score_argument(parser)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="picture files or folders of them")
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=Path("detections"), metavar="DIR", help="where to write"
+    )
+    parser.set_defaults(run=_detect)
+
+
+def _detect(args: argparse.Namespace) -> int:
+    from gfl_edge.detector import Detector
+    from gfl_edge.pictures import detect_pictures
+
+    with Detector(args.model, args.backend, args.nms) as detector:
+        summary = detect_pictures(detector, args.images, output_dir=args.output_dir, score=args.score)
+    print(json.dumps(summary.to_dict(), indent=2))
+    return 0
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    _add_model_arguments(parser)
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+    parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO instances file")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result here as well")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.set_defaults(run=_eval)
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from gfl_edge import environment
+    from gfl_edge.detector import Detector
+    from gfl_edge.evaluate import evaluate
+    from gfl_edge.files import sha256, write_atomically
+
+    with Detector(args.model, args.backend, args.nms) as detector:
+        result = evaluate(detector, args.images, args.annotations, args.limit)
+        spec = detector.spec
+        report = {
+            **result.to_dict(),
+            "model": {
+                "name": spec.name,
+                "file": args.model.name,
+                "sha256": sha256(args.model),
+                "precision": spec.precision,
+                "nms": "graph" if spec.nms == "graph" else "host",
+                "score_threshold": spec.score_threshold,
+                "iou_threshold": spec.iou_threshold,
+            },
+            "backend": {"name": detector.backend.name, **detector.backend.describe()},
+            "annotations": args.annotations.name,
+            **environment.describe(["gfl-edge", *sys.argv[1:]]),
+        }
+    text = json.dumps(report, indent=2)
+    print(text)
+    if args.json:
+        write_atomically(args.json, f"{text}\n".encode())
+    if result.skipped:
+        print(f"{len(result.skipped)} unreadable images left out: {', '.join(result.skipped)}", file=sys.stderr)
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status."""
+    return run_command(build_parser(), lambda args: int(args.run(args)), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""CUDA through NVIDIA's own package cuda-python, the default."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gfl_edge import optional
+from gfl_edge.cuda.interface import dotted_version, no_driver, no_gpu, out_of_memory
+from gfl_edge.errors import BackendError, MissingDependencyError
+
+_LOG = logging.getLogger(__name__)
+
+
+class CudaPythonDevice:
+    """See :class:`gfl_edge.cuda.interface.CudaDevice`.
+
+    Raises:
+        MissingDependencyError: cuda-python is not installed.
+        BackendError: no driver, no GPU, or CUDA failed.
+    """
+
+    library = "cuda-python"
+
+    def __init__(self) -> None:
+        self._driver = load_driver()
+        self._closed = False
+        self._pinned = 0  # blocks of page-locked memory that somebody can still reach
+        self._start()
+        attribute = self._driver.CUdevice_attribute
+        self._device = self._call("cuDeviceGet", 0)
+        self.name: str = self._call("cuDeviceGetName", 128, self._device).partition(b"\0")[0].decode()
+        self.compute_capability = "sm" + "".join(
+            str(self._call("cuDeviceGetAttribute", part, self._device))
+            for part in (
+                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+            )
+        )
+        self.driver_version = dotted_version(self._call("cuDriverGetVersion"))
+        # The primary context is the one that TensorRT's CUDA runtime uses, so memory is shared with it
+        self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
+
+    def _start(self) -> None:
+        try:
+            status, *_ = self._driver.cuInit(0)
+        except RuntimeError as error:  # libcuda is loaded by the first call, not by the import
+            raise no_driver(str(error)) from error
+        if status == self._driver.CUresult.CUDA_ERROR_NO_DEVICE:
+            raise no_gpu(self._describe(status))
+        self._check("cuInit", status)
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        """Call a driver function, whose answers are tuples (status, value), and return the value."""
+        status, *values = getattr(self._driver, function)(*arguments)
+        self._check(function, status)
+        return values[0] if values else None
+
+    def _check(self, function: str, status: Any) -> None:
+        if status != self._driver.CUresult.CUDA_SUCCESS:
+            raise BackendError(f"CUDA failed in {function}: {self._describe(status)}")
+
+    def _describe(self, status: Any) -> str:
+        """ "CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected"."""
+        texts = [ask(status)[1] for ask in (self._driver.cuGetErrorName, self._driver.cuGetErrorString)]
+        return ": ".join(text.decode() for text in texts if text) or f"unknown CUDA error {status}"
+
+    def _allocate(self, function: str, kind: str, nbytes: int) -> int:
+        status, address = getattr(self._driver, function)(nbytes)
+        if status == self._driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            raise out_of_memory(kind, nbytes, self._describe(status))
+        self._check(function, status)
+        return int(address)
+
+    def _release(self, function: str, handle: int) -> None:
+        try:
+            with self.active():
+                self._call(function, handle)
+        except BackendError as error:
+            _LOG.warning("%s", error)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.active`."""
+        self._call("cuCtxPushCurrent", self._context)
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent")
+
+    def malloc(self, nbytes: int) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.malloc`."""
+        return self._allocate("cuMemAlloc", "device", nbytes)
+
+    def free(self, address: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.free`."""
+        self._release("cuMemFree", address)
+
+    def pinned_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.pinned_empty`."""
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        address = self._allocate("cuMemAllocHost", "pinned host", nbytes)
+        block = (ctypes.c_uint8 * nbytes).from_address(address)  # every view on the array keeps this object alive
+        self._pinned += 1
+        # At the end of the process the driver frees everything by itself, and may be gone already
+        weakref.finalize(block, self._free_pinned, address).atexit = False
+        array: NDArray[Any] = np.frombuffer(memoryview(block), dtype)
+        return array.reshape(shape)
+
+    def _free_pinned(self, address: int) -> None:
+        self._release("cuMemFreeHost", address)
+        self._pinned -= 1
+        if self._closed and not self._pinned:
+            self._release_context()
+
+    def create_stream(self) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.create_stream`."""
+        # Non-blocking: never waits for work that other libraries put on the default stream
+        return int(self._call("cuStreamCreate", self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+
+    def destroy_stream(self, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_stream`."""
+        self._release("cuStreamDestroy", stream)
+
+    def copy_to_device(self, address: int, array: NDArray[Any], stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.copy_to_device`."""
+        self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, stream)
+
+    def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.copy_to_host`."""
+        self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream)
+
+    def synchronize(self, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""
+        self._call("cuStreamSynchronize", stream)
+
+    def close(self) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.close`."""
+        if not self._closed:
+            self._closed = True
+            if not self._pinned:  # else the last pinned array to go takes the context with it
+                self._release_context()
+
+    def _release_context(self) -> None:
+        try:
+            self._call("cuDevicePrimaryCtxRelease", self._device)
+        except BackendError as error:
+            _LOG.warning("%s", error)
+
+
+def load_driver() -> ModuleType:
+    """The driver API of cuda-python; raises MissingDependencyError if it is not installed."""
+    try:
+        return optional.load("cuda.bindings.driver")
+    except MissingDependencyError:
+        try:
+            return optional.load("cuda.cuda")  # its name before 12.6.1
+        except MissingDependencyError:
+            pass
+        raise

@@ -1,0 +1,94 @@
+"""What a CUDA library has to offer to run an engine, and the errors that every one of them reports alike."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from numpy.typing import DTypeLike, NDArray
+
+from gfl_edge.errors import BackendError
+
+INSTEAD = "run the .onnx on the CPU instead (--backend openvino)"
+
+
+class CudaDevice(Protocol):
+    """The first GPU that CUDA lists (``CUDA_VISIBLE_DEVICES`` reorders them), through its primary context.
+
+    Memory, streams and copies need the context on the calling thread: use them inside ``with device.active()``.
+    Every method raises BackendError where CUDA fails, except those that free: they log, because they also run when an
+    earlier error is on its way up, which they must not hide.
+    """
+
+    library: str  # "cuda-python", "pycuda"
+    name: str  # "NVIDIA GeForce RTX 2080 Ti"
+    compute_capability: str  # "sm75"
+    driver_version: str  # newest CUDA that the driver runs, "13.0"
+
+    def active(self) -> AbstractContextManager[None]:
+        """Make the context current on this thread for a ``with`` block, and the one before it current again after."""
+        ...
+
+    def malloc(self, nbytes: int) -> int:
+        """Address of ``nbytes`` bytes of device memory; BackendError that names the number if there is no room."""
+        ...
+
+    def free(self, address: int) -> None:
+        """Give device memory back."""
+        ...
+
+    def pinned_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A C-contiguous array in page-locked host memory, for fast and truly asynchronous copies.
+
+        Its memory is freed when the array and the last view on it are gone, even if the device is closed before.
+        """
+        ...
+
+    def create_stream(self) -> int:
+        """Handle of a new stream."""
+        ...
+
+    def destroy_stream(self, stream: int) -> None:
+        """Give a stream back; what is queued on it still runs."""
+        ...
+
+    def copy_to_device(self, address: int, array: NDArray[Any], stream: int) -> None:
+        """Queue a copy of a contiguous pinned ``array`` to device memory; leave it alone until the stream is done."""
+        ...
+
+    def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:
+        """Queue a copy of device memory that fills a contiguous pinned ``array``; valid once the stream is done."""
+        ...
+
+    def synchronize(self, stream: int) -> None:
+        """Wait until all that is queued on ``stream`` is done."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the context. Free memory and streams before. Calling it twice is fine."""
+        ...
+
+
+def no_driver(reason: str) -> BackendError:
+    """The error for a machine without the NVIDIA driver (libcuda); ``reason`` is the library's own message."""
+    return BackendError(f"no NVIDIA driver found ({reason.rstrip('.')}). Install the driver, or {INSTEAD}")
+
+
+def no_gpu(reason: str) -> BackendError:
+    """The error for a driver that sees no GPU; ``reason`` is CUDA's own message."""
+    return BackendError(
+        f"the NVIDIA driver finds no GPU ({reason}). Check nvidia-smi and CUDA_VISIBLE_DEVICES, or {INSTEAD}"
+    )
+
+
+def out_of_memory(kind: str, nbytes: int, reason: str) -> BackendError:
+    """The error for an allocation that does not fit; ``kind`` is "device" or "pinned host"."""
+    return BackendError(
+        f"no room for {nbytes} bytes of {kind} memory ({reason}). "
+        "End other programs that use the GPU, or rebuild the engine with a smaller --max-batch"
+    )
+
+
+def dotted_version(number: int) -> str:
+    """CUDA's version number as people write it: 12060 -> "12.6"."""
+    return f"{number // 1000}.{number % 1000 // 10}"

@@ -1,0 +1,164 @@
+"""CUDA through pycuda, which many Jetson images carry."""
+
+from __future__ import annotations
+
+import logging
+import math
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gfl_edge import optional
+from gfl_edge.cuda.interface import dotted_version, no_driver, no_gpu, out_of_memory
+from gfl_edge.errors import BackendError, MissingDependencyError
+
+_LOG = logging.getLogger(__name__)
+
+
+class PycudaDevice:
+    """See :class:`gfl_edge.cuda.interface.CudaDevice`.
+
+    Raises:
+        MissingDependencyError: pycuda is not installed.
+        BackendError: no driver, no GPU, or CUDA failed.
+    """
+
+    library = "pycuda"
+
+    def __init__(self) -> None:
+        self._driver = load_driver()
+        # pycuda frees what no object refers to any more, so its objects are kept under their addresses and handles
+        self._memory: dict[int, Any] = {}
+        self._streams: dict[int, Any] = {}
+        self._closed = False
+        self._pinned = 0  # blocks of page-locked memory that somebody can still reach
+        self._start()
+        device = self._call(self._driver.Device, 0)
+        self.name: str = self._call(device.name)
+        self.compute_capability = "sm{}{}".format(*self._call(device.compute_capability))
+        self.driver_version = dotted_version(self._call(self._driver.get_driver_version))
+        # The primary context is the one that TensorRT's CUDA runtime uses, so memory is shared with it
+        self._context = self._call(device.retain_primary_context)
+
+    def _start(self) -> None:
+        try:
+            self._driver.init()
+        except self._driver.RuntimeError as error:  # pycuda's own class, which stands for CUDA_ERROR_NO_DEVICE here
+            raise no_gpu(str(error)) from error
+        except self._driver.Error as error:
+            raise _failed(error) from error
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except self._driver.Error as error:
+            raise _failed(error) from error
+
+    def _allocate(self, kind: str, nbytes: int, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except self._driver.MemoryError as error:
+            raise out_of_memory(kind, nbytes, str(error)) from error
+        except self._driver.Error as error:
+            raise _failed(error) from error
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.active`."""
+        self._call(self._context.push)
+        try:
+            yield
+        finally:
+            self._call(self._driver.Context.pop)
+
+    def malloc(self, nbytes: int) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.malloc`."""
+        allocation = self._allocate("device", nbytes, self._driver.mem_alloc, nbytes)
+        address = int(allocation)
+        self._memory[address] = allocation
+        return address
+
+    def free(self, address: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.free`."""
+        del self._memory[address]  # pycuda reports its own clean-up failures, on stderr
+
+    def pinned_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.pinned_empty`."""
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        block = self._allocate("pinned host", nbytes, self._driver.pagelocked_empty, (nbytes,), np.uint8)
+        self._pinned += 1
+        # At the end of the process the driver frees everything by itself, and may be gone already
+        weakref.finalize(block, self._free_pinned, block.base).atexit = False
+        # Through a memoryview, because views on the block itself would refer to its base and let go of the block
+        array: NDArray[Any] = np.frombuffer(memoryview(block), dtype)
+        return array.reshape(shape)
+
+    def _free_pinned(self, allocation: Any) -> None:
+        try:
+            with self.active():
+                self._call(allocation.free)
+        except BackendError as error:
+            _LOG.warning("%s", error)
+        self._pinned -= 1
+        if self._closed and not self._pinned:
+            self._release_context()
+
+    def create_stream(self) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.create_stream`."""
+        stream = self._call(self._driver.Stream)
+        handle = int(stream.handle)
+        self._streams[handle] = stream
+        return handle
+
+    def destroy_stream(self, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_stream`."""
+        del self._streams[stream]
+
+    def copy_to_device(self, address: int, array: NDArray[Any], stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.copy_to_device`."""
+        self._call(self._driver.memcpy_htod_async, address, array, self._streams[stream])
+
+    def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.copy_to_host`."""
+        self._call(self._driver.memcpy_dtoh_async, array, address, self._streams[stream])
+
+    def synchronize(self, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""
+        self._call(self._streams[stream].synchronize)
+
+    def close(self) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.close`."""
+        if not self._closed:
+            self._closed = True
+            if not self._pinned:  # else the last pinned array to go takes the context with it
+                self._release_context()
+
+    def _release_context(self) -> None:
+        try:
+            self._call(self._context.detach)  # its destructor would not know it for a primary context
+        except BackendError as error:
+            _LOG.warning("%s", error)
+
+
+def _failed(error: Exception) -> BackendError:
+    return BackendError(f"CUDA failed: {error}")  # pycuda's message names the function and CUDA's reason
+
+
+def load_driver() -> ModuleType:
+    """``pycuda.driver``.
+
+    Raises:
+        MissingDependencyError: pycuda is not installed.
+        BackendError: it is, but the driver that it is linked with is not.
+    """
+    try:
+        return optional.load("pycuda.driver")
+    except MissingDependencyError as error:
+        if "libcuda" in str(error):
+            raise no_driver(str(error.__cause__)) from error
+        raise

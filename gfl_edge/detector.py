@@ -1,0 +1,111 @@
+"""A detector: a frame in, detections out, whatever runs the network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gfl_edge.backends.base import Backend, Outputs
+from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
+from gfl_edge.boxes import multiclass_nms
+from gfl_edge.detections import Detections
+from gfl_edge.errors import InputError
+from gfl_edge.preprocess import Image, Placement, resize_into
+from gfl_edge.spec import ModelSpec
+
+
+class Detector:
+    """Runs a model file on frames.
+
+        detector = Detector("nanodet-plus-m-416.onnx")
+        detections = detector(cv2.imread("street.jpg"))
+
+    Not thread-safe; make one per thread. Usable as a context manager.
+
+    Args:
+        model: ``.onnx`` or ``.engine`` file.
+        backend: "auto", "openvino", "onnxruntime", "tensorrt" or "rtx".
+        nms: where NMS runs, "auto", "graph" or "host"; see :func:`gfl_edge.backends.select.open_backend`, also for the
+            errors.
+
+    Attributes:
+        spec: the model's description.
+        backend: what runs it.
+        last_ms: milliseconds of the last call, by stage: preprocess, network, postprocess.
+    """
+
+    def __init__(self, model: str | Path, backend: BackendName = "auto", nms: NmsChoice = "auto") -> None:
+        self.path = Path(model)
+        self.backend: Backend = open_backend(model, backend, nms)
+        self.spec: ModelSpec = self.backend.spec
+        self.last_ms: dict[str, float] = {}
+        self._inputs: Image = np.empty((0, *self.spec.input_hw, 3), np.uint8)
+
+    def __call__(self, frame: Image) -> Detections:
+        """Detect in one frame, uint8 ``[h, w, 3]`` BGR of any size.
+
+        Raises:
+            FrameError: not an 8-bit BGR picture.
+            BackendError: the library failed.
+        """
+        return self.detect_batch([frame])[0]
+
+    def detect_batch(self, frames: Sequence[Image]) -> list[Detections]:
+        """Detect in several frames, which may differ in size, in one run of the network.
+
+        Raises:
+            InputError: no frame, more than an engine was built for, or one that is no 8-bit BGR picture.
+            BackendError: the library failed.
+        """
+        if not frames:
+            raise InputError("detect_batch got no frames: give at least one")
+        start = time.perf_counter()
+        if len(self._inputs) != len(frames):
+            self._inputs = np.empty((len(frames), *self.spec.input_hw, 3), np.uint8)
+        placements = [
+            resize_into(frame, slot, self.spec.resize) for frame, slot in zip(frames, self._inputs, strict=True)
+        ]
+        ready = time.perf_counter()
+        outputs = self.backend.run(self._inputs)
+        ran = time.perf_counter()
+        found = [self._detections(outputs, i, placement) for i, placement in enumerate(placements)]
+        end = time.perf_counter()
+        seconds = {"preprocess": ready - start, "network": ran - ready, "postprocess": end - ran}
+        self.last_ms = {stage: 1000 * value for stage, value in seconds.items()}
+        return found
+
+    def _detections(self, outputs: Outputs, index: int, placement: Placement) -> Detections:
+        if self.spec.nms == "graph":
+            count = int(outputs["num_dets"][index, 0])
+            boxes, scores, classes = (
+                outputs[name][index, :count] for name in ("det_boxes", "det_scores", "det_classes")
+            )
+        else:
+            boxes, scores, classes = multiclass_nms(
+                outputs["boxes"][index],
+                outputs["scores"][index],
+                score_threshold=self.spec.score_threshold,
+                iou_threshold=self.spec.iou_threshold,
+                max_candidates=self.spec.max_candidates,
+                max_detections=self.spec.max_detections,
+            )
+        # Backends reuse their output buffers, so everything that leaves here is a copy
+        return Detections(
+            placement.to_frame(np.asarray(boxes, np.float32)),
+            np.array(scores, np.float32),
+            np.array(classes, np.int32),
+            self.spec.class_names,
+        )
+
+    def close(self) -> None:
+        """Free the backend; the detector cannot run any more."""
+        self.backend.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,188 @@
+"""Pictures for people: boxes and labels on a frame, a status line, and contact sheets."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfl_edge import optional
+from gfl_edge.detections import Detections
+from gfl_edge.errors import InputError
+from gfl_edge.preprocess import Image
+
+Colour = tuple[int, int, int]  # BGR, 0..255
+
+PALETTE_SIZE = 80
+SIDE_PER_LINE_PX = 400  # lines get a pixel wider for each: 2 pixels at 640x480, 5 at 1080p; a side is sqrt(area)
+TEXT_PER_SIDE = 0.018  # height of a capital letter in sides: 10 pixels at 640x480, 26 at 1080p
+SMALLEST_TEXT_PX, READABLE_TEXT_PX = 9, 5  # aimed at, and what is still drawn where a frame is narrow
+CAPITAL_PX = 21  # of cv2.FONT_HERSHEY_SIMPLEX at scale 1
+SHEET_GAP_PX = 4
+
+_BLACK: Colour = (0, 0, 0)
+_WHITE: Colour = (255, 255, 255)
+
+
+def class_colour(class_id: int) -> Colour:
+    """The colour of a class: always the same, and far from those of the classes before it, up to 80 classes."""
+    return palette()[class_id % PALETTE_SIZE]
+
+
+@functools.cache
+def palette() -> tuple[Colour, ...]:
+    """80 colours, neither pale nor dark, each as far as possible from all before it in CIE L*a*b*."""
+    steps = np.arange(0, 256, 15, dtype=np.float32)
+    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    cv2 = optional.load("cv2")
+    lab: NDArray[np.float32] = cv2.cvtColor(colours[None] / np.float32(255), cv2.COLOR_BGR2LAB)[0]
+    vivid = (lab[:, 0] > 45) & (lab[:, 0] < 92) & (np.hypot(lab[:, 1], lab[:, 2]) > 40)
+    colours, lab = colours[vivid], lab[vivid]
+    chosen = [int(np.argmin(np.abs(colours - (60, 180, 75)).sum(axis=1)))]  # green first: it is rare in streets
+    distance = np.full(len(lab), np.inf, np.float32)
+    while len(chosen) < PALETTE_SIZE:
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
+        chosen.append(int(distance.argmax()))
+    return tuple((int(blue), int(green), int(red)) for blue, green, red in colours[chosen])
+
+
+def draw_detections(frame: Image, detections: Detections, *, out: Image | None = None) -> Image:
+    """Draw boxes and labels such as "person 0.87", lowest scores first so that the best lie on top.
+
+    Labels stay inside the frame; one that would be too small to read there is left out.
+
+    Args:
+        frame: uint8 ``[H, W, 3]`` BGR.
+        detections: boxes in pixels of the frame.
+        out: C-contiguous image of the frame's shape to draw into, which may be ``frame`` itself; default a new one.
+
+    Returns:
+        ``out``, or the new image.
+    """
+    image = _canvas(frame, out)
+    cv2 = optional.load("cv2")
+    height, width = image.shape[:2]
+    thickness = 1 + round(_side(image) / SIDE_PER_LINE_PX)
+    corners = np.clip(np.rint(detections.boxes), 0, (width - 1, height - 1) * 2).astype(int).tolist()
+    ascending = range(len(detections) - 1, -1, -1)
+    for i in ascending:
+        left, top, right, bottom = corners[i]
+        cv2.rectangle(image, (left, top), (right, bottom), class_colour(int(detections.class_ids[i])), thickness)
+    for i in ascending:
+        name = detections.class_names[detections.class_ids[i]]
+        colour = class_colour(int(detections.class_ids[i]))
+        _draw_label(image, f"{name} {detections.scores[i]:.2f}", corners[i][0], corners[i][1], colour)
+    return image
+
+
+def draw_status(image: Image, text: str, *, out: Image | None = None) -> Image:
+    """Write ``text`` on black into the upper left corner of ``image`` (uint8 ``[H, W, 3]``); ``out`` as above."""
+    image = _canvas(image, out)
+    _draw_label(image, text, 0, 0, _BLACK)
+    return image
+
+
+def picture_sheet(images: Sequence[Image], columns: int, width: int) -> Image:
+    """A contact sheet: ``images`` (uint8 ``[H, W, 3]`` of any sizes) row by row on black.
+
+    Each row is as high as its highest picture, at most as high as a cell is wide.
+
+    Args:
+        images: at least one.
+        columns: pictures in a row.
+        width: of the sheet, in pixels.
+
+    Raises:
+        InputError: no image, or no room for the columns.
+    """
+    cell = (width - SHEET_GAP_PX * (columns - 1)) // columns if columns > 0 else 0
+    if not images or cell < 1:
+        raise InputError(f"{len(images)} images in {columns} columns on {width} pixels: expected room for at least one")
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    heights = [max(_row_height(image, cell) for image in row) for row in rows]
+    sheet = np.zeros((sum(heights) + SHEET_GAP_PX * (len(rows) - 1), width, 3), np.uint8)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, image in enumerate(row):
+            left = column * (cell + SHEET_GAP_PX)
+            sheet[top : top + height, left : left + cell] = fitted(image, (height, cell))
+        top += height + SHEET_GAP_PX
+    return sheet
+
+
+def _row_height(image: Image, cell: int) -> int:
+    aspect = float(image.shape[0] / image.shape[1])
+    return min(cell, max(1, round(cell * aspect)))
+
+
+def fitted(image: Image, size_hw: tuple[int, int]) -> Image:
+    """``image`` (uint8 ``[H, W, 3]``) resized into ``size_hw`` with its aspect ratio, centred on black."""
+    if image.shape[:2] == size_hw:
+        return image
+    cv2 = optional.load("cv2")
+    ratio = min(size_hw[0] / image.shape[0], size_hw[1] / image.shape[1])
+    height, width = max(1, round(image.shape[0] * ratio)), max(1, round(image.shape[1] * ratio))
+    top, left = (size_hw[0] - height) // 2, (size_hw[1] - width) // 2
+    rule = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR  # linear aliases when it shrinks
+    fit = np.zeros((*size_hw, 3), np.uint8)
+    fit[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=rule)
+    return fit
+
+
+def _canvas(frame: Image, out: Image | None) -> Image:
+    """``out`` with the pixels of ``frame``."""
+    if out is None:
+        return np.array(frame, order="C")
+    if out is not frame:
+        out[...] = frame
+    return out
+
+
+def _side(image: Image) -> float:
+    return float(np.sqrt(image.shape[0] * image.shape[1]))
+
+
+def _draw_label(image: Image, text: str, left: int, box_top: int, fill: Colour) -> None:
+    """Text on a filled rectangle above ``box_top``, or below it where there is no room above, inside the image."""
+    cv2 = optional.load("cv2")
+    height, width = image.shape[:2]
+    capital_px = max(SMALLEST_TEXT_PX, TEXT_PER_SIDE * _side(image))
+    label_height, label_width, _ = _measure(text, capital_px)
+    capital_px *= min(1.0, width / label_width, height / label_height)
+    if capital_px < READABLE_TEXT_PX:
+        return
+    label_height, label_width, below_px = _measure(text, capital_px)
+    x = min(max(left, 0), max(0, width - label_width))
+    y = box_top - label_height if box_top >= label_height else min(box_top, max(0, height - label_height))
+    corners = (x, y), (x + label_width - 1, y + label_height - 1)
+    ink, stroke = _contrasting(fill), _stroke(capital_px)
+    cv2.rectangle(image, *corners, fill, cv2.FILLED)
+    cv2.rectangle(image, *corners, ink, 1)  # keeps labels of one class apart where they overlap
+    origin = (x + _padding(capital_px), y + label_height - 1 - below_px)
+    cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, capital_px / CAPITAL_PX, ink, stroke, cv2.LINE_AA)
+
+
+def _measure(text: str, capital_px: float) -> tuple[int, int, int]:
+    """Height and width of a label with its padding, and how far its baseline lies above its lower edge, in pixels."""
+    cv2 = optional.load("cv2")
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, capital_px / CAPITAL_PX, _stroke(capital_px))
+    padding = _padding(capital_px)
+    below = padding + round(capital_px / 3)  # letters such as g reach down by a third
+    return height + padding + below, width + 2 * padding, below
+
+
+def _padding(capital_px: float) -> int:
+    return max(2, round(capital_px / 3))
+
+
+def _stroke(capital_px: float) -> int:
+    return max(1, round(capital_px / 12))
+
+
+def _contrasting(fill: Colour) -> Colour:
+    """Black or white, whichever is easier to read on ``fill`` by the contrast ratio of WCAG 2."""
+    linear = (np.array(fill) / 255) ** 2.2
+    luminance = float(linear @ (0.0722, 0.7152, 0.2126))
+    return _BLACK if (luminance + 0.05) ** 2 > 0.05 * 1.05 else _WHITE

@@ -1,0 +1,169 @@
+"""COCO AP through the very pipeline that runs on the device."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gfl_edge import optional
+from gfl_edge.detections import Detections
+from gfl_edge.detector import Detector
+from gfl_edge.errors import AnnotationError, InputError
+from gfl_edge.progress import track
+from gfl_edge.sources import read_image
+
+# the twelve numbers of pycocotools' COCOeval.summarize, in its order
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """AP of a detector on an image set.
+
+    Attributes:
+        metrics: the twelve COCO numbers in percent, by the names of ``METRICS``; -1 where there is no box of that size.
+        images: how many images were evaluated.
+        skipped: names of images that could not be read and so were left out.
+        ms_per_image: mean milliseconds of pre-processing, network and post-processing, without reading the file.
+    """
+
+    metrics: dict[str, float]
+    images: int
+    skipped: tuple[str, ...]
+    ms_per_image: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, the metrics at the top level."""
+        rounded = {name: round(value, 3) for name, value in self.metrics.items()}
+        return {
+            **rounded,
+            "images": self.images,
+            "skipped": list(self.skipped),
+            "ms_per_image": round(self.ms_per_image, 3),
+        }
+
+
+def evaluate(
+    detector: Detector, images: str | Path, annotations: str | Path, limit: int | None = None, progress: bool = True
+) -> Evaluation:
+    """Run ``detector`` over a COCO data set and compute AP with pycocotools.
+
+    Args:
+        detector: classes are matched to the annotation file's categories by name.
+        images: folder of the annotation file's ``file_name`` entries.
+        annotations: COCO instances JSON.
+        limit: only the first so many images, in order of id.
+        progress: draw a progress line on stderr.
+
+    Raises:
+        AnnotationError: unreadable or foreign annotation file, or categories that the model does not know.
+        InputError: no image could be read, or ``limit`` is not positive.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: expected at least 1 image")
+    coco = read_annotations(annotations)
+    category_ids = match_categories(coco, detector.spec.class_names, annotations)
+    chosen = sorted(coco.getImgIds())[:limit]
+    files = {image_id: Path(images) / coco.imgs[image_id]["file_name"] for image_id in chosen}
+    _check_files(files, images)
+    results: list[dict[str, Any]] = []
+    evaluated, skipped, milliseconds = [], [], 0.0
+    for image_id, path in track(files.items(), f"evaluating {detector.spec.name}", len(files), progress):
+        frame = read_image(path)
+        if frame is None:
+            skipped.append(path.name)
+            continue
+        start = time.perf_counter()
+        found = detector(frame)
+        milliseconds += 1000 * (time.perf_counter() - start)
+        evaluated.append(image_id)
+        results.extend(coco_results(found, image_id, category_ids))
+    if not evaluated:
+        raise InputError(f"none of the {len(files)} images under {images} could be read, first {skipped[0]}")
+    metrics = average_precision(coco, results, evaluated)
+    return Evaluation(metrics, len(evaluated), tuple(skipped), milliseconds / len(evaluated))
+
+
+def read_annotations(path: str | Path) -> Any:
+    """A COCO instances file as ``pycocotools.coco.COCO``; raises AnnotationError if it is none."""
+    coco_module = optional.load("pycocotools.coco")
+    path = Path(path)
+    if not path.is_file():
+        raise AnnotationError(f"{path}: no such annotation file. Give a COCO instances JSON with --annotations")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise AnnotationError(f"{path} is not JSON ({error}). Give a COCO instances JSON") from error
+    needed = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in needed):
+        raise AnnotationError(f"{path} is no COCO instances file: expected lists {', '.join(needed)}")
+    if not content["images"]:
+        raise AnnotationError(f"{path} lists no images: nothing to evaluate")
+    with _silent():
+        coco = coco_module.COCO()
+        coco.dataset = content
+        coco.createIndex()
+    return coco
+
+
+def match_categories(coco: Any, class_names: tuple[str, ...], origin: str | Path) -> tuple[int, ...]:
+    """Category id per class of the model, by name; raises AnnotationError that lists the names without partner."""
+    by_name = {category["name"]: int(category["id"]) for category in coco.dataset["categories"]}
+    unknown = [name for name in class_names if name not in by_name]
+    if unknown:
+        raise AnnotationError(
+            f"{origin} has no category for {len(unknown)} of the model's {len(class_names)} classes: "
+            f"{', '.join(unknown[:5])}. Its categories: {', '.join(list(by_name)[:5])} ... "
+            "Use the annotations of the model's own data set, or export it with --classes"
+        )
+    return tuple(by_name[name] for name in class_names)
+
+
+def coco_results(found: Detections, image_id: int, category_ids: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Detections of one image in COCO's result format, boxes as x, y, width, height."""
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[class_id],
+            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+            "score": float(score),
+        }
+        for (x1, y1, x2, y2), score, class_id in zip(found.boxes, found.scores, found.class_ids, strict=True)
+    ]
+
+
+def average_precision(coco: Any, results: list[dict[str, Any]], image_ids: list[int]) -> dict[str, float]:
+    """The twelve COCO numbers in percent over ``image_ids``; all 0 where nothing was detected."""
+    if not results:
+        return dict.fromkeys(METRICS, 0.0)
+    with _silent():
+        evaluator = optional.load("pycocotools.cocoeval").COCOeval(coco, coco.loadRes(results), "bbox")
+        evaluator.params.imgIds = image_ids
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return {
+        name: 100 * float(value) if value >= 0 else -1.0 for name, value in zip(METRICS, evaluator.stats, strict=True)
+    }
+
+
+def _check_files(files: dict[int, Path], images: str | Path) -> None:
+    missing = [path.name for path in files.values() if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(files)} images are not under {images}, first {missing[0]}. "
+            "Give the folder of the annotation file's images with --images"
+        )
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep pycocotools from printing."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

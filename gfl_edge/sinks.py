@@ -1,0 +1,233 @@
+"""Where results go: an annotated video, JSON lines and a window."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from gfl_edge import optional
+from gfl_edge.draw import fitted
+from gfl_edge.errors import InputError
+from gfl_edge.files import whole_file
+from gfl_edge.preprocess import Image
+from gfl_edge.sources import FALLBACK_FPS, quiet_opencv
+
+CODEC_OF = {".mp4": "mp4v", ".avi": "MJPG"}
+MEASURED_FRAMES = 10  # of a live source; they wait in memory until its rate is known
+LARGEST_WINDOW_WH = (1280, 960)
+STDOUT = "-"
+
+_ESCAPE = 27
+_WINDOW_PROBE = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
+
+
+class VideoSink:
+    """An annotated video, written under a temporary name that becomes ``path`` when it is closed.
+
+    All frames get the size of the first; others are fitted into it with black borders. Without any frame there is no
+    file.
+
+    Args:
+        path: ``.mp4`` (MPEG-4) or ``.avi`` (Motion JPEG); missing folders are made.
+        fps: frames per second; None = 30.
+        measure: take the rate from the first frames' times instead, because a loop that is slower than its camera would
+            make a video that plays too fast.
+
+    Raises:
+        InputError: another suffix.
+    """
+
+    def __init__(self, path: str | Path, fps: float | None, *, measure: bool = False) -> None:
+        self.path, self.frames = Path(path), 0
+        if self.path.suffix.lower() not in CODEC_OF:
+            raise InputError(
+                f"{path}: cannot write a video of type {self.path.suffix or 'none'!r}, expected one of "
+                f"{', '.join(CODEC_OF)}"
+            )
+        self._fps = fps or FALLBACK_FPS
+        self._waiting: list[Image] | None = [] if measure else None
+        self._times: list[float] = []
+        self._writer: Any = None
+        self._file = ExitStack()
+
+    def write(self, image: Image, time_s: float) -> None:
+        """Append ``image`` (uint8 ``[H, W, 3]`` BGR, kept for a while: do not change it), taken at ``time_s`` seconds.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        self.frames += 1
+        if self._waiting is None:
+            self._append(image)
+            return
+        self._waiting.append(image)
+        self._times.append(time_s)
+        if len(self._waiting) == MEASURED_FRAMES:
+            self._release()
+
+    def close(self) -> None:
+        """Finish the file; what was written so far is kept."""
+        self._release()
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+        self._file.close()
+
+    def _release(self) -> None:
+        """Write the frames that waited for the rate."""
+        waiting, self._waiting = self._waiting or [], None
+        if len(waiting) > 2:
+            interval = float(np.median(np.diff(self._times)))  # not the mean: the first frame takes long
+            self._fps = min(max(1 / interval, 1.0), 240.0) if interval > 0 else self._fps
+        for image in waiting:
+            self._append(image)
+
+    def _append(self, image: Image) -> None:
+        if self._writer is None:
+            self._open(image.shape[:2])
+        self._writer.write(fitted(image, self._size_hw))
+
+    def _open(self, size_hw: tuple[int, int]) -> None:
+        cv2 = optional.load("cv2")
+        self._size_hw = size_hw
+        codec = cv2.VideoWriter_fourcc(*CODEC_OF[self.path.suffix.lower()])
+        with ExitStack() as opening:
+            try:
+                temporary = opening.enter_context(whole_file(self.path))
+                temporary.touch()  # OpenCV would not say why it cannot write
+            except OSError as error:
+                raise InputError(f"{self.path} cannot be written ({error}). Choose another folder") from error
+            # Motion JPEG counts whole frames per second from 1, and hundredths are finer than any clock here
+            with quiet_opencv():
+                writer = cv2.VideoWriter(str(temporary), codec, max(1.0, round(self._fps, 2)), size_hw[::-1])
+            if not writer.isOpened():
+                raise InputError(
+                    f"{self.path}: OpenCV cannot write {size_hw[1]}x{size_hw[0]} pixels at {self._fps:g} FPS as "
+                    f"{CODEC_OF[self.path.suffix.lower()]}. Try the other of {', '.join(CODEC_OF)}"
+                )
+            self._writer, self._file = writer, opening.pop_all()
+
+    def __enter__(self) -> VideoSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class JsonLinesSink:
+    """One JSON object a line, each flushed whole, so that a reader can follow.
+
+    Args:
+        path: file, which is written over; missing folders are made. "-" = stdout.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path, self._stdout = path, str(path) == STDOUT
+        try:
+            self._stream = sys.stdout if self._stdout else _created(Path(path))
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error}). Choose another file") from error
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write ``record`` as a line.
+
+        Raises:
+            InputError: the disk is full or gone.
+            BrokenPipeError: the reader of stdout left.
+        """
+        try:
+            self._stream.write(json.dumps(record) + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise InputError(f"{self._path} cannot be written any more ({error}). Free some space") from error
+
+    def close(self) -> None:
+        """Close the file; stdout stays open."""
+        if not self._stdout:
+            with suppress(OSError):  # write() has flushed every line, or said why it could not
+                self._stream.close()
+
+    def __enter__(self) -> JsonLinesSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Window:
+    """A window that shows frames until q, Esc or its close button is pressed."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._cv2 = title, optional.load("cv2")
+        self._opened = False
+
+    def show(self, image: Image) -> bool:
+        """Show ``image`` (uint8 ``[H, W, 3]`` BGR); False when the user has closed the window."""
+        cv2 = self._cv2
+        if not self._opened:
+            self._open(image)
+        cv2.imshow(self._title, image)
+        if cv2.waitKey(1) & 0xFF in (ord("q"), _ESCAPE):
+            return False
+        return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1)
+
+    def _open(self, image: Image) -> None:
+        cv2 = self._cv2
+        height, width = image.shape[:2]
+        scale = min(1.0, LARGEST_WINDOW_WH[0] / width, LARGEST_WINDOW_WH[1] / height)
+        cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        cv2.resizeWindow(self._title, max(1, round(width * scale)), max(1, round(height * scale)))
+        self._opened = True
+
+    def close(self) -> None:
+        """Close the window, if it is still there."""
+        if self._opened:
+            self._cv2.destroyAllWindows()  # destroyWindow raises for a window that the user closed
+        self._opened = False
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def why_no_window() -> str | None:
+    """Why no window can be opened here; None if one can."""
+    cv2 = optional.load("cv2")
+    if not cv2.currentUIFramework():
+        return "this OpenCV was built without windows (opencv-python-headless); install opencv-python"
+    if sys.platform in ("win32", "darwin"):
+        return None
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if not display:
+        return "neither DISPLAY nor WAYLAND_DISPLAY is set, so there is no screen; log in on the machine or use ssh -X"
+    if not _window_opens():
+        return f"the display {display} cannot be opened; check that it runs and that you may use it (xhost, XAUTHORITY)"
+    return None
+
+
+def _window_opens() -> bool:
+    """Try it in another process: where the display refuses, Qt aborts the process instead of raising."""
+    try:
+        probe = subprocess.run([sys.executable, "-c", _WINDOW_PROBE], capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return probe.returncode == 0
+
+
+def _created(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w", encoding="utf-8")

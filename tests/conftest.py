@@ -1,0 +1,84 @@
+"""Where tests find data, and which tests a machine can run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CHECKOUT))  # train, export, calib are packages of the checkout, not installed
+
+from export.default_model import data_folder  # noqa: E402
+
+CHECKPOINTS = {
+    "nanodet-m-320": "weights/nanodet_m/nanodet_m.ckpt",
+    "nanodet-m-416": "weights/nanodet_m/nanodet_m_416.ckpt",
+    "nanodet-plus-m-320": "weights/nanodet_plus_m/nanodet_plus_m_320_from_ncnn_fp16.pth",
+    "nanodet-plus-m-416": "weights/nanodet_plus_m/nanodet_plus_m_416_from_ncnn_fp16.pth",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    gpu_reason = _why_no_gpu()
+    for item in items:
+        if gpu_reason and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=f"no GPU: {gpu_reason}"))
+        if item.get_closest_marker("slow") and not config.getoption("--run-slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: runs with --run-slow"))
+
+
+def _why_no_gpu() -> str | None:
+    from gfl_edge.cuda import open_device
+    from gfl_edge.errors import GflEdgeError
+
+    try:
+        open_device().close()
+    except GflEdgeError as error:
+        return str(error).partition(".")[0]
+    return None
+
+
+@pytest.fixture(scope="session")
+def data() -> Callable[[str], Path]:
+    """A file or folder of the test data by its path below the data folder; skips where it is not there."""
+
+    def find(relative: str) -> Path:
+        path = data_folder() / relative
+        if not path.exists():
+            reason = f"{relative} is not in the data folder {data_folder()}; set GFL_EDGE_DATA"
+            if os.environ.get("GFL_EDGE_REQUIRE_DATA") == "1":
+                pytest.fail(f"GFL_EDGE_REQUIRE_DATA is set, but {reason}")
+            pytest.skip(reason)
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def checkpoint(data: Callable[[str], Path]) -> Callable[[str], Path]:
+    """The checkpoint of a published model by its name."""
+    return lambda name: data(CHECKPOINTS[name])
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The ONNX file of a published model, exported once per session and variant."""
+    from export.to_onnx import ExportRequest, export_onnx
+
+    folder = tmp_path_factory.mktemp("exported")
+
+    def export(name: str, precision: str = "fp32", nms: str = "graph") -> Path:
+        path = folder / f"{name}-{precision}-{nms}.onnx"
+        if not path.exists():
+            export_onnx(ExportRequest(checkpoint(name), model=name, precision=precision, nms=nms), path)
+        return path
+
+    return export

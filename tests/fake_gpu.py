@@ -1,0 +1,348 @@
+"""A GPU and a TensorRT in host memory, strict enough that the real code drives them and its mistakes show.
+
+Nothing queued on a stream happens before the stream is synchronised, as late as a real GPU may do it: an output that is
+read too early, an input that is changed too early or a missing copy gives wrong numbers. Every allocation is counted.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gfl_edge.cuda.interface import out_of_memory
+from gfl_edge.errors import BackendError
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, ModelSpec
+
+NUMPY_OF = {"UINT8": np.uint8, "INT32": np.int32, "FLOAT": np.float32, "HALF": np.float16}
+
+
+class FakeGpu:
+    """Implements ``gfl_edge.cuda.interface.CudaDevice``.
+
+    Args:
+        room: bytes of device memory.
+
+    Attributes:
+        memory: device memory that is not freed, by address.
+        streams: work that is queued, by stream.
+        pinned: blocks of pinned memory that are still referred to.
+        calls: how often each method was called.
+        copied: bytes of each copy, in order.
+    """
+
+    library = "fake"
+    name = "Fake RTX 2080 Ti"
+    compute_capability = "sm75"
+    driver_version = "13.0"
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.room = room
+        self.memory: dict[int, bytearray] = {}
+        self.streams: dict[int, list[Callable[[], None]]] = {}
+        self.pinned: set[int] = set()
+        self.calls: Counter[str] = Counter()
+        self.copied: list[int] = []
+        self.closed = False
+        self.fail_in = ""  # name of the method that raises
+        self._depth = 0
+        self._next = 0x7F0000000000
+
+    def assert_nothing_left(self) -> None:
+        assert not self.memory
+        assert not self.streams
+        assert not self.pinned
+        assert self._depth == 0
+        assert self.closed
+
+    def _enter(self, method: str) -> None:
+        assert self._depth, f"{method} needs the context: use it inside device.active()"
+        self.calls[method] += 1
+        if method == self.fail_in:
+            raise BackendError(f"CUDA failed in {method}: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
+
+    def _address(self) -> int:
+        self._next += 1 << 20
+        return self._next
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        assert not self.closed
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def malloc(self, nbytes: int) -> int:
+        self._enter("malloc")
+        if nbytes > self.room - sum(map(len, self.memory.values())):
+            raise out_of_memory("device", nbytes, "CUDA_ERROR_OUT_OF_MEMORY: out of memory")
+        address = self._address()
+        self.memory[address] = bytearray(b"\xcd" * nbytes)  # what is read before it is written is no zero
+        return address
+
+    def free(self, address: int) -> None:
+        self._enter("free")
+        del self.memory[address]
+
+    def pinned_empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        self._enter("pinned_empty")
+        block = np.full(prod(shape) * np.dtype(dtype).itemsize, 0xCD, np.uint8)
+        self.pinned.add(id(block))
+        weakref.finalize(block, self.pinned.discard, id(block))
+        return block.view(dtype).reshape(shape)
+
+    def create_stream(self) -> int:
+        self._enter("create_stream")
+        stream = self._address()
+        self.streams[stream] = []
+        return stream
+
+    def destroy_stream(self, stream: int) -> None:
+        self._enter("destroy_stream")
+        del self.streams[stream]
+
+    def copy_to_device(self, address: int, array: np.ndarray, stream: int) -> None:
+        self._enter("copy_to_device")
+        self._check_copy(address, array)
+        self.streams[stream].append(lambda: self.write(address, array))
+
+    def copy_to_host(self, array: np.ndarray, address: int, stream: int) -> None:
+        self._enter("copy_to_host")
+        self._check_copy(address, array)
+        self.streams[stream].append(lambda: np.copyto(array, self.read(address, array.shape, array.dtype)))
+
+    def _check_copy(self, address: int, array: np.ndarray) -> None:
+        assert array.flags.c_contiguous
+        assert id(array.base) in self.pinned, "an asynchronous copy needs pinned memory"
+        assert array.nbytes <= len(self.memory[address])
+        self.copied.append(array.nbytes)
+
+    def synchronize(self, stream: int) -> None:
+        self._enter("synchronize")
+        while self.streams[stream]:
+            self.streams[stream].pop(0)()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def read(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        array = np.frombuffer(bytes(self.memory[address]), dtype, count=prod(shape))
+        return array.reshape(shape)
+
+    def write(self, address: int, array: np.ndarray) -> None:
+        assert array.nbytes <= len(self.memory[address])
+        self.memory[address][: array.nbytes] = array.tobytes()
+
+
+def fake_network(images: np.ndarray, outputs: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """What the fake engine computes: every output is another function of its own image, uint8 ``[N, H, W, 3]``.
+
+    Args:
+        images: the batch.
+        outputs: item shape by output name.
+    """
+    found = {}
+    for place, (name, shape) in enumerate(outputs.items()):
+        flat = images.reshape(len(images), -1).astype(np.float32) + place
+        found[name] = np.stack([np.resize(item, prod(shape)).reshape(shape) for item in flat])
+    return found
+
+
+def engine_file(spec: ModelSpec, max_batch: int, **changes: dict[str, Any] | None) -> bytes:
+    """An engine that the fake TensorRT loads, as JSON.
+
+    Args:
+        spec: of the model that it claims to be.
+        max_batch: of its profile.
+        changes: by tensor name, what is different about it; None: it is not there.
+    """
+    height, width = spec.input_hw
+    tensors: dict[str, dict[str, Any]] = {
+        INPUT_NAME: {"mode": "INPUT", "dtype": "UINT8", "shape": [-1, height, width, 3], "batches": [1, 1, max_batch]}
+    }
+    most, anchors = spec.max_detections, spec.num_anchors
+    outputs = {
+        "num_dets": ("INT32", [1]),
+        "det_boxes": ("FLOAT", [most, 4]),
+        "det_scores": ("FLOAT", [most]),
+        "det_classes": ("INT32", [most]),
+        "boxes": ("FLOAT", [anchors, 4]),
+        "scores": ("FLOAT", [anchors, spec.num_classes]),
+    }
+    for name, (dtype, shape) in outputs.items():
+        if (name in CANDIDATE_NAMES) == (spec.nms == "none"):
+            tensors[name] = {"mode": "OUTPUT", "dtype": dtype, "shape": [-1, *shape]}
+    for name, change in changes.items():
+        tensors[name] = {**tensors.get(name, {}), **(change or {})}
+        if change is None:
+            del tensors[name]
+    return json.dumps(tensors).encode()
+
+
+class DataType(enum.Enum):
+    FLOAT = 0
+    HALF = 1
+    INT32 = 3
+    UINT8 = 5
+
+
+class TensorIOMode(enum.Enum):
+    NONE = 0
+    INPUT = 1
+    OUTPUT = 2
+
+
+class ILogger:
+    class Severity(enum.Enum):
+        INTERNAL_ERROR = 0
+        ERROR = 1
+        WARNING = 2
+        INFO = 3
+        VERBOSE = 4
+
+
+class FakeEngine:
+    """``ICudaEngine`` of full TensorRT 10.3."""
+
+    def __init__(self, library: FakeTensorRT, logger: Any, tensors: dict[str, dict[str, Any]]) -> None:
+        self.library, self.logger, self.tensors = library, logger, tensors
+        self.num_io_tensors = len(tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return TensorIOMode[self.tensors[name]["mode"]]
+
+    def get_tensor_dtype(self, name: str) -> DataType:
+        return DataType[self.tensors[name]["dtype"]]
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return self.tensors[name]["shape"]
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[list[int]]:
+        assert (name, profile_index) == (INPUT_NAME, 0)
+        return [[batch, *self.tensors[name]["shape"][1:]] for batch in self.tensors[name]["batches"]]
+
+    def create_execution_context(self) -> FakeContext | None:
+        if self.library.refuses(self.logger, "context"):
+            return None
+        return FakeContext(self)
+
+
+class FakeRtxEngine(FakeEngine):
+    """``ICudaEngine`` of TensorRT-RTX, which takes its run-time options in a config."""
+
+    def create_runtime_config(self) -> str:
+        return "config"
+
+    def create_execution_context(self, runtime_config: str) -> FakeContext | None:
+        assert runtime_config == "config"
+        return super().create_execution_context()
+
+
+class FakeContext:
+    """``IExecutionContext``: reads and writes the fake GPU's memory at the addresses it was given."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+        self.library = engine.library
+        self.addresses: dict[str, int] = {}
+        self.batch = -1
+        self.library.contexts.add(self)
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.library.calls["set_input_shape"] += 1
+        assert name == INPUT_NAME
+        least, _, most = self.engine.tensors[name]["batches"]
+        if list(shape[1:]) != self.engine.tensors[name]["shape"][1:] or not least <= shape[0] <= most:
+            self.engine.logger.log(ILogger.Severity.ERROR, "Supplied shape does not satisfy the profile")
+            return False
+        self.batch = shape[0]
+        return True
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return [self.batch if size == -1 else size for size in self.engine.tensors[name]["shape"]]
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        self.library.calls["set_tensor_address"] += 1
+        assert prod(self.get_tensor_shape(name)) * self._dtype(name).itemsize <= len(self.library.gpu.memory[memory])
+        self.addresses[name] = memory
+        return not self.library.refuses(self.engine.logger, "address")
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        assert self.addresses.keys() == self.engine.tensors.keys()
+        if self.library.refuses(self.engine.logger, "execute"):
+            return False
+        self.library.gpu.streams[stream_handle].append(self._compute)
+        return True
+
+    def _compute(self) -> None:
+        gpu = self.library.gpu
+        images = gpu.read(self.addresses[INPUT_NAME], tuple(self.get_tensor_shape(INPUT_NAME)), np.uint8)
+        shapes = {name: tuple(self.get_tensor_shape(name)[1:]) for name in self.addresses if name != INPUT_NAME}
+        for name, array in fake_network(images, shapes).items():
+            gpu.write(self.addresses[name], array.astype(self._dtype(name)))
+
+    def _dtype(self, name: str) -> np.dtype:
+        return np.dtype(NUMPY_OF[self.engine.tensors[name]["dtype"]])
+
+
+class FakeTensorRT(ModuleType):
+    """The module ``tensorrt`` or ``tensorrt_rtx``.
+
+    Attributes:
+        calls: how often some methods of contexts were called.
+        contexts: execution contexts that are still alive.
+        refuse: "runtime", "context", "address", "execute" or a reason of CUDA's: which step fails.
+    """
+
+    def __init__(self, gpu: FakeGpu, flavor: str, version: str) -> None:
+        super().__init__({"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}[flavor])
+        self.__file__ = "fake"
+        self.__version__ = version
+        self.gpu = gpu
+        self.calls: Counter[str] = Counter()
+        self.contexts: weakref.WeakSet[FakeContext] = weakref.WeakSet()
+        self.refuse = ""
+        self.ILogger, self.DataType, self.TensorIOMode = ILogger, DataType, TensorIOMode
+        self._engine = FakeRtxEngine if flavor == "rtx" else FakeEngine
+
+    def refuses(self, logger: Any, step: str) -> bool:
+        if self.refuse == step:
+            logger.log(ILogger.Severity.ERROR, f"{step} failed for a good reason")
+        return self.refuse == step
+
+    def Runtime(self, logger: Any) -> FakeRuntime:  # noqa: N802 - TensorRT's name
+        if self.refuse == "runtime":
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        return FakeRuntime(self, logger)
+
+
+class FakeRuntime:
+    """``IRuntime``: chatty like the real one, and None for what it cannot read."""
+
+    def __init__(self, library: FakeTensorRT, logger: Any) -> None:
+        self.library, self.logger = library, logger
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> FakeEngine | None:
+        self.logger.log(ILogger.Severity.INFO, f"Loaded engine size: {len(serialized_engine)} bytes")
+        self.logger.log(ILogger.Severity.WARNING, "Using default stream may lead to performance issues")
+        if self.library.refuses(self.logger, "CUDA driver version is insufficient for CUDA runtime version"):
+            return None
+        try:
+            tensors = json.loads(serialized_engine)
+        except ValueError:
+            self.logger.log(ILogger.Severity.ERROR, "Serialization assertion magicTagRead == kMAGIC_TAG failed")
+            return None
+        return self.library._engine(self.library, self.logger, tensors)

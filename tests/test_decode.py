@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gfl_edge import decode
+
+
+def test_integral_is_the_expectation_of_the_softmax():
+    logits = np.random.default_rng(0).normal(0, 3, (5, 7, 32)).astype(np.float32)
+    bins = torch.from_numpy(logits).reshape(5, 7, 4, 8).softmax(-1)
+    expected = bins @ torch.arange(8.0)
+    np.testing.assert_allclose(decode.integral(logits), expected.numpy(), rtol=1e-5)
+
+
+def test_integral_of_a_certain_edge_is_its_bin_and_stays_finite():
+    logits = np.full((1, 32), -1e4, np.float32)
+    logits[0, [3, 8 + 7, 16, 24 + 5]] = 1e4
+    np.testing.assert_allclose(decode.integral(logits), [[3, 7, 0, 5]])
+
+
+def test_points_follow_ceil_of_size_and_the_offset():
+    centres, strides = decode.points((416, 416), (8, 16, 32, 64), 0.0)
+    assert len(centres) == 52**2 + 26**2 + 13**2 + 7**2 == 3598
+    np.testing.assert_array_equal(centres[1], [8, 0])  # along the row first
+    np.testing.assert_array_equal(centres[-1], [6 * 64, 6 * 64])
+    assert strides[0] == 8
+    assert strides[-1] == 64
+    centres, _ = decode.points((64, 96), (32,), 0.5)
+    np.testing.assert_array_equal(centres, [[16, 16], [48, 16], [80, 16], [16, 48], [48, 48], [80, 48]])
+
+
+def test_boxes_are_clipped_to_the_input():
+    centres = np.array([[5, 5], [60, 30]], np.float32)
+    boxes = decode.boxes_from_distances(np.full((1, 2, 4), 10, np.float32), centres, (32, 64))
+    np.testing.assert_array_equal(boxes, [[[0, 0, 15, 15], [50, 20, 64, 32]]])
+
+
+def test_decode_scales_by_the_stride():
+    logits = np.full((1, 4, 32), -1e4, np.float32)
+    logits[:, :, [1, 9, 17, 25]] = 1e4  # one stride to every side
+    boxes = decode.decode(logits, (64, 64), (32,), 0.5)
+    np.testing.assert_allclose(boxes[0, 0], [0, 0, 48, 48])

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+import gfl_edge
+from gfl_edge.backends import select
+from gfl_edge.backends.onnx_cpu import without_nms
+from gfl_edge.boxes import pairwise_iou
+from gfl_edge.errors import BackendError, ContractError, FrameError, InputError, MissingDependencyError, ModelFileError
+
+PICTURE = "coco/val2017_mix397/000000000785.jpg"  # a woman on skis
+
+
+@pytest.fixture(scope="module")
+def model(exported):
+    return exported("nanodet-plus-m-416")
+
+
+@pytest.fixture(scope="module")
+def frame(data):
+    return cv2.imread(str(data(PICTURE)))
+
+
+@pytest.fixture(params=["openvino", "onnxruntime"])
+def backend(request):
+    return request.param
+
+
+def test_finds_what_the_annotations_say(model, frame, data):
+    import json
+
+    content = json.loads(data("coco/instances_val2017_mix397.json").read_text())
+    names = {c["id"]: c["name"] for c in content["categories"]}
+    truth = [a for a in content["annotations"] if a["image_id"] == 785]
+    detections = gfl_edge.Detector(model)(frame).above(0.4)
+    for annotation in truth:
+        x, y, w, h = annotation["bbox"]
+        same = detections[[name == names[annotation["category_id"]] for _, _, name in detections]]
+        assert pairwise_iou(same.boxes, np.array([[x, y, x + w, y + h]], np.float32)).max() > 0.6
+
+
+@pytest.mark.parametrize("nms", ["graph", "host"])
+def test_backends_and_places_of_nms_agree(model, frame, backend, nms):
+    reference = gfl_edge.Detector(model, "onnxruntime", "graph")(frame)
+    found = gfl_edge.Detector(model, backend, nms)(frame)
+    assert len(found) == len(reference)
+    sure = reference.scores > 0.1  # below, two scores may be so close that rounding swaps them
+    np.testing.assert_allclose(found.scores, reference.scores, atol=1e-4)
+    np.testing.assert_allclose(found.boxes[sure], reference.boxes[sure], atol=0.05)
+    np.testing.assert_array_equal(found.class_ids[sure], reference.class_ids[sure])
+
+
+def test_batch_equals_single_frames(model, frame, backend):
+    detector = gfl_edge.Detector(model, backend)
+    frames = [frame, frame[:200, :300].copy(), cv2.flip(frame, 1)]
+    together = detector.detect_batch(frames)
+    for one, found in zip(frames, together, strict=True):
+        alone = detector(one)
+        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
+        np.testing.assert_allclose(found.boxes, alone.boxes, atol=0.01)
+
+
+def test_results_survive_the_next_call(model, frame, backend):
+    detector = gfl_edge.Detector(model, backend, "graph")
+    first = detector(frame)
+    copy = first.boxes.copy(), first.scores.copy(), first.class_ids.copy()
+    detector(np.zeros_like(frame))
+    for array, kept in zip((first.boxes, first.scores, first.class_ids), copy, strict=True):
+        np.testing.assert_array_equal(array, kept)
+
+
+def test_stages_are_timed(model, frame):
+    detector = gfl_edge.Detector(model)
+    detector(frame)
+    assert list(detector.last_ms) == ["preprocess", "network", "postprocess"]
+    assert min(detector.last_ms.values()) > 0
+
+
+def test_one_colour_gives_no_confident_detections(model):
+    detections = gfl_edge.Detector(model)(np.full((50, 60, 3), 128, np.uint8))
+    assert len(detections.above(0.5)) == 0
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3), np.uint16), np.zeros((1, 1, 3), np.uint8)]
+)
+def test_a_bad_frame_does_not_spoil_the_detector(model, frame, bad):
+    detector = gfl_edge.Detector(model)
+    before = detector(frame)
+    with pytest.raises(FrameError):
+        detector(bad)
+    np.testing.assert_array_equal(detector(frame).boxes, before.boxes)
+
+
+def test_empty_batch(model):
+    with pytest.raises(InputError, match="got no frames"):
+        gfl_edge.Detector(model).detect_batch([])
+
+
+@pytest.mark.parametrize("shape", [(1, 320, 320, 3), (416, 416, 3), (0, 416, 416, 3), (1, 3, 416, 416)])
+def test_wrong_input_size(model, backend, shape):
+    detector = gfl_edge.Detector(model, backend)
+    with pytest.raises(InputError, match=r"nanodet-plus-m-416 takes uint8 \[N, 416, 416, 3\]"):
+        detector.backend.run(np.zeros(shape, np.uint8))
+
+
+def test_wrong_input_type(model, backend):
+    with pytest.raises(InputError, match="input is float32"):
+        gfl_edge.Detector(model, backend).backend.run(np.zeros((1, 416, 416, 3), np.float32))
+
+
+def test_backend_describes_itself(model, backend):
+    described = gfl_edge.Detector(model, backend).backend.describe()
+    assert described["library"] == backend
+    assert described["version"][0].isdigit()
+
+
+def test_cutting_nms_off_leaves_the_candidates(model):
+    proto = onnx.load(model)
+    without_nms(proto, gfl_edge.spec.read_spec(model))
+    onnx.checker.check_model(proto, full_check=True)
+    assert [o.name for o in proto.graph.output] == ["boxes", "scores"]
+
+
+def test_onnx_without_our_metadata(data):
+    with pytest.raises(ContractError, match="carries no gfl_edge metadata"):
+        gfl_edge.Detector(data("weights/nanodet_m/nanodet_m_320.onnx"))
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model", "model.onnx.gz"])
+def test_other_kinds_of_files(tmp_path, name):
+    with pytest.raises(ModelFileError, match=r"a model is an \.onnx or \.engine file"):
+        gfl_edge.Detector(tmp_path / name)
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(ModelFileError, match="no such file"):
+        gfl_edge.Detector(tmp_path / "m.onnx")
+    with pytest.raises(ModelFileError, match="no such engine"):
+        gfl_edge.Detector(tmp_path / "m.engine")
+
+
+@pytest.mark.parametrize(
+    ("backend", "nms", "message"),
+    [
+        ("cuda", "auto", "unknown choice 'cuda': expected one of auto, openvino"),
+        ("auto", "gpu", "unknown choice 'gpu'"),
+        ("rtx", "auto", "is an ONNX file, backend rtx runs engines"),
+        ("tensorrt", "auto", "is an ONNX file, backend tensorrt runs engines"),
+    ],
+)
+def test_choices_that_do_not_fit(model, backend, nms, message):
+    with pytest.raises(InputError, match=message):
+        gfl_edge.Detector(model, backend, nms)
+
+
+def test_graph_nms_of_a_model_without(exported):
+    with pytest.raises(InputError, match="was exported with --nms none"):
+        gfl_edge.Detector(exported("nanodet-m-320", nms="none"), nms="graph")
+
+
+def test_an_engine_is_not_for_the_cpu(tmp_path):
+    (tmp_path / "m.engine").write_bytes(b"x")
+    with pytest.raises(InputError, match="is an engine, backend openvino runs ONNX files"):
+        gfl_edge.Detector(tmp_path / "m.engine", "openvino")
+
+
+def test_without_any_cpu_library_the_extra_is_named(model, monkeypatch):
+    monkeypatch.setattr(select.optional, "available", lambda name: False)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'gfl-edge\[cpu\]'"):
+        gfl_edge.Detector(model)
+
+
+def test_without_openvino_onnxruntime_runs(model, monkeypatch):
+    available = select.optional.available
+    monkeypatch.setattr(select.optional, "available", lambda name: name != "openvino" and available(name))
+    assert gfl_edge.Detector(model).backend.name == "onnxruntime"
+
+
+def test_a_graph_that_the_library_refuses(model, tmp_path, backend):
+    proto = onnx.load(model)
+    node = next(node for node in proto.graph.node if node.op_type == "Conv")
+    node.op_type = "NoSuchOp"
+    node.domain = "nowhere"
+    proto.opset_import.append(onnx.helper.make_opsetid("nowhere", 1))
+    onnx.save(proto, tmp_path / "odd.onnx")
+    with pytest.raises(BackendError, match="cannot load nanodet-plus-m-416"):
+        gfl_edge.Detector(tmp_path / "odd.onnx", backend)
+
+
+def test_a_closed_detector_is_closed_for_good(model):
+    with gfl_edge.Detector(model) as detector:
+        pass
+    detector.close()

@@ -1,0 +1,201 @@
+"""COCO AP, against pycocotools fed by hand and against numbers that follow from the data."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from gfl_edge.cli import main
+from gfl_edge.detections import Detections
+from gfl_edge.detector import Detector
+from gfl_edge.errors import AnnotationError, InputError
+from gfl_edge.evaluate import METRICS, evaluate
+
+NAMES = ("cat", "dog")
+BOXES = {1: [(0, 10, 20, 30, 40)], 2: [(1, 5, 5, 50, 40), (0, 60, 60, 30, 30)], 3: []}  # class, x, y, w, h
+
+
+class Oracle:
+    """Answers with the annotations themselves; the image number is painted into the corner pixel."""
+
+    class spec:  # noqa: N801 # stands for an instance
+        name = "oracle"
+        class_names = NAMES
+
+    def __init__(self, score=0.9, shift=0.0):
+        self.score, self.shift = score, shift
+
+    def __call__(self, frame):
+        rows = BOXES[int(frame[0, 0, 0])]
+        boxes = np.array([[x, y, x + w, y + h] for _, x, y, w, h in rows], np.float32).reshape(-1, 4) + self.shift
+        ids = np.array([row[0] for row in rows], np.int32)
+        return Detections(boxes.astype(np.float32), np.full(len(rows), self.score, np.float32), ids, NAMES)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Three small images; category ids differ from class indices."""
+    for number in BOXES:
+        image = np.zeros((100, 120, 3), np.uint8)
+        image[0, 0] = number
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+    rows = [(image, row) for image, rows in BOXES.items() for row in rows]
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 120, "height": 100} for i in BOXES],
+        "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}, {"id": 9, "name": "cow"}],
+        "annotations": [
+            {"id": n, "image_id": i, "category_id": (3, 7)[c], "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            for n, (i, (c, *box)) in enumerate(rows, 1)
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_perfect_detections_have_ap_100(dataset):
+    result = evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
+    assert result.metrics["AP"] == pytest.approx(100)
+    assert result.metrics["APl"] == -1  # no large box
+    assert (result.images, result.skipped) == (3, ())
+    assert list(result.metrics) == list(METRICS)
+    assert result.ms_per_image > 0
+
+
+def test_shifted_detections_cost_ap(dataset):
+    result = evaluate(Oracle(shift=4.0), dataset, dataset / "a.json", progress=False)
+    assert 0 < result.metrics["AP"] < 60
+    assert result.metrics["AP50"] == pytest.approx(100)
+
+
+def test_nothing_found_is_ap_0(dataset, monkeypatch):
+    monkeypatch.setitem(BOXES, 1, [])
+    monkeypatch.setitem(BOXES, 2, [])
+    result = evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
+    assert set(result.metrics.values()) == {0.0}
+
+
+def test_limit_takes_the_first_images(dataset):
+    assert evaluate(Oracle(), dataset, dataset / "a.json", limit=2, progress=False).images == 2
+    with pytest.raises(InputError, match="--limit 0"):
+        evaluate(Oracle(), dataset, dataset / "a.json", limit=0, progress=False)
+
+
+def test_a_corrupt_image_is_named_counted_and_left_out(dataset):
+    (dataset / "2.png").write_bytes((dataset / "2.png").read_bytes()[:40])
+    result = evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
+    assert (result.images, result.skipped) == (2, ("2.png",))
+    assert result.metrics["AP"] == pytest.approx(100)  # its boxes do not count as missed
+
+
+def test_a_jpeg_cut_short_is_left_out(dataset):
+    """OpenCV alone would decode it, grey where the rest is missing."""
+    content = json.loads((dataset / "a.json").read_text())
+    content["images"][1]["file_name"] = "2.jpg"
+    (dataset / "a.json").write_text(json.dumps(content))
+    image = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
+    cv2.imwrite(str(dataset / "2.jpg"), image)
+    whole = (dataset / "2.jpg").read_bytes()
+    (dataset / "2.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    assert cv2.imread(str(dataset / "2.jpg")) is not None
+    assert evaluate(Oracle(), dataset, dataset / "a.json", progress=False).skipped == ("2.jpg",)
+
+
+def test_all_images_corrupt(dataset):
+    for number in BOXES:
+        (dataset / f"{number}.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"none of the 3 images .* could be read, first 1\.png"):
+        evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
+
+
+def test_missing_images_are_counted_before_the_work_starts(dataset):
+    (dataset / "3.png").unlink()
+    with pytest.raises(InputError, match=r"1 of 3 images are not under .*, first 3\.png"):
+        evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is no COCO instances file"),
+        ('{"images": [], "categories": [], "annotations": []}', "lists no images"),
+        ('{"images": {}, "categories": [], "annotations": []}', "expected lists"),
+    ],
+)
+def test_foreign_annotation_files(dataset, content, message):
+    (dataset / "b.json").write_text(content)
+    with pytest.raises(AnnotationError, match=message):
+        evaluate(Oracle(), dataset, dataset / "b.json", progress=False)
+
+
+def test_missing_annotation_file(dataset):
+    with pytest.raises(AnnotationError, match="no such annotation file"):
+        evaluate(Oracle(), dataset, dataset / "none.json", progress=False)
+
+
+def test_categories_that_the_model_does_not_know(dataset, monkeypatch):
+    monkeypatch.setattr(Oracle.spec, "class_names", ("cat", "unicorn"))
+    with pytest.raises(AnnotationError, match="no category for 1 of the model's 2 classes: unicorn"):
+        evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
+
+
+def test_command_writes_the_twelve_numbers_and_equals_pycocotools(exported, data, tmp_path, capsys):
+    images, annotations = data("coco/val2017_mix397"), data("coco/instances_val2017_mix397.json")
+    model, output = exported("nanodet-plus-m-416"), tmp_path / "out" / "ap.json"
+    words = ["--images", str(images), "--annotations", str(annotations), "--json", str(output), "--limit", "20"]
+    assert main(["eval", "--model", str(model), *words]) == 0
+    report = json.loads(output.read_text())
+    assert json.loads(capsys.readouterr().out) == report
+    assert list(report)[:15] == [*METRICS, "images", "skipped", "ms_per_image"]
+    assert report["images"] == 20
+    assert report["model"]["name"] == "nanodet-plus-m-416"
+    assert report["backend"]["name"] == "openvino"
+    assert report["versions"]["pycocotools"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco, rows = COCO(str(annotations)), []
+        ids = sorted(coco.imgs)[:20]
+        categories = sorted(coco.cats)  # COCO's own order is the model's
+        for image_id in ids:
+            found = Detector(model)(cv2.imread(str(images / coco.imgs[image_id]["file_name"])))
+            for box, score, class_id in zip(found.boxes.tolist(), found.scores, found.class_ids, strict=True):
+                x1, y1, x2, y2 = box
+                row = {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": float(score), "category_id": categories[class_id]}
+                rows.append({"image_id": image_id, **row})
+        oracle = COCOeval(coco, coco.loadRes(rows), "bbox")
+        oracle.params.imgIds = ids
+        oracle.evaluate(), oracle.accumulate(), oracle.summarize()
+    assert report["AP"] == pytest.approx(100 * oracle.stats[0], abs=0.001)
+    assert report["AR100"] == pytest.approx(100 * oracle.stats[8], abs=0.001)
+
+
+# DESIGN: AP on the 397 images; tolerance 0.10
+PUBLISHED = {"nanodet-m-320": 21.32, "nanodet-m-416": 23.78, "nanodet-plus-m-320": 26.52, "nanodet-plus-m-416": 30.91}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("nms", ["graph", "none"])
+def test_ap_of_the_published_models(exported, data, name, nms):
+    model = exported(name, nms=nms)
+    images, annotations = data("coco/val2017_mix397"), data("coco/instances_val2017_mix397.json")
+    with Detector(model, nms="graph" if nms == "graph" else "host") as detector:
+        result = evaluate(detector, images, annotations, progress=False)
+    assert result.metrics["AP"] == pytest.approx(PUBLISHED[name], abs=0.10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_ap_in_half(exported, data, name):
+    """In ONNX Runtime, which rounds to half after every node."""
+    images, annotations = data("coco/val2017_mix397"), data("coco/instances_val2017_mix397.json")
+    found = []
+    for precision in ("fp32", "fp16"):
+        with Detector(exported(name, precision), "onnxruntime", "graph") as detector:
+            found.append(evaluate(detector, images, annotations, progress=False).metrics["AP"])
+    assert found[1] == pytest.approx(found[0], abs=0.10)

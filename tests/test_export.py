@@ -1,0 +1,245 @@
+"""The exported ONNX file: its contract, its parity with PyTorch, and the commands that write it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto
+
+from export import graph, models, parity, to_onnx
+from gfl_edge import decode
+from gfl_edge.coco import COCO_CLASSES
+from gfl_edge.errors import InputError, ParityError
+from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, read_spec
+from train.models import NanoDet, NanoDetConfig
+from train.weights import load_detector
+
+
+def shapes(values):
+    return {
+        v.name: (v.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim])
+        for v in values
+    }
+
+
+def open_session(model):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    content = str(model) if not isinstance(model, onnx.ModelProto) else model.SerializeToString()
+    return onnxruntime.InferenceSession(content, options)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A small NanoDet with three classes and its spec; weights are random but make it answer."""
+    torch.manual_seed(0)
+    config = NanoDetConfig("nanodet", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
+    detector = NanoDet(config).eval()
+    for layer in detector.head.gfl_cls:
+        torch.nn.init.normal_(layer.weight, std=2.0)
+    return detector, models.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
+
+
+def variant(small, **changes):
+    from dataclasses import replace
+
+    detector, spec = small
+    spec = replace(spec, **changes)
+    return graph.build_graph(detector, spec), spec
+
+
+def test_contract_with_nms(exported):
+    model = onnx.load(exported("nanodet-plus-m-416"))
+    assert shapes(model.graph.input) == {INPUT_NAME: (TensorProto.UINT8, ["batch", 416, 416, 3])}
+    assert shapes(model.graph.output) == {
+        "num_dets": (TensorProto.INT32, ["batch", 1]),
+        "det_boxes": (TensorProto.FLOAT, ["batch", 100, 4]),
+        "det_scores": (TensorProto.FLOAT, ["batch", 100]),
+        "det_classes": (TensorProto.INT32, ["batch", 100]),
+    }
+    assert [(f.domain, f.name) for f in model.functions] == [("gfl_edge", "GflNms")]
+    ops = [node.op_type for node in model.graph.node]
+    assert ops.count("GflNms") == 1
+    assert "BatchNormalization" not in ops
+    assert "MatMul" not in ops  # TensorRT-RTX has no FP32 MatMul on sm75
+    assert ops.index("Cast") < ops.index("Transpose")  # TensorRT has no uint8 transpose
+
+
+def test_contract_without_nms(small):
+    model, spec = variant(small, nms="none")
+    assert shapes(model.graph.output) == {
+        "boxes": (TensorProto.FLOAT, ["batch", spec.num_anchors, 4]),
+        "scores": (TensorProto.FLOAT, ["batch", spec.num_anchors, 3]),
+    }
+    assert not model.functions
+
+
+def test_the_file_describes_itself(exported, checkpoint):
+    spec = read_spec(exported("nanodet-plus-m-416"))
+    assert (spec.name, spec.family, spec.class_names) == ("nanodet-plus-m-416", "nanodet-plus", COCO_CLASSES)
+    assert (spec.input_hw, spec.resize, spec.point_offset) == ((416, 416), "stretch", 0.0)
+    assert (spec.strides, spec.reg_max, spec.num_anchors) == ((8, 16, 32, 64), 7, 3598)
+    assert (spec.score_threshold, spec.iou_threshold, spec.max_detections) == (0.05, 0.6, 100)
+    assert spec.source_sha256 == hashlib.sha256(checkpoint("nanodet-plus-m-416").read_bytes()).hexdigest()
+
+
+def test_the_file_says_nothing_of_the_machine_it_was_made_on(exported):
+    content = exported("nanodet-plus-m-416").read_bytes()
+    for word in (b"site-packages", b"/root", b"/home", b"torch.nn", b".py"):
+        assert word not in content
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5])
+def test_graph_equals_pytorch_and_the_numpy_oracle_at_any_batch(small, batch):
+    detector, _ = small
+    model, spec = variant(small, nms="none")
+    images = parity.random_images(batch, spec.input_hw, seed=batch)
+    boxes, scores = open_session(model).run(CANDIDATE_NAMES, {INPUT_NAME: images})
+    normalised = (images.astype(np.float32) - spec.mean_bgr) / np.array(spec.std_bgr)
+    with torch.no_grad():
+        maps = detector(torch.from_numpy(normalised).permute(0, 3, 1, 2).float())
+    cls, reg = (torch.cat([m.flatten(2) for m in levels], 2).permute(0, 2, 1) for levels in maps)
+    np.testing.assert_allclose(scores, cls.sigmoid().numpy(), atol=1e-5)
+    expected = decode.decode(reg.numpy(), spec.input_hw, spec.strides, spec.point_offset)
+    np.testing.assert_allclose(boxes, expected, atol=1e-2)
+
+
+def test_half_is_really_half(small):
+    model, _ = variant(small, precision="fp16")
+    inferred = onnx.shape_inference.infer_shapes(model)
+    values = (*inferred.graph.value_info, *inferred.graph.output)
+    types = {v.name: v.type.tensor_type.elem_type for v in values}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert convolutions
+    assert {types[node.output[0]] for node in convolutions} == {TensorProto.FLOAT16}
+    weights = {t.name: t.data_type for t in model.graph.initializer}
+    assert {weights[node.input[1]] for node in convolutions} == {TensorProto.FLOAT16}
+    assert types["boxes"] == types["scores"] == TensorProto.FLOAT
+
+
+def test_single_precision_has_no_half(small):
+    model, _ = variant(small)
+    assert TensorProto.FLOAT16 not in {t.data_type for t in model.graph.initializer}
+
+
+def test_batch_norm_is_folded_in_float32():
+    """A running variance that half cannot hold must not reach it."""
+    from torch import nn
+
+    block = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4)).eval()
+    block[1].running_var.fill_(1e-9)
+    block[1].eps = 1e-9
+    fused = graph.fuse_batch_norm(block)
+    x = torch.randn(1, 3, 5, 5) * 1e-4
+    torch.testing.assert_close(fused(x), block(x))
+    assert Counter(type(m).__name__ for m in fused.modules())["BatchNorm2d"] == 0
+    assert Counter(type(m).__name__ for m in block.modules())["BatchNorm2d"] == 1  # the original is untouched
+
+
+def test_parity_passes_and_can_fail(small):
+    detector, _ = small
+    model, spec = variant(small)
+    report = parity.compare(detector, model, spec)
+    assert report.passed
+    assert "largest difference from PyTorch" in str(report)
+    for tensor in model.graph.initializer:
+        if list(tensor.dims) == [3 + 4 * 8, 32, 1, 1]:  # the last convolution of one level
+            changed = onnx.numpy_helper.to_array(tensor) * np.float32(1.01)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
+    with pytest.raises(ParityError, match="disagrees with PyTorch"):
+        parity.compare(detector, model, spec)
+
+
+def test_parity_notices_another_nms(small):
+    detector, _ = small
+    model, spec = variant(small)
+    (node,) = [node for node in model.graph.node if node.op_type == "GflNms"]
+    next(a for a in node.attribute if a.name == "iou_threshold").f = 0.3
+    with pytest.raises(ParityError, match=r"differ from greedy NMS: [123]"):
+        parity.compare(detector, model, spec)
+
+
+def test_command_recognises_the_model_and_prints_the_next_step(checkpoint, tmp_path, capsys):
+    output = tmp_path / "new folder" / "m.onnx"
+    assert to_onnx.main(["--weights", str(checkpoint("nanodet-m-416")), "--nms", "none", "-o", str(output)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(output)
+    assert "nanodet-m-416" in captured.err
+    assert "largest difference from PyTorch float32 on 3 other images" in captured.err
+    assert f"next: gfl-edge detect --model {output}" in captured.err
+    assert read_spec(output).name == "nanodet-m-416"
+    assert [path.name for path in output.parent.iterdir()] == ["m.onnx"]
+
+
+def test_nothing_is_written_when_parity_fails(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(parity.TOLERANCES, "fp32", parity.Tolerance(score=0.0, edge=0.0))
+    output = tmp_path / "m.onnx"
+    output.write_bytes(b"the file before")
+    assert to_onnx.main(["--weights", str(checkpoint("nanodet-m-320")), "-o", str(output)]) == 1
+    assert "Nothing was written" in capsys.readouterr().err
+    assert output.read_bytes() == b"the file before"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "yolo"], "unknown model 'yolo': expected one of nanodet-m-320"),
+        (["--model", "nanodet-plus-m-416"], "is a nanodet checkpoint, nanodet-plus was asked for"),
+        (["--input-size", "300", "320"], "multiples of 32. Nearest: --input-size 288 320"),
+        (["--classes", "cat,dog"], "2 class names for a checkpoint of 80 classes"),
+        (["--classes", "names.txt"], "no such file of class names"),
+    ],
+)
+def test_wrong_options_end_with_one_clear_line(checkpoint, tmp_path, capsys, arguments, message):
+    output = tmp_path / "m.onnx"
+    assert to_onnx.main(["--weights", str(checkpoint("nanodet-m-320")), *arguments, "-o", str(output)]) == 1
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_missing_weights_option(tmp_path, capsys):
+    assert to_onnx.main(["-o", str(tmp_path / "m.onnx")]) == 1
+    assert "--weights is missing" in capsys.readouterr().err
+
+
+def test_usage_errors_exit_with_2():
+    with pytest.raises(SystemExit) as caught:
+        to_onnx.main(["--nms", "sometimes", "-o", "x.onnx"])
+    assert caught.value.code == 2
+
+
+def test_class_names_from_a_file(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("red cell\nwhite cell\n\n")
+    assert to_onnx.read_class_names(str(path)) == ("red cell", "white cell")
+    assert to_onnx.read_class_names("a, b") == ("a", "b")
+    assert models.class_names_for(2, None) == ("class_0", "class_1")
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("nanodet_m_416", 416), ("nanodet_m", None), ("x_320_v2", 320), ("run_14160", None)]
+)
+def test_input_size_from_the_file_name(name, size, tmp_path):
+    assert models.size_from_name(tmp_path / f"{name}.ckpt") == size
+
+
+def test_presets_carry_the_published_sizes():
+    assert set(models.PRESETS) == {"nanodet-m-320", "nanodet-m-416", "nanodet-plus-m-320", "nanodet-plus-m-416"}
+    with pytest.raises(InputError):
+        models.find_preset("nanodet-m")
+
+
+def test_detections_of_the_small_model_reach_the_outputs(small):
+    model, spec = variant(small)
+    outputs = open_session(model).run(DETECTION_NAMES, {INPUT_NAME: parity.random_images(2, spec.input_hw)})
+    assert outputs[0].min() > 0  # the random network does answer, so the tests above compare something
+
+
+def test_load_detector_is_what_is_exported(checkpoint):
+    assert isinstance(load_detector(checkpoint("nanodet-m-320")), NanoDet)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from gfl_edge.errors import FrameError
+from gfl_edge.preprocess import Placement, check_frame, place, resize_into
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (np.zeros((48, 64), np.uint8), "grey picture; convert with cv2.cvtColor"),
+        (np.zeros((48, 64, 1), np.uint8), "grey picture"),
+        (np.zeros((48, 64, 3), np.uint16), "16-bit picture; convert with"),
+        (np.zeros((48, 64, 3), np.float32), "convert to 8 bits"),
+        (np.zeros((48, 64, 4), np.uint8), "four channels"),
+        (np.zeros((1, 1, 3), np.uint8), "at least 2 pixels"),
+        (np.zeros((0, 64, 3), np.uint8), "at least 2 pixels"),
+        (np.zeros((2, 48, 64, 3), np.uint8), "one frame at a time"),
+        (np.zeros((3, 48, 64), np.uint8), "channels last"),
+        ([[1]], "is a list: expected a NumPy array"),
+        (None, "is a NoneType"),
+    ],
+)
+def test_a_frame_that_is_no_picture_is_refused_with_the_way_out(frame, message):
+    with pytest.raises(FrameError, match=message):
+        check_frame(frame)
+
+
+def test_stretch_is_opencvs_bilinear_resize():
+    frame = np.random.default_rng(0).integers(0, 256, (37, 91, 3), np.uint8)
+    out = np.full((64, 96, 3), 7, np.uint8)
+    resize_into(frame, out, "stretch")
+    np.testing.assert_array_equal(out, cv2.resize(frame, (96, 64)))
+
+
+def test_letterbox_is_nanodets_warp():
+    """Against the matrices of RangiLyu/nanodet's get_resize_matrix with keep_ratio, multiplied out by hand."""
+    frame = np.random.default_rng(0).integers(0, 256, (100, 50, 3), np.uint8)
+    out = np.full((64, 64, 3), 7, np.uint8)
+    placement = resize_into(frame, out, "letterbox")
+    centre = np.array([[1, 0, -25], [0, 1, -50], [0, 0, 1.0]])
+    scale = np.diag([0.64, 0.64, 1])
+    back = np.array([[1, 0, 32], [0, 1, 32], [0, 0, 1.0]])
+    expected = cv2.warpPerspective(frame, back @ scale @ centre, (64, 64))
+    np.testing.assert_allclose(out.astype(int), expected, atol=1)
+    assert not out[:, :15].any()
+    assert placement == Placement((100, 50), (0.64, 0.64), (16.0, 0.0))
+
+
+@pytest.mark.parametrize("rule", ["stretch", "letterbox"])
+@pytest.mark.parametrize("frame_hw", [(480, 640), (1080, 1920), (50, 700), (333, 77)])
+def test_boxes_come_back_to_where_they_were(rule, frame_hw):
+    placement = place(frame_hw, (320, 416), rule)
+    boxes = np.array([[1, 2, 30, 40], [10, 5, 70, 45]], np.float32)
+    there = boxes * np.tile(placement.scale_xy, 2) + np.tile(placement.offset_xy, 2)
+    np.testing.assert_allclose(placement.to_frame(there.astype(np.float32)), boxes, atol=0.01)
+
+
+def test_boxes_are_clipped_to_the_frame():
+    placement = place((100, 100), (320, 320), "stretch")
+    np.testing.assert_array_equal(placement.to_frame(np.array([[-50, 0, 400, 90]], np.float32)), [[0, 0, 100, 28.125]])
+    assert placement.to_frame(np.empty((0, 4), np.float32)).shape == (0, 4)
+
+
+def test_a_grey_or_16_bit_frame_in_the_middle_is_refused_before_anything_is_written():
+    out = np.full((32, 32, 3), 9, np.uint8)
+    with pytest.raises(FrameError):
+        resize_into(np.zeros((10, 10), np.uint8), out, "stretch")
+    assert (out == 9).all()

@@ -1,0 +1,391 @@
+"""Frame sources: every kind, every way in which one can be broken, and streams that drop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gfl_edge import sources
+from gfl_edge.errors import InputError, SourceError
+from gfl_edge.sources import open_source, read_image
+
+
+def make_video(path: Path, frames: int, fps: float = 25.0, size_wh: tuple[int, int] = (64, 48)) -> Path:
+    """A Motion JPEG video whose frame i is grey level 8 * i."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, size_wh)
+    assert writer.isOpened()
+    for i in range(frames):
+        writer.write(np.full((size_wh[1], size_wh[0], 3), 8 * i, np.uint8))
+    writer.release()
+    return path
+
+
+def make_image(path: Path, level: int = 100, hw: tuple[int, int] = (20, 30)) -> Path:
+    assert cv2.imwrite(str(path), np.full((*hw, 3), level, np.uint8))
+    return path
+
+
+class Clock:
+    """Stands in for the time module: sleeping takes no time, but moves the clock."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.sleeps: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return 1.7e9 + self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+class Cameras:
+    """Stands in for cv2.VideoCapture: the i-th opening gives ``lengths[i]`` frames, and those beyond fail to open."""
+
+    def __init__(self, lengths: list[int], fps: float = 15.0, declared_frames: float = -1.0) -> None:
+        self.lengths, self.fps, self.declared_frames = lengths, fps, declared_frames
+        self.openings: list[tuple[object, ...]] = []
+        self.held = 0
+
+    def __call__(self, *opening: object) -> Camera:
+        self.openings.append(opening)
+        index = len(self.openings) - 1
+        return Camera(self, self.lengths[index] if index < len(self.lengths) else 0)
+
+
+class Camera:
+    def __init__(self, owner: Cameras, frames: int) -> None:
+        self.owner, self.left, self.opened = owner, frames, frames > 0
+        assert not owner.held, "a camera that is still held cannot be opened again"
+        owner.held += self.opened
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.opened
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        if not self.left:
+            return False, None
+        self.left -= 1
+        return True, np.full((48, 64, 3), self.left, np.uint8)
+
+    def get(self, prop: int) -> float:
+        return {cv2.CAP_PROP_FPS: self.owner.fps, cv2.CAP_PROP_FRAME_COUNT: self.owner.declared_frames}[prop]
+
+    def release(self) -> None:
+        self.owner.held -= self.opened
+        self.opened = False
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(sources, "time", clock)
+    return clock
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, cameras: Cameras) -> Cameras:
+    monkeypatch.setattr(cv2, "VideoCapture", cameras)
+    return cameras
+
+
+def test_video_file(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "clip.avi", frames=6, fps=20)
+    with open_source(path) as source:
+        assert (source.live, source.fps, source.total) == (False, 20.0, 6)
+        frames = list(source)
+    assert [frame.index for frame in frames] == list(range(6))
+    assert [frame.name for frame in frames] == ["0", "1", "2", "3", "4", "5"]
+    assert [frame.time_s for frame in frames] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.25])
+    assert all(frame.image.dtype == np.uint8 and frame.image.shape == (48, 64, 3) for frame in frames)
+    assert [round(frame.image.mean() / 8) for frame in frames] == list(range(6)), "no frame lost or doubled"
+
+
+def test_video_that_ends_early_is_an_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_video(tmp_path / "clip.avi", frames=30, fps=5)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with open_source(path) as source:
+        count = sum(1 for _ in source)
+    assert 1 <= count < 25
+    assert f"ends after {count} frames, its header declares 30" in caplog.text
+
+
+def test_rate_that_is_no_rate_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "raw.h264").write_bytes(b"x")
+    plug_in(monkeypatch, Cameras([3], fps=90000))
+    with open_source(tmp_path / "raw.h264") as source:
+        assert source.fps is None
+        assert [frame.time_s for frame in source] == pytest.approx([0, 1 / 30, 2 / 30])
+
+
+def test_folder_is_sorted_and_takes_only_images(tmp_path: Path) -> None:
+    names = ["b.PNG", "a.jpg", "d.webp", "c.bmp", "e.TIFF", "f.jpeg", "g.tif"]
+    for level, name in enumerate(names):
+        make_image(tmp_path / name, 10 * level)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "._a.jpg").write_bytes(b"macOS leaves such files")
+    with open_source(tmp_path) as source:
+        assert (source.live, source.total) == (False, 7)
+        frames = list(source)
+    assert [frame.name for frame in frames] == ["a.jpg", "b.PNG", "c.bmp", "d.webp", "e.TIFF", "f.jpeg", "g.tif"]
+    assert [frame.time_s for frame in frames] == list(range(7))
+    assert source.skipped == []
+
+
+def test_corrupt_images_are_named_counted_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.jpg", "c.jpg", "e.png"):
+        make_image(tmp_path / name)
+    (tmp_path / "b.jpg").write_bytes(b"this is no JPEG")
+    (tmp_path / "d.png").write_bytes(b"")
+    (tmp_path / "f.bmp").mkdir()
+    with open_source(tmp_path) as source:
+        frames = list(source)
+    assert [(frame.index, frame.name) for frame in frames] == [(0, "a.jpg"), (2, "c.jpg"), (4, "e.png")]
+    assert source.skipped == ["b.jpg", "d.png", "f.bmp"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 3
+    assert "b.jpg skipped" in warnings[0]
+
+
+def test_first_image_corrupt(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"this is no JPEG")
+    make_image(tmp_path / "b.jpg")
+    with open_source(tmp_path) as source:
+        assert [frame.name for frame in source] == ["b.jpg"]
+    assert source.skipped == ["a.jpg"]
+
+
+def test_single_image_is_a_folder_of_one(tmp_path: Path) -> None:
+    with open_source(str(make_image(tmp_path / "one.PNG", level=77))) as source:
+        (frame,) = source
+    assert (source.total, frame.name, frame.image.mean()) == (1, "one.PNG", 77)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [np.full((4, 6), 200, np.uint8), np.full((4, 6), 200 * 257, np.uint16), np.full((4, 6, 4), 200, np.uint8)],
+    ids=["grey", "16-bit grey", "alpha"],
+)
+def test_read_image_converts_to_8_bit_bgr(tmp_path: Path, picture: np.ndarray) -> None:
+    cv2.imwrite(str(tmp_path / "picture.png"), picture)
+    image = read_image(tmp_path / "picture.png")
+    assert image is not None
+    assert (image.dtype, image.shape) == (np.uint8, (4, 6, 3))
+    assert np.all(image == 200)
+
+
+def test_read_image_opens_any_name(tmp_path: Path) -> None:
+    ok, encoded = cv2.imencode(".png", np.zeros((3, 5, 3), np.uint8))
+    assert ok
+    path = tmp_path / "Straße 東京.png"
+    path.write_bytes(encoded.tobytes())
+    image = read_image(path)
+    assert image is not None
+    assert image.shape == (3, 5, 3)
+
+
+def test_read_image_turns_as_exif_says(tmp_path: Path) -> None:
+    ok, encoded = cv2.imencode(".jpg", np.zeros((10, 20, 3), np.uint8))
+    assert ok
+    quarter_turn = bytes.fromhex("4d4d002a00000008000101120003000000010006000000000000")
+    segment = b"Exif\0\0" + quarter_turn
+    jpeg = encoded.tobytes()
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + jpeg[2:])
+    image = read_image(path)
+    assert image is not None
+    assert image.shape == (20, 10, 3)
+
+
+def test_missing_path() -> None:
+    with pytest.raises(SourceError, match=r"nowhere/clip\.mp4 does not exist: expected a camera number"):
+        open_source("nowhere/clip.mp4")
+
+
+def test_empty_video(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(SourceError, match=r"empty\.mp4 is empty \(0 bytes\)"):
+        open_source(tmp_path / "empty.mp4")
+
+
+def test_file_that_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_bytes(b"no video at all " * 100)
+    with pytest.raises(SourceError, match=r"text\.mp4 \(1600 bytes\) is no video that OpenCV can decode"):
+        open_source(tmp_path / "text.mp4")
+
+
+def test_video_without_frames(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is no video that OpenCV can decode"):
+        open_source(make_video(tmp_path / "hollow.avi", frames=0))
+
+
+def test_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(SourceError, match=r"holds no images: expected files ending in \.jpg, "):
+        open_source(tmp_path)
+
+
+def test_folder_of_corrupt_images(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).write_bytes(b"damaged")
+    with pytest.raises(SourceError, match=r"none of its 2 images can be decoded \(the first is a\.jpg\)"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("number", [73, "73", "/dev/video73"])
+def test_camera_that_is_not_there(number: int | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("video0", "video2", "null"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(sources, "DEVICES", tmp_path)
+    with pytest.raises(SourceError, match=r"camera 73 cannot be opened.* has .*video0, .*video2\. Check the number"):
+        open_source(number)
+
+
+def test_no_camera_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, Cameras([]))
+    monkeypatch.setattr(sources, "DEVICES", tmp_path)
+    with pytest.raises(SourceError, match=r"camera 0 cannot be opened.* has no .*/video\*"):
+        open_source(0)
+
+
+def test_pipeline_without_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "    GStreamer:                   NO\n")
+    with pytest.raises(SourceError, match=r"is a GStreamer pipeline, and OpenCV 4\S* was built without GStreamer"):
+        open_source("nvarguscamerasrc ! video/x-raw(memory:NVMM) ! nvvidconv ! appsink " + "! queue " * 100)
+
+
+def test_pipeline_goes_to_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "    GStreamer:                   YES (1.20.3)\n")
+    cameras = plug_in(monkeypatch, Cameras([2]))
+    with open_source("videotestsrc ! appsink") as source:
+        assert source.live
+    assert cameras.openings == [("videotestsrc ! appsink", cv2.CAP_GSTREAMER)]
+    assert cameras.held == 0
+
+
+def test_pipeline_that_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "    GStreamer:                   YES (1.20.3)\n")
+    plug_in(monkeypatch, Cameras([]))
+    with pytest.raises(SourceError, match=r"videotestsrc ! nosink cannot be opened .* must end in.*appsink"):
+        open_source("videotestsrc ! nosink")
+
+
+def test_existing_file_with_exclamation_mark_is_a_file(tmp_path: Path) -> None:
+    with open_source(str(make_video(tmp_path / "holiday!.avi", frames=2))) as source:
+        assert len(list(source)) == 2
+
+
+def test_stream_that_cannot_be_opened() -> None:
+    with pytest.raises(SourceError, match=r"rtsp://user:\*\*\*@127\.0\.0\.1:1/door cannot be opened") as raised:
+        open_source("rtsp://user:s3cr:t@127.0.0.1:1/door")
+    assert "s3cr" not in str(raised.value), "passwords do not get into messages"
+
+
+def test_stream_with_a_length_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    cameras = plug_in(monkeypatch, Cameras([3, 3, 3], declared_frames=3))
+    with open_source("https://example.org/clip.mp4") as source:
+        assert not source.live
+        assert len(list(source)) == 3
+    assert len(cameras.openings) == 1
+
+
+def test_camera_that_drops_comes_back(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    cameras = plug_in(monkeypatch, Cameras([3, 0, 0, 2, 1]))
+    seen = []
+    with open_source(5, reconnect_seconds=20) as source:
+        assert (source.live, source.fps, source.total) == (True, 15.0, None)
+        with pytest.raises(SourceError, match=r"camera 5 dropped after 6 frames and did not come back within 20 s"):
+            seen.extend(source)  # list.extend keeps what came before the error
+    assert [frame.index for frame in seen] == list(range(6)), "numbers go on after a drop"
+    assert source.reconnects == 2
+    assert clock.sleeps[:4] == [0.5, 1.0, 2.0, 0.5], "the delay starts anew after each drop"
+    assert all(opening == (5,) for opening in cameras.openings)
+    assert cameras.held == 0
+    attempts = [record for record in caplog.records if "attempt" in record.getMessage()]
+    assert len(attempts) == len(cameras.openings) - 1, "every attempt is logged"
+
+
+def test_backoff_doubles_up_to_8_seconds_and_keeps_to_the_limit(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    plug_in(monkeypatch, Cameras([1]))
+    start = clock.now
+    with open_source(0, reconnect_seconds=30) as source, pytest.raises(SourceError, match=r"30 s \(7 attempts\)"):
+        list(source)
+    assert clock.sleeps == [0.5, 1, 2, 4, 8, 8, 6.5]
+    assert clock.now - start == 30
+
+
+def test_no_reconnecting(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    cameras = plug_in(monkeypatch, Cameras([2, 2]))
+    with open_source(0, reconnect_seconds=0) as source, pytest.raises(SourceError, match="reconnecting is off"):
+        list(source)
+    assert (len(cameras.openings), clock.sleeps) == (1, [])
+
+
+def test_live_frames_carry_the_wall_clock(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    plug_in(monkeypatch, Cameras([5]))
+    with open_source(0) as source:
+        frames: Iterator[sources.Frame] = iter(source)
+        first = next(frames)
+        clock.now += 0.25
+        assert next(frames).time_s - first.time_s == pytest.approx(0.25)
+    assert first.time_s == clock.time() - 0.25
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_reconnect_seconds_is_checked(seconds: float) -> None:
+    with pytest.raises(InputError, match="reconnect_seconds"):
+        open_source(0, reconnect_seconds=seconds)
+
+
+@pytest.mark.parametrize("variables", [{}, {"OPENCV_FFMPEG_LOGLEVEL": "16"}, {"OPENCV_LOG_LEVEL": "INFO"}])
+def test_settings_of_the_process_are_left_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name in ("OPENCV_LOG_LEVEL", "OPENCV_FFMPEG_LOGLEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    environment, level = dict(os.environ), cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        with open_source(make_video(tmp_path / "clip.avi", frames=2)) as source:
+            list(source)
+        assert dict(os.environ) == environment
+        assert cv2.utils.logging.getLogLevel() == cv2.utils.logging.LOG_LEVEL_ERROR
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def test_opencv_and_ffmpeg_are_quiet(tmp_path: Path) -> None:
+    """In a process of its own, as FFmpeg's level is fixed once and the tests around write videos themselves."""
+    (tmp_path / "text.mp4").write_bytes(b"no video at all " * 100)
+    script = """
+import sys
+from gfl_edge.errors import SourceError
+from gfl_edge.sources import open_source
+for source in sys.argv[1:]:
+    try:
+        open_source(source)
+    except SourceError:
+        print("refused")
+"""
+    sources = [str(tmp_path / "text.mp4"), "73", "rtsp://127.0.0.1:1/door"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENCV_")}
+    run = subprocess.run(
+        [sys.executable, "-c", script, *sources], capture_output=True, text=True, check=True, env=environment
+    )
+    assert (run.stdout, run.stderr) == ("refused\n" * 3, "")
