@@ -15,11 +15,13 @@ from export.default_model import data_folder
 from export.nms import ROUNDS
 from gfl_edge import optional
 from gfl_edge.boxes import greedy_nms, pairwise_iou
+from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.progress import track
 from gfl_edge.spec import ModelSpec
 
 STAGES = ("preprocess", "network", "postprocess")
+ORDER = "the same set, equal scores in another order: the library's TopK does not put the lower index first"
 
 
 def measure(folder: Path) -> dict[str, Any]:
@@ -44,8 +46,9 @@ def _measure_model(name: str, folder: Path) -> dict[str, Any]:
             milliseconds.setdefault(label, []).append(sum(detector.last_ms[stage] for stage in STAGES))
         for library in ("openvino", "ort"):
             a, b = found[f"{library} host"], found[f"{library} graph"]
-            if not _same(a, b):
-                differing.append({"image": image.name, "library": library, "reason": _reason(a, b)})
+            if not np.array_equal(_rows(a), _rows(b)):
+                reason = _reason(a, b)
+                differing.append({"image": image.name, "library": library, "reason": reason})
         outputs = host.backend.run(host._inputs)
         needed, count = rounds_needed(outputs["boxes"][0], outputs["scores"][0], host.spec)
         rounds[needed] += 1
@@ -53,7 +56,7 @@ def _measure_model(name: str, folder: Path) -> dict[str, Any]:
     medians = {label: round(statistics.median(values), 3) for label, values in milliseconds.items()}
     return {
         "images": len(files),
-        "images_whose_kept_set_differs_from_greedy": len({row["image"] for row in differing}),
+        "images_whose_kept_set_differs_from_greedy": len({d["image"] for d in differing if d["reason"] != ORDER}),
         "differing": differing,
         "rounds_needed": dict(sorted(rounds.items())),
         "candidates_median": statistics.median(candidates),
@@ -66,15 +69,18 @@ def _measure_model(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _same(a: Any, b: Any) -> bool:
-    return all(np.array_equal(x, y) for x, y in ((a.boxes, b.boxes), (a.scores, b.scores), (a.class_ids, b.class_ids)))
+def _rows(found: Detections) -> NDArray[np.float32]:
+    """Score, class and box of every detection, in the order in which they came."""
+    return np.column_stack((found.scores, found.class_ids, found.boxes)).astype(np.float32)
 
 
-def _reason(a: Any, b: Any) -> str:
-    if len(a) != len(b):
+def _reason(host: Detections, graph: Detections) -> str:
+    a, b = _rows(host), _rows(graph)
+    if a.shape != b.shape:
         return f"{len(a)} kept by greedy NMS, {len(b)} by the graph"
-    box, score = (float(np.abs(x - y).max()) for x, y in ((a.boxes, b.boxes), (a.scores, b.scores)))
-    return f"largest difference: box {box:.2e} px, score {score:.2e}"
+    if np.array_equal(a[np.lexsort(a.T)], b[np.lexsort(b.T)]):
+        return ORDER
+    return f"largest difference: {np.abs(a - b).max():.2e}"
 
 
 def rounds_needed(boxes: NDArray[np.float32], scores: NDArray[np.float32], spec: ModelSpec) -> tuple[int, int]:

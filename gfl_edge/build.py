@@ -171,7 +171,7 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> bytes:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(plan.onnx.read_bytes(), str(plan.onnx)):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
-        listed = "; ".join(f"node {error.node()}: {error.desc()}" for error in errors)
+        listed = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
         raise BuildError(f"{plan.flavor} {trt.__version__} cannot parse {plan.onnx}: {listed}")
     check_precision(network, spec, plan.flavor)
     check_contract(network, spec)

@@ -70,7 +70,7 @@ class Sidecar:
             raise ContractError(f"{path}: flavor {sidecar.flavor!r}, expected one of {', '.join(get_args(Flavor))}")
         if not sidecar.targets or not isinstance(sidecar.max_batch, int) or sidecar.max_batch < 1:
             raise ContractError(
-                f"{path}: targets {list(sidecar.targets)}, max_batch {sidecar.max_batch}: expected at least one GPU and "
+                f"{path}: targets {list(sidecar.targets)}, max_batch {sidecar.max_batch}: expected one GPU or more and "
                 "a batch of 1. Rebuild the engine"
             )
         return sidecar

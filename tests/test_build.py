@@ -1,0 +1,275 @@
+"""Engines, built for real by TensorRT-RTX, which needs no GPU for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+
+import onnx
+import pytest
+import torch
+
+from export import graph, models, to_trt
+from gfl_edge import build
+from gfl_edge.build import BuildPlan, build_engine, check_contract, check_precision, plan
+from gfl_edge.errors import BackendError, BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
+from gfl_edge.sidecar import Sidecar, sidecar_path
+from gfl_edge.spec import read_spec
+from train.models import NanoDet, NanoDetConfig
+
+trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'gfl-edge[rtx]'")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """ONNX files of a small NanoDet by precision and place of NMS."""
+    torch.manual_seed(0)
+    config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
+    detector = NanoDet(config).eval()
+    spec = models.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
+    folder = tmp_path_factory.mktemp("small")
+    files = {}
+    for precision, nms in (("fp32", "graph"), ("fp16", "graph"), ("fp16", "none")):
+        files[precision, nms] = folder / f"{precision}-{nms}.onnx"
+        changed = dataclasses.replace(spec, precision=precision, nms=nms)
+        onnx.save(graph.build_graph(detector, changed), files[precision, nms])
+    return files
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(build, "current_sm", lambda required=False: None)
+
+
+def network_of(path):
+    """The parsed network, with all that keeps it alive."""
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(path.read_bytes())
+    return network, (logger, builder, parser)
+
+
+@pytest.mark.parametrize("key", [("fp32", "graph"), ("fp16", "graph"), ("fp16", "none")])
+def test_an_engine_and_what_it_says_of_itself(small, key, tmp_path):
+    engine, sidecar = build_engine(BuildPlan(small[key], "rtx", ("sm75",)), tmp_path, progress=False)
+    precision, nms = key
+    extra = "-nonms" if nms == "none" else ""
+    assert engine.name == f"nanodet-plus-m-64x96-{precision}{extra}-rtx-sm75.engine"
+    assert engine.stat().st_size > 10_000
+    assert Sidecar.read(engine) == sidecar
+    assert sidecar.check_file(engine) == engine.read_bytes()
+    assert sidecar.version == trt.__version__
+    assert sidecar.targets == ("sm75",)
+    assert sidecar.spec == read_spec(small[key])
+    assert sidecar.onnx_sha256 == hashlib.sha256(small[key].read_bytes()).hexdigest()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [engine.name, f"{engine.name}.json"]
+
+
+def test_one_engine_for_several_gpus_and_batches(small, tmp_path):
+    settled = BuildPlan(small["fp16", "graph"], "rtx", ("sm75", "sm86"), max_batch=4)
+    engine, sidecar = build_engine(settled, tmp_path, progress=False)
+    assert engine.name == "nanodet-plus-m-64x96-fp16-b4-rtx-sm75-sm86.engine"
+    assert (sidecar.targets, sidecar.max_batch) == (("sm75", "sm86"), 4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_precision_is_read_off_the_built_network(small, precision):
+    path = small[precision, "graph"]
+    network, _keep = network_of(path)
+    spec = read_spec(path)
+    convolutions = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
+    assert check_precision(network, spec, "rtx") == convolutions
+    other = dataclasses.replace(spec, precision={"fp32": "fp16", "fp16": "fp32"}[precision])
+    with pytest.raises(PrecisionError, match=r"is declared fp.., but \d+ of the \d+ convolutions"):
+        check_precision(network, other, "rtx")
+
+
+def test_contract_is_read_off_the_built_network(small):
+    network, _keep = network_of(small["fp16", "none"])
+    with pytest.raises(ModelFileError, match=r"outputs \['boxes', 'scores'\], expected"):
+        check_contract(network, read_spec(small["fp32", "graph"]))
+
+
+def broken(path, folder):
+    """The same model with an operation that TensorRT does not have."""
+    model = onnx.load(path)
+    node = next(node for node in model.graph.node if node.op_type == "LeakyRelu")
+    node.op_type, node.domain = "NoSuchOp", "nowhere"
+    model.opset_import.append(onnx.helper.make_opsetid("nowhere", 1))
+    onnx.save(model, folder / "broken.onnx")
+    return folder / "broken.onnx"
+
+
+def test_a_failed_build_says_why_and_leaves_the_engine_in_place(small, tmp_path):
+    good = BuildPlan(small["fp16", "graph"], "rtx", ("sm75",))
+    engine, _ = build_engine(good, tmp_path, progress=False)
+    before = engine.read_bytes(), sidecar_path(engine).read_bytes()
+    with pytest.raises(BuildError, match=r"rtx .* cannot parse .*broken\.onnx: NoSuchOp "):
+        build_engine(dataclasses.replace(good, onnx=broken(good.onnx, tmp_path)), tmp_path, progress=False)
+    assert (engine.read_bytes(), sidecar_path(engine).read_bytes()) == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_build_that_tensorrt_gives_up_is_an_error(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", lambda *_: None)
+    with pytest.raises(BuildError, match="could not build"):
+        build_engine(BuildPlan(small["fp16", "graph"], "rtx", ("sm75",)), tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_ends_a_build_and_writes_nothing(small, tmp_path, monkeypatch):
+    """Pressed while TensorRT is at work, whose C++ must not be unwound by an exception of Python's."""
+    at_work = trt.Builder.build_serialized_network
+
+    def press_ctrl_c(builder, network, config):
+        os.kill(os.getpid(), signal.SIGINT)
+        return at_work(builder, network, config)
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(BuildPlan(small["fp16", "graph"], "rtx", ("sm75",)), tmp_path, progress=False)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_is_drawn(small, tmp_path, capsys):
+    build_engine(BuildPlan(small["fp16", "graph"], "rtx", ("sm75",)), tmp_path)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("building nanodet-plus-m-64x96 fp16 [########################]")
+
+
+class TestPlan:
+    @pytest.fixture(autouse=True)
+    def model(self, tmp_path):
+        self.onnx = tmp_path / "m.onnx"
+
+    def test_without_a_gpu_the_2080_ti_is_built_for(self, no_gpu):
+        assert plan(self.onnx) == BuildPlan(self.onnx, "rtx", ("sm75",), 1)
+
+    def test_with_a_gpu_its_own(self, monkeypatch):
+        monkeypatch.setattr(build, "current_sm", lambda required=False: "sm89")
+        assert plan(self.onnx).targets == ("sm89",)
+        assert plan(self.onnx, targets=("current", "sm75", "SM89")).targets == ("sm89", "sm75")
+
+    def test_full_tensorrt_is_preferred_for_this_gpu(self, monkeypatch):
+        monkeypatch.setattr(build, "current_sm", lambda required=False: "sm87")
+        monkeypatch.setattr(build, "available_flavors", lambda: ("tensorrt", "rtx"))
+        assert plan(self.onnx).flavor == "tensorrt"
+        assert plan(self.onnx, targets=("sm75",)).flavor == "rtx"
+
+    def test_full_tensorrt_cannot_build_for_another_gpu(self, monkeypatch):
+        monkeypatch.setattr(build, "current_sm", lambda required=False: "sm87")
+        monkeypatch.setattr(build, "load_flavor", lambda flavor: None)
+        with pytest.raises(
+            InputError, match="builds only for the GPU it runs on: sm75 asked for, the GPU here is sm87"
+        ):
+            plan(self.onnx, "tensorrt", ("sm75",))
+
+    @pytest.mark.parametrize("target", ["sm77", "turing", "75", ""])
+    def test_unknown_target(self, no_gpu, target):
+        with pytest.raises(InputError, match=r"unknown target .*builds for sm75, sm80, sm86, .* and current"):
+            plan(self.onnx, targets=(target,))
+
+    def test_unknown_flavor_and_batch(self, no_gpu):
+        with pytest.raises(InputError, match="unknown flavor 'trt'"):
+            plan(self.onnx, "trt")
+        with pytest.raises(InputError, match="--max-batch 0"):
+            plan(self.onnx, max_batch=0)
+
+    def test_current_without_a_driver(self, monkeypatch):
+        def refuse():
+            raise BackendError("no NVIDIA driver found")
+
+        monkeypatch.setattr("gfl_edge.cuda.open_device", refuse)
+        with pytest.raises(BackendError, match="no NVIDIA driver"):
+            plan(self.onnx, targets=("current",))
+        assert plan(self.onnx).targets == ("sm75",)
+
+    def test_no_tensorrt_at_all(self, no_gpu, monkeypatch):
+        monkeypatch.setattr(build, "available_flavors", lambda: ())
+        with pytest.raises(MissingDependencyError, match=r"gfl-edge\[rtx\].*gfl-edge\[tensorrt\]"):
+            plan(self.onnx)
+
+
+class TestCommand:
+    """export/to_trt.py."""
+
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, tmp_path, monkeypatch, no_gpu):
+        monkeypatch.chdir(tmp_path)
+
+    def test_from_weights_to_engine(self, checkpoint, capsys, tmp_path):
+        words = ["--weights", str(checkpoint("nanodet-m-320")), "--fp16", "--target", "sm86", "-o", "out"]
+        assert to_trt.main(words) == 0
+        captured = capsys.readouterr()
+        assert captured.out.strip() == "out/nanodet-m-320-fp16-rtx-sm86.engine"
+        assert "gfl-edge camera --model out/nanodet-m-320-fp16-rtx-sm86.engine" in captured.err
+        names = {path.name for path in (tmp_path / "out").iterdir()}
+        engine = "nanodet-m-320-fp16-rtx-sm86.engine"
+        assert names == {"nanodet-m-320-fp16.onnx", engine, f"{engine}.json"}
+        assert json.loads((tmp_path / "out" / f"{engine}.json").read_text())["spec"]["precision"] == "fp16"
+
+    def test_nothing_named_takes_the_newest_of_that_precision(self, small, capsys, tmp_path):
+        (tmp_path / "artifacts").mkdir()
+        for age, (key, path) in enumerate(small.items()):
+            copy = tmp_path / "artifacts" / f"{'-'.join(key)}.onnx"
+            copy.write_bytes(path.read_bytes())
+            os.utime(copy, (1000 - age, 1000 - age))
+        (tmp_path / "artifacts" / "foreign.onnx").write_bytes(b"something else")
+        assert to_trt.main(["--fp16"]) == 0
+        captured = capsys.readouterr()
+        assert "taking artifacts/fp16-graph.onnx, the newest under artifacts/" in captured.err
+        assert captured.out.strip() == "artifacts/nanodet-plus-m-64x96-fp16-rtx-sm75.engine"
+
+    def test_nothing_named_and_nothing_there_takes_the_default_model(self, checkpoint, capsys):
+        checkpoint("nanodet-plus-m-416")
+        assert to_trt.main(["--fp16"]) == 0
+        captured = capsys.readouterr()
+        assert "taking nanodet-plus-m-416 from" in captured.err
+        assert captured.out.strip() == "artifacts/nanodet-plus-m-416-fp16-rtx-sm75.engine"
+
+    def test_no_weights_anywhere_says_which_file_to_put_where(self, capsys, monkeypatch, tmp_path):
+        monkeypatch.setenv("GFL_EDGE_DATA", str(tmp_path))
+        assert to_trt.main(["--fp16"]) == 1
+        error = capsys.readouterr().err
+        assert "put NanoDet-Plus-m-416's weights at" in error
+        assert "nanodet_plus_m_416_from_ncnn_fp16.pth" in error
+
+    def test_half_of_a_single_precision_file_is_refused(self, small, capsys):
+        assert to_trt.main(["--onnx", str(small["fp32", "graph"]), "--fp16"]) == 1
+        assert "is fp32: precision is part of an ONNX file and is never changed silently" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--target", "sm77"], "unknown target sm77"),
+            (["--onnx", "a.onnx", "--weights", "b.pth"], "give one of them"),
+            (["--onnx", "none.onnx"], "none.onnx: no such file"),
+            (["--weights", "none.pth"], "none.pth: no such checkpoint"),
+            (["--flavor", "tensorrt"], "tensorrt cannot be imported|full TensorRT builds only"),
+        ],
+    )
+    def test_wrong_options(self, words, message, capsys):
+        import re
+
+        assert to_trt.main(words) == 1
+        assert re.search(message, capsys.readouterr().err)
+
+    def test_usage_errors_exit_with_2(self):
+        with pytest.raises(SystemExit) as caught:
+            to_trt.main(["--flavor", "trt"])
+        assert caught.value.code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nanodet-m-320", "nanodet-m-416", "nanodet-plus-m-320", "nanodet-plus-m-416"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("target", ["sm75", "sm86"])
+def test_all_published_models(exported, name, precision, target, tmp_path):
+    engine, _ = build_engine(BuildPlan(exported(name, precision), "rtx", (target,)), tmp_path, progress=False)
+    assert engine.stat().st_size > 1_000_000
