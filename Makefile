@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := cpu,eval,rtx,train,export,dev
 
-.PHONY: demo test check slow clean
+.PHONY: demo test check slow wheel clean
 
 demo: $(VENV)/ready
 	$(BIN)/python benchmarks/demo.py
@@ -19,6 +19,9 @@ check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: $(VENV)/ready
+	$(BIN)/python -m build --wheel
 
 # tensorrt-stubs asks for the TensorRT libraries, which mypy does not need (--no-deps); it has no py.typed, so that mypy finds
 # it only apart from the installed packages, where it cannot pass for an installed TensorRT either (--target); and its

@@ -143,6 +143,20 @@ def test_progress_is_drawn(small, tmp_path, capsys):
     assert last.startswith("building nanodet-plus-m-64x96 fp16 [########################]")
 
 
+@pytest.mark.parametrize(
+    ("flavor", "version", "flags"), [("tensorrt", "10.3.0", 2), ("tensorrt", "11.4.0", 0), ("rtx", "1.7", 0)]
+)
+def test_strong_types_are_asked_for_where_they_are_not_the_only_kind(flavor, version, flags, monkeypatch):
+    """TensorRT 10's own value of STRONGLY_TYPED is 1, that of TensorRT-RTX may differ."""
+
+    class TensorRT10:
+        class NetworkDefinitionCreationFlag:
+            STRONGLY_TYPED = 1
+
+    monkeypatch.setattr(build, "load_flavor", lambda flavor: TensorRT10)
+    assert build._network_flags(flavor, version) == flags
+
+
 class TestPlan:
     @pytest.fixture(autouse=True)
     def model(self, tmp_path):
