@@ -13,8 +13,8 @@ from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError
 BackendName = Literal["auto", "openvino", "onnxruntime", "tensorrt", "rtx"]
 NmsChoice = Literal["auto", "graph", "host"]
 
-# Where NMS runs faster, measured with four models on 397 images: host / graph is 1.01 to 1.16 in OpenVINO, 0.55 to 0.71 in
-# ONNX Runtime (benchmarks/results/nms.json)
+# Where NMS runs faster, measured with four models on 397 images: host / graph is 1.01 to 1.16 in OpenVINO and 0.55 to
+# 0.71 in ONNX Runtime (benchmarks/results/nms.json)
 FASTER_NMS: dict[str, NmsChoice] = {"openvino": "graph", "onnxruntime": "host"}
 
 
