@@ -8,31 +8,11 @@ from pathlib import Path
 
 from gfl_edge.coco import COCO_CLASSES
 from gfl_edge.errors import InputError
-from gfl_edge.spec import ModelSpec, ResizeRule
+from gfl_edge.spec import ModelSpec
 from train.models import NanoDet
-from train.models.nanodet import Family
+from train.models.traits import SIZE_STEP, TRAITS, Family
 
-# ImageNet statistics in BGR order, as in every NanoDet config
-MEAN_BGR = (103.53, 116.28, 123.675)
-STD_BGR = (57.375, 57.12, 58.395)
-SIZE_STEP = 32  # pixels; the backbone halves the input five times
-
-
-@dataclass(frozen=True)
-class FamilyTraits:
-    """How a family was trained, which its checkpoints do not say."""
-
-    base_name: str
-    default_size: int  # pixels, square
-    resize: ResizeRule
-    point_offset: float
-
-
-TRAITS: dict[Family, FamilyTraits] = {
-    # sources: RangiLyu/nanodet, nanodet/model/head/gfl_head.py (get_single_level_center_point) and nanodet_plus_head.py
-    "nanodet": FamilyTraits("nanodet-m", 320, "letterbox", 0.5),
-    "nanodet-plus": FamilyTraits("nanodet-plus-m", 416, "stretch", 0.0),
-}
+BASE_NAMES: dict[Family, str] = {"nanodet": "nanodet-m", "nanodet-plus": "nanodet-plus-m"}
 
 
 @dataclass(frozen=True)
@@ -40,12 +20,10 @@ class Preset:
     """A published model."""
 
     family: Family
-    size: int  # pixels, square
+    input_hw: tuple[int, int]  # pixels
 
 
-PRESETS = {
-    f"{traits.base_name}-{size}": Preset(family, size) for family, traits in TRAITS.items() for size in (320, 416)
-}
+PRESETS = {f"{name}-{size}": Preset(family, (size, size)) for family, name in BASE_NAMES.items() for size in (320, 416)}
 
 
 def find_preset(name: str) -> Preset:
@@ -55,10 +33,10 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def size_from_name(path: Path) -> int | None:
+def size_from_name(path: Path) -> tuple[int, int] | None:
     """The input size that a checkpoint's file name ends in or mentions, as in ``nanodet_m_416.ckpt``."""
     found = re.findall(r"(?<!\d)(320|416)(?!\d)", path.stem)
-    return int(found[-1]) if found else None
+    return (int(found[-1]), int(found[-1])) if found else None
 
 
 def class_names_for(num_classes: int, given: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -105,13 +83,13 @@ def describe(
     traits = TRAITS[config.family]
     height, width = check_size(input_hw)
     return ModelSpec(
-        name=f"{traits.base_name}-{height}" if height == width else f"{traits.base_name}-{height}x{width}",
+        name=f"{BASE_NAMES[config.family]}-{height}" + ("" if height == width else f"x{width}"),
         family=config.family,
         class_names=class_names_for(config.num_classes, class_names),
         input_hw=(height, width),
         resize=traits.resize,
-        mean_bgr=MEAN_BGR,
-        std_bgr=STD_BGR,
+        mean_bgr=traits.mean_bgr,
+        std_bgr=traits.std_bgr,
         strides=config.strides,
         reg_max=config.reg_max,
         point_offset=traits.point_offset,

@@ -37,15 +37,16 @@ def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
     # torch takes seconds to import and --help must work without it
     from export import graph, models, parity
     from gfl_edge.files import sha256, write_atomically
+    from train.models.traits import TRAITS
     from train.weights import load_detector
 
     preset = models.find_preset(request.model) if request.model else None
     detector = load_detector(request.weights, family=preset.family if preset else None)
-    traits = models.TRAITS[detector.config.family]
-    size = preset.size if preset else models.size_from_name(request.weights) or traits.default_size
+    default_hw = TRAITS[detector.config.family].default_hw
+    published_hw = preset.input_hw if preset else models.size_from_name(request.weights)
     spec = models.describe(
         detector,
-        input_hw=request.input_hw or (size, size),
+        input_hw=request.input_hw or published_hw or default_hw,
         class_names=request.class_names,
         source_sha256=sha256(request.weights),
     )

@@ -15,6 +15,7 @@ from gfl_edge.spec import ResizeRule
 Image = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 
+PADDING_BGR = (104, 116, 124)  # the ImageNet mean, to whole grey levels
 MIN_SIDE = 2  # pixels; a frame that is one pixel wide or high cannot show an object
 
 
@@ -62,12 +63,16 @@ def check_frame(frame: Any) -> Image:
 def place(frame_hw: tuple[int, int], input_hw: tuple[int, int], rule: ResizeRule) -> Placement:
     """Where a frame of ``frame_hw`` pixels goes in an input of ``input_hw`` pixels.
 
-    ``stretch`` fills the input; ``letterbox`` keeps the aspect ratio and centres the frame.
+    ``stretch`` fills the input; ``letterbox`` keeps the aspect ratio and centres the frame; ``fit`` keeps it up to
+    whole pixels and puts the frame into the upper left corner.
     """
     (height, width), (input_height, input_width) = frame_hw, input_hw
     if rule == "stretch":
         return Placement(frame_hw, (input_width / width, input_height / height), (0.0, 0.0))
     ratio = min(input_width / width, input_height / height)
+    if rule == "fit":
+        new_width, new_height = (max(1, int(side * ratio + 0.5)) for side in (width, height))
+        return Placement(frame_hw, (new_width / width, new_height / height), (0.0, 0.0))
     offset = ((input_width - width * ratio) / 2, (input_height - height * ratio) / 2)
     return Placement(frame_hw, (ratio, ratio), offset)
 
@@ -76,7 +81,8 @@ def resize_into(frame: Image, out: Image, rule: ResizeRule) -> Placement:
     """Resize ``frame`` (uint8 ``[h, w, 3]``) bilinearly into ``out`` (uint8 ``[H, W, 3]``, contiguous, overwritten).
 
     A letterboxed frame lies on black at a sub-pixel offset, pixel index times scale plus offset, as NanoDet was trained
-    (RangiLyu/nanodet, nanodet/data/transform/warp.py: get_resize_matrix and cv2.warpPerspective).
+    (RangiLyu/nanodet, nanodet/data/transform/warp.py: get_resize_matrix and cv2.warpPerspective). A fitted frame lies
+    on the mean colour, which normalisation takes to zero (mmdetection pads with zeros after normalising).
 
     Raises:
         FrameError: the frame is no 8-bit BGR picture.
@@ -87,6 +93,12 @@ def resize_into(frame: Image, out: Image, rule: ResizeRule) -> Placement:
     placement = place((frame.shape[0], frame.shape[1]), (height, width), rule)
     if rule == "stretch":
         cv2.resize(frame, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+    elif rule == "fit":
+        new_height, new_width = (
+            round(side * scale) for side, scale in zip(frame.shape, placement.scale_xy[::-1], strict=False)
+        )
+        out[...] = PADDING_BGR
+        out[:new_height, :new_width] = cv2.resize(frame, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     else:
         (scale_x, scale_y), (left, top) = placement.scale_xy, placement.offset_xy
         matrix = np.array([[scale_x, 0, left], [0, scale_y, top]])

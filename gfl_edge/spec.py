@@ -18,7 +18,7 @@ INPUT_NAME = "images"  # uint8 [N, H, W, 3] BGR, already resized
 DETECTION_NAMES = ("num_dets", "det_boxes", "det_scores", "det_classes")  # with NMS in the graph
 CANDIDATE_NAMES = ("boxes", "scores")  # without
 
-ResizeRule = Literal["stretch", "letterbox"]
+ResizeRule = Literal["stretch", "letterbox", "fit"]
 Precision = Literal["fp32", "fp16"]
 NmsPlace = Literal["graph", "none"]
 

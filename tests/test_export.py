@@ -226,7 +226,7 @@ def test_class_names_from_a_file(tmp_path):
     ("name", "size"), [("nanodet_m_416", 416), ("nanodet_m", None), ("x_320_v2", 320), ("run_14160", None)]
 )
 def test_input_size_from_the_file_name(name, size, tmp_path):
-    assert models.size_from_name(tmp_path / f"{name}.ckpt") == size
+    assert models.size_from_name(tmp_path / f"{name}.ckpt") == (size and (size, size))
 
 
 def test_presets_carry_the_published_sizes():

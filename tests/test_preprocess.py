@@ -50,7 +50,16 @@ def test_letterbox_is_nanodets_warp():
     assert placement == Placement((100, 50), (0.64, 0.64), (16.0, 0.0))
 
 
-@pytest.mark.parametrize("rule", ["stretch", "letterbox"])
+def test_fit_is_a_keep_ratio_resize_in_the_corner_on_the_mean_colour():
+    frame = np.random.default_rng(0).integers(0, 256, (101, 51, 3), np.uint8)
+    out = np.zeros((64, 96, 3), np.uint8)
+    placement = resize_into(frame, out, "fit")
+    np.testing.assert_array_equal(out[:, :32], cv2.resize(frame, (32, 64)))
+    assert (out[:, 32:] == (104, 116, 124)).all()
+    assert placement == Placement((101, 51), (32 / 51, 64 / 101), (0.0, 0.0))
+
+
+@pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
 @pytest.mark.parametrize("frame_hw", [(480, 640), (1080, 1920), (50, 700), (333, 77)])
 def test_boxes_come_back_to_where_they_were(rule, frame_hw):
     placement = place(frame_hw, (320, 416), rule)

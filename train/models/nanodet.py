@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -16,8 +15,7 @@ from train.models.ghost_pan import GhostPAN
 from train.models.layers import DepthwiseSeparable
 from train.models.pan import PAN
 from train.models.shufflenet_v2 import ShuffleNetV2
-
-Family = Literal["nanodet", "nanodet-plus"]
+from train.models.traits import Family
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,44 @@
+"""How each family of detectors was trained, which its checkpoints do not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gfl_edge.spec import ResizeRule
+
+Family = Literal["nanodet", "nanodet-plus", "gfl", "gflv2"]
+
+# ImageNet statistics in BGR order, grey levels
+MEAN_BGR = (103.53, 116.28, 123.675)
+STD_BGR = (57.375, 57.12, 58.395)
+SIZE_STEP = 32  # pixels; the backbones halve the input five times
+
+
+@dataclass(frozen=True)
+class FamilyTraits:
+    """Input convention and point grid of a family.
+
+    Attributes:
+        default_hw: (height, width) in pixels.
+        resize: how frames are brought to that size.
+        point_offset: cell i of a level lies at ``(i + point_offset) * stride``.
+        channel_order: in which the network takes its three channels.
+    """
+
+    default_hw: tuple[int, int]
+    resize: ResizeRule
+    point_offset: float
+    channel_order: Literal["bgr", "rgb"]
+    mean_bgr: tuple[float, float, float] = MEAN_BGR
+    std_bgr: tuple[float, float, float] = STD_BGR
+
+
+TRAITS: dict[Family, FamilyTraits] = {
+    # RangiLyu/nanodet, nanodet/model/head/gfl_head.py (get_single_level_center_point) and nanodet_plus_head.py
+    "nanodet": FamilyTraits((320, 320), "letterbox", 0.5, "bgr"),
+    "nanodet-plus": FamilyTraits((416, 416), "stretch", 0.0, "bgr"),
+    # mmdetection 3.3.0, configs/gfl: AnchorGenerator with center_offset 0, data_preprocessor with bgr_to_rgb
+    "gfl": FamilyTraits((800, 1344), "fit", 0.0, "rgb"),
+    "gflv2": FamilyTraits((800, 1344), "fit", 0.0, "rgb"),
+}
