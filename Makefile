@@ -13,7 +13,7 @@ test: $(VENV)/ready
 	$(BIN)/python -m pytest
 
 slow: $(VENV)/ready
-	$(BIN)/python -m pytest --run-slow
+	$(BIN)/python -m pytest --run-slow -m slow
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

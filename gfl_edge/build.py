@@ -259,12 +259,15 @@ def _monitored(config: Any, flavor: Flavor, label: str, progress: bool) -> Itera
     monitor = _make_monitor(flavor, label, progress)
     config.progress_monitor = monitor
     in_main_thread = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGINT, monitor.cancel) if in_main_thread else None
+    # A handler of the application's own is left alone, and so is a Ctrl-C that is ignored, as in the background
+    ours = in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, monitor.cancel)
     try:
         yield monitor
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, previous)
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         monitor.close()
 
 

@@ -122,6 +122,15 @@ def test_a_build_that_tensorrt_gives_up_is_an_error(small, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def usual_ctrl_c():
+    """As in a terminal; a test run in the background inherits a SIGINT that is ignored."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("usual_ctrl_c")
 def test_ctrl_c_ends_a_build_and_writes_nothing(small, tmp_path, monkeypatch):
     """Pressed while TensorRT is at work, whose C++ must not be unwound by an exception of Python's."""
     at_work = trt.Builder.build_serialized_network
