@@ -37,11 +37,12 @@ def measure(folder: Path) -> dict[str, Any]:
     for name in CHECKPOINTS:
         for precision in PRECISIONS:
             onnx = export(name, folder, precision)
-            rows += [_build(name, precision, target, onnx, folder) for target in TARGETS]
+            rows += [build(name, precision, target, onnx, folder) for target in TARGETS]
     return {"rows": rows}
 
 
-def _build(name: str, precision: Precision, target: str, onnx: Path, folder: Path) -> dict[str, Any]:
+def build(name: str, precision: Precision, target: str, onnx: Path, folder: Path) -> dict[str, Any]:
+    """Build one engine with TensorRT-RTX by the command that users run, and say what it took."""
     half = ["--fp16"] if precision == "fp16" else []
     words = ["--onnx", str(onnx), *half, "--target", target, "--flavor", "rtx", "-o", str(folder)]
     start = time.perf_counter()

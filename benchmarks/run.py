@@ -1,4 +1,4 @@
-"""Measure: python benchmarks/run.py ap|nms|engines. Results go to benchmarks/results/ with device and versions."""
+"""Measure: python benchmarks/run.py WHAT. Results go to benchmarks/results/ with device, versions and command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import ap, engines, nms
+from benchmarks import ap, engines, gfl_engines, nms
 from gfl_edge import environment
 from gfl_edge.commandline import run_command
 from gfl_edge.files import write_atomically
@@ -25,6 +25,7 @@ MEASUREMENTS: dict[str, tuple[str, Measurement]] = {
     "ap": ("ap_mix397.json", ap.measure),
     "nms": ("nms.json", nms.measure),
     "engines": ("engines.json", engines.measure),
+    "gfl-engines": ("gfl_engines.json", gfl_engines.measure),
 }
 
 

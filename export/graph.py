@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import onnx
 import onnxsim
@@ -16,12 +17,14 @@ from onnx import ModelProto
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from export.deform import DEFORM_OPSET, TRANSLATIONS, DeformForm, use_deform_operator
 from export.nms import OPSET, append_nms
 from gfl_edge import decode
 from gfl_edge._version import __version__
 from gfl_edge.errors import ParityError
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, ModelSpec
-from train.models import NanoDet
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, SIZE_STEP, ModelSpec
+from train.models.detector import Detector
+from train.models.traits import TRAITS
 
 TRACED_BATCH = 2  # a batch of 1 would be baked in as a constant
 
@@ -35,28 +38,21 @@ class ExportedDetector(nn.Module):
 
     mean: Tensor
     inverse_std: Tensor
-    centres: Tensor
-    cell_strides: Tensor
     bins: Tensor
-    limit: Tensor
 
-    def __init__(self, detector: NanoDet, spec: ModelSpec) -> None:
+    def __init__(self, detector: Detector, spec: ModelSpec, dcn: DeformForm = "gridsample") -> None:
         super().__init__()
+        self.spec = spec
         self.half_body = spec.precision == "fp16"
         body = fuse_batch_norm(detector)
+        if TRAITS[detector.config.family].channel_order == "rgb":
+            take_bgr(body)
+        if dcn == "deform":
+            use_deform_operator(body)
         self.body = body.half() if self.half_body else body
-        centres, cell_strides = decode.points(spec.input_hw, spec.strides, spec.point_offset)
-        height, width = spec.input_hw
-        constants = {
-            "mean": torch.tensor(spec.mean_bgr),
-            "inverse_std": 1 / torch.tensor(spec.std_bgr),
-            "centres": torch.from_numpy(centres),
-            "cell_strides": torch.from_numpy(cell_strides)[:, None],
-            "bins": torch.arange(spec.reg_max + 1.0),
-            "limit": torch.tensor([width, height, width, height], dtype=torch.float32),
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, value)
+        self.register_buffer("mean", torch.tensor(spec.mean_bgr))
+        self.register_buffer("inverse_std", 1 / torch.tensor(spec.std_bgr))
+        self.register_buffer("bins", torch.arange(spec.reg_max + 1.0))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
@@ -65,14 +61,35 @@ class ExportedDetector(nn.Module):
         x = x.permute(0, 3, 1, 2)
         cls_logits, reg_logits = self.body(x.half() if self.half_body else x)
         scores = _rows(cls_logits).sigmoid()
-        return self._decode(_rows(reg_logits)), scores
+        grid = self._grid(reg_logits) if self.spec.short_long else self._constant_grid()
+        boxes = self._decode(_rows(reg_logits), *grid)
+        return _clipped(boxes, images.shape[2], images.shape[1]), scores
 
-    def _decode(self, reg_logits: Tensor) -> Tensor:
+    def _decode(self, reg_logits: Tensor, centres: Tensor, cell_strides: Tensor) -> Tensor:
         """Integral decode, eq. 6 of the paper; Mul + ReduceSum because TensorRT-RTX has no FP32 MatMul on sm75."""
-        distribution = reg_logits.reshape(-1, len(self.centres), 4, len(self.bins)).softmax(dim=-1)
-        distances = (distribution * self.bins).sum(dim=-1) * self.cell_strides
-        corners = torch.cat((self.centres - distances[..., :2], self.centres + distances[..., 2:]), dim=-1)
-        return torch.minimum(corners.clamp(min=0), self.limit)
+        distribution = reg_logits.reshape(-1, centres.shape[0], 4, len(self.bins)).softmax(dim=-1)
+        distances = (distribution * self.bins).sum(dim=-1) * cell_strides
+        return torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
+
+    def _constant_grid(self) -> tuple[Tensor, Tensor]:
+        """Centres ``[A, 2]`` and strides ``[A, 1]`` of all points at a fixed size."""
+        centres, strides = decode.points(self.spec.input_hw, self.spec.strides, self.spec.point_offset)
+        return torch.from_numpy(centres), torch.from_numpy(strides)[:, None]
+
+    def _grid(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The same, computed in the graph from the sizes of the maps."""
+        centres, strides = [], []
+        for level, stride in zip(maps, self.spec.strides, strict=True):
+            rows, columns = ((torch.arange(size) + self.spec.point_offset) * stride for size in level.shape[-2:])
+            y, x = torch.meshgrid(rows, columns, indexing="ij")
+            centres.append(torch.stack((x, y), dim=-1).reshape(-1, 2))
+            strides.append(torch.full_like(centres[-1][:, :1], stride))
+        return torch.cat(centres), torch.cat(strides)
+
+
+def _clipped(boxes: Tensor, width: int, height: int) -> Tensor:
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack((x, y), dim=-1).reshape(boxes.shape)
 
 
 def _rows(maps: list[Tensor]) -> Tensor:
@@ -96,30 +113,39 @@ def fuse_batch_norm(model: nn.Module) -> nn.Module:
     return model
 
 
-def build_graph(detector: NanoDet, spec: ModelSpec) -> ModelProto:
+def take_bgr(model: nn.Module) -> None:
+    """Turn the first convolution of a network of RGB input over, in place, so that the graph needs no flip."""
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
+    first.weight = nn.Parameter(first.weight.flip(1))
+
+
+def build_graph(detector: Detector, spec: ModelSpec, dcn: DeformForm = "gridsample") -> ModelProto:
     """Export ``detector`` as described by ``spec`` (precision, NMS) to a simplified, self-describing ONNX model.
 
     Args:
         detector: in eval mode, float32.
         spec: its description; ``precision`` and ``nms`` are what the graph becomes.
+        dcn: how deformable convolutions are written: "gridsample" in plain operators, which TensorRT, TensorRT-RTX and
+            OpenVINO take, or "deform" as ONNX's DeformConv of opset 19, for ONNX Runtime.
 
     Returns:
         A checked model of the contract in :mod:`gfl_edge.spec`, batch dynamic.
     """
-    model = _trace(ExportedDetector(detector, spec).eval(), spec)
+    opset = OPSET if dcn == "gridsample" else DEFORM_OPSET
+    model = _trace(ExportedDetector(detector, spec, dcn).eval(), spec, opset)
     model, same = onnxsim.simplify(model)
     if not same:
         raise ParityError(f"{spec.name}: onnxsim changed what the graph computes. Export with another onnxsim version")
     _tidy(model, spec)
     if spec.nms == "graph":
-        append_nms(model, spec)
+        append_nms(model, spec, opset=opset)
     for key, value in spec.to_metadata().items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _trace(module: nn.Module, spec: ModelSpec) -> ModelProto:
+def _trace(module: nn.Module, spec: ModelSpec, opset: int) -> ModelProto:
     height, width = spec.input_hw
     example = torch.zeros(TRACED_BATCH, height, width, 3, dtype=torch.uint8)
     with _quiet(), torch.no_grad():
@@ -128,13 +154,24 @@ def _trace(module: nn.Module, spec: ModelSpec) -> ModelProto:
             (example,),
             input_names=[INPUT_NAME],
             output_names=list(CANDIDATE_NAMES),
-            dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch", min=1)}},
-            opset_version=OPSET,
+            dynamic_shapes={INPUT_NAME: _dynamic_dimensions(spec)},
+            opset_version=opset,
+            custom_translation_table=TRANSLATIONS if opset == DEFORM_OPSET else None,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
     return program.model_proto
+
+
+def _dynamic_dimensions(spec: ModelSpec) -> dict[int, Any]:
+    """Which dimensions of ``images`` stay open: the batch, and the size where it is dynamic."""
+    dimensions: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
+    if spec.short_long is not None:
+        low, high = (size[0] // SIZE_STEP for size in spec.size_range)
+        dimensions[1] = SIZE_STEP * torch.export.Dim("rows", min=low, max=high)
+        dimensions[2] = SIZE_STEP * torch.export.Dim("columns", min=low, max=high)
+    return dimensions
 
 
 @contextmanager
@@ -160,6 +197,21 @@ def _tidy(model: ModelProto, spec: ModelSpec) -> None:
         del value.metadata_props[:]
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
+    _declare_shapes(model, spec)
     model.graph.name = spec.name
     model.graph.doc_string = model.doc_string = ""
     model.producer_name, model.producer_version = "gfl_edge", __version__
+
+
+def _declare_shapes(model: ModelProto, spec: ModelSpec) -> None:
+    """Give the open dimensions of inputs and outputs names that a reader understands."""
+    size: list[int | str] = ["height", "width"] if spec.short_long else list(spec.input_hw)
+    anchors = "anchors" if spec.short_long else spec.num_anchors
+    shapes: dict[str, list[int | str]] = {
+        INPUT_NAME: ["batch", *size, 3],
+        CANDIDATE_NAMES[0]: ["batch", anchors, 4],
+        CANDIDATE_NAMES[1]: ["batch", anchors, spec.num_classes],
+    }
+    for value in (*model.graph.input, *model.graph.output):
+        dtype = value.type.tensor_type.elem_type
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, dtype, shapes[value.name]))

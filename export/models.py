@@ -8,11 +8,14 @@ from pathlib import Path
 
 from gfl_edge.coco import COCO_CLASSES
 from gfl_edge.errors import InputError
-from gfl_edge.spec import ModelSpec
-from train.models import NanoDet
-from train.models.traits import SIZE_STEP, TRAITS, Family
+from gfl_edge.spec import SIZE_STEP, ModelSpec
+from train.models.detector import Detector, DetectorConfig
+from train.models.gfl import GFLConfig
+from train.models.nanodet import NanoDetConfig
+from train.models.traits import TRAITS, Family
 
-BASE_NAMES: dict[Family, str] = {"nanodet": "nanodet-m", "nanodet-plus": "nanodet-plus-m"}
+NANODET_NAMES: dict[Family, str] = {"nanodet": "nanodet-m", "nanodet-plus": "nanodet-plus-m"}
+SHUFFLENET_1X = NanoDetConfig("nanodet").stage_channels
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,9 @@ class Preset:
     input_hw: tuple[int, int]  # pixels
 
 
-PRESETS = {f"{name}-{size}": Preset(family, (size, size)) for family, name in BASE_NAMES.items() for size in (320, 416)}
+PRESETS = {
+    f"{name}-{size}": Preset(family, (size, size)) for family, name in NANODET_NAMES.items() for size in (320, 416)
+}
 
 
 def find_preset(name: str) -> Preset:
@@ -64,12 +69,28 @@ def check_size(input_hw: tuple[int, int]) -> tuple[int, int]:
     return input_hw
 
 
+def architecture_name(config: DetectorConfig) -> str:
+    """``nanodet-plus-m``, ``nanodet-m-1.5x``, ``gfl-r50``, ``gflv2-x101-32x4d-dcn`` ..."""
+    if isinstance(config, GFLConfig):
+        return f"{config.family}-{_backbone_name(config)}" + ("-dcn" if config.dcn and any(config.dcn_stages) else "")
+    assert isinstance(config, NanoDetConfig)
+    width = config.stage_channels[0] / SHUFFLENET_1X[0]
+    return NANODET_NAMES[config.family] + ("" if width == 1 else f"-{width:.1f}x")
+
+
+def _backbone_name(config: GFLConfig) -> str:
+    if config.backbone != "resnet":
+        return config.backbone
+    return f"x{config.depth}-{config.groups}x{config.base_width}d" if config.groups > 1 else f"r{config.depth}"
+
+
 def describe(
-    detector: NanoDet,
+    detector: Detector,
     *,
     input_hw: tuple[int, int],
     class_names: tuple[str, ...] | None = None,
     source_sha256: str = "",
+    short_long: tuple[int, int] | None = None,
 ) -> ModelSpec:
     """The spec of an exported float32 detector without NMS; the exporter changes precision and NMS as it goes.
 
@@ -78,12 +99,19 @@ def describe(
         input_hw: (height, width) in pixels, multiples of 32.
         class_names: one per class; see :func:`class_names_for` for the default.
         source_sha256: of the checkpoint.
+        short_long: pixels of the shorter and the longer side of a frame where the input size is to be dynamic.
+
+    Raises:
+        InputError: a size that the network cannot take, or a dynamic one for a family that is not run so.
     """
     config = detector.config
     traits = TRAITS[config.family]
     height, width = check_size(input_hw)
+    if short_long is not None and traits.resize != "fit":
+        raise InputError(f"{config.family} detectors run at a fixed size ({traits.resize}). Leave out --dynamic")
+    size = f"{height}" if height == width else f"{height}x{width}"
     return ModelSpec(
-        name=f"{BASE_NAMES[config.family]}-{height}" + ("" if height == width else f"x{width}"),
+        name=f"{architecture_name(config)}-" + ("dynamic-{}-{}".format(*short_long) if short_long else size),
         family=config.family,
         class_names=class_names_for(config.num_classes, class_names),
         input_hw=(height, width),
@@ -95,4 +123,5 @@ def describe(
         point_offset=traits.point_offset,
         nms="none",
         source_sha256=source_sha256,
+        short_long=short_long,
     )

@@ -115,14 +115,14 @@ _TAIL = """
 """
 
 
-def nms_function(rounds: int = ROUNDS) -> onnx.FunctionProto:
-    """The function body with ``rounds`` rounds of suppression."""
+def nms_function(rounds: int = ROUNDS, opset: int = OPSET) -> onnx.FunctionProto:
+    """The function body with ``rounds`` rounds of suppression, for a model of that opset."""
     middle = "".join(_ROUND.format(i=i, p=i - 1) for i in range(1, rounds))
-    text = _HEAD.format(opset=OPSET) + _FIRST_ROUND + middle + _TAIL.format(last=rounds - 1)
+    text = _HEAD.format(opset=opset) + _FIRST_ROUND + middle + _TAIL.format(last=rounds - 1)
     return parser.parse_function(text)
 
 
-def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS) -> ModelProto:
+def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: int = OPSET) -> ModelProto:
     """Add GflNms behind the outputs ``boxes`` ``[N, A, 4]`` and ``scores`` ``[N, A, C]`` of ``model``, in place.
 
     The new outputs, K = ``spec.max_detections``, are padded with score 0, class -1 and empty boxes:
@@ -149,6 +149,6 @@ def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS) -> Mode
     types = (onnx.TensorProto.INT32, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT, onnx.TensorProto.INT32)
     for name, shape, dtype in zip(DETECTION_NAMES, shapes, types, strict=True):
         model.graph.output.append(helper.make_tensor_value_info(name, dtype, ["batch", *shape]))
-    model.functions.append(nms_function(rounds))
+    model.functions.append(nms_function(rounds, opset))
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return model

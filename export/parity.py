@@ -14,10 +14,19 @@ from export.graph import TRACED_BATCH, ExportedDetector
 from gfl_edge import decode
 from gfl_edge.boxes import multiclass_nms
 from gfl_edge.errors import ParityError
-from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, ModelSpec, Precision
-from train.models import NanoDet
+from gfl_edge.spec import (
+    CANDIDATE_NAMES,
+    DETECTION_NAMES,
+    INPUT_NAME,
+    SIZE_STEP,
+    SMALLEST_SIDE,
+    ModelSpec,
+    Precision,
+)
+from train.models.detector import Detector
 
 BATCH = TRACED_BATCH + 1
+LARGE_PIXELS = 640 * 640  # from here on one image is compared, which is another batch than traced as well
 
 
 @dataclass(frozen=True)
@@ -76,18 +85,19 @@ def random_images(count: int, input_hw: tuple[int, int], seed: int = 1) -> NDArr
     return np.clip(images + noise, 0, 255).astype(np.uint8)
 
 
-def compare(detector: NanoDet, model: ModelProto, spec: ModelSpec) -> Parity:
+def compare(detector: Detector, model: ModelProto, spec: ModelSpec) -> Parity:
     """Run PyTorch in float32 and the exported ``model`` in ONNX Runtime on the same pictures.
 
     Raises:
         ParityError: beyond the tolerance of the spec's precision.
     """
-    images = random_images(BATCH, spec.input_hw)
+    height, width = input_hw = _compared_size(spec)
+    images = random_images(BATCH if height * width < LARGE_PIXELS else 1, input_hw)
     reference = ExportedDetector(detector, replace(spec, precision="fp32")).eval()
     with torch.no_grad():
         boxes, scores = (value.numpy() for value in reference(torch.from_numpy(images)))
     found = _run_with_candidates(model, images)
-    _, cell_strides = decode.points(spec.input_hw, spec.strides, spec.point_offset)
+    _, cell_strides = decode.points(input_hw, spec.strides, spec.point_offset)
     parity = Parity(
         images=len(images),
         score=float(np.abs(found["scores"] - scores).max()),
@@ -98,6 +108,12 @@ def compare(detector: NanoDet, model: ModelProto, spec: ModelSpec) -> Parity:
     if not parity.passed:
         raise ParityError(f"{spec.name}: the exported graph disagrees with PyTorch: {parity}. Nothing was written")
     return parity
+
+
+def _compared_size(spec: ModelSpec) -> tuple[int, int]:
+    """The model's own size or, where that is dynamic, one that was not traced, on its side."""
+    height, width = spec.input_hw
+    return (height, width) if spec.short_long is None else (width - SIZE_STEP, max(SMALLEST_SIDE, height - SIZE_STEP))
 
 
 def _run_with_candidates(model: ModelProto, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

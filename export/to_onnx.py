@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -13,6 +14,8 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 from gfl_edge.commandline import run_command
 from gfl_edge.errors import InputError
 from gfl_edge.spec import ModelSpec, NmsPlace, Precision
+
+DeformForm = Literal["gridsample", "deform"]  # see export.deform, which needs torch
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class ExportRequest:
     class_names: tuple[str, ...] | None = None
     precision: Precision = "fp32"
     nms: NmsPlace = "graph"
+    dcn: DeformForm = "gridsample"
+    short_long: tuple[int, int] | None = None  # pixels; None: the size is fixed
 
 
 def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
@@ -49,10 +54,11 @@ def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
         input_hw=request.input_hw or published_hw or default_hw,
         class_names=request.class_names,
         source_sha256=sha256(request.weights),
+        short_long=request.short_long,
     )
     spec = replace(spec, precision=request.precision, nms=request.nms)
     log(f"{request.weights}: {spec.name}, {spec.num_classes} classes; exporting {spec.precision}, NMS {spec.nms}")
-    model = graph.build_graph(detector, spec)
+    model = graph.build_graph(detector, spec, request.dcn)
     log(str(parity.compare(detector, model, spec)))
     write_atomically(output, model.SerializeToString())
     return spec
@@ -82,6 +88,19 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="pixels, multiples of 32")
     parser.add_argument("--classes", metavar="A,B,C|FILE", help="class names, for detectors of your own")
     parser.add_argument("--nms", choices=("graph", "none"), default="graph", help="NMS in the graph (default) or none")
+    parser.add_argument(
+        "--dcn",
+        choices=("gridsample", "deform"),
+        default="gridsample",
+        help="deformable convolution in plain operators (default), or as DeformConv for ONNX Runtime",
+    )
+    parser.add_argument(
+        "--dynamic",
+        type=int,
+        nargs=2,
+        metavar=("SHORT", "LONG"),
+        help="keep every frame's aspect ratio, with these sides at most, as in the paper (800 1333); GFL only",
+    )
     parser.add_argument("--fp16", action="store_true", help="half precision between normalisation and decode")
 
 
@@ -94,6 +113,8 @@ def request_from(args: argparse.Namespace) -> ExportRequest:
         class_names=read_class_names(args.classes) if args.classes else None,
         precision="fp16" if args.fp16 else "fp32",
         nms=args.nms,
+        dcn=args.dcn,
+        short_long=tuple(args.dynamic) if args.dynamic else None,
     )
 
 

@@ -176,10 +176,10 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> bytes:
     check_precision(network, spec, plan.flavor)
     check_contract(network, spec)
     config = builder.create_builder_config()
-    height, width = spec.input_hw
     profile = builder.create_optimization_profile()
-    smallest, usual, largest = (trt.Dims4(batch, height, width, 3) for batch in (1, 1, plan.max_batch))
-    profile.set_shape(INPUT_NAME, smallest, usual, largest)
+    low_hw, high_hw = spec.size_range
+    smallest, usual = (trt.Dims4(1, *size, 3) for size in (low_hw, spec.input_hw))
+    profile.set_shape(INPUT_NAME, smallest, usual, trt.Dims4(plan.max_batch, *high_hw, 3))
     config.add_optimization_profile(profile)
     _set_targets(config, plan, trt)
     with _monitored(config, plan.flavor, f"building {spec.name} {spec.precision}", progress) as monitor:

@@ -13,7 +13,7 @@ from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
 from gfl_edge.boxes import multiclass_nms
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
-from gfl_edge.preprocess import Image, Placement, resize_into
+from gfl_edge.preprocess import Image, Placement, check_frame, input_size, resize_into
 from gfl_edge.spec import ModelSpec
 
 
@@ -63,11 +63,7 @@ class Detector:
         if not frames:
             raise InputError("detect_batch got no frames: give at least one")
         start = time.perf_counter()
-        if len(self._inputs) != len(frames):
-            self._inputs = np.empty((len(frames), *self.spec.input_hw, 3), np.uint8)
-        placements = [
-            resize_into(frame, slot, self.spec.resize) for frame, slot in zip(frames, self._inputs, strict=True)
-        ]
+        placements = self._fill(frames)
         ready = time.perf_counter()
         outputs = self.backend.run(self._inputs)
         ran = time.perf_counter()
@@ -76,6 +72,18 @@ class Detector:
         seconds = {"preprocess": ready - start, "network": ran - ready, "postprocess": end - ran}
         self.last_ms = {stage: 1000 * value for stage, value in seconds.items()}
         return found
+
+    def _fill(self, frames: Sequence[Image]) -> list[Placement]:
+        """Resize the frames into the input, whose size is that of the largest where it is dynamic."""
+        spec = self.spec
+        sizes = [input_size(check_frame(frame).shape[:2], spec) for frame in frames] if spec.short_long else []
+        height, width = (max(sides) for sides in zip(*sizes, strict=True)) if sizes else spec.input_hw
+        if self._inputs.shape != (len(frames), height, width, 3):
+            self._inputs = np.empty((len(frames), height, width, 3), np.uint8)
+        return [
+            resize_into(frame, slot, spec.resize, spec.short_long)
+            for frame, slot in zip(frames, self._inputs, strict=True)
+        ]
 
     def _detections(self, outputs: Outputs, index: int, placement: Placement) -> Detections:
         if self.spec.nms == "graph":

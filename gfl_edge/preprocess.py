@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.errors import FrameError
-from gfl_edge.spec import ResizeRule
+from gfl_edge.spec import SIZE_STEP, SMALLEST_SIDE, ModelSpec, ResizeRule
 
 Image = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
@@ -60,29 +60,58 @@ def check_frame(frame: Any) -> Image:
     return frame
 
 
-def place(frame_hw: tuple[int, int], input_hw: tuple[int, int], rule: ResizeRule) -> Placement:
+def input_size(frame_hw: tuple[int, int], spec: ModelSpec) -> tuple[int, int]:
+    """The input (height, width) that a frame of ``frame_hw`` pixels is run at.
+
+    That is the model's own where its size is fixed. Else the frame is brought to ``spec.short_long`` with its aspect
+    ratio, as in the paper, and the input is the next multiple of 32 in both directions.
+    """
+    if spec.short_long is None:
+        return spec.input_hw
+    placement = place(frame_hw, spec.input_hw, "fit", _limit(frame_hw, spec.short_long))
+    sides = (side * scale for side, scale in zip(frame_hw, placement.scale_xy[::-1], strict=True))
+    height, width = (max(SMALLEST_SIDE, -(-round(side) // SIZE_STEP) * SIZE_STEP) for side in sides)
+    return height, width
+
+
+def _limit(frame_hw: tuple[int, int], short_long: tuple[int, int]) -> tuple[int, int]:
+    short, long = short_long
+    return (short, long) if frame_hw[0] <= frame_hw[1] else (long, short)
+
+
+def place(
+    frame_hw: tuple[int, int], input_hw: tuple[int, int], rule: ResizeRule, limit_hw: tuple[int, int] | None = None
+) -> Placement:
     """Where a frame of ``frame_hw`` pixels goes in an input of ``input_hw`` pixels.
 
     ``stretch`` fills the input; ``letterbox`` keeps the aspect ratio and centres the frame; ``fit`` keeps it up to
-    whole pixels and puts the frame into the upper left corner.
+    whole pixels, within ``limit_hw`` where that is given, and puts the frame into the upper left corner.
     """
     (height, width), (input_height, input_width) = frame_hw, input_hw
     if rule == "stretch":
         return Placement(frame_hw, (input_width / width, input_height / height), (0.0, 0.0))
-    ratio = min(input_width / width, input_height / height)
     if rule == "fit":
+        limit_height, limit_width = limit_hw or input_hw
+        ratio = min(limit_width / width, limit_height / height)
         new_width, new_height = (max(1, int(side * ratio + 0.5)) for side in (width, height))
         return Placement(frame_hw, (new_width / width, new_height / height), (0.0, 0.0))
+    ratio = min(input_width / width, input_height / height)
     offset = ((input_width - width * ratio) / 2, (input_height - height * ratio) / 2)
     return Placement(frame_hw, (ratio, ratio), offset)
 
 
-def resize_into(frame: Image, out: Image, rule: ResizeRule) -> Placement:
+def resize_into(frame: Image, out: Image, rule: ResizeRule, short_long: tuple[int, int] | None = None) -> Placement:
     """Resize ``frame`` (uint8 ``[h, w, 3]``) bilinearly into ``out`` (uint8 ``[H, W, 3]``, contiguous, overwritten).
 
     A letterboxed frame lies on black at a sub-pixel offset, pixel index times scale plus offset, as NanoDet was trained
     (RangiLyu/nanodet, nanodet/data/transform/warp.py: get_resize_matrix and cv2.warpPerspective). A fitted frame lies
     on the mean colour, which normalisation takes to zero (mmdetection pads with zeros after normalising).
+
+    Args:
+        frame: the picture.
+        out: where it goes.
+        rule: how.
+        short_long: with "fit", the pixels that its sides may have at most; None: as many as fit into ``out``.
 
     Raises:
         FrameError: the frame is no 8-bit BGR picture.
@@ -90,17 +119,16 @@ def resize_into(frame: Image, out: Image, rule: ResizeRule) -> Placement:
     frame = check_frame(frame)
     cv2 = optional.load("cv2")
     height, width = out.shape[:2]
-    placement = place((frame.shape[0], frame.shape[1]), (height, width), rule)
+    frame_hw = (frame.shape[0], frame.shape[1])
+    placement = place(frame_hw, (height, width), rule, _limit(frame_hw, short_long) if short_long else None)
+    (scale_x, scale_y), (left, top) = placement.scale_xy, placement.offset_xy
     if rule == "stretch":
         cv2.resize(frame, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
     elif rule == "fit":
-        new_height, new_width = (
-            round(side * scale) for side, scale in zip(frame.shape, placement.scale_xy[::-1], strict=False)
-        )
+        new_height, new_width = round(frame_hw[0] * scale_y), round(frame_hw[1] * scale_x)
         out[...] = PADDING_BGR
         out[:new_height, :new_width] = cv2.resize(frame, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     else:
-        (scale_x, scale_y), (left, top) = placement.scale_xy, placement.offset_xy
         matrix = np.array([[scale_x, 0, left], [0, scale_y, top]])
         cv2.warpAffine(frame, matrix, (width, height), dst=out, flags=cv2.INTER_LINEAR)
     return placement

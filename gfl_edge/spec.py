@@ -18,6 +18,9 @@ INPUT_NAME = "images"  # uint8 [N, H, W, 3] BGR, already resized
 DETECTION_NAMES = ("num_dets", "det_boxes", "det_scores", "det_classes")  # with NMS in the graph
 CANDIDATE_NAMES = ("boxes", "scores")  # without
 
+SIZE_STEP = 32  # pixels; the backbones halve the input five times
+SMALLEST_SIDE = 320  # pixels of an input of dynamic size; frames that need less are padded
+
 ResizeRule = Literal["stretch", "letterbox", "fit"]
 Precision = Literal["fp32", "fp16"]
 NmsPlace = Literal["graph", "none"]
@@ -30,7 +33,7 @@ class ModelSpec:
     name: str  # "nanodet-plus-m-416"
     family: str  # "nanodet", "nanodet-plus"
     class_names: tuple[str, ...]
-    input_hw: tuple[int, int]  # pixels
+    input_hw: tuple[int, int]  # pixels; where the size is dynamic, the one to be fastest at
     resize: ResizeRule
     mean_bgr: tuple[float, float, float]  # grey levels, 0..255
     std_bgr: tuple[float, float, float]
@@ -44,6 +47,7 @@ class ModelSpec:
     max_candidates: int = 1000  # (anchor, class) pairs that enter NMS
     max_detections: int = 100
     source_sha256: str = ""  # of the checkpoint
+    short_long: tuple[int, int] | None = None  # pixels that the sides of a frame may have; None: the size is fixed
 
     def __post_init__(self) -> None:
         _check(self)
@@ -60,9 +64,21 @@ class ModelSpec:
 
     @property
     def num_anchors(self) -> int:
-        """Points of all levels together, A."""
-        height, width = self.input_hw
+        """Points of all levels together, A, at ``input_hw``."""
+        return self.anchors_at(self.input_hw)
+
+    def anchors_at(self, input_hw: tuple[int, int]) -> int:
+        """Points of all levels together at a size of the input."""
+        height, width = input_hw
         return sum(-(-height // stride) * -(-width // stride) for stride in self.strides)
+
+    @property
+    def size_range(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Smallest and largest (height, width) of the input; equal where the size is fixed."""
+        if self.short_long is None:
+            return self.input_hw, self.input_hw
+        longest = -(-self.short_long[1] // SIZE_STEP) * SIZE_STEP
+        return (SMALLEST_SIDE, SMALLEST_SIDE), (longest, longest)
 
     def to_metadata(self) -> dict[str, str]:
         """The spec as ``metadata_props``: keys ``gfl_edge.<field>``, values JSON."""
@@ -117,6 +133,12 @@ def _check(spec: ModelSpec) -> None:
         raise ValueError("class_names is empty")
     if len(spec.input_hw) != 2 or min(spec.input_hw) < 32:
         raise ValueError(f"input_hw {spec.input_hw}: expected (height, width) of at least 32 pixels")
+    if spec.short_long is not None and (
+        spec.resize != "fit" or not SMALLEST_SIDE <= spec.short_long[0] <= spec.short_long[1]
+    ):
+        raise ValueError(
+            f"short_long {spec.short_long}: expected (short, long) from {SMALLEST_SIDE} pixels on, with resize 'fit'"
+        )
     if not spec.strides or min(spec.strides) < 1:
         raise ValueError(f"strides {spec.strides}: expected positive integers")
     for field, choices in (("resize", ResizeRule), ("precision", Precision), ("nms", NmsPlace)):

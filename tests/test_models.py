@@ -109,7 +109,7 @@ def test_a_projection_that_is_not_0_to_reg_max_is_refused(own):
 
 def test_a_checkpoint_of_another_model(tmp_path, checkpoint):
     path = save({"layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
-    with pytest.raises(CheckpointError, match="no NanoDet or NanoDet-Plus checkpoint"):
+    with pytest.raises(CheckpointError, match="no checkpoint of NanoDet, NanoDet-Plus, GFL or GFLv2"):
         load_detector(path)
     with pytest.raises(CheckpointError, match="is a nanodet checkpoint, nanodet-plus was asked for"):
         load_detector(checkpoint("nanodet-m-320"), family="nanodet-plus")
@@ -120,12 +120,20 @@ class Evil:
         return os.system, ("touch pwned",)
 
 
-def test_pickled_code_is_refused_and_never_run(tmp_path, monkeypatch):
+def test_pickled_code_in_place_of_tensors_is_refused_and_never_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = save({"state_dict": {}, "hook": Evil()}, tmp_path / "evil.pth")
+    path = save({"state_dict": {"head.hook": Evil()}}, tmp_path / "evil.pth")
     with pytest.raises(CheckpointError, match=r"contains the Python object .*system.*refused"):
         load_detector(path)
     assert not (tmp_path / "pwned").exists()
+
+
+def test_pickled_code_beside_the_tensors_is_skipped_and_never_run(own, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    path = save({"state_dict": own.state_dict(), "hook": Evil()}, tmp_path / "evil.pth")
+    assert load_detector(path).config == own.config
+    assert not (tmp_path / "pwned").exists()
+    assert "skipped objects that are no tensors: " in caplog.text
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.98])

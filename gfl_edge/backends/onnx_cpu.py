@@ -25,7 +25,7 @@ def without_nms(model: Any, spec: ModelSpec) -> None:
         model.graph.node.remove(node)
     del model.graph.output[:], model.functions[:]
     for name, width in zip(CANDIDATE_NAMES, (4, spec.num_classes), strict=True):
-        shape = ["batch", spec.num_anchors, width]
+        shape = ["batch", "anchors" if spec.short_long else spec.num_anchors, width]
         model.graph.output.append(helper.make_tensor_value_info(name, proto.FLOAT, shape))
 
 
@@ -76,6 +76,8 @@ class OnnxRuntimeBackend:
 class OpenVinoBackend:
     """OpenVINO on the CPU; one compiled network per batch size, since static shapes run faster.
 
+    A model of dynamic size is compiled once with its shapes open: it would see too many to compile each.
+
     Args:
         model: ``onnx.ModelProto`` of the gfl_edge contract.
         spec: its description.
@@ -93,16 +95,18 @@ class OpenVinoBackend:
         self._core: Any = self._library.Core()
         inlined = optional.load("onnx.inliner").inline_local_functions(model)  # it knows no model-local functions
         self._content = inlined.SerializeToString()
-        self._compiled: dict[int, Any] = {}
+        self._compiled: dict[int | None, Any] = {}
         self._request(1)
 
-    def _request(self, batch: int) -> Any:
+    def _request(self, images: int) -> Any:
+        batch = images if self.spec.short_long is None else None
         if batch not in self._compiled:
             # On CPUs with bf16 or f16 units OpenVINO would otherwise lower the precision by itself
             settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
             try:
                 network = self._core.read_model(self._content, b"")
-                network.reshape({INPUT_NAME: [batch, *self.spec.input_hw, 3]})
+                if batch is not None:
+                    network.reshape({INPUT_NAME: [batch, *self.spec.input_hw, 3]})
                 self._compiled[batch] = self._core.compile_model(network, "CPU", settings).create_infer_request()
             except RuntimeError as error:
                 raise BackendError(f"OpenVINO cannot load {self.spec.name}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,9 +37,15 @@ class TensorContract:
     item_shape: tuple[int, ...]  # without the batch
 
 
-def engine_contract(spec: ModelSpec) -> dict[str, TensorContract]:
-    """The input and the outputs of an engine of ``spec``, by name, the input first."""
-    tensors = {INPUT_NAME: TensorContract("UINT8", (*spec.input_hw, 3))}
+def engine_contract(spec: ModelSpec, input_hw: tuple[int, int] | None = None) -> dict[str, TensorContract]:
+    """The input and the outputs of an engine of ``spec``, by name, the input first.
+
+    Args:
+        spec: the model's description.
+        input_hw: the size it is run at, in pixels; None: the largest that it takes.
+    """
+    input_hw = input_hw or spec.size_range[1]
+    tensors = {INPUT_NAME: TensorContract("UINT8", (*input_hw, 3))}
     if spec.nms == "graph":
         most = spec.max_detections
         outputs = zip(
@@ -49,15 +56,19 @@ def engine_contract(spec: ModelSpec) -> dict[str, TensorContract]:
         )
         return tensors | {name: TensorContract(dtype, shape) for name, dtype, shape in outputs}
     widths = zip(CANDIDATE_NAMES, (4, spec.num_classes), strict=True)
-    return tensors | {name: TensorContract("FLOAT", (spec.num_anchors, width)) for name, width in widths}
+    return tensors | {name: TensorContract("FLOAT", (spec.anchors_at(input_hw), width)) for name, width in widths}
 
 
 @dataclass(frozen=True)
 class _Buffer:
-    """One tensor's memory for the largest batch, on both sides."""
+    """One tensor's memory on both sides, enough for the largest batch of the largest size."""
 
-    host: NDArray[Any]  # pinned, [max_batch, ...]
+    host: NDArray[Any]  # pinned, flat
     address: int  # on the device
+
+    def shaped(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """The part of ``host`` that a tensor of that shape takes, as such."""
+        return self.host[: math.prod(shape)].reshape(shape)
 
 
 class TensorRTBackend:
@@ -90,7 +101,7 @@ class TensorRTBackend:
         self._version = self._load_library()
         self._contract = engine_contract(self.spec)
         self._buffers: dict[str, _Buffer] = {}
-        self._batch = 0  # that the execution context is set to
+        self._shape: tuple[int, ...] = ()  # of the input that the execution context is set to
         self._context: trt.IExecutionContext | None = None
         self._messages: deque[str] = deque(maxlen=3)  # TensorRT's last warnings and errors
         self._resources = ExitStack()
@@ -119,7 +130,8 @@ class TensorRTBackend:
         self._resources.callback(self._device.destroy_stream, self._stream)
         self._resources.callback(self._buffers.clear)
         for name, tensor in self._contract.items():
-            host = self._device.pinned_empty((self._sidecar.max_batch, *tensor.item_shape), DTYPE_OF[tensor.dtype])
+            count = self._sidecar.max_batch * math.prod(tensor.item_shape)
+            host = self._device.pinned_empty((count,), DTYPE_OF[tensor.dtype])
             address = self._device.malloc(host.nbytes)
             self._resources.callback(self._device.free, address)
             self._buffers[name] = _Buffer(host, address)
@@ -131,7 +143,7 @@ class TensorRTBackend:
         self._check_batches(engine)
         self._resources.callback(self._drop_context)
         self._context = context = self._create_context(engine)
-        self._set_batch(context, self._sidecar.max_batch)
+        self._set_shape(context, (self._sidecar.max_batch, *self._contract[INPUT_NAME].item_shape))
         self._check_shapes(context)
         for name, buffer in self._buffers.items():
             if not context.set_tensor_address(name, buffer.address):
@@ -172,22 +184,22 @@ class TensorRTBackend:
             raise self._unfit(f"has {', '.join(sorted(found))}, expected {', '.join(sorted(expected))}")
 
     def _check_batches(self, engine: trt.ICudaEngine) -> None:
-        """Raise ContractError unless the engine takes images of its spec in batches of 1 to ``max_batch``."""
+        """Raise ContractError unless the engine takes the sizes of its spec in batches of 1 to ``max_batch``."""
         shapes = [_shape(engine.get_tensor_shape(INPUT_NAME))]
         if shapes[0][:1] == (-1,):
             shapes = [_shape(dims) for dims in engine.get_tensor_profile_shape(INPUT_NAME, 0)]
-        item_shape = self._contract[INPUT_NAME].item_shape
-        expected = [(batch, *item_shape) for batch in (1, self._sidecar.max_batch)]
+        batches, sizes = (1, self._sidecar.max_batch), self.spec.size_range
+        expected = [(batch, *size, 3) for batch, size in zip(batches, sizes, strict=True)]
         if [shapes[0], shapes[-1]] != expected:
             found = f"{list(shapes[0])} to {list(shapes[-1])}"
             raise self._unfit(f"takes {INPUT_NAME} of {found}, expected {list(expected[0])} to {list(expected[1])}")
 
     def _check_shapes(self, context: trt.IExecutionContext) -> None:
         """Raise ContractError unless the outputs of the largest batch fill their buffers exactly."""
-        for name, buffer in self._buffers.items():
-            found = _shape(context.get_tensor_shape(name))
-            if found != buffer.host.shape:
-                raise self._unfit(f"has {name} of {list(found)}, expected {list(buffer.host.shape)}")
+        for name, tensor in self._contract.items():
+            found, expected = _shape(context.get_tensor_shape(name)), (self._sidecar.max_batch, *tensor.item_shape)
+            if found != expected:
+                raise self._unfit(f"has {name} of {list(found)}, expected {list(expected)}")
 
     def _unfit(self, problem: str) -> ContractError:
         return ContractError(
@@ -200,12 +212,12 @@ class TensorRTBackend:
             f"{self._path}: {LIBRARY_OF[self._flavor]} {self._version} {what} ({reason}). {advice}".strip()
         )
 
-    def _set_batch(self, context: trt.IExecutionContext, batch: int) -> None:
-        if batch != self._batch:  # setting a shape makes TensorRT infer all others again
-            self._batch = 0
-            if not context.set_input_shape(INPUT_NAME, (batch, *self._contract[INPUT_NAME].item_shape)):
-                raise self._failed(f"does not take a batch of {batch}")
-            self._batch = batch
+    def _set_shape(self, context: trt.IExecutionContext, shape: tuple[int, ...]) -> None:
+        if shape != self._shape:  # setting a shape makes TensorRT infer all others again
+            self._shape = ()
+            if not context.set_input_shape(INPUT_NAME, shape):
+                raise self._failed(f"does not take an input of {list(shape)}")
+            self._shape = shape
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See :meth:`gfl_edge.backends.base.Backend.run`."""
@@ -214,24 +226,26 @@ class TensorRTBackend:
             raise BackendError(f"{self._path} is closed and cannot run any more. Load it again")
         check_batch(images, self.spec, self.max_batch)
         with self._device.active():
-            self._set_batch(context, len(images))
+            self._set_shape(context, images.shape)
             self._send(images)
             if not context.execute_async_v3(self._stream):
                 raise self._failed("cannot run this engine")
-            outputs = {name: self._fetch(name) for name in self._contract if name != INPUT_NAME}
+            tensors = engine_contract(self.spec, (images.shape[1], images.shape[2]))
+            shapes = {name: (len(images), *tensor.item_shape) for name, tensor in tensors.items()}
+            outputs = {name: self._fetch(name, shape) for name, shape in shapes.items() if name != INPUT_NAME}
             self._device.synchronize(self._stream)
         return outputs
 
     def _send(self, images: NDArray[np.uint8]) -> None:
         buffer = self._buffers[INPUT_NAME]
-        pinned = buffer.host[: self._batch]
+        pinned = buffer.shaped(images.shape)
         np.copyto(pinned, images)
         self._device.copy_to_device(buffer.address, pinned, self._stream)
 
-    def _fetch(self, name: str) -> NDArray[Any]:
+    def _fetch(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """Queue the copy of an output; the array that is returned holds it once the stream is done."""
         buffer = self._buffers[name]
-        pinned = buffer.host[: self._batch]
+        pinned = buffer.shaped(shape)
         self._device.copy_to_host(pinned, buffer.address, self._stream)
         return pinned
 

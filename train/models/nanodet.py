@@ -1,21 +1,30 @@
 """NanoDet-m and NanoDet-Plus-m: ShuffleNetV2, a PAN and the light GFL head.
 
 Sources: RangiLyu/nanodet, nanodet/model/head/nanodet_head.py (``share_cls_reg``) and nanodet_plus_head.py. At inference
-the two heads differ in kernel size and strides alone.
+the two heads differ in kernel size and strides alone. NanoDet-Plus trains with an auxiliary head beside its own
+(nanodet/model/arch/nanodet_plus.py, head/simple_conv_head.py), which is the head of GFL.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from train.models.detector import Detector
+from train.models.gfl_head import INIT_STD, PRIOR_BIAS, GFLHead, HeadLayout
 from train.models.ghost_pan import GhostPAN
-from train.models.layers import DepthwiseSeparable
+from train.models.layers import LEAKY_SLOPE, ConvNormAct, DepthwiseSeparable
 from train.models.pan import PAN
 from train.models.shufflenet_v2 import ShuffleNetV2
 from train.models.traits import Family
+from train.structures import Outputs
+
+BATCH_NORM_BIAS = 1e-4  # of a new backbone: RangiLyu/nanodet, nanodet/model/backbone/shufflenetv2.py
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,17 @@ class NanoDetConfig:
     stage_channels: tuple[int, int, int] = (116, 232, 464)  # ShuffleNetV2 1.0x
     neck_channels: int = 96
     stacked_convs: int = 2
+
+    def __post_init__(self) -> None:
+        if self.family not in ("nanodet", "nanodet-plus"):
+            raise ValueError(f"family {self.family!r}: expected 'nanodet' or 'nanodet-plus'")
+        if self.num_classes < 1 or self.reg_max < 1:
+            raise ValueError(f"num_classes {self.num_classes}, reg_max {self.reg_max}: expected 1 or more")
+
+    @property
+    def regression(self) -> Literal["distribution"]:
+        """How box edges are predicted."""
+        return "distribution"
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -53,6 +73,17 @@ class NanoDetHead(nn.Module):
         )
         self.gfl_cls = nn.ModuleList(nn.Conv2d(channels, outputs, 1) for _ in config.strides)
 
+    def init_weights(self) -> None:
+        """For training: small weights, and every class starts with the score 0.01."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=INIT_STD)
+        for predict in self.gfl_cls:
+            assert isinstance(predict, nn.Conv2d)
+            assert predict.bias is not None
+            nn.init.zeros_(predict.bias)
+            nn.init.constant_(predict.bias[: self.num_classes], PRIOR_BIAS)
+
     def forward(self, features: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """One map ``[N, C, H_i, W_i]`` per level -> class logits and distribution logits, one map per level each."""
         cls_logits, reg_logits = [], []
@@ -66,21 +97,92 @@ class NanoDetHead(nn.Module):
         return cls_logits, reg_logits
 
 
-class NanoDet(nn.Module):
-    """A NanoDet or NanoDet-Plus detector without decode.
+class NanoDet(Detector):
+    """A NanoDet or NanoDet-Plus detector; normalised BGR in. Keys: ``backbone``, ``fpn``, ``head``.
 
-    ``forward`` takes float32 ``[N, 3, H, W]``, normalised BGR with H and W multiples of 32, and returns
-    ``(cls_logits, reg_logits)``: lists with one map per stride, ``[N, num_classes, H_i, W_i]`` and
-    ``[N, 4 * (reg_max + 1), H_i, W_i]`` (left, top, right, bottom; each ``reg_max + 1`` bins).
+    Args:
+        config: what it is made of.
+        auxiliary: add the auxiliary head that NanoDet-Plus trains with (keys ``aux_fpn``, ``aux_head``); ``forward``
+            does not use it.
+
+    Raises:
+        ValueError: an auxiliary head for NanoDet-m.
     """
 
-    def __init__(self, config: NanoDetConfig) -> None:
+    backbone: ShuffleNetV2
+
+    def __init__(self, config: NanoDetConfig, auxiliary: bool = False) -> None:
         super().__init__()
-        self.config = config
+        if auxiliary and config.family != "nanodet-plus":
+            raise ValueError(f"{config.family} has no auxiliary head; take the family nanodet-plus")
+        self.config: NanoDetConfig = config
         self.backbone = ShuffleNetV2(config.stage_channels)
         neck = PAN if config.family == "nanodet" else GhostPAN
         self.fpn = neck(config.stage_channels, config.neck_channels)
         self.head = NanoDetHead(config)
+        self.init_weights()
+        self.aux_fpn: nn.Module | None = None
+        self.aux_head: GFLHead | None = None
+        if auxiliary:
+            self.aux_fpn = copy.deepcopy(self.fpn)
+            self.aux_head = _auxiliary_head(config)
+
+    def init_weights(self) -> None:
+        """Random weights to train from, as nanodet's."""
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=1 / module.weight.shape[1])
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.constant_(module.bias, BATCH_NORM_BIAS)
+        _init_neck(self.fpn)
+        self.head.init_weights()
+
+    def backbone_stages(self) -> list[list[nn.Module]]:
+        backbone = self.backbone
+        return [[backbone.conv1], [backbone.stage2], [backbone.stage3], [backbone.stage4]]
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         return self.head(self.fpn(self.backbone(images)))
+
+    def forward_train(self, images: Tensor, detach_auxiliary: bool = False) -> Outputs:
+        """Normalised float ``[N, 3, H, W]`` -> logits of all levels, the auxiliary head's under ``auxiliary``.
+
+        Args:
+            images: see the class.
+            detach_auxiliary: keep the auxiliary head's gradients out of backbone and neck, as nanodet does from its
+                ``detach_epoch`` on.
+        """
+        features = self.backbone(images)
+        maps = self.fpn(features)
+        cls_logits, reg_logits = self.head(maps)
+        if self.aux_fpn is None or self.aux_head is None:
+            return Outputs(cls_logits, reg_logits)
+        if detach_auxiliary:
+            features, maps = ([x.detach() for x in group] for group in (features, maps))
+        pairs = zip(maps, self.aux_fpn(features), strict=True)
+        auxiliary = self.aux_head([torch.cat(pair, dim=1) for pair in pairs])
+        return Outputs(cls_logits, reg_logits, auxiliary=auxiliary)
+
+
+def _auxiliary_head(config: NanoDetConfig) -> GFLHead:
+    channels = 2 * config.neck_channels  # the detector's maps and its own, concatenated
+    layout = HeadLayout(
+        config.num_classes, channels, channels, len(config.strides), config.reg_max, leaky_slope=LEAKY_SLOPE
+    )
+    head = GFLHead(layout)
+    head.init_weights()
+    return head
+
+
+def _init_neck(neck: nn.Module) -> None:
+    """PAN: Xavier. GhostPAN: Kaiming for its plain blocks; the ghost modules keep PyTorch's initialisation."""
+    if isinstance(neck, PAN):
+        convs = [module for module in neck.modules() if isinstance(module, nn.Conv2d)]
+        for conv in convs:
+            nn.init.xavier_uniform_(conv.weight)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+        return
+    blocks = [module for module in neck.modules() if isinstance(module, (ConvNormAct, DepthwiseSeparable))]
+    for conv in (module for block in blocks for module in block.modules() if isinstance(module, nn.Conv2d)):
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="leaky_relu")

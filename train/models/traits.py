@@ -12,7 +12,6 @@ Family = Literal["nanodet", "nanodet-plus", "gfl", "gflv2"]
 # ImageNet statistics in BGR order, grey levels
 MEAN_BGR = (103.53, 116.28, 123.675)
 STD_BGR = (57.375, 57.12, 58.395)
-SIZE_STEP = 32  # pixels; the backbones halve the input five times
 
 
 @dataclass(frozen=True)

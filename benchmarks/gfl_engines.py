@@ -1,0 +1,55 @@
+"""What it takes to export and build the ten published GFL models on this CPU, at 800x1344 for the RTX 2080 Ti.
+
+Their weights are random, as what is measured here does not depend on them.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.engines import PRECISIONS, build
+from export.to_onnx import ExportRequest, export_onnx, log
+from train.models.published import build_model, model_files
+
+TARGET = "sm75"
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Export and build every model in both precisions; ``folder`` takes the files."""
+    rows = []
+    for name in model_files():
+        weights = _random_weights(name, folder)
+        for precision in PRECISIONS:
+            onnx = folder / f"{name}-{precision}.onnx"
+            log(f"== {name}, {precision}")
+            start = time.perf_counter()
+            spec = export_onnx(ExportRequest(weights, precision=precision), onnx)
+            seconds = round(time.perf_counter() - start, 2)
+            row = build(name, precision, TARGET, onnx, folder)
+            rows.append({**row, "input_hw": spec.input_hw, "export_and_parity_seconds": seconds})
+            for path in folder.glob("*.engine"):  # 100 MB and more each
+                path.unlink()
+            onnx.unlink()
+        weights.unlink()
+    return {"weights": "random", "rows": rows}
+
+
+def _random_weights(name: str, folder: Path) -> Path:
+    """A checkpoint of a published architecture, with batch norms and offsets that are not those of a fresh network."""
+    torch.manual_seed(0)
+    detector = build_model(name)
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    for key, parameter in detector.named_parameters():
+        if "conv_offset" in key:
+            nn.init.normal_(parameter, std=0.01)
+    path = folder / f"{name}.pth"
+    torch.save({"state_dict": detector.state_dict()}, path)
+    return path

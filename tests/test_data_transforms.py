@@ -1,0 +1,275 @@
+"""Boxes follow the pixels: painted rectangles are found again where the boxes say."""
+
+from __future__ import annotations
+
+import colorsys
+
+import cv2
+import numpy as np
+import pytest
+
+from gfl_edge.preprocess import PADDING_BGR, Placement, place, resize_into
+from train.data.colour import ColourJitter, HsvJitter, saturated
+from train.data.mosaic import mosaic
+from train.data.transforms import (
+    HorizontalFlip,
+    RandomAffine,
+    RandomCrop,
+    Sample,
+    cut_to_image,
+    flip,
+    start_placement,
+    to_input,
+    to_input_moved,
+)
+
+GREY = 60
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255)]  # by label
+RULES = ["stretch", "letterbox", "fit"]
+AFFINE = RandomAffine((0.6, 1.4), (0.8, 1.2), (0.8, 1.2), 0.2)  # nanodet's own
+
+
+def painted(size_hw=(200, 300), boxes=((30, 40, 110, 90), (150, 20, 230, 180), (20, 120, 100, 190)), first=0):
+    """A grey picture with a rectangle per box, apart from each other, in the colour of its label."""
+    image = np.full((*size_hw, 3), GREY, np.uint8)
+    for label, (x1, y1, x2, y2) in enumerate(boxes, first):
+        image[y1:y2, x1:x2] = COLOURS[label]
+    return Sample(image, np.array(boxes, np.float32).reshape(-1, 4), np.arange(first, first + len(boxes)))
+
+
+def found(image, label):
+    """The edges of what has the colour of ``label``, or None."""
+    near = (np.abs(image.astype(int) - COLOURS[label]).max(axis=2) < 110).nonzero()
+    if not len(near[0]):
+        return None
+    return np.array([near[1].min(), near[0].min(), near[1].max() + 1, near[0].max() + 1])
+
+
+def assert_boxes_follow_pixels(sample, labels, tolerance=1.6):
+    """Every box is where its colour is; a colour without a box has little left. Returns how many boxes there are."""
+    assert sample.boxes.dtype == np.float32
+    assert sample.labels.dtype == np.int64
+    assert sample.image.dtype == np.uint8
+    assert sample.image.flags.c_contiguous
+    for box, label in zip(sample.boxes, sample.labels, strict=True):
+        np.testing.assert_allclose(box, found(sample.image, label), atol=tolerance)
+    height, width = sample.image.shape[:2]
+    assert (sample.boxes >= 0).all()
+    assert (sample.boxes <= (width, height, width, height)).all()
+    assert set(sample.labels.tolist()) <= set(labels)
+    return len(sample.labels)
+
+
+def test_flip():
+    sample = painted()
+    once = flip(sample)
+    assert assert_boxes_follow_pixels(once, range(3), 0) == 3
+    assert once.boxes[0].tolist() == [190, 40, 270, 90]
+    twice = flip(once)
+    np.testing.assert_array_equal(twice.image, sample.image)
+    np.testing.assert_array_equal(twice.boxes, sample.boxes)
+
+
+def test_flip_comes_with_its_probability():
+    sample, rng = painted(), np.random.default_rng(0)
+    flips = sum(HorizontalFlip(0.3)(sample, rng) is not sample for _ in range(500))
+    assert 120 < flips < 180
+    assert HorizontalFlip(0)(sample, rng) is sample
+
+
+def test_crop():
+    rng, sizes, kept = np.random.default_rng(0), set(), []
+    for _ in range(100):
+        cut = RandomCrop(1.0, 0.3)(painted(), rng)
+        kept.append(assert_boxes_follow_pixels(cut, range(3), 0))
+        sizes.add(cut.size_hw)
+        whole = [(80, 50), (80, 160), (80, 70)]
+        sides = cut.boxes[:, 2:] - cut.boxes[:, :2]
+        assert any(tuple(side) == whole[label] for side, label in zip(sides, cut.labels, strict=True))
+    assert min(kept) == 1
+    assert max(kept) == 3
+    assert len(sizes) > 90
+    assert min(height for height, _ in sizes) < 100
+
+
+def test_crop_of_a_background_image_and_of_a_box_that_fills_it():
+    rng = np.random.default_rng(0)
+    background = RandomCrop(1.0)(painted(boxes=()), rng)
+    assert background.boxes.shape == (0, 4)
+    assert background.size_hw != (200, 300)
+    full = painted(boxes=((0, 0, 300, 200),))
+    assert RandomCrop(1.0, 0.1)(full, rng).size_hw == (200, 300)
+
+
+@pytest.mark.parametrize("size_hw", [(200, 300), (310, 190), (64, 500)])
+@pytest.mark.parametrize("rule", RULES)
+def test_the_input_of_training_is_that_of_the_run_time(rule, size_hw):
+    sample = painted(size_hw, ((5, 8, 60, 30), (100, 10, 180, 50)))
+    placed, placement = to_input(sample, (160, 224), rule)
+    expected = np.empty((160, 224, 3), np.uint8)
+    assert placement == resize_into(sample.image, expected, rule)
+    np.testing.assert_array_equal(placed.image, expected)
+    assert assert_boxes_follow_pixels(placed, range(2)) == 2
+    np.testing.assert_allclose(placement.to_frame(placed.boxes), sample.boxes, atol=1e-3)
+    still = to_input_moved(sample, (160, 224), rule, RandomAffine(), np.random.default_rng(0))
+    np.testing.assert_array_equal(still.image, expected)
+    np.testing.assert_array_equal(still.boxes, placed.boxes)
+
+
+@pytest.mark.parametrize("size_hw", [(200, 300), (310, 190)])
+def test_short_and_long_side(size_hw):
+    sample = painted(size_hw, ((5, 8, 60, 30),))
+    placed, placement = to_input(sample, (320, 320), "fit", (160, 200))
+    assert max(size_hw) * placement.scale_xy[0] == pytest.approx(200, abs=1)
+    still = to_input_moved(sample, (320, 320), "fit", RandomAffine(), np.random.default_rng(0), short_long=(160, 200))
+    np.testing.assert_array_equal(still.image, placed.image)
+    assert assert_boxes_follow_pixels(placed, [0]) == 1
+
+
+def test_a_crop_of_another_shape_stays_inside_an_input_made_for_the_whole():
+    upright = painted((300, 100), ((10, 20, 60, 250),))
+    assert start_placement((300, 100), (192, 320), "fit", (190, 320)).scale_xy[1] == pytest.approx(192 / 300)
+    placed = to_input_moved(upright, (192, 320), "fit", RandomAffine(), np.random.default_rng(0), short_long=(190, 320))
+    assert assert_boxes_follow_pixels(placed, [0]) == 1
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_affine(rule):
+    rng, kept, corners = np.random.default_rng(0), 0, set()
+    for _ in range(60):
+        moved = to_input_moved(painted(), (240, 320), rule, AFFINE, rng)
+        kept += assert_boxes_follow_pixels(moved, range(3))
+        corners.add(tuple(moved.boxes[0]) if len(moved.boxes) else None)
+        for label in set(range(3)) - set(moved.labels.tolist()):  # dropped, so that little or nothing of it is left
+            left = found(moved.image, label)
+            assert left is None or (left[2] - left[0]) * (left[3] - left[1]) < 0.4 * 80 * 160
+    assert kept > 150
+    assert len(corners) > 40
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_affine_without_a_change_is_the_plain_resize_to_rounding(rule):
+    """The one exact path and the warp agree, so that moved and unmoved pictures lie on the same grid."""
+    noise = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
+    image = cv2.GaussianBlur(cv2.resize(noise, (260, 180)), (0, 0), 3)
+    almost = place((180, 260), (120, 160), rule)
+    almost = Placement(almost.frame_hw, (almost.scale_xy[0] + 1e-7, almost.scale_xy[1]), almost.offset_xy)
+    sample = Sample(image, np.empty((0, 4), np.float32), np.empty(0, np.int64))
+    warped = to_input_moved(sample, (120, 160), rule, RandomAffine(), np.random.default_rng(0), start=almost)
+    plain, _ = to_input(sample, (120, 160), rule)
+    difference = np.abs(warped.image.astype(int) - plain.image)
+    assert difference.max() <= 4  # warpAffine rounds positions to 1/32 pixel
+    assert difference.mean() < 0.5
+
+
+def test_affine_draws_from_its_ranges():
+    rng, start = np.random.default_rng(0), place((100, 200), (300, 300), "stretch")
+    moved = [AFFINE.move(start, (300, 300), rng) for _ in range(400)]
+    factors = np.array([m.scale_xy for m in moved]) / start.scale_xy
+    centres = np.array([m.offset_xy for m in moved]) + np.array([m.scale_xy for m in moved]) * (100, 50)
+    assert factors.min() >= 0.6 * 0.8
+    assert factors.max() <= 1.4 * 1.2
+    assert factors.min() < 0.6
+    assert factors.max() > 1.3
+    assert np.abs(centres - 150).max() <= 60
+    assert np.abs(centres - 150).max() > 50
+    assert sum(m == start for m in moved) == pytest.approx(400 / 8, abs=20)  # each of three with one half
+
+
+def test_shifts_are_parts_of_the_picture_and_not_of_its_border():
+    """A letterboxed picture of 300 x 75 pixels in 300 x 300 moves by at most 60 and 15."""
+    rng, start = np.random.default_rng(0), place((50, 200), (300, 300), "letterbox")
+    offsets = np.array([RandomAffine(translate=0.2).move(start, (300, 300), rng).offset_xy for _ in range(400)])
+    reach = np.abs(offsets - start.offset_xy).max(axis=0)
+    assert (reach <= (60, 15)).all()
+    assert (reach > (55, 14)).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_beside_the_picture_is_what_the_run_time_has_there(rule):
+    white = Sample(np.full((100, 100, 3), 255, np.uint8), np.empty((0, 4), np.float32), np.empty(0, np.int64))
+    rng = np.random.default_rng(1)
+    corner = {
+        tuple(to_input_moved(white, (96, 96), rule, RandomAffine((0.5, 0.5)), rng).image[95, 95]) for _ in range(9)
+    }
+    assert corner == {(255, 255, 255), PADDING_BGR if rule == "fit" else (0, 0, 0)}
+
+
+def test_boxes_that_lost_too_much_are_dropped():
+    boxes = np.array(
+        [[-70, 0, 30, 10], [-85, 0, 15, 10], [200, 0, 300, 10], [5, 5, 5.5, 50], [5, 5, 6, 50]], np.float32
+    )
+    cut = cut_to_image(np.zeros((100, 100, 3), np.uint8), boxes, np.arange(5), 0.2)
+    assert cut.labels.tolist() == [0, 4]  # 30 % is kept, 15 % is not, half a pixel is not
+    assert cut.boxes[0].tolist() == [0, 0, 30, 10]
+    assert cut_to_image(cut.image, boxes, np.arange(5), 0.0).labels.tolist() == [0, 1, 4]
+
+
+# Colours
+
+
+def test_colours_leave_boxes_and_the_original_alone():
+    sample = painted()
+    before = sample.image.copy()
+    rng = np.random.default_rng(0)
+    for jitter in (ColourJitter(0.3, (0.5, 1.5), (0.2, 1.8)), HsvJitter(0.1, 0.5, 0.5)):
+        images = [jitter(sample, rng).image for _ in range(8)]
+        assert jitter(sample, rng).boxes is sample.boxes
+        assert all(image.dtype == np.uint8 and image.shape == before.shape for image in images)
+        assert len({image.tobytes() for image in images}) > 4
+    np.testing.assert_array_equal(sample.image, before)
+
+
+def test_brightness_and_contrast_by_hand():
+    """As in nanodet on 0..1: (x + b) * c, here cut to whole grey levels."""
+    sample = painted()
+    for seed in range(20):
+        jittered = ColourJitter(0.2, (0.6, 1.4)).__call__(sample, np.random.default_rng(seed)).image
+        rng = np.random.default_rng(seed)
+        apply = rng.random(3) < 0.5
+        added = rng.uniform(-0.2, 0.2) if apply[0] else 0
+        factor = rng.uniform(0.6, 1.4) if apply[1] else 1
+        expected = np.clip(255 * (sample.image / 255 + added) * factor, 0, 255)
+        np.testing.assert_allclose(jittered, expected, atol=0.51)
+
+
+def test_saturation_is_that_of_hsv():
+    pixel = np.array([[[40, 90, 200]]], np.uint8)
+    hue, saturation, value = colorsys.rgb_to_hsv(200 / 255, 90 / 255, 40 / 255)
+    for factor in (0.0, 0.5, 1.0, 1.2):
+        expected = colorsys.hsv_to_rgb(hue, saturation * factor, value)
+        np.testing.assert_allclose(saturated(pixel, factor)[0, 0, ::-1], np.array(expected) * 255, atol=0.51)
+
+
+def test_hsv_jitter_turns_hues():
+    red = Sample(np.full((4, 4, 3), (0, 0, 255), np.uint8), np.empty((0, 4), np.float32), np.empty(0, np.int64))
+    rng = np.random.default_rng(0)
+    hues = {int(cv2.cvtColor(HsvJitter(hue=0.5)(red, rng).image, cv2.COLOR_BGR2HSV)[0, 0, 0]) for _ in range(200)}
+    assert len(hues) > 80
+    assert max(hues) < 180
+    assert HsvJitter()(red, rng) is red
+
+
+# Mosaic
+
+
+def test_mosaic():
+    """A rectangle in each picture is found in its quarter, of the size that it has without a mosaic."""
+    shapes = [(200, 300), (300, 200), (120, 120), (90, 250)]
+    for seed in range(30):
+        samples = [painted(hw, ((20, 15, 100, 75),), first=label) for label, hw in enumerate(shapes)]
+        canvas, middle = mosaic(samples, (160, 224), "stretch", np.random.default_rng(seed))
+        assert canvas.size_hw == (320, 448)
+        assert assert_boxes_follow_pixels(canvas, range(4)) >= 2
+        ratios = [min(160 / h, 224 / w) for h, w in shapes]
+        for box, label in zip(canvas.boxes, canvas.labels, strict=True):
+            assert box[2] - box[0] <= 80 * ratios[label] + 1
+        moved = to_input_moved(canvas, (160, 224), "stretch", AFFINE, np.random.default_rng(seed), start=middle)
+        assert_boxes_follow_pixels(moved, range(4))
+        still = to_input_moved(canvas, (160, 224), "stretch", RandomAffine(), np.random.default_rng(0), start=middle)
+        np.testing.assert_array_equal(still.image, canvas.image[80:240, 112:336])
+
+
+def test_mosaic_takes_four():
+    with pytest.raises(ValueError, match="3 samples: expected 4"):
+        mosaic([painted()] * 3, (160, 160), "fit", np.random.default_rng(0))

@@ -1,0 +1,195 @@
+"""Settings of the training data, as they stand in a configuration file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from gfl_edge.spec import SIZE_STEP, ResizeRule
+from train.data.checks import OnBad
+from train.data.colour import ColourJitter, HsvJitter
+from train.data.plain_values import build
+from train.data.transforms import MIN_VISIBLE, HorizontalFlip, RandomAffine, RandomCrop, Range
+
+Format = Literal["coco", "voc", "yolo"]
+
+SIZE_LIMIT = 8192  # pixels; more is a slip of the pen
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """Where one set of annotated images lies."""
+
+    format: Format
+    images: Path  # folder
+    annotations: Path  # coco: JSON file; voc: folder of XML files; yolo: folder of text files
+    image_list: Path | None = None  # voc: text file of image names, needed; yolo: default all of the folder
+    class_names: tuple[str, ...] = ()  # of the annotations, in the order of their numbers; coco has its own
+    class_names_file: Path | None = None  # instead: a text file, a name per line, or YAML with an entry "names"
+
+    def __post_init__(self) -> None:
+        if self.format not in get_args(Format):
+            raise ValueError(f"format {self.format!r}: expected one of {', '.join(get_args(Format))}")
+        named = bool(self.class_names) + (self.class_names_file is not None)
+        if self.format == "coco" and (named or self.image_list):
+            raise ValueError(
+                "format 'coco' has its classes and images in the JSON file: leave out class_names, "
+                "class_names_file and image_list"
+            )
+        if self.format == "voc" and self.image_list is None:
+            raise ValueError("image_list is missing: voc needs one, such as ImageSets/Main/train.txt")
+        if self.format == "yolo" and not named:
+            raise ValueError("class_names is missing: yolo needs it, or class_names_file")
+        if named == 2:
+            raise ValueError("class_names and class_names_file are both given: leave one out")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError(f"class_names {self.class_names}: a name comes twice")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to images in training. The defaults flip and nothing else, as GFL's own recipe for COCO."""
+
+    flip: float = 0.5  # probability
+    crop: float = 0.0  # probability
+    crop_min_side: float = 0.5  # least side of the window, in parts of the image's
+    scale: Range = (1.0, 1.0)  # factor about the centre
+    stretch_x: Range = (1.0, 1.0)  # factor of the width
+    stretch_y: Range = (1.0, 1.0)  # factor of the height
+    translate: float = 0.0  # shift, at most this part of width and height
+    brightness: float = 0.0  # at most this part of white, up or down
+    contrast: Range = (1.0, 1.0)  # factor
+    saturation: Range = (1.0, 1.0)  # factor
+    hsv_hue: float = 0.0  # at most this part of the colour circle
+    hsv_saturation: float = 0.0  # factor 1 - this to 1 + this
+    hsv_value: float = 0.0  # factor 1 - this to 1 + this
+    mosaic: float = 0.0  # probability of four images in one
+    mosaic_stop_epoch: int | None = None  # the first epoch, from 0, without mosaics; default never
+    min_visible: float = MIN_VISIBLE  # boxes that keep less of their area are dropped
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "crop", "mosaic", "brightness", "hsv_saturation", "hsv_value", "min_visible"):
+            _check_between(name, getattr(self, name), 0, 1)
+        for name in ("translate", "hsv_hue"):
+            _check_between(name, getattr(self, name), 0, 0.5)
+        _check_between("crop_min_side", self.crop_min_side, 0.05, 1)
+        for name in ("scale", "stretch_x", "stretch_y"):
+            _check_range(name, getattr(self, name), 0.05, 20)
+        for name in ("contrast", "saturation"):
+            _check_range(name, getattr(self, name), 0, 20)
+        if self.mosaic_stop_epoch is not None and self.mosaic_stop_epoch < 0:
+            raise ValueError(f"mosaic_stop_epoch {self.mosaic_stop_epoch}: expected 0 or more")
+
+    def mosaic_in(self, epoch: int) -> float:
+        """The probability of a mosaic in an epoch, counted from 0."""
+        return self.mosaic if self.mosaic_stop_epoch is None or epoch < self.mosaic_stop_epoch else 0.0
+
+    @property
+    def horizontal_flip(self) -> HorizontalFlip:
+        """The flip."""
+        return HorizontalFlip(self.flip)
+
+    @property
+    def random_crop(self) -> RandomCrop:
+        """The crop."""
+        return RandomCrop(self.crop, self.crop_min_side, self.min_visible)
+
+    @property
+    def affine(self) -> RandomAffine:
+        """Scale, stretch and shift."""
+        return RandomAffine(self.scale, self.stretch_x, self.stretch_y, self.translate)
+
+    @property
+    def colours(self) -> tuple[ColourJitter, HsvJitter]:
+        """The changes of colour, in order."""
+        hsv = HsvJitter(self.hsv_hue, self.hsv_saturation, self.hsv_value)
+        return ColourJitter(self.brightness, self.contrast, self.saturation), hsv
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Everything about the data of a training run but batch size, seed and processes, which belong to the loop."""
+
+    train: DataFiles
+    input_hw: tuple[int, int]  # pixels, multiples of 32
+    resize: ResizeRule
+    val: DataFiles | None = None
+    classes: tuple[str, ...] = ()  # to learn, in this order; default all of the training set
+    rename: dict[str, str] = field(default_factory=dict)  # class names of the files -> others, which may be the same
+    short_long: tuple[int, int] | None = None  # with "fit": pixels of the sides, the input as large as they need
+    sizes: tuple[tuple[int, int], ...] = ()  # to draw each batch's from, instead of input_hw or short_long alone
+    size_range: Range | None = None  # instead: factors of input_hw, or of the short side, in steps of 32 pixels
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    on_bad: OnBad = "error"  # bad boxes, missing and doubled images: "error" refuses, "drop" leaves them out
+
+    def __post_init__(self) -> None:
+        _check_size("input_hw", self.input_hw)
+        for name, choices in (("resize", ResizeRule), ("on_bad", OnBad)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(get_args(choices))}")
+        if self.short_long is not None and self.resize != "fit":
+            raise ValueError(f"short_long goes with resize 'fit' alone, not {self.resize!r}")
+        check = _check_size if self.short_long is None else _check_short_long
+        if self.short_long is not None:
+            _check_short_long("short_long", self.short_long)
+        for index, size in enumerate(self.sizes):
+            check(f"sizes[{index}]", size)
+        if self.sizes and self.size_range is not None:
+            raise ValueError("sizes and size_range are both given: leave one out")
+        if self.size_range is not None:
+            _check_range("size_range", self.size_range, 0.1, 4)
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes {self.classes}: a name comes twice")
+
+    @property
+    def training_sizes(self) -> tuple[tuple[int, int], ...]:
+        """What batches draw their size from: (height, width), or (short, long) where ``short_long`` is set."""
+        first, second = self.short_long or self.input_hw
+        if self.size_range is None:
+            return self.sizes or ((first, second),)
+        low, high = (max(1, round(factor * first / SIZE_STEP)) for factor in self.size_range)
+        steps = range(low, high + 1)
+        if self.short_long is not None:
+            return tuple((step * SIZE_STEP, max(second, step * SIZE_STEP)) for step in steps)
+        return tuple((step * SIZE_STEP, max(1, round(step * second / first)) * SIZE_STEP) for step in steps)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "data", folder: Path | None = None) -> DataConfig:
+        """Build settings from the plain values of a TOML or JSON file.
+
+        Args:
+            values: fields of this class; ``train``, ``val`` and ``augmentation`` are tables of theirs.
+            where: the table's name, for messages.
+            folder: relative paths are taken from there; default the current folder.
+
+        Raises:
+            InputError: an unknown or missing field, or an impossible value; names it as ``data.train.format``.
+        """
+        return build(cls, values, where, folder)
+
+
+def _check_between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} {value}: expected {low:g}..{high:g}")
+
+
+def _check_range(name: str, value: Range, low: float, high: float) -> None:
+    if not (low <= value[0] <= value[1] <= high and math.isfinite(value[1])):
+        raise ValueError(f"{name} {list(value)}: expected [low, high] within {low:g}..{high:g}, low first")
+
+
+def _check_size(name: str, size_hw: tuple[int, int]) -> None:
+    if len(size_hw) != 2 or any(side % SIZE_STEP or not SIZE_STEP <= side <= SIZE_LIMIT for side in size_hw):
+        raise ValueError(
+            f"{name} {list(size_hw)}: expected [height, width] in pixels, multiples of {SIZE_STEP} up to {SIZE_LIMIT}"
+        )
+
+
+def _check_short_long(name: str, short_long: tuple[int, int]) -> None:
+    if not SIZE_STEP <= short_long[0] <= short_long[1] <= SIZE_LIMIT:
+        raise ValueError(
+            f"{name} {list(short_long)}: expected [short, long] in pixels, {SIZE_STEP} to {SIZE_LIMIT}, short first"
+        )

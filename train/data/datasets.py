@@ -1,0 +1,113 @@
+"""Images ready for the network: augmented for training, as at run time for evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from torch.utils.data import Dataset
+
+from gfl_edge.errors import AnnotationError
+from gfl_edge.preprocess import Placement
+from gfl_edge.sources import read_image
+from gfl_edge.spec import ResizeRule
+from train.data.annotations import Annotations
+from train.data.batches import AUGMENT, Draw
+from train.data.checks import size_mismatch
+from train.data.config import Augmentation
+from train.data.mosaic import TILES, mosaic
+from train.data.transforms import Sample, to_input, to_input_moved
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One image of a batch: the network's input, boxes in its pixels, and where the frame lies in it.
+
+    ``placement`` is None in training: flips, crops and mosaics are none.
+    """
+
+    sample: Sample
+    image_id: int
+    placement: Placement | None = None
+
+
+def read_sample(annotations: Annotations, index: int) -> Sample:
+    """An image of checked annotations with its boxes, as they are in the file.
+
+    Raises:
+        AnnotationError: the file cannot be decoded, or has another size than its annotations say.
+    """
+    record = annotations.records[index]
+    image = read_image(record.path)
+    found = None if image is None else (image.shape[0], image.shape[1])
+    if image is None or (record.size_hw is not None and found != record.size_hw):
+        raise AnnotationError(f"{annotations.origin}: {size_mismatch(record, found)}")
+    return Sample(image, record.boxes, record.labels)
+
+
+class TrainingImages(Dataset[Example]):
+    """Augmented images. What ``[draw]`` gives depends on the seed and the draw, and on nothing else.
+
+    So it is the same in any worker, any process, and after a restart.
+
+    Args:
+        annotations: checked.
+        resize: how frames are brought to the network's input.
+        augmentation: what is done to them.
+        seed: not negative.
+    """
+
+    def __init__(self, annotations: Annotations, resize: ResizeRule, augmentation: Augmentation, seed: int) -> None:
+        self.annotations, self.resize, self.augmentation, self.seed = annotations, resize, augmentation, seed
+        self._flip, self._crop = augmentation.horizontal_flip, augmentation.random_crop
+        self._affine, self._colours = augmentation.affine, augmentation.colours
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, draw: Draw) -> Example:
+        rng = np.random.default_rng([AUGMENT, self.seed, draw.epoch, draw.image])
+        sample, start = self._composed(draw, rng)
+        moved = to_input_moved(
+            sample,
+            draw.input_hw,
+            self.resize,
+            self._affine,
+            rng,
+            short_long=draw.short_long,
+            start=start,
+            min_visible=self.augmentation.min_visible,
+        )
+        return Example(moved, self.annotations.records[draw.image].image_id)
+
+    def _composed(self, draw: Draw, rng: Generator) -> tuple[Sample, Placement | None]:
+        """A single image, or a mosaic and where it goes in the input."""
+        sample = self._varied(draw.image, rng)
+        if rng.random() < self.augmentation.mosaic_in(draw.epoch):
+            others = rng.integers(len(self), size=TILES - 1).tolist()
+            tiles = [sample, *(self._varied(index, rng) for index in others)]
+            return mosaic(tiles, draw.input_hw, self.resize, rng, self.augmentation.min_visible)
+        return sample, None
+
+    def _varied(self, image: int, rng: Generator) -> Sample:
+        """One image, cropped, flipped and in other colours; the background is added later, and stays as at run time."""
+        sample = self._flip(self._crop(read_sample(self.annotations, image), rng), rng)
+        for jitter in self._colours:
+            sample = jitter(sample, rng)
+        return sample
+
+
+class EvaluationImages(Dataset[Example]):
+    """Images as the run time brings them to the network; boxes are scaled, and none is left out."""
+
+    def __init__(self, annotations: Annotations, resize: ResizeRule) -> None:
+        self.annotations, self.resize = annotations, resize
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, draw: Draw) -> Example:
+        sample = read_sample(self.annotations, draw.image)
+        sample, placement = to_input(sample, draw.input_hw, self.resize, draw.short_long)
+        return Example(sample, self.annotations.records[draw.image].image_id, placement)

@@ -1,0 +1,216 @@
+"""Batches for the training loop and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gfl_edge import optional
+from gfl_edge.errors import AnnotationError, InputError
+from gfl_edge.preprocess import Placement
+from train.data.annotations import Annotations
+from train.data.batches import BatchPlan, Draw, InputSizes, evaluation_batches
+from train.data.config import DataConfig
+from train.data.datasets import EvaluationImages, Example, TrainingImages
+from train.structures import Target
+
+_ERROR_PREFIX = f"{AnnotationError.__module__}.{AnnotationError.__name__}: "  # as tracebacks write it
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one size with their objects.
+
+    Attributes:
+        images: uint8 ``[N, H, W, 3]`` BGR, contiguous: what the exported graph takes, which normalises on the device.
+        targets: N; boxes in pixels of the input.
+        image_ids: N, as in :meth:`train.data.annotations.Annotations.to_coco`.
+        placements: N in evaluation, ``to_frame`` takes boxes back to the image file; empty in training.
+    """
+
+    images: Tensor
+    targets: list[Target]
+    image_ids: list[int]
+    placements: list[Placement]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on ``device``; copies from pinned memory do not block."""
+        targets = [
+            Target(target.boxes.to(device, non_blocking=True), target.labels.to(device, non_blocking=True))
+            for target in self.targets
+        ]
+        return replace(self, images=self.images.to(device, non_blocking=True), targets=targets)
+
+    def pin_memory(self) -> Batch:
+        """The batch in memory that a GPU reads by itself; torch's DataLoader calls this."""
+        targets = [Target(target.boxes.pin_memory(), target.labels.pin_memory()) for target in self.targets]
+        return replace(self, images=self.images.pin_memory(), targets=targets)
+
+
+def collate(examples: list[Example]) -> Batch:
+    """One batch of examples of the same size."""
+    images = torch.from_numpy(np.stack([example.sample.image for example in examples]))
+    targets = [
+        Target(torch.from_numpy(example.sample.boxes), torch.from_numpy(example.sample.labels)) for example in examples
+    ]
+    placements = [example.placement for example in examples if example.placement is not None]
+    return Batch(images, targets, [example.image_id for example in examples], placements)
+
+
+class TrainingLoader:
+    """Augmented batches of one process, the same for a seed however many workers and processes there are.
+
+    Args:
+        config: of the data.
+        annotations: checked, of the training set.
+        batch_size: of all processes together.
+        seed: of order, sizes and augmentation.
+        workers: processes that prepare batches; 0 = prepared in this one.
+        rank: of this process.
+        world_size: number of processes.
+        drop_last: leave out a last batch that is not full.
+        persistent: keep the workers between epochs.
+        pin_memory: for faster copies to a GPU.
+
+    Raises:
+        InputError: sizes, seed or batch do not fit each other.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        annotations: Annotations,
+        batch_size: int,
+        seed: int,
+        *,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = True,
+        persistent: bool = True,
+        pin_memory: bool = False,
+    ) -> None:
+        sizes = InputSizes(config.training_sizes, dynamic=config.short_long is not None)
+        self.plan = BatchPlan(_frames_hw(annotations), batch_size, seed, sizes, rank, world_size, drop_last)
+        dataset = TrainingImages(annotations, config.resize, config.augmentation, seed)
+        self._cursor = _Cursor(self.plan)
+        self._batches = _data_loader(dataset, self._cursor, workers, persistent, pin_memory)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return self.plan.steps_per_epoch
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of ``epoch`` from ``first_step`` on, both counted from 0: exactly those of an unbroken run.
+
+        Raises:
+            AnnotationError: an image cannot be read, or is not as its annotations say.
+        """
+        self._cursor.epoch, self._cursor.first_step = epoch, first_step
+        return _iterate(iter(self._batches))
+
+
+class _Cursor:
+    """The plan's draws from a place that is set before each iteration; it stays in the main process."""
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self.plan, self.epoch, self.first_step = plan, 0, 0
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return self.plan.batches(self.epoch, self.first_step)
+
+    def __len__(self) -> int:
+        return max(0, self.plan.steps_per_epoch - self.first_step)
+
+
+class EvaluationLoader:
+    """Batches with every image once over all processes, not augmented; iterate over it as often as needed.
+
+    Args:
+        config: of the data; the input has ``input_hw``, or what ``short_long`` needs.
+        annotations: checked.
+        batch_size: of this process.
+        workers: processes that prepare batches; 0 = prepared in this one.
+        rank: of this process.
+        world_size: number of processes.
+        pin_memory: for faster copies to a GPU.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        annotations: Annotations,
+        batch_size: int,
+        *,
+        workers: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        sizes = InputSizes((config.short_long or config.input_hw,), dynamic=config.short_long is not None)
+        draws = evaluation_batches(_frames_hw(annotations), batch_size, sizes, rank, world_size)
+        dataset = EvaluationImages(annotations, config.resize)
+        self._batches = _data_loader(dataset, draws, workers, False, pin_memory)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _iterate(iter(self._batches))
+
+
+def _iterate(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches; errors of workers, to which torch adds their traceback, become a single line again."""
+    try:
+        yield from batches
+    except AnnotationError as error:
+        raise AnnotationError(str(error).strip().rpartition("\n")[2].removeprefix(_ERROR_PREFIX)) from error
+
+
+def _data_loader(
+    dataset: Dataset[Example],
+    batches: _Cursor | list[list[Draw]],
+    workers: int,
+    persistent: bool,
+    pin_memory: bool,
+) -> DataLoader[Example]:
+    if workers < 0:
+        raise InputError(f"workers {workers}: expected 0 or more")
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # of draws instead of indices, as a data set may take any key
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        persistent_workers=persistent and workers > 0,
+        worker_init_fn=_one_thread,
+        generator=torch.Generator(),  # or each epoch would draw from the loop's own, for workers that need no chance
+    )
+
+
+def _one_thread(_: int) -> None:
+    """Keep a worker to one thread: OpenCV takes one per core otherwise, in every worker."""
+    optional.load("cv2").setNumThreads(0)
+
+
+def _frames_hw(annotations: Annotations) -> tuple[tuple[int, int], ...]:
+    sizes = tuple(record.size_hw for record in annotations.records if record.size_hw is not None)
+    if len(sizes) != len(annotations):
+        raise InputError(
+            f"{annotations.origin}: sizes of images are unknown. Pass annotations through check_annotations"
+        )
+    if annotations.foreign_classes:
+        raise InputError(
+            f"{annotations.origin}: boxes of unknown classes ({', '.join(annotations.foreign_classes[:5])}). "
+            "Pass annotations through check_annotations"
+        )
+    return sizes

@@ -1,0 +1,97 @@
+"""What all detectors of this project have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from train.models.traits import Family
+from train.structures import Outputs
+
+
+class DetectorConfig(Protocol):
+    """What everything around a network needs to know of it."""
+
+    @property
+    def family(self) -> Family: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def reg_max(self) -> int:
+        """The distribution of an edge has ``reg_max + 1`` bins."""
+        ...
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the input per cell of each output map."""
+        ...
+
+    @property
+    def regression(self) -> Literal["distribution", "dirac"]: ...
+
+
+class Detector(nn.Module):
+    """A network without decode.
+
+    ``forward`` takes float ``[N, 3, H, W]``, normalised, H and W multiples of 32, and returns
+    ``(cls_logits, reg_logits)``: lists with one map per stride, ``[N, num_classes, H_i, W_i]`` whose sigmoid is the
+    score, and ``[N, 4 * (reg_max + 1), H_i, W_i]`` (left, top, right, bottom; each ``reg_max + 1`` bins).
+    ``forward_train`` returns everything that a loss may want.
+    """
+
+    config: DetectorConfig
+    backbone: nn.Module
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen: list[nn.Module] = []
+        self._norm_eval = False
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """See the class."""
+
+    @abstractmethod
+    def forward_train(self, images: Tensor) -> Outputs:
+        """Normalised float ``[N, 3, H, W]`` -> logits of all levels."""
+
+    @abstractmethod
+    def backbone_stages(self) -> list[list[nn.Module]]:
+        """The stem and the stages of the backbone, from the input on."""
+
+    def freeze(self, stages: int = 1, norm_eval: bool = True) -> None:
+        """Fine-tune from ImageNet weights as mmdetection does.
+
+        Args:
+            stages: the stem and so many stages get no gradients and stay in eval mode; -1 freezes nothing.
+            norm_eval: batch norms of the backbone use their stored statistics; small batches have poor ones.
+
+        Raises:
+            ValueError: the backbone has fewer stages.
+        """
+        available = self.backbone_stages()
+        if not -1 <= stages < len(available):
+            raise ValueError(f"stages {stages}: expected -1 to {len(available) - 1}")
+        self._frozen = [module for stage in available[: stages + 1] for module in stage]
+        self._norm_eval = norm_eval
+        for module in self.backbone.modules():
+            module.requires_grad_(True)
+        for module in self._frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Detector:
+        """Switch between training and eval mode; what is frozen stays in eval mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        if self._norm_eval:
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self

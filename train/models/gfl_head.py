@@ -1,0 +1,176 @@
+"""The heads of GFL (Li et al., NeurIPS 2020) and GFLv2 (Li et al., CVPR 2021), and the baselines of the first paper.
+
+Keys are mmdetection's (mmdet/models/dense_heads/gfl_head.py) and implus/GFocalV2's (gfocal_head.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from train.structures import Outputs
+
+Quality = Literal["joint", "guided", "centerness"]
+Regression = Literal["distribution", "dirac"]
+
+PRIOR = 0.01  # score of every class before training, RetinaNet's initialisation
+PRIOR_BIAS = -math.log((1 - PRIOR) / PRIOR)
+INIT_STD = 0.01
+TOP_K = 4  # largest bins of an edge that GFLv2 looks at, beside their mean
+QUALITY_CHANNELS = 64  # hidden units of GFLv2's quality predictor
+
+
+@dataclass(frozen=True)
+class HeadLayout:
+    """What a head is made of.
+
+    Attributes:
+        num_classes: class logits per point.
+        in_channels: of the neck's maps.
+        channels: of the towers, a multiple of ``num_groups``.
+        levels: number of maps, each with a scale of its own.
+        reg_max: the distribution of an edge has ``reg_max + 1`` bins.
+        stacked_convs: convolutions per tower.
+        num_groups: of the group norms.
+        quality: "joint" (GFL: the class logit is trained as the quality), "guided" (GFLv2: times a quality predicted
+            from the distributions) or "centerness" (the ATSS baseline: times a branch of its own).
+        regression: "distribution", or "dirac" for one distance per edge.
+        leaky_slope: of the towers' activation; 0 is ReLU.
+    """
+
+    num_classes: int
+    in_channels: int
+    channels: int
+    levels: int
+    reg_max: int
+    stacked_convs: int = 4
+    num_groups: int = 32
+    quality: Quality = "joint"
+    regression: Regression = "distribution"
+    leaky_slope: float = 0.0
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm that is computed in float32 whatever its input: a group's sum of squares may not fit into half."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> the same in the dtype of ``x``."""
+        return F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
+
+
+class ConvGroupNorm(nn.Module):
+    """3x3 convolution without bias, group norm, activation. Keys: ``conv``, ``gn``."""
+
+    def __init__(self, in_channels: int, out_channels: int, num_groups: int, leaky_slope: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=False)
+        self.gn = GroupNorm(num_groups, out_channels)
+        self.act: nn.Module = nn.LeakyReLU(leaky_slope, inplace=True) if leaky_slope else nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.gn(self.conv(x)))
+
+
+class Scale(nn.Module):
+    """A learned factor. Key: ``scale``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def joint_logits(cls_logits: Tensor, quality_logits: Tensor) -> Tensor:
+    """The logit of ``sigmoid(cls) * sigmoid(quality)``, float32, without leaving the logarithmic domain.
+
+    logit(s(c) s(q)) = c + q - log(1 + e^c + e^q) = c - softplus(softplus(c) - q), exact where the product of the
+    sigmoids would already round to 0 or 1.
+
+    Args:
+        cls_logits: ``[N, C, H, W]``.
+        quality_logits: ``[N, 1, H, W]``.
+    """
+    cls_logits, quality_logits = cls_logits.float(), quality_logits.float()
+    return cls_logits - F.softplus(F.softplus(cls_logits) - quality_logits)
+
+
+def distribution_statistics(reg_logits: Tensor, bins: int) -> Tensor:
+    """What GFLv2 judges a box by: the four largest probabilities of each edge and their mean.
+
+    Args:
+        reg_logits: ``[N, 4 * bins, H, W]``.
+        bins: per edge.
+
+    Returns:
+        ``[N, 20, H, W]`` in the dtype of ``reg_logits``; the softmax is float32.
+    """
+    height, width = reg_logits.shape[-2:]
+    probabilities = reg_logits.float().reshape(-1, 4, bins, height, width).softmax(dim=2)
+    largest = probabilities.topk(TOP_K, dim=2).values
+    statistics = torch.cat((largest, largest.mean(dim=2, keepdim=True)), dim=2)
+    return statistics.reshape(-1, 4 * (TOP_K + 1), height, width).to(reg_logits.dtype)
+
+
+class GFLHead(nn.Module):
+    """Two towers that all levels share; one predicts classes, the other edges."""
+
+    def __init__(self, layout: HeadLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.cls_convs = _tower(layout)
+        self.reg_convs = _tower(layout)
+        edge_outputs = 1 if layout.regression == "dirac" else layout.reg_max + 1
+        self.gfl_cls = nn.Conv2d(layout.channels, layout.num_classes, 3, 1, 1)
+        self.gfl_reg = nn.Conv2d(layout.channels, 4 * edge_outputs, 3, 1, 1)
+        self.scales = nn.ModuleList(Scale() for _ in range(layout.levels))
+        if layout.quality == "guided":
+            self.reg_conf = nn.Sequential(
+                nn.Conv2d(4 * (TOP_K + 1), QUALITY_CHANNELS, 1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(QUALITY_CHANNELS, 1, 1),
+            )
+        if layout.quality == "centerness":
+            self.atss_centerness = nn.Conv2d(layout.channels, 1, 3, 1, 1)
+
+    def init_weights(self) -> None:
+        """For training: small weights, and every class starts with the score ``PRIOR``."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=INIT_STD)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        assert self.gfl_cls.bias is not None
+        nn.init.constant_(self.gfl_cls.bias, PRIOR_BIAS)
+
+    def forward(self, features: Sequence[Tensor]) -> Outputs:
+        """One map ``[N, in_channels, H_i, W_i]`` per level -> their logits, see :class:`train.structures.Outputs`."""
+        outputs = Outputs([], [], [] if self.layout.quality == "centerness" else None)
+        for x, scale in zip(features, self.scales, strict=True):
+            tower = self.reg_convs(x)
+            reg_logits = scale(self.gfl_reg(tower))
+            cls_logits = self.gfl_cls(self.cls_convs(x))
+            if self.layout.quality == "guided":
+                statistics = distribution_statistics(reg_logits, self.layout.reg_max + 1)
+                cls_logits = joint_logits(cls_logits, self.reg_conf(statistics))
+            if self.layout.regression == "dirac":
+                reg_logits = reg_logits.float().exp()  # distances are positive, as in FCOS (Tian et al., ICCV 2019)
+            if outputs.centerness is not None:
+                outputs.centerness.append(self.atss_centerness(tower))
+            outputs.cls_logits.append(cls_logits)
+            outputs.reg_logits.append(reg_logits)
+        return outputs
+
+
+def _tower(layout: HeadLayout) -> nn.Sequential:
+    inputs = [layout.in_channels] + [layout.channels] * (layout.stacked_convs - 1)
+    return nn.Sequential(
+        *(ConvGroupNorm(channels, layout.channels, layout.num_groups, layout.leaky_slope) for channels in inputs)
+    )

@@ -1,0 +1,82 @@
+"""The published models of the GFL family, one TOML file each in ``train/configs/models``.
+
+A file has a table ``[published]`` (:class:`Published`) and a table ``[architecture]`` with fields of
+:class:`train.models.gfl.GFLConfig`; those left out have their defaults.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gfl_edge.errors import InputError, MissingDependencyError
+from train.data.plain_values import build
+from train.models.gfl import GFL, GFLConfig
+
+MODELS_FOLDER = Path(__file__).resolve().parent.parent / "configs" / "models"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a model comes from.
+
+    Attributes:
+        name: of its configuration in the project that published it.
+        project: that project, as owner/name on GitHub.
+        url: of the checkpoint.
+        val_ap: COCO AP on val2017 in percent that the project states for this checkpoint.
+    """
+
+    name: str
+    project: str
+    url: str
+    val_ap: float
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What one file of ``train/configs/models`` says."""
+
+    published: Published
+    architecture: GFLConfig
+
+
+def model_files() -> dict[str, Path]:
+    """The files there are, by name without suffix."""
+    return {path.stem: path for path in sorted(MODELS_FOLDER.glob("*.toml"))}
+
+
+def read_model_file(path: str | Path) -> ModelFile:
+    """Read the description of a model.
+
+    Args:
+        path: a file, or the name of one in ``train/configs/models``, such as "gfl_r50_1x".
+
+    Raises:
+        InputError: no such file, no TOML, unknown or missing keys, values of another type or that do not fit together.
+        MissingDependencyError: Python 3.10, which has no TOML reader.
+    """
+    path = model_files().get(str(path), Path(path))
+    return build(ModelFile, _read_toml(path), str(path))
+
+
+def build_model(path: str | Path) -> GFL:
+    """The detector that :func:`read_model_file` describes, with random weights, in training mode."""
+    return GFL(read_model_file(path).architecture)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"reading {path.name} needs Python 3.11 or newer, this is {platform.python_version()}"
+        ) from error
+    if not path.is_file():
+        raise InputError(f"{path}: no such model. Give a .toml file or one of {', '.join(model_files())}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise InputError(f"{path} is no TOML: {error}") from error

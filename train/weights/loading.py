@@ -1,0 +1,92 @@
+"""From a checkpoint to the detector it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gfl_edge.errors import CheckpointError
+from train.models.gfl import GFL, GFLConfig
+from train.models.nanodet import NanoDet, NanoDetConfig
+from train.weights import mmdet, nanodet
+from train.weights.keys import copy_strictly
+from train.weights.reading import StateDict, read_state_dict, strip_prefixes
+
+PROJECT_KEYS = (nanodet.PROJECT_KEY, mmdet.PROJECT_KEY)
+
+
+def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None = None) -> NanoDet | GFL:
+    """Build the detector that a checkpoint belongs to and load it.
+
+    Args:
+        source: a checkpoint file, or its state dict.
+        family: fail unless the checkpoint is of this family ("nanodet", "nanodet-plus", "gfl", "gflv2").
+
+    Returns:
+        The detector in eval mode: normalised float32 ``[N, 3, H, W]`` -> ``(cls_logits, reg_logits)``, a map per level.
+
+    Raises:
+        CheckpointError: unreadable, of another model, or with missing, unexpected or misshapen keys (listed).
+    """
+    origin, raw = ("state dict", source) if isinstance(source, Mapping) else (str(source), read_state_dict(source))
+    state = mmdet.rename_old_keys(strip_prefixes(raw))
+    try:
+        config = infer_config(state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{origin}: {error}") from error
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # no key, or a shape that cannot be
+        raise CheckpointError(f"{origin}: its architecture cannot be read off its keys: {error!r}") from error
+    if family is not None and family != config.family:
+        raise CheckpointError(
+            f"{origin} is a {config.family} checkpoint, {family} was asked for. Leave out --model to have it recognised"
+        )
+    detector = _allocate(config)
+    _check_projection(state, config.reg_max, origin)
+    copy_strictly(detector, _used(state), f"{origin} does not fit {config.family}")
+    return detector.eval()
+
+
+def infer_config(state: Mapping[str, Tensor]) -> NanoDetConfig | GFLConfig:
+    """Read the architecture off the keys and shapes of a stripped state dict.
+
+    Raises:
+        CheckpointError: not a checkpoint of one of our families.
+    """
+    config = nanodet.infer_nanodet(state) or mmdet.infer_gfl(state)
+    if config is None:
+        known = ", ".join(sorted(state)[:3])
+        raise CheckpointError(
+            "no checkpoint of NanoDet, NanoDet-Plus, GFL or GFLv2: expected the keys "
+            f"{', '.join((*nanodet.FAMILY_KEYS, *nanodet.NEEDED_KEYS))}, or {', '.join(mmdet.NEEDED_KEYS)}. "
+            f"Its {len(state)} keys start with: {known}"
+        )
+    return config
+
+
+def _allocate(config: NanoDetConfig | GFLConfig) -> NanoDet | GFL:
+    """The network with zeros for weights; on the meta device first, because random weights take time."""
+    with torch.device("meta"):
+        detector = NanoDet(config) if isinstance(config, NanoDetConfig) else GFL(config)
+    detector.to_empty(device="cpu")
+    for value in detector.state_dict().values():
+        value.zero_()
+    return detector
+
+
+def _used(state: StateDict) -> StateDict:
+    """Without constants and without what inference does not need."""
+    return {
+        key: value
+        for key, value in state.items()
+        if key not in PROJECT_KEYS and not nanodet.UNUSED_KEYS.match(key) and not mmdet.UNUSED_KEYS.match(key)
+    }
+
+
+def _check_projection(state: StateDict, reg_max: int, origin: str) -> None:
+    for key in PROJECT_KEYS:
+        project = state.get(key)
+        if project is not None and not torch.equal(project.float(), torch.arange(reg_max + 1.0)):
+            raise CheckpointError(f"{origin}: {key} is {project.tolist()}, expected 0..{reg_max}")
