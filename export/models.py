@@ -12,6 +12,7 @@ from gfl_edge.spec import SIZE_STEP, ModelSpec
 from train.models.detector import Detector, DetectorConfig
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
+from train.models.published import model_files, read_model_file
 from train.models.traits import TRAITS, Family
 
 NANODET_NAMES: dict[Family, str] = {"nanodet": "nanodet-m", "nanodet-plus": "nanodet-plus-m"}
@@ -24,6 +25,7 @@ class Preset:
 
     family: Family
     input_hw: tuple[int, int]  # pixels
+    architecture: GFLConfig | None = None  # to be met exactly; None: any of the family
 
 
 PRESETS = {
@@ -33,9 +35,23 @@ PRESETS = {
 
 def find_preset(name: str) -> Preset:
     """The preset of that name; raises InputError that lists the names there are."""
-    if name not in PRESETS:
-        raise InputError(f"unknown model {name!r}: expected one of {', '.join(PRESETS)}, or leave out --model")
-    return PRESETS[name]
+    if name in PRESETS:
+        return PRESETS[name]
+    published = model_files()
+    if name not in published:
+        names = ", ".join((*PRESETS, *published))
+        raise InputError(f"unknown model {name!r}: expected one of {names}, or leave out --model")
+    architecture = read_model_file(name).architecture
+    return Preset(architecture.family, TRAITS[architecture.family].default_hw, architecture)
+
+
+def check_architecture(detector: Detector, preset: Preset, name: str) -> None:
+    """Raise InputError unless ``detector`` is the published model called ``name``."""
+    if preset.architecture is not None and detector.config != preset.architecture:
+        raise InputError(
+            f"the checkpoint is {detector.config}, {name} is {preset.architecture}. "
+            "Leave out --model to have it recognised"
+        )
 
 
 def size_from_name(path: Path) -> tuple[int, int] | None:

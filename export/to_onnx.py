@@ -47,6 +47,8 @@ def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
 
     preset = models.find_preset(request.model) if request.model else None
     detector = load_detector(request.weights, family=preset.family if preset else None)
+    if preset:
+        models.check_architecture(detector, preset, str(request.model))
     default_hw = TRAITS[detector.config.family].default_hw
     published_hw = preset.input_hw if preset else models.size_from_name(request.weights)
     spec = models.describe(

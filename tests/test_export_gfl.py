@@ -147,6 +147,13 @@ def test_only_families_that_keep_the_aspect_ratio_are_dynamic(checkpoint, tmp_pa
     assert "nanodet detectors run at a fixed size (letterbox). Leave out --dynamic" in capsys.readouterr().err
 
 
+def test_a_checkpoint_of_another_published_model(tmp_path, capsys):
+    torch.save({"state_dict": network().state_dict()}, tmp_path / "own.pth")
+    words = ["--weights", str(tmp_path / "own.pth"), "--model", "gfl-r101-2x", "-o", str(tmp_path / "own.onnx")]
+    assert to_onnx.main(words) == 1
+    assert "gfl-r101-2x is GFLConfig(" in capsys.readouterr().err
+
+
 def test_command_exports_a_checkpoint_of_the_family(tmp_path, capsys):
     torch.save({"state_dict": network().state_dict()}, tmp_path / "own.pth")
     output = tmp_path / "own.onnx"

@@ -10,14 +10,15 @@ import onnxruntime
 import pytest
 import torch
 
+from export.graph import fuse_batch_norm
 from gfl_edge import decode
 from gfl_edge.boxes import multiclass_nms
 from gfl_edge.errors import InputError
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.models.deform_conv import DeformConv2d, deform_conv2d
-from train.models.gfl_head import GFLHead, HeadLayout, distribution_statistics, joint_logits
+from train.models.gfl_head import GFLHead, GroupNorm, HeadLayout, distribution_statistics, joint_logits
 from train.models.published import build_model, model_files, read_model_file
-from train.models.resnet import ResNetLayout
+from train.models.resnet import Bottleneck, ResNetLayout
 from train.weights import load_detector
 
 SMALL = {"base_channels": 16, "neck_channels": 64, "head_channels": 64}
@@ -95,6 +96,15 @@ def test_detections_equal_mmdetections(run, image):
     np.testing.assert_allclose(scores, theirs["scores"].numpy(), atol=1e-5)
     np.testing.assert_array_equal(labels, theirs["labels"].numpy())
     np.testing.assert_allclose(boxes, theirs["bboxes"].numpy(), atol=1e-3)
+
+
+def test_half_precision_stays_close_to_float(run):
+    expected, _, _, exact = run
+    detector = fuse_batch_norm(load_detector(expected["state_dict"])).half()
+    with torch.no_grad():
+        halved = detector(expected["image"].half())
+    for mine, theirs in zip((*halved[0], *halved[1]), (*exact[0], *exact[1]), strict=True):
+        assert (mine.float() - theirs).abs().max() < 0.01 * theirs.abs().max()
 
 
 # --- deformable convolution ------------------------------------------------------------------------------------------
@@ -176,6 +186,17 @@ def test_half_precision_samples_far_cells_as_exactly_as_near_ones():
     torch.testing.assert_close(half.float(), full, atol=1e-3, rtol=0)
 
 
+def test_a_batch_norm_folds_into_it():
+    torch.manual_seed(0)
+    block = Bottleneck(16, 16, width=8, stride=1, groups=2, dcn="v2").eval()
+    torch.nn.init.normal_(block.conv2.conv_offset.weight, std=0.1)
+    torch.nn.init.uniform_(block.bn2.running_mean)
+    torch.nn.init.uniform_(block.bn2.bias)
+    x = torch.randn(1, 16, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse_batch_norm(block)(x), block(x), atol=1e-4, rtol=0)
+
+
 def test_an_exporter_can_replace_the_operator():
     conv = DeformConv2d(2, 2, "v2", stride=2)
     seen = {}
@@ -221,6 +242,30 @@ def test_dcnv2_and_gflv2_export_at_any_size():
 
 
 # --- heads -----------------------------------------------------------------------------------------------------------
+
+
+def test_group_norm_of_large_half_activations():
+    torch.manual_seed(0)
+    norm = GroupNorm(2, 8)
+    x = 500 * torch.randn(1, 8, 64, 64)  # whose squares are beyond half's largest number, 65504
+    exact = norm(x)
+    halved = norm.half()(x.half())
+    assert halved.dtype == torch.float16
+    torch.testing.assert_close(halved.float(), exact, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("fields", [{"family": "gflv2"}, {"quality": "centerness"}])
+def test_half_networks_with_a_joint_score_stay_close_to_float(fields):
+    torch.manual_seed(0)
+    dcn = {"dcn": "v2", "dcn_stages": (False, False, False, True)}
+    detector = GFL(GFLConfig(**fields, **dcn, num_classes=4, **SMALL)).eval()
+    x = torch.randn(1, 3, 128, 128)
+    with torch.no_grad():
+        exact = detector(x)
+        halved = fuse_batch_norm(detector).half()(x.half())
+    assert {level.dtype for level in halved[0]} == {torch.float32}
+    for mine, theirs in zip((*halved[0], *halved[1]), (*exact[0], *exact[1]), strict=True):
+        torch.testing.assert_close(mine.float(), theirs, atol=0.01, rtol=0)
 
 
 def test_joint_logits_are_the_logit_of_the_product():
@@ -309,6 +354,7 @@ def test_light_backbones(fields, levels):
         ({"strides": (4, 8, 16)}, "expected 8, 16, 32 and doublings"),
         ({"neck": "pan"}, "take the fpn neck for more"),
         ({"head_channels": 40}, "no multiple of num_groups 32"),
+        ({"num_classes": 0}, "num_classes 0, reg_max 16: expected 1 or more"),
         ({"family": "gflv2", "quality": "centerness"}, "gflv2 predicts its quality"),
     ],
 )
@@ -333,6 +379,16 @@ def test_untrained_classes_start_near_the_prior_and_residuals_at_zero():
     assert all(level.sigmoid().min() > 0.005 and level.sigmoid().max() < 0.02 for level in cls_logits)
     assert all(level.abs().max() < 1 for level in reg_logits)
     assert not detector.backbone.layer3[0].bn3.weight.any()
+
+
+@pytest.mark.parametrize("family", ["nanodet", "nanodet-plus"])
+def test_an_untrained_nanodet_starts_as_in_nanodet(family):
+    detector = NanoDet(NanoDetConfig(family, 3, stage_channels=(16, 32, 64), neck_channels=32))
+    for predict in detector.head.gfl_cls:
+        torch.testing.assert_close(predict.bias[:3].sigmoid(), torch.full((3,), 0.01))
+        assert not predict.bias[3:].any()
+    norms = [module for module in detector.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert all((norm.weight == 1).all() and (norm.bias == 1e-4).all() for norm in norms)
 
 
 def test_every_parameter_gets_a_gradient():
@@ -451,5 +507,5 @@ def test_faulty_model_files(tmp_path, text, message):
 
 
 def test_a_missing_model_file_lists_those_there_are():
-    with pytest.raises(InputError, match=r"no such model\. Give a \.toml file or one of gfl_r101_2x, .*gflv2_r50_1x"):
-        read_model_file("gfl_r51")
+    with pytest.raises(InputError, match=r"no such model\. Give a \.toml file or one of gfl-r101-2x, .*gflv2-r50-1x"):
+        read_model_file("gfl-r51")

@@ -15,11 +15,13 @@ import torch
 
 from gfl_edge.errors import CheckpointError
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
+from train.models.efficientnet_lite import EfficientNetLite0
 from train.models.published import model_files, read_model_file
+from train.models.traits import MEAN_BGR, STD_BGR
 from train.weights import load_backbone, load_detector, read_state_dict
 
 SMALL = {"base_channels": 16, "neck_channels": 64, "head_channels": 64}
-GFL_NAMES = [name for name in model_files() if name.startswith("gfl_")]
+GFL_NAMES = [name for name in model_files() if name.startswith("gfl-")]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -128,6 +130,20 @@ def test_counters_may_be_missing(small):
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("bbox_head.gfl_cls.weight", torch.zeros(3)),
+        ("bbox_head.gfl_reg.weight", torch.tensor(1.0)),
+        ("backbone.layer1.0.conv2.weight", torch.zeros(16, 0, 3, 3)),
+        ("neck.lateral_convs.0.conv.weight", torch.tensor(1.0)),
+    ],
+)
+def test_impossible_shapes(small, key, value):
+    with pytest.raises(CheckpointError, match="cannot be read off its keys"):
+        load_detector({**small.state_dict(), key: value})
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"bbox_head.integral.project": torch.linspace(0, 1, 17)}, r"expected 0\.\.16"),
@@ -168,6 +184,28 @@ def test_other_classifiers_are_left_out():
     light = GFL(GFLConfig(backbone="efficientnet-lite0", num_classes=3))
     classifier = {key: torch.zeros(1) for key in ("_conv_head.weight", "_bn1.running_mean", "_fc.bias")}
     load_backbone(light, {**light.backbone.state_dict(), **classifier})
+
+
+def test_efficientnet_lites_own_normalisation_moves_into_its_stem():
+    torch.manual_seed(0)
+    published = randomised(EfficientNetLite0()).eval()
+    light = GFL(GFLConfig(backbone="efficientnet-lite0", num_classes=3)).eval()
+    load_backbone(light, {**published.state_dict(), "_fc.weight": torch.zeros(1000, 1280)})
+    rgb = torch.randint(0, 256, (1, 3, 32, 32)).float()
+    mean, std = (torch.tensor(values[::-1])[:, None, None] for values in (MEAN_BGR, STD_BGR))
+
+    def stem(backbone, x):
+        return backbone._bn0(backbone._conv_stem(x))[..., :-1, :-1]  # without the cells that see padding
+
+    with torch.no_grad():
+        expected = stem(published, (rgb - 127) / 128)
+        torch.testing.assert_close(stem(light.backbone, (rgb - mean) / std), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_backbone_of_a_whole_detector_is_taken_as_it_is(small):
+    detector = GFL(GFLConfig(num_classes=7, **SMALL))
+    load_backbone(detector, small.state_dict())
+    assert same_weights(small.backbone, detector.backbone)
 
 
 def test_a_backbone_that_does_not_fit(small):

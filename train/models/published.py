@@ -52,7 +52,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     """Read the description of a model.
 
     Args:
-        path: a file, or the name of one in ``train/configs/models``, such as "gfl_r50_1x".
+        path: a file, or the name of one in ``train/configs/models``, such as "gfl-r50-1x".
 
     Raises:
         InputError: no such file, no TOML, unknown or missing keys, values of another type or that do not fit together.

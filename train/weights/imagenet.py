@@ -20,7 +20,7 @@ UNUSED_KEYS = re.compile(r"(fc|conv5|_conv_head|_bn1|_fc)\.")
 # Offsets of deformable convolutions, which ImageNet training does not have
 OPTIONAL_KEYS = re.compile(r".*\.(num_batches_tracked|conv2\.conv_offset\.(weight|bias))$")
 
-# EfficientNet-Lite saw (grey level - 127) / 128: tensorflow/tpu, models/official/efficientnet/lite/efficientnet_lite_builder.py
+# EfficientNet-Lite saw (grey level - 127) / 128; tensorflow/tpu: efficientnet/lite/efficientnet_lite_builder.py
 LITE_MEAN, LITE_STD = 127.0, 128.0
 LITE_CLASSIFIER = "_fc.weight"
 LITE_STEM, LITE_STEM_MEAN = "_conv_stem.weight", "_bn0.running_mean"
