@@ -1,0 +1,115 @@
+"""Adaptive Training Sample Selection (Zhang et al., CVPR 2020, algorithm 1) of a whole batch at once.
+
+The paper's distance and IoU of every anchor with every object are not needed: anchors lie on a grid, so the nearest
+of a level are found in a small window around an object's centre, and only the candidates' IoUs are looked at. The cost
+grows with the number of objects alone, by a few hundred anchors each, not with the 22 000 anchors of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from train.assigners.positives import LARGEST_INDEX, Positives, sort_keys
+from train.losses import iou
+from train.structures import Target
+
+INSIDE = 0.01  # pixels by which an anchor's centre lies inside its object (mmdetection 3.3.0, atss_assigner.py)
+
+
+@torch.no_grad()
+def assign_atss(
+    targets: Sequence[Target],
+    level_hw: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    point_offset: float = 0.0,
+    topk: int = 9,
+    anchor_scale: float = 8.0,
+) -> Positives:
+    """Assign the objects of a batch to square anchors, one per cell.
+
+    On every level the ``topk`` anchors whose centres are nearest to an object's are its candidates; those with an IoU
+    of at least mean + standard deviation of its candidates' IoUs and with their centre inside the object are positive.
+    An anchor of several objects goes to the one with the highest IoU. Ties go to the lower index.
+
+    Args:
+        targets: objects of each image.
+        level_hw: rows and columns of each level's map, the same for all images.
+        strides: pixels per cell of each level; the anchor of cell i is centred at ``(i + point_offset) * stride``.
+        anchor_scale: sides of an anchor in strides.
+    """
+    boxes = torch.cat([target.boxes for target in targets]).float()
+    if len(boxes) == 0:  # std() warns of it
+        nothing = torch.zeros(0, dtype=torch.int64, device=boxes.device)
+        return Positives(nothing, nothing, nothing, boxes[:, 0])
+    cells, centres, anchors = _candidates(boxes, level_hw, strides, point_offset, topk, anchor_scale)
+    ious = iou(anchors, boxes)
+    positive = ious >= ious.mean(dim=0) + ious.std(dim=0)
+    margins = torch.cat((centres - boxes[:, :2], boxes[:, 2:] - centres), dim=-1)
+    positive &= margins.amin(dim=-1) > INSIDE
+    counts = torch.tensor([len(target.boxes) for target in targets], device=boxes.device)
+    num_cells = sum(rows * columns for rows, columns in level_hw)
+    first_cells = torch.arange(len(targets), device=boxes.device).repeat_interleave(counts) * num_cells
+    return _highest_iou_wins(cells + first_cells, ious, positive, len(targets), num_cells)
+
+
+def _candidates(
+    boxes: Tensor,
+    level_hw: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    point_offset: float,
+    topk: int,
+    anchor_scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of G boxes: their K candidates' cells ``[K, G]``, centres ``[K, G, 2]`` and anchors ``[K, G, 4]`` xyxy."""
+    box_centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    all_cells, all_centres, all_anchors, first_cell = [], [], [], 0
+    for (rows, columns), stride in zip(level_hw, strides, strict=True):
+        cells, centres = _nearest_cells(box_centres, rows, columns, stride, point_offset, topk)
+        all_cells.append(cells + first_cell)
+        all_centres.append(centres)
+        half = anchor_scale * stride / 2
+        all_anchors.append(torch.cat((centres - half, centres + half), dim=-1))
+        first_cell += rows * columns
+    return torch.cat(all_cells), torch.cat(all_centres), torch.cat(all_anchors)
+
+
+def _nearest_cells(
+    points: Tensor, rows: int, columns: int, stride: int, point_offset: float, topk: int
+) -> tuple[Tensor, Tensor]:
+    """The cells of one level nearest to each of G points ``[G, 2]`` xy: indices ``[k, G]`` and centres ``[k, G, 2]``.
+
+    They lie in the ``topk`` nearest columns: from a cell further out, so many in its own row are nearer. The same goes
+    for rows.
+    """
+    column = _nearest_indices(points[:, 0] / stride - point_offset, columns, topk)
+    row = _nearest_indices(points[:, 1] / stride - point_offset, rows, topk)
+    xs = (column + point_offset) * stride
+    ys = (row + point_offset) * stride
+    squared_distances = (xs - points[:, :1])[:, None, :] ** 2 + (ys - points[:, 1:])[:, :, None] ** 2
+    cells = row[:, :, None] * columns + column[:, None, :]
+    keys = sort_keys(squared_distances, cells).flatten(1)
+    nearest = keys.topk(min(topk, rows * columns), dim=1, largest=False).values.T & LARGEST_INDEX
+    centres = torch.stack((nearest % columns, nearest.div(columns, rounding_mode="floor")), dim=-1)
+    return nearest, (centres + point_offset) * stride
+
+
+def _nearest_indices(positions: Tensor, size: int, topk: int) -> Tensor:
+    """Of 0 to size - 1, the ``topk`` integers nearest to each position: ``[G]`` -> int64 ``[G, min(topk, size)]``."""
+    count = min(topk, size)
+    first = (positions - count / 2).ceil().long().clamp(0, size - count)
+    return first[:, None] + torch.arange(count, device=positions.device)
+
+
+def _highest_iou_wins(slots: Tensor, ious: Tensor, positive: Tensor, num_images: int, num_cells: int) -> Positives:
+    """Settle which object each slot, a cell of an image, belongs to; all arguments ``[K, G]``."""
+    objects = torch.arange(slots.shape[1], device=slots.device).expand_as(slots)[positive]
+    keys = sort_keys(ious[positive], LARGEST_INDEX - objects)  # the largest key has the lower object
+    best = torch.full((num_images * num_cells,), -1, dtype=torch.int64, device=slots.device)
+    best.scatter_reduce_(0, slots[positive], keys, "amax")
+    taken = (best >= 0).nonzero().squeeze(1)
+    keys = best[taken]
+    won_ious = (keys >> 32).int().view(torch.float32)
+    return Positives(taken // num_cells, taken % num_cells, LARGEST_INDEX - (keys & LARGEST_INDEX), won_ious)

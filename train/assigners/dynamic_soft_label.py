@@ -1,0 +1,99 @@
+"""Dynamic soft label assignment of NanoDet-Plus (RangiLyu/nanodet, nanodet/model/head/assigner/dsl_assigner.py).
+
+SimOTA (Ge et al., YOLOX, 2021, section 2.1) with the Quality Focal Loss as classification cost: the better an object
+is predicted already, the more cells learn it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from train.assigners.positives import LARGEST_INDEX, Positives, sort_keys
+from train.losses import background_loss, iou, quality_focal_loss
+from train.structures import Target
+
+TINY = 1e-7  # added to an IoU before its logarithm: the cost of no overlap is 16.1 * iou_factor
+
+
+@torch.no_grad()
+def assign_dynamic_soft_labels(
+    targets: Sequence[Target],
+    cls_logits: Tensor,
+    predicted_boxes: Tensor,
+    centres: Tensor,
+    topk: int = 13,
+    iou_factor: float = 3.0,
+) -> Positives:
+    """Assign the objects of a batch to the cells that predict them at the least cost.
+
+    Candidates of every object of an image are all cells whose centre lies inside any of them. The cost of a pair is
+    ``QFL(logits, IoU at the object's class) - iou_factor * log(IoU)``. An object takes as many cells as the sum of its
+    ``topk`` highest IoUs says, at least one. A cell that several take goes to the object of the image for which its
+    cost is least, be that one of them or not. Ties go to the lower index.
+
+    Args:
+        targets: objects of each of N images.
+        cls_logits: ``[N, num_classes, A]``, of all cells.
+        predicted_boxes: float32 ``[N, A, 4]`` xyxy in pixels.
+        centres: float32 ``[A, 2]`` xy in pixels.
+
+    Returns:
+        Positives whose IoUs are those of the predicted boxes: the qualities to learn.
+    """
+    found, first_object = [], 0
+    for image, target in enumerate(targets):
+        cells, objects, ious = _assign_image(
+            target, cls_logits[image], predicted_boxes[image], centres, topk, iou_factor
+        )
+        found.append((torch.full_like(cells, image), cells, objects + first_object, ious))
+        first_object += len(target.boxes)
+    images, cells, objects, ious = (torch.cat(column) for column in zip(*found, strict=True))
+    return Positives(images, cells, objects, ious)
+
+
+def _assign_image(
+    target: Target, cls_logits: Tensor, predicted_boxes: Tensor, centres: Tensor, topk: int, iou_factor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cells, their objects and IoUs ``[P]`` of one image."""
+    boxes = target.boxes.float()
+    candidates = _inside_any(centres, boxes).nonzero().squeeze(1)
+    if len(candidates) == 0:  # no object, or none with a cell's centre in it
+        return candidates, candidates, candidates.float()
+    ious = iou(predicted_boxes[candidates], boxes[:, None])
+    cost = _classification_cost(cls_logits[:, candidates], target.labels, ious) - iou_factor * (ious + TINY).log()
+    wanted = ious.topk(min(topk, len(candidates)), dim=1).values.sum(dim=1).int().clamp(min=1)
+    owners, columns = _match(cost, wanted, topk)
+    return candidates[columns], owners, ious[owners, columns]
+
+
+def _inside_any(centres: Tensor, boxes: Tensor) -> Tensor:
+    """Which of the points ``[A, 2]`` lie inside one of the boxes ``[G, 4]`` -> bool ``[A]``."""
+    margins = torch.cat((centres - boxes[:, None, :2], boxes[:, None, 2:] - centres), dim=-1)
+    return (margins.amin(dim=-1) > 0).any(dim=0)
+
+
+def _classification_cost(cls_logits: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
+    """Quality Focal Loss of each of V cells if it learnt object g: logits ``[C, V]``, IoUs ``[G, V]`` -> ``[G, V]``.
+
+    Summed over the classes; all but the object's own are those of background, whichever object it is.
+    """
+    background = background_loss(cls_logits)
+    own = quality_focal_loss(cls_logits[labels], ious)
+    return background.sum(dim=0) - background[labels] + own
+
+
+def _match(cost: Tensor, wanted: Tensor, topk: int) -> tuple[Tensor, Tensor]:
+    """Objects and cells that belong together, from costs ``[G, V]`` and the number of cells per object ``[G]``."""
+    num_objects, num_cells = cost.shape
+    keys = sort_keys(cost, torch.arange(num_cells, device=cost.device))
+    cheapest = keys.topk(min(topk, num_cells), dim=1, largest=False).values & LARGEST_INDEX
+    ranks = torch.arange(cheapest.shape[1], device=cost.device)
+    taken = torch.zeros_like(cost, dtype=torch.bool).scatter_(1, cheapest, ranks < wanted[:, None])
+    claims = taken.sum(dim=0)
+    keys = sort_keys(cost, torch.arange(num_objects, device=cost.device)[:, None])
+    keys = keys.where(taken | (claims > 1), torch.iinfo(torch.int64).max)
+    columns = claims.nonzero().squeeze(1)
+    return keys[:, columns].amin(dim=0) & LARGEST_INDEX, columns

@@ -1,0 +1,340 @@
+"""The training objective of GFL detectors and of the baselines: assignment, losses and how they are averaged.
+
+Sources: Li et al., NeurIPS 2020, eq. 8; mmdetection 3.3.0, mmdet/models/dense_heads/gfl_head.py and atss_head.py;
+RangiLyu/nanodet, nanodet/model/head/nanodet_plus_head.py. Boxes are compared in strides, so that all levels are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gfl_edge import decode
+from train.assigners import Positives, assign_atss, assign_dynamic_soft_labels
+from train.losses import (
+    FOCAL_ALPHA,
+    background_loss,
+    centerness_loss,
+    distribution_focal_loss,
+    focal_loss,
+    giou_loss,
+    iou,
+    quality_focal_loss,
+)
+from train.models.traits import TRAITS, Family
+from train.structures import Outputs, Target
+
+Quality = Literal["joint", "centerness"]
+Regression = Literal["distribution", "dirac"]
+Assigner = Literal["atss", "dynamic_soft_label"]
+
+# Distances to learn stay that far below reg_max, where there is no bin to their right (mmdetection: bbox2distance)
+LAST_BIN_MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class CriterionConfig:
+    """What is trained, and how much each part counts. The defaults are mmdetection's for GFL on COCO.
+
+    Attributes:
+        num_classes: class logits per cell.
+        reg_max: the distribution of an edge has ``reg_max + 1`` bins.
+        strides: pixels of the input per cell of each level.
+        point_offset: cell i of a level lies at ``(i + point_offset) * stride``.
+        quality: "joint" trains the class score as the IoU (Quality Focal Loss), also where the network itself
+            multiplies the two (GFLv2); "centerness" is the ATSS baseline, focal loss and a branch of its own.
+        regression: "distribution", or "dirac" for one distance per edge, without Distribution Focal Loss.
+        assigner: "atss" by anchors, or "dynamic_soft_label" by what is predicted, as in NanoDet-Plus.
+        topk: candidates per object: on each level for "atss", among all cells for "dynamic_soft_label".
+        anchor_scale: sides of ATSS' anchors in strides.
+        iou_factor: weight of the IoU in the costs of "dynamic_soft_label".
+        cls_weight: of the Quality Focal Loss or the focal loss.
+        giou_weight: of the GIoU loss.
+        dfl_weight: of the Distribution Focal Loss.
+        centerness_weight: of the centerness loss.
+
+    Raises:
+        ValueError: fields that do not fit together.
+    """
+
+    num_classes: int = 80
+    reg_max: int = 16
+    strides: tuple[int, ...] = (8, 16, 32, 64, 128)
+    point_offset: float = 0.0
+    quality: Quality = "joint"
+    regression: Regression = "distribution"
+    assigner: Assigner = "atss"
+    topk: int = 9
+    anchor_scale: float = 8.0
+    iou_factor: float = 3.0
+    cls_weight: float = 1.0
+    giou_weight: float = 2.0
+    dfl_weight: float = 0.25
+    centerness_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("quality", Quality), ("regression", Regression), ("assigner", Assigner)):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(get_args(choices))}")
+        if self.quality == "centerness" and self.assigner == "dynamic_soft_label":
+            raise ValueError(
+                "quality centerness with assigner dynamic_soft_label: it assigns cells outside of their object, "
+                "where there is no centerness. Take assigner atss or quality joint"
+            )
+        if self.topk < 1 or self.num_classes < 1 or self.reg_max < 1 or not self.strides:
+            raise ValueError(f"expected at least one class, bin, stride and candidate, got {self}")
+
+
+# RangiLyu/nanodet, config/legacy_v0.x_configs/nanodet-m.yml and config/nanodet-plus-m_416.yml
+CONFIGS: dict[Family, CriterionConfig] = {
+    "nanodet": CriterionConfig(
+        reg_max=7, strides=(8, 16, 32), point_offset=TRAITS["nanodet"].point_offset, anchor_scale=5.0
+    ),
+    "nanodet-plus": CriterionConfig(
+        reg_max=7,
+        strides=(8, 16, 32, 64),
+        point_offset=TRAITS["nanodet-plus"].point_offset,
+        assigner="dynamic_soft_label",
+        topk=13,
+    ),
+    "gfl": CriterionConfig(point_offset=TRAITS["gfl"].point_offset),
+    "gflv2": CriterionConfig(point_offset=TRAITS["gflv2"].point_offset),
+}
+
+
+class Criterion:
+    """Computes the losses of a batch; holds no state and no parameters."""
+
+    def __init__(self, config: CriterionConfig) -> None:
+        self.config = config
+
+    def __call__(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> dict[str, Tensor]:
+        """Weighted losses, float32 scalars, whose sum is to be minimised.
+
+        "qfl" or "focal", "giou", "dfl" (not for Dirac deltas), "centerness" (of that quality alone); those of an
+        auxiliary head again with the prefix "aux_". A batch without boxes gives finite losses, and zero gradients for
+        boxes and centerness.
+
+        Args:
+            outputs: maps of a batch of N images.
+            targets: the objects of each image, on the same device.
+            input_hw: height and width in pixels of the network's input, the same for all images.
+
+        Raises:
+            ValueError: another number of targets or other shapes than the configuration asks for.
+        """
+        return {name: losses.sum() for name, losses in self.per_level(outputs, targets, input_hw).items()}
+
+    def per_level(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> dict[str, Tensor]:
+        """As a call, but ``[levels]`` under each name: what each level contributes."""
+        self._check(outputs, targets, input_hw)
+        # The auxiliary head learns faster, so the assignment follows what it predicts (NanoDet-Plus)
+        positives = self.assign(outputs.auxiliary or outputs, targets, input_hw)
+        samples = self._samples(positives, targets, input_hw)
+        losses = self._losses(outputs, samples)
+        if outputs.auxiliary is not None:
+            auxiliary = self._losses(outputs.auxiliary, samples)
+            losses |= {f"aux_{name}": values for name, values in auxiliary.items()}
+        return losses
+
+    def assign(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> Positives:
+        """Which cells learn which object. Only "dynamic_soft_label" looks at what ``outputs`` predict."""
+        config = self.config
+        if config.assigner == "atss":
+            level_hw = _level_hw(input_hw, config.strides)
+            return assign_atss(targets, level_hw, config.strides, config.point_offset, config.topk, config.anchor_scale)
+        with torch.no_grad():
+            cls_logits = torch.cat([logits.flatten(2) for logits in outputs.cls_logits], dim=2)
+            reg_logits = torch.cat([logits.flatten(2) for logits in outputs.reg_logits], dim=2)
+            centres, strides = self._grid(input_hw, cls_logits.device)
+            boxes = _boxes(centres, self._distances(reg_logits.transpose(1, 2)) * strides)
+        return assign_dynamic_soft_labels(targets, cls_logits, boxes, centres, config.topk, config.iou_factor)
+
+    def _grid(self, input_hw: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Centres ``[A, 2]`` xy in pixels and strides ``[A, 1]`` of all cells."""
+        centres, strides = decode.points(input_hw, self.config.strides, self.config.point_offset)
+        return torch.from_numpy(centres).to(device), torch.from_numpy(strides).to(device)[:, None]
+
+    def _distances(self, reg_logits: Tensor) -> Tensor:
+        """Distances ``[..., 4]`` in strides: expectations of the distributions (eq. 5), or Dirac deltas as they are."""
+        if self.config.regression == "dirac":
+            return reg_logits.float()
+        probabilities = _edges(reg_logits).float().softmax(dim=-1)
+        # No matrix product, which autocast would take to half precision
+        return (probabilities * torch.arange(self.config.reg_max + 1, device=reg_logits.device)).sum(dim=-1)
+
+    def _samples(self, positives: Positives, targets: Sequence[Target], input_hw: tuple[int, int]) -> _Samples:
+        """What the positives are to learn, ordered by level."""
+        config, device = self.config, positives.cells.device
+        sizes = torch.tensor([rows * columns for rows, columns in _level_hw(input_hw, config.strides)], device=device)
+        ends = sizes.cumsum(0)
+        levels = torch.bucketize(positives.cells, ends, right=True)
+        order = levels.argsort(stable=True)
+        cells, objects = positives.cells[order], positives.objects[order]
+        centres, strides = (values[cells] for values in self._grid(input_hw, device))
+        return _Samples(
+            counts=levels.bincount(minlength=len(sizes)).tolist(),
+            images=positives.images[order],
+            cells=cells - (ends - sizes)[levels[order]],
+            labels=torch.cat([target.labels for target in targets])[objects],
+            centres=centres / strides,
+            boxes=torch.cat([target.boxes for target in targets]).float()[objects] / strides,
+            qualities=positives.ious[order] if config.assigner == "dynamic_soft_label" else None,
+            normaliser=self._normaliser(positives, len(targets)),
+        )
+
+    def _normaliser(self, positives: Positives, num_images: int) -> Tensor:
+        """Number of positives. With ATSS an image without any counts as one (mmdetection, not NanoDet-Plus)."""
+        counts = positives.images.bincount(minlength=num_images)
+        if self.config.assigner == "atss":
+            counts = counts.clamp(min=1)
+        return counts.sum().float()
+
+    def _losses(self, outputs: Outputs, samples: _Samples) -> dict[str, Tensor]:
+        """Weighted losses ``[levels]`` of one head."""
+        config = self.config
+        reg_logits = samples.gather(outputs.reg_logits)
+        boxes = _boxes(samples.centres, self._distances(reg_logits))
+        weights = self._weights(outputs, samples)
+        num_positives, total_weight = _process_mean(torch.stack((samples.normaliser, weights.sum()))).clamp(min=1)
+
+        giou = samples.sum_levels(weights * giou_loss(boxes, samples.boxes)) / total_weight
+        losses = {"giou": config.giou_weight * giou}
+        if config.regression == "distribution":
+            distances = samples.distances.clamp(0, config.reg_max - LAST_BIN_MARGIN)
+            dfl = weights * distribution_focal_loss(_edges(reg_logits), distances).mean(dim=-1)
+            losses["dfl"] = config.dfl_weight * samples.sum_levels(dfl) / total_weight
+        if config.quality == "joint":
+            qualities = iou(boxes.detach(), samples.boxes) if samples.qualities is None else samples.qualities
+            qfl = _classification(outputs.cls_logits, samples, quality_focal_loss, qualities, 1.0) / num_positives
+            return {"qfl": config.cls_weight * qfl, **losses}
+        assert outputs.centerness is not None  # see _check
+        wanted, share = torch.ones_like(weights), 1 - FOCAL_ALPHA
+        focal = _classification(outputs.cls_logits, samples, focal_loss, wanted, share) / num_positives
+        centerness = centerness_loss(samples.gather(outputs.centerness).squeeze(1), weights)
+        losses["centerness"] = config.centerness_weight * samples.sum_levels(centerness) / num_positives
+        return {"focal": config.cls_weight * focal, **losses}
+
+    def _weights(self, outputs: Outputs, samples: _Samples) -> Tensor:
+        """How much the box of each positive counts ``[P]``: its highest score at present, or its centerness."""
+        if self.config.quality == "joint":
+            return samples.gather(outputs.cls_logits).detach().float().sigmoid().amax(dim=1)
+        return _centerness(samples.distances)
+
+    def _check(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> None:
+        config = self.config
+        level_hw = _level_hw(input_hw, config.strides)
+        bins = 1 if config.regression == "dirac" else config.reg_max + 1
+        for head in (outputs, outputs.auxiliary):
+            if head is not None:
+                _check_maps("cls_logits", head.cls_logits, len(targets), config.num_classes, level_hw)
+                _check_maps("reg_logits", head.reg_logits, len(targets), 4 * bins, level_hw)
+                if config.quality == "centerness":
+                    _check_maps("centerness", head.centerness or [], len(targets), 1, level_hw)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """P positives and what they are to learn, ordered by level; lengths in strides of their level.
+
+    Attributes:
+        counts: positives on each level.
+        images: int64 ``[P]``, index in the batch.
+        cells: int64 ``[P]``, index within the level.
+        labels: int64 ``[P]``.
+        centres: ``[P, 2]`` xy.
+        boxes: ``[P, 4]`` xyxy.
+        qualities: ``[P]``, to be learnt by the score; None where they are those of the predicted boxes.
+        normaliser: what classification losses are divided by on this process.
+    """
+
+    counts: list[int]
+    images: Tensor
+    cells: Tensor
+    labels: Tensor
+    centres: Tensor
+    boxes: Tensor
+    qualities: Tensor | None
+    normaliser: Tensor
+
+    @property
+    def distances(self) -> Tensor:
+        """From the centres to the edges of the boxes ``[P, 4]``: left, top, right, bottom."""
+        return torch.cat((self.centres - self.boxes[:, :2], self.boxes[:, 2:] - self.centres), dim=-1)
+
+    def gather(self, maps: Sequence[Tensor]) -> Tensor:
+        """From one map ``[N, C, H_i, W_i]`` per level, the positives' values ``[P, C]``."""
+        places = zip(maps, torch.split(self.images, self.counts), torch.split(self.cells, self.counts), strict=True)
+        return torch.cat([values.flatten(2)[images, :, cells] for values, images, cells in places])
+
+    def sum_levels(self, values: Tensor) -> Tensor:
+        """``[P]`` -> ``[levels]``."""
+        return torch.stack([part.sum() for part in torch.split(values, self.counts)])
+
+
+def _classification(
+    cls_logits: Sequence[Tensor],
+    samples: _Samples,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    scores: Tensor,
+    background_share: float,
+) -> Tensor:
+    """Sums ``[levels]`` of a loss over all classes of all cells, where positives learn ``scores`` ``[P]``, others 0.
+
+    Only the positives' own classes go through ``loss`` itself; its value at 0 is ``background_share`` times
+    :func:`train.losses.background_loss`.
+    """
+    parts = (torch.split(values, samples.counts) for values in (samples.images, samples.labels, samples.cells, scores))
+    sums = []
+    for level, images, labels, cells, wanted in zip(cls_logits, *parts, strict=True):
+        logits, own = level.flatten(2), (images, labels, cells)
+        losses = background_loss(logits) * background_share
+        losses[own] = loss(logits[own], wanted)
+        sums.append(losses.sum())
+    return torch.stack(sums)
+
+
+def _centerness(distances: Tensor) -> Tensor:
+    """Centerness ``[P]`` of points at distances ``[P, 4]`` inside of their boxes (Tian et al., ICCV 2019, eq. 3)."""
+    near = torch.minimum(distances[:, :2], distances[:, 2:])
+    far = torch.maximum(distances[:, :2], distances[:, 2:])
+    return (near / far).prod(dim=1).sqrt()
+
+
+def _edges(reg_logits: Tensor) -> Tensor:
+    """``[..., 4 * (reg_max + 1)]`` -> ``[..., 4, reg_max + 1]``."""
+    return torch.unflatten(reg_logits, -1, (4, -1))
+
+
+def _boxes(centres: Tensor, distances: Tensor) -> Tensor:
+    """Boxes ``[..., 4]`` xyxy from centres ``[..., 2]`` and distances ``[..., 4]`` (left, top, right, bottom)."""
+    return torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
+
+
+def _level_hw(input_hw: tuple[int, int], strides: Sequence[int]) -> list[tuple[int, int]]:
+    """Rows and columns of each level, as :func:`gfl_edge.decode.points` has them."""
+    return [(-(-input_hw[0] // stride), -(-input_hw[1] // stride)) for stride in strides]
+
+
+def _check_maps(
+    name: str, maps: Sequence[Tensor], num_images: int, channels: int, level_hw: Sequence[tuple[int, int]]
+) -> None:
+    """Raise a ValueError unless there is one map ``[N, channels, rows, columns]`` per level."""
+    expected = [(num_images, channels, *hw) for hw in level_hw]
+    found = [tuple(values.shape) for values in maps]
+    if found != expected:
+        raise ValueError(f"{name} {found}: expected {expected} from the targets, input_hw and the configuration")
+
+
+def _process_mean(values: Tensor) -> Tensor:
+    """Mean over the processes of distributed training, so that all divide by the same number; else as it is."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
+    values = values / dist.get_world_size()
+    dist.all_reduce(values)
+    return values
