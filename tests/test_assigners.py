@@ -138,6 +138,12 @@ def test_atss_without_area_has_no_positives():
     assert rows(atss([target([[40, 40, 40, 40], [16, 16, 16, 90]])], GRIDS["gfl"])) == []
 
 
+def test_atss_takes_all_candidates_where_their_ious_are_equal():
+    """Anchors wholly inside of an object: no deviation, and the threshold is met exactly."""
+    grid = {"strides": (8,), "point_offset": 0.5, "anchor_scale": 1.0}
+    assert len(atss([target([[16, 16, 80, 80]])], grid, topk=4).cells) == 4
+
+
 def test_atss_gives_a_contested_anchor_to_the_highest_iou_and_then_to_the_lower_index():
     small, large = target([[30, 30, 90, 90]]), target([[28, 28, 96, 96]])
     wanted_by_small, wanted_by_large = (

@@ -205,6 +205,22 @@ def test_weights_scale_their_losses(config):
             assert loss.item() == pytest.approx(plain[other].item() * (3 if other == name else 1), rel=1e-6)
 
 
+@pytest.mark.parametrize("score", [1e-4, 0.9])
+def test_box_losses_are_weighted_means_unless_the_scores_add_up_to_less_than_one(score):
+    config = VARIANTS["joint-distribution-atss"]
+    outputs, targets, input_hw = random_batch(config, (3, 1))
+
+    def losses(all_scores):
+        logit = torch.logit(torch.tensor(all_scores)).item()
+        cls_logits = [torch.full_like(values, logit) for values in outputs.cls_logits]
+        return Criterion(config)(dataclasses.replace(outputs, cls_logits=cls_logits), targets, input_hw)
+
+    count = len(Criterion(config).assign(outputs, targets, input_hw).cells)
+    plain_means, found = losses(0.5), losses(score)
+    for name in ("giou", "dfl"):
+        assert found[name].item() == pytest.approx(plain_means[name].item() * min(count * score, 1), rel=1e-5)
+
+
 @pytest.mark.parametrize("counts", [(0,), (0, 0)])
 def test_images_without_boxes_train_the_scores_alone(config, counts):
     outputs, targets, input_hw = random_batch(config, counts)

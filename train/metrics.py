@@ -1,0 +1,87 @@
+"""The curves of a run: CSV files, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LOSSES, METRICS = "losses.csv", "metrics.csv"
+
+
+class Table:
+    """A CSV file that grows by a row at a time; its columns are those of its first row.
+
+    Args:
+        path: the file.
+        resume_at: keep the rows whose first column is at most this; None: start anew.
+    """
+
+    def __init__(self, path: Path, resume_at: int | None = None) -> None:
+        self.path = path
+        self.columns: list[str] = []
+        rows = self._read() if resume_at is not None and path.is_file() else []
+        kept = [row for row in rows if int(row[0]) <= (resume_at or 0)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([self.columns, *kept] if self.columns else [])
+
+    def _read(self) -> list[list[str]]:
+        with self.path.open(newline="") as file:
+            self.columns, *rows = list(csv.reader(file)) or [[]]
+        return rows
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Append a row; floats are written so that reading them gives the same number."""
+        first = not self.columns
+        self.columns = self.columns or list(row)
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            if first:
+                writer.writeheader()
+            writer.writerow(dict(row))
+
+
+class RunLog:
+    """Losses of every step and metrics of every evaluation.
+
+    Args:
+        folder: gets ``losses.csv``, ``metrics.csv`` and, where ``tensorboard`` is installed, its files.
+        resume_at: step at which a run continues; later rows are cut off. None: a new run.
+        enabled: write nothing where False, as in all processes but the main one.
+    """
+
+    def __init__(self, folder: Path, resume_at: int | None = None, enabled: bool = True) -> None:
+        self._tables = {name: Table(folder / name, resume_at) for name in (LOSSES, METRICS)} if enabled else {}
+        self._board = _tensorboard(folder, resume_at) if enabled else None
+
+    def losses(self, step: int, values: Mapping[str, float]) -> None:
+        """Note the values of a step of the optimizer, counted from 1."""
+        self._add(LOSSES, "train", step, values)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Note what an evaluation after a step gave."""
+        self._add(METRICS, "val", step, values)
+
+    def _add(self, table: str, group: str, step: int, values: Mapping[str, float]) -> None:
+        if table in self._tables:
+            self._tables[table].add({"step": step, **values})
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{group}/{name}", value, step)
+
+    def close(self) -> None:
+        """Finish the files."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _tensorboard(folder: Path, resume_at: int | None) -> Any:
+    """A SummaryWriter, or None where TensorBoard is not installed."""
+    try:
+        writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+    except ImportError:
+        return None
+    return writer(str(folder), purge_step=None if resume_at is None else resume_at + 1)

@@ -1,0 +1,204 @@
+"""From settings to the network that is trained, and its start from the weights of another."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gfl_edge.errors import CheckpointError, InputError
+from train.config import Config, LossConfig, ModelConfig, TrainConfig
+from train.criterion import CONFIGS, CriterionConfig
+from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
+from train.models.detector import DetectorConfig
+from train.models.published import read_model_file
+from train.models.traits import TRAITS, Family
+from train.structures import Outputs
+from train.weights import infer_config, load_backbone, load_detector
+
+logger = logging.getLogger(__name__)
+
+# What depends on the number of classes; NanoDet predicts edges with the same convolution, in its last channels
+CLASS_KEYS = re.compile(r"(head\.gfl_cls\.\d+|bbox_head\.gfl_cls)\.(weight|bias)$")
+
+
+class Normalised(nn.Module):
+    """Normalisation as the exported graph does it: uint8 ``[N, H, W, 3]`` BGR -> float32 ``[N, 3, H, W]``.
+
+    Args:
+        family: whose mean, standard deviation and channel order.
+        channels_last: give the result that memory format.
+    """
+
+    mean: Tensor
+    inverse_std: Tensor
+
+    def __init__(self, family: Family, channels_last: bool = False) -> None:
+        super().__init__()
+        traits = TRAITS[family]
+        self.rgb, self.channels_last = traits.channel_order == "rgb", channels_last
+        self.register_buffer("mean", torch.tensor(traits.mean_bgr), persistent=False)
+        self.register_buffer("inverse_std", 1 / torch.tensor(traits.std_bgr), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = ((images.to(torch.float32) - self.mean) * self.inverse_std).permute(0, 3, 1, 2)
+        if self.rgb:
+            x = x.flip(1)
+        return x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+
+class TrainedNetwork(nn.Module):
+    """What the loop sees: uint8 images ``[N, H, W, 3]`` BGR in, :class:`Outputs` out.
+
+    Args:
+        detector: the network itself.
+        channels_last: memory format of its input.
+        detach_epoch: from this epoch on the auxiliary head does not train backbone and neck; None: it always does.
+    """
+
+    def __init__(self, detector: NanoDet | GFL, channels_last: bool = False, detach_epoch: int | None = None) -> None:
+        super().__init__()
+        self.detector = detector
+        self.normalised = Normalised(detector.config.family, channels_last)
+        self.detach_epoch = detach_epoch
+        self.detached = False
+
+    def start_epoch(self, epoch: int) -> None:
+        """Be told which epoch begins, counted from 0."""
+        self.detached = self.detach_epoch is not None and epoch >= self.detach_epoch
+
+    def forward(self, images: Tensor) -> Outputs:
+        x = self.normalised(images)
+        if isinstance(self.detector, NanoDet):
+            return self.detector.forward_train(x, detach_auxiliary=self.detached)
+        return self.detector.forward_train(x)
+
+
+def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
+    """The detector of a configuration with the weights it starts from, frozen as it says, in training mode.
+
+    Raises:
+        CheckpointError: weights that cannot be read, or are of another architecture.
+        InputError: settings that do not fit the architecture.
+    """
+    start = load_detector(config.model.weights) if config.model.weights else None
+    architecture = _architecture(config.model, start)
+    detector = _allocate(replace(architecture, num_classes=num_classes), config.train)
+    if start is not None:
+        warm_start(detector, start, str(config.model.weights))
+    if config.model.backbone_weights is not None:
+        load_backbone(detector, config.model.backbone_weights)
+    if config.train.sync_batchnorm:
+        nn.SyncBatchNorm.convert_sync_batchnorm(detector)  # type: ignore[no-untyped-call]  # in place
+    _freeze(detector, config.train)
+    _check_recognisable(detector)
+    detector.train()
+    return detector
+
+
+def warm_start(detector: NanoDet | GFL, start: NanoDet | GFL, origin: str) -> None:
+    """Copy the weights of ``start`` into ``detector``.
+
+    With another number of classes the classification layer keeps its new weights, NanoDet's channels for the edges
+    excepted, and this is logged. An auxiliary head's neck starts as a copy of the neck, as in nanodet.
+
+    Raises:
+        CheckpointError: they differ in more than the number of classes.
+    """
+    ours, theirs = detector.config, start.config
+    if replace(theirs, num_classes=ours.num_classes) != ours:
+        raise CheckpointError(f"{origin} is a {theirs}, the configuration asks for a {ours}. Leave the latter out")
+    given = start.state_dict()
+    if ours.num_classes != theirs.num_classes:
+        logger.warning(
+            "%s has %d classes, the data have %d: the final classification layer starts anew",
+            origin,
+            theirs.num_classes,
+            ours.num_classes,
+        )
+        own = detector.state_dict()
+        given = {
+            key: _of_edges(value, own[key], theirs) if CLASS_KEYS.match(key) else value for key, value in given.items()
+        }
+    result = detector.load_state_dict(given, strict=False)
+    absent = [key for key in result.missing_keys if not key.startswith("aux_")]
+    if absent or result.unexpected_keys:
+        raise CheckpointError(f"{origin} lacks the keys {absent}, and has unknown ones {result.unexpected_keys}")
+    if isinstance(detector, NanoDet) and detector.aux_fpn is not None:
+        detector.aux_fpn.load_state_dict(detector.fpn.state_dict())
+
+
+def _of_edges(given: Tensor, own: Tensor, config: DetectorConfig) -> Tensor:
+    """``own``, the last layer's new weights or biases, with the channels that ``given`` has for the edges."""
+    if isinstance(config, GFLConfig):
+        return own  # edges have a layer of their own
+    edges = 4 * (config.reg_max + 1)
+    return torch.cat((own[:-edges], given[-edges:]))
+
+
+def _architecture(model: ModelConfig, start: NanoDet | GFL | None) -> NanoDetConfig | GFLConfig:
+    if model.published is not None:
+        return read_model_file(model.published).architecture
+    named = model.nanodet or model.gfl
+    if named is not None:
+        return named
+    assert start is not None  # ModelConfig asks for one of them
+    return start.config
+
+
+def _allocate(architecture: NanoDetConfig | GFLConfig, train: TrainConfig) -> NanoDet | GFL:
+    try:
+        if isinstance(architecture, NanoDetConfig):
+            return NanoDet(architecture, auxiliary=train.auxiliary)
+    except ValueError as error:
+        raise InputError(f"train.auxiliary: {error}") from error
+    if train.auxiliary:
+        raise InputError(f"train.auxiliary: {architecture.family} has no auxiliary head; leave it out")
+    return GFL(architecture)
+
+
+def _check_recognisable(detector: NanoDet | GFL) -> None:
+    """Refuse what :func:`train.weights.load_detector` would take for something else, before days are spent on it."""
+    try:
+        found = infer_config(detector.state_dict())
+    except CheckpointError as error:
+        raise InputError(f"model: its checkpoints could not be read again: {error}") from error
+    if found != detector.config:
+        raise InputError(f"model: its checkpoints would be taken for a {found}, but it is a {detector.config}")
+
+
+def _freeze(detector: NanoDet | GFL, train: TrainConfig) -> None:
+    try:
+        detector.freeze(train.freeze_stages, train.norm_eval)
+    except ValueError as error:
+        raise InputError(f"train.freeze_stages: {error}") from error
+
+
+def criterion_config(network: NanoDetConfig | GFLConfig, loss: LossConfig) -> CriterionConfig:
+    """The criterion of the network's family, fitted to the network, with the changes that ``loss`` asks for.
+
+    Raises:
+        InputError: values that do not fit together.
+    """
+    changes = {name: value for name, value in vars(loss).items() if value is not None}
+    try:
+        return replace(
+            CONFIGS[network.family],
+            num_classes=network.num_classes,
+            reg_max=network.reg_max,
+            strides=network.strides,
+            regression=network.regression,
+            quality=network.quality if isinstance(network, GFLConfig) else "joint",
+            **changes,
+        )
+    except ValueError as error:
+        raise InputError(f"loss: {error}") from error
+
+
+def weights_name(path: Path | None) -> str:
+    """How messages call the weights that a run starts from."""
+    return "random weights" if path is None else path.name

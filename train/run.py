@@ -1,0 +1,280 @@
+"""One training run: put together from its settings, driven to its end, kept in its folder."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.models import describe
+from gfl_edge.errors import CheckpointError, InputError
+from gfl_edge.progress import Progress
+from train.checkpoint import BEST, LAST, Checkpoint
+from train.config import Config
+from train.criterion import Criterion
+from train.data.annotations import Annotations
+from train.data.load import LoadedData, load_data
+from train.data.loader import TrainingLoader
+from train.distributed import Process, joined, share_buffers
+from train.ema import WeightAverage
+from train.evaluate import Validation
+from train.loop import LoopSettings, Trainer
+from train.metrics import RunLog
+from train.models import GFL, NanoDet
+from train.models.traits import TRAITS
+from train.network import TrainedNetwork, build_detector, criterion_config, weights_name
+from train.optim import Schedule, build_optimizer
+
+logger = logging.getLogger(__name__)
+
+BEST_METRIC = "AP"
+SHOWN = ("AP", "AP50", "AP75")  # after each evaluation
+
+
+class Run:
+    """A training run on this process.
+
+    Args:
+        config: its settings.
+        process: this one among those of the run.
+        resume: go on from ``last.pt`` of the output folder.
+
+    Attributes:
+        detector: the network in training.
+        trainer: what steps through the data.
+        metrics: of the last evaluation, in percent.
+
+    Raises:
+        InputError: settings, data or weights that cannot be used; an output folder with another run in it.
+    """
+
+    def __init__(self, config: Config, process: Process, resume: bool = False) -> None:
+        self.config, self.process = config, process
+        self.folder = config.train.output
+        saved = self._saved(resume)
+        if config.train.sync_batchnorm and process.device.type != "cuda":
+            raise InputError("train.sync_batchnorm: it needs GPUs; leave it out")
+        _seed(config.train.seed)  # before there are weights, so that all processes start with the same
+        data = _limited(load_data(config.data), config.train.first_images)
+        self.class_names = data.class_names
+        self.detector = build_detector(config, len(self.class_names)).to(process.device)
+        self._check_resize()
+        self.data = self._loader(data.train)
+        self.network = TrainedNetwork(
+            self.detector, config.train.channels_last, config.train.auxiliary_detach_epoch
+        ).to(process.device)
+        self.average = WeightAverage(self.detector, config.train.ema_decay) if config.train.ema_decay else None
+        self.trainer = self._trainer()
+        self.validation = self._validation(data.val)
+        self.metrics: dict[str, float] = {}
+        self.best = -1.0
+        if saved is not None:
+            self._restore(saved)
+        else:
+            _seed(config.train.seed + process.rank)  # dropout and the like differ between processes
+        self._say_start(data)
+
+    def run(self) -> dict[str, float]:
+        """Train to the end; returns the metrics of the last evaluation, empty where there is none."""
+        position, epochs = self.trainer.position, self.config.train.epochs
+        log = RunLog(self.folder, position.step or None, self.process.is_main)
+        try:
+            while position.epoch < epochs:
+                self._epoch(log)
+                self._finish_epoch(position.epoch, log)
+                position = self.trainer.position
+        finally:
+            log.close()
+        return self.metrics
+
+    def _epoch(self, log: RunLog) -> None:
+        train, position = self.config.train, self.trainer.position
+        self.network.start_epoch(position.epoch)
+        label = f"epoch {position.epoch + 1}/{train.epochs}"
+        with Progress(label, self.data.steps_per_epoch, enabled=self.process.is_main) as progress:
+            progress.advance(position.batch)
+            for step in self.trainer.run_epoch(self.data):
+                log.losses(step.number, step.to_dict())
+                at = position.batch or self.data.steps_per_epoch
+                progress.label = f"{label}, loss {step.total:.3f}, lr {step.lr:.2g}"
+                progress.advance(at - progress.done)
+                if train.checkpoint_steps and step.number % train.checkpoint_steps == 0 and position.batch:
+                    self._save_last()
+
+    def _finish_epoch(self, done: int, log: RunLog) -> None:
+        """Evaluate if it is time, and write checkpoints."""
+        train = self.config.train
+        due = train.evaluate_every and (done % train.evaluate_every == 0 or done == train.epochs)
+        metrics: dict[str, float] = {}
+        if due and self.validation is not None:
+            metrics = self.metrics = self.validation(self._evaluated())
+            log.metrics(self.trainer.position.step, {"epoch": done, **metrics})
+            self._say(f"epoch {done}/{train.epochs}: " + ", ".join(f"{name} {metrics[name]:.2f}" for name in SHOWN))
+        if metrics.get(BEST_METRIC, -1.0) > self.best:
+            self.best = metrics[BEST_METRIC]
+            if self.process.is_main:
+                self._checkpoint(metrics).save(self.folder / BEST)
+        self._save_last(metrics)
+
+    def _evaluated(self) -> NanoDet | GFL:
+        """The network whose weights are evaluated and kept: the average where there is one."""
+        network = self.detector if self.average is None else self.average.network
+        assert isinstance(network, (NanoDet, GFL))
+        share_buffers(network, self.process)
+        return network
+
+    def _save_last(self, metrics: Mapping[str, float] | None = None) -> None:
+        training = {**self.trainer.state_dict(), "best": self.best}  # by all processes: it gathers
+        if self.process.is_main:
+            replace(self._checkpoint(metrics or {}), training=training).save(self.folder / LAST)
+
+    def _checkpoint(self, metrics: Mapping[str, float]) -> Checkpoint:
+        return Checkpoint(self._evaluated_state(), self.class_names, self.config.to_dict(), dict(metrics))
+
+    def _evaluated_state(self) -> dict[str, torch.Tensor]:
+        network = self.detector if self.average is None else self.average.network
+        return dict(network.state_dict())
+
+    def _saved(self, resume: bool) -> Checkpoint | None:
+        last = self.folder / LAST
+        if not resume:
+            if last.exists():
+                raise InputError(
+                    f"{self.folder} holds a run already. Go on with it by --resume, or choose another folder with "
+                    "--set 'train.output=\"...\"'"
+                )
+            return None
+        saved = Checkpoint.load(last)
+        if saved.training is None:
+            raise CheckpointError(f"{last} holds weights alone, from which no run can go on")
+        changed = _differences(saved.config, self.config.to_dict())
+        if changed and self.process.is_main:
+            logger.warning("settings differ from those the run was started with: %s", ", ".join(changed))
+        return saved
+
+    def _restore(self, saved: Checkpoint) -> None:
+        assert saved.training is not None
+        if saved.class_names != self.class_names:
+            raise CheckpointError(f"the run was started with the classes {saved.class_names}, not {self.class_names}")
+        self.trainer.load_state_dict(saved.training)
+        self.best, self.metrics = float(saved.training["best"]), saved.metrics
+
+    def _loader(self, annotations: Annotations) -> TrainingLoader:
+        train, process = self.config.train, self.process
+        return TrainingLoader(
+            self.config.data,
+            annotations,
+            train.batch,
+            train.seed,
+            workers=train.workers,
+            rank=process.rank,
+            world_size=process.world_size,
+            pin_memory=process.device.type == "cuda",
+        )
+
+    def _trainer(self) -> Trainer:
+        train = self.config.train
+        if train.compile:
+            self.network.compile()
+        steps = -(-self.data.steps_per_epoch // train.accumulate)
+        return Trainer(
+            self.network,
+            Criterion(criterion_config(self.detector.config, self.config.loss)),
+            build_optimizer(self.detector, self.config.optimizer),
+            Schedule(self.config.schedule, steps, train.epochs),
+            LoopSettings(train.accumulate, train.clip_norm, train.amp),
+            self.process,
+            self.average,
+            self.detector,
+        )
+
+    def _validation(self, annotations: Annotations | None) -> Validation | None:
+        data, train = self.config.data, self.config.train
+        if annotations is None:
+            return None
+        spec = describe(self.detector, input_hw=data.input_hw, class_names=self.class_names, short_long=data.short_long)
+        return Validation(data, annotations, spec, self.process, train.evaluation_batch, train.workers)
+
+    def _check_resize(self) -> None:
+        family = self.detector.config.family
+        rule = TRAITS[family].resize
+        if self.config.data.resize != rule:
+            raise InputError(
+                f"data.resize {self.config.data.resize!r}: an exported {family} is run with {rule!r}; train it so, too"
+            )
+
+    def _say_start(self, data: LoadedData) -> None:
+        config, position = self.config, self.trainer.position
+        parameters = sum(p.numel() for p in self.detector.parameters() if p.requires_grad)
+        first = config.train.first_images
+        self._say(f"data: {data.train_report.summary()}" + (f"; the first {first} images are used" if first else ""))
+        start = weights_name(config.model.weights or config.model.backbone_weights)
+        self._say(
+            f"{config.train.output}: {self.detector.config.family} from {start}, {len(self.class_names)} classes, "
+            f"{parameters / 1e6:.2f} M parameters to train, {self.data.steps_per_epoch} batches an epoch on "
+            f"{self.process.world_size} x {self.process.device}"
+            + (f", going on after step {position.step}" if position.step else "")
+        )
+
+    def _say(self, message: str) -> None:
+        if self.process.is_main:
+            print(message, file=sys.stderr, flush=True)
+
+
+def train(config: Config, resume: bool = False) -> dict[str, float]:
+    """Run training from its start, or from where it was left, to its end.
+
+    Args:
+        config: its settings.
+        resume: go on from ``last.pt`` of the output folder.
+
+    Returns:
+        The metrics of the last evaluation in percent; empty without validation data.
+
+    Raises:
+        GflEdgeError: see :class:`Run` and :meth:`train.loop.Trainer.run_epoch`.
+    """
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    with joined(config.train.device) as process:
+        return Run(config, process, resume).run()
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _limited(data: LoadedData, images: int | None) -> LoadedData:
+    """The first images of each set alone."""
+    if images is None:
+        return data
+    train = replace(data.train, records=data.train.records[:images])
+    val = None if data.val is None else replace(data.val, records=data.val.records[:images])
+    return replace(data, train=train, val=val)
+
+
+def _differences(old: Mapping[str, object], new: Mapping[str, object], where: str = "") -> list[str]:
+    """The fields in which two configurations differ, as ``section.field``."""
+    found = []
+    for name in sorted(old.keys() | new.keys()):
+        before, now = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            found += _differences(before, now, f"{where}{name}.")
+        elif before != now:
+            found.append(f"{where}{name}")
+    return found
+
+
+def next_command(folder: Path) -> str:
+    """What to do with a finished run."""
+    best = folder / BEST
+    weights = best if best.is_file() else folder / LAST
+    return f"python export/to_onnx.py --weights {weights} -o {folder / 'model.onnx'}"

@@ -1,0 +1,53 @@
+"""Train a detector: python train/train.py train/configs/bccd_nanodet_m.toml [--set train.epochs=3]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gfl_edge.commandline import run_command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="train/train.py",
+        description=__doc__,
+        epilog="On several GPUs: torchrun --nproc-per-node 4 train/train.py CONFIG.toml",
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="settings of the run, see train/configs")
+    parser.add_argument(
+        "--set",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="SECTION.FIELD=VALUE",
+        dest="overrides",
+        help="replace settings; values as in TOML: train.epochs=3 'train.amp=\"bf16\"'",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in train.output exactly")
+    return run_command(parser, _run, argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+    # torch takes seconds to import and --help must work without it
+    import json
+    import os
+
+    from train.config import read_config
+    from train.run import next_command, train
+
+    config = read_config(args.config, [text for group in args.overrides for text in group])
+    metrics = train(config, args.resume)
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps({name: round(value, 3) for name, value in metrics.items()}))
+        print(f"next: {next_command(config.train.output)}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
