@@ -28,7 +28,7 @@ import importlib, sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", "gfl_edge", "export", "benchmarks"}:
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", "gfl_edge", "export", "train", "benchmarks"}:
             raise ImportError(f"{name} is out of reach")
 
 sys.meta_path.insert(0, Refuse())
@@ -54,6 +54,8 @@ def test_every_module_imports_with_numpy_alone():
         ["-m", "gfl_edge", "eval", "--help"],
         ["export/to_onnx.py", "--help"],
         ["export/to_trt.py", "--help"],
+        ["train/train.py", "--help"],
+        ["train/evaluate.py", "--help"],
     ],
 )
 def test_help_needs_numpy_alone(words):
