@@ -180,7 +180,7 @@ PUBLISHED = {"nanodet-m-320": 21.32, "nanodet-m-416": 23.78, "nanodet-plus-m-320
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-@pytest.mark.parametrize("nms", ["graph", "none"])
+@pytest.mark.parametrize("nms", ["graph", pytest.param("none", marks=pytest.mark.slow)])
 def test_ap_of_the_published_models(exported, data, name, nms):
     model = exported(name, nms=nms)
     images, annotations = data("coco/val2017_mix397"), data("coco/instances_val2017_mix397.json")
