@@ -59,7 +59,7 @@ def test_an_engine_and_what_it_says_of_itself(small, key, tmp_path):
     engine, sidecar = build_engine(BuildPlan(small[key], "rtx", ("sm75",)), tmp_path, progress=False)
     precision, nms = key
     extra = "-nonms" if nms == "none" else ""
-    assert engine.name == f"nanodet-plus-m-64x96-{precision}{extra}-rtx-sm75.engine"
+    assert engine.name == f"nanodet-plus-m-0.1x-64x96-{precision}{extra}-rtx-sm75.engine"
     assert engine.stat().st_size > 10_000
     assert Sidecar.read(engine) == sidecar
     assert sidecar.check_file(engine) == engine.read_bytes()
@@ -73,7 +73,7 @@ def test_an_engine_and_what_it_says_of_itself(small, key, tmp_path):
 def test_one_engine_for_several_gpus_and_batches(small, tmp_path):
     settled = BuildPlan(small["fp16", "graph"], "rtx", ("sm75", "sm86"), max_batch=4)
     engine, sidecar = build_engine(settled, tmp_path, progress=False)
-    assert engine.name == "nanodet-plus-m-64x96-fp16-b4-rtx-sm75-sm86.engine"
+    assert engine.name == "nanodet-plus-m-0.1x-64x96-fp16-b4-rtx-sm75-sm86.engine"
     assert (sidecar.targets, sidecar.max_batch) == (("sm75", "sm86"), 4)
 
 
@@ -149,7 +149,7 @@ def test_ctrl_c_ends_a_build_and_writes_nothing(small, tmp_path, monkeypatch):
 def test_progress_is_drawn(small, tmp_path, capsys):
     build_engine(BuildPlan(small["fp16", "graph"], "rtx", ("sm75",)), tmp_path)
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("building nanodet-plus-m-64x96 fp16 [########################]")
+    assert last.startswith("building nanodet-plus-m-0.1x-64x96 fp16 [########################]")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ class TestCommand:
         assert to_trt.main(["--fp16"]) == 0
         captured = capsys.readouterr()
         assert "taking artifacts/fp16-graph.onnx, the newest under artifacts/" in captured.err
-        assert captured.out.strip() == "artifacts/nanodet-plus-m-64x96-fp16-rtx-sm75.engine"
+        assert captured.out.strip() == "artifacts/nanodet-plus-m-0.1x-64x96-fp16-rtx-sm75.engine"
 
     def test_nothing_named_and_nothing_there_takes_the_default_model(self, checkpoint, capsys):
         checkpoint("nanodet-plus-m-416")

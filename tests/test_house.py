@@ -28,7 +28,8 @@ import importlib, sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", "gfl_edge", "export", "train", "benchmarks"}:
+        own = {"gfl_edge", "export", "train", "benchmarks"}
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", *own}:
             raise ImportError(f"{name} is out of reach")
 
 sys.meta_path.insert(0, Refuse())
