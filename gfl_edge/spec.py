@@ -176,7 +176,13 @@ def load_onnx(path: str | Path) -> Any:
     return model
 
 
-def read_spec(path: str | Path) -> ModelSpec:
-    """The spec of an ONNX file; see :func:`load_onnx` and :meth:`ModelSpec.from_metadata` for the errors."""
+def load_contract(path: str | Path) -> tuple[Any, ModelSpec]:
+    """An ONNX file and its spec; see :func:`load_onnx` and :meth:`ModelSpec.from_metadata` for the errors."""
     model = load_onnx(path)
-    return ModelSpec.from_metadata({prop.key: prop.value for prop in model.metadata_props}, str(path))
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    return model, ModelSpec.from_metadata(metadata, str(path))
+
+
+def read_spec(path: str | Path) -> ModelSpec:
+    """The spec of an ONNX file; see :func:`load_contract` for the errors."""
+    return load_contract(path)[1]

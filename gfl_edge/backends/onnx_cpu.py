@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from gfl_edge import optional
 from gfl_edge.backends.base import Outputs
 from gfl_edge.backends.checks import check_batch
 from gfl_edge.errors import BackendError
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, ModelSpec, load_onnx
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, ModelSpec
 
 NMS_OP = "GflNms"
 
@@ -131,10 +130,3 @@ class OpenVinoBackend:
     def close(self) -> None:
         """See :meth:`gfl_edge.backends.base.Backend.close`."""
         self._compiled.clear()
-
-
-def load_contract(path: str | Path) -> tuple[Any, ModelSpec]:
-    """An ONNX file and its spec; see :func:`gfl_edge.spec.load_onnx` for the errors."""
-    model = load_onnx(path)
-    metadata = {prop.key: prop.value for prop in model.metadata_props}
-    return model, ModelSpec.from_metadata(metadata, str(path))

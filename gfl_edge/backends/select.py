@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from gfl_edge import optional
 from gfl_edge.backends.base import Backend
 from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError
+from gfl_edge.spec import load_contract
 
 BackendName = Literal["auto", "openvino", "onnxruntime", "tensorrt", "rtx"]
 NmsChoice = Literal["auto", "graph", "host"]
@@ -54,7 +55,7 @@ def _open_onnx(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
             f"{path} is an ONNX file, backend {backend} runs engines. Build one with: "
             f"python export/to_trt.py --onnx {path} --flavor {backend}"
         )
-    model, spec = onnx_cpu.load_contract(path)
+    model, spec = load_contract(path)
     if backend == "auto":
         backend = _installed_cpu_backend()
     if spec.nms == "graph" and (FASTER_NMS[backend] if nms == "auto" else nms) == "host":
