@@ -1,0 +1,102 @@
+/* The kernels around the network: candidates, integral decode, NMS and pre-processing, behind a plain C interface.
+ *
+ * Everything is queued on the caller's stream: no synchronisation, no allocation, outputs of fixed shape, so that calls can
+ * be captured into a CUDA graph. Pointers are device memory, 16 byte aligned, unless said otherwise; tensors are dense and
+ * row-major. Functions return GFL_OK or another status, whose message gfl_last_error() has, and never end the process.
+ */
+#ifndef GFL_KERNELS_H
+#define GFL_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GFL_KERNELS_VERSION 1
+#define GFL_MAX_LEVELS 8
+#define GFL_MAX_CANDIDATES 4096 /* per list, see GflNmsParams.max_candidates */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum { GFL_OK = 0, GFL_INVALID_ARGUMENT = 1, GFL_CUDA_ERROR = 2 } GflStatus;
+
+typedef enum { GFL_FLOAT32 = 0, GFL_FLOAT16 = 1 } GflDtype;
+
+/* What GflNmsInputs.scores holds. */
+typedef enum {
+    GFL_SCORES = 0, /* 0..1 */
+    GFL_LOGITS = 1, /* before the sigmoid */
+} GflScoreKind;
+
+/* Post-processing of one model at one input size. A = anchors, C = classes, N = batch. All fields are 4 bytes wide. */
+typedef struct {
+    int32_t batch;          /* N, 1 or more */
+    int32_t num_anchors;    /* A, of all levels together */
+    int32_t num_classes;    /* C */
+    int32_t dtype;          /* GflDtype of scores, quality and reg_logits; boxes are always float32 */
+    int32_t score_kind;     /* GflScoreKind */
+    int32_t class_agnostic; /* 1: boxes suppress each other whatever their classes */
+    int32_t per_level;      /* 1: max_candidates of each level enter NMS, as in the paper; 0: of all levels together */
+    int32_t max_candidates; /* (anchor, class) pairs that enter NMS, 1..GFL_MAX_CANDIDATES, by falling score */
+    int32_t max_detections; /* K, 1..GFL_MAX_CANDIDATES */
+    float score_threshold;  /* strictly above, 0..1 */
+    float iou_threshold;    /* suppressed strictly above, 0..1 */
+    int32_t input_height;   /* pixels; boxes that are decoded here are clipped to the input */
+    int32_t input_width;
+    int32_t reg_max;        /* an edge's distribution has reg_max + 1 bins, 1..32; only with reg_logits */
+    float point_offset;     /* cell i of a level lies at (i + point_offset) * stride */
+    int32_t num_levels;     /* 1..GFL_MAX_LEVELS; only with reg_logits or per_level */
+    int32_t strides[GFL_MAX_LEVELS]; /* pixels; level l has ceil(height / stride) * ceil(width / stride) anchors */
+} GflNmsParams;
+
+/* Either reg_logits or boxes is given, the other is NULL. */
+typedef struct {
+    const void *scores;     /* [N, A, C] */
+    const void *quality;    /* [N, A] 0..1, a factor of every score of an anchor (GFLv2), or NULL */
+    const void *reg_logits; /* [N, A, 4 * (reg_max + 1)] distributions of left, top, right, bottom before the softmax */
+    const float *boxes;     /* [N, A, 4] xyxy in pixels of the input */
+} GflNmsInputs;
+
+/* Padded with score 0, class -1 and empty boxes. */
+typedef struct {
+    int32_t *num_dets;    /* [N, 1] */
+    float *det_boxes;     /* [N, K, 4] xyxy in pixels of the input */
+    float *det_scores;    /* [N, K], falling; equal scores by lower anchor * C + class */
+    int32_t *det_classes; /* [N, K] */
+} GflNmsOutputs;
+
+/* Bytes of device memory, 256 byte aligned, that gfl_nms needs for its own use; 0 for impossible parameters. */
+size_t gfl_nms_workspace_size(const GflNmsParams *params);
+
+/* Queue filter, top-k, integral decode of the survivors and NMS. NaN scores count as 0. `stream` is a cudaStream_t. */
+GflStatus gfl_nms(const GflNmsParams *params, const GflNmsInputs *inputs, const GflNmsOutputs *outputs, void *workspace,
+                  size_t workspace_size, void *stream);
+
+typedef enum { GFL_BGR = 0, GFL_RGB = 1, GFL_NV12 = 2 } GflPixelFormat;
+
+/* One frame's way into one slot of the network's input. The pixel (x, y) of the output inside of `content_*` is the
+ * bilinear value at (x * step_x + start_x, y * step_y + start_y) of the frame; the rest is `padding_bgr`. */
+typedef struct {
+    int32_t format; /* GflPixelFormat */
+    int32_t frame_height, frame_width; /* pixels; both even for NV12 */
+    int32_t pitch;    /* bytes from one row of the frame to the next */
+    int32_t uv_pitch; /* the same for the interleaved UV plane of NV12 */
+    int32_t out_height, out_width; /* pixels of the slot */
+    int32_t content_height, content_width; /* pixels of the slot, from its upper left corner, that show the frame */
+    float step_x, step_y;   /* frame pixels per slot pixel */
+    float start_x, start_y; /* frame coordinate of the slot's pixel (0, 0); pixel centres are whole numbers */
+    int32_t black_border;   /* 0: the frame's edge pixels go on outside of it; 1: black outside (cv2.BORDER_CONSTANT) */
+    uint8_t padding_bgr[4]; /* the last is unused */
+} GflResizeParams;
+
+/* Queue a resize of `frame` (packed BGR or RGB, or the Y plane with `uv` for NV12, else NULL) into `out`, uint8
+ * [out_height, out_width, 3] BGR, dense. Within 1 grey level of cv2.resize and cv2.warpAffine with INTER_LINEAR. */
+GflStatus gfl_resize(const GflResizeParams *params, const void *frame, const void *uv, uint8_t *out, void *stream);
+
+/* Why the last call on this thread failed; empty after a call that succeeded. Host memory, valid until the next call. */
+const char *gfl_last_error(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
