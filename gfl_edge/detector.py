@@ -86,7 +86,7 @@ class Detector:
         ]
 
     def _detections(self, outputs: Outputs, index: int, placement: Placement) -> Detections:
-        if self.spec.nms == "graph":
+        if self.spec.has_nms:
             count = int(outputs["num_dets"][index, 0])
             boxes, scores, classes = (
                 outputs[name][index, :count] for name in ("det_boxes", "det_scores", "det_classes")

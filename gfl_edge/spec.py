@@ -16,14 +16,17 @@ PREFIX = "gfl_edge."
 
 INPUT_NAME = "images"  # uint8 [N, H, W, 3] BGR, already resized
 DETECTION_NAMES = ("num_dets", "det_boxes", "det_scores", "det_classes")  # with NMS in the graph
-CANDIDATE_NAMES = ("boxes", "scores")  # without
+CANDIDATE_NAMES = ("boxes", "scores")  # without: decoded, of every anchor
+RAW_NAMES = ("cls_logits", "reg_logits")  # without, and not decoded: [N, A, C] and [N, A, 4 * (reg_max + 1)]
 
 SIZE_STEP = 32  # pixels; the backbones halve the input five times
 SMALLEST_SIDE = 320  # pixels of an input of dynamic size; frames that need less are padded
 
 ResizeRule = Literal["stretch", "letterbox", "fit"]
 Precision = Literal["fp32", "fp16"]
-NmsPlace = Literal["graph", "none"]
+# graph: a function of plain operations; plugin: TensorRT's plugin GflNms; none: behind the model, which decodes;
+# raw: behind the model, as is the decode
+NmsPlace = Literal["graph", "plugin", "none", "raw"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,14 @@ class ModelSpec:
     @property
     def output_names(self) -> tuple[str, ...]:
         """The outputs of the model, by where its NMS runs."""
-        return DETECTION_NAMES if self.nms == "graph" else CANDIDATE_NAMES
+        if self.has_nms:
+            return DETECTION_NAMES
+        return RAW_NAMES if self.nms == "raw" else CANDIDATE_NAMES
+
+    @property
+    def has_nms(self) -> bool:
+        """Whether the model's outputs are detections."""
+        return self.nms in ("graph", "plugin")
 
     @property
     def num_anchors(self) -> int:

@@ -19,14 +19,15 @@ from gfl_edge.cuda import CudaLibrary, open_device
 from gfl_edge.errors import BackendError, ContractError
 from gfl_edge.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
 from gfl_edge.sidecar import Sidecar
-from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, ModelSpec
+from gfl_edge.spec import DETECTION_NAMES, INPUT_NAME, ModelSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 _LOG = logging.getLogger(__name__)
 
-DTYPE_OF = {"UINT8": np.uint8, "INT32": np.int32, "FLOAT": np.float32}  # by TensorRT's name, all that the contract has
+# by TensorRT's name, all that the contract has
+DTYPE_OF = {"UINT8": np.uint8, "INT32": np.int32, "FLOAT": np.float32, "HALF": np.float16}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def engine_contract(spec: ModelSpec, input_hw: tuple[int, int] | None = None) ->
     """
     input_hw = input_hw or spec.size_range[1]
     tensors = {INPUT_NAME: TensorContract("UINT8", (*input_hw, 3))}
-    if spec.nms == "graph":
+    if spec.has_nms:
         most = spec.max_detections
         outputs = zip(
             DETECTION_NAMES,
@@ -55,8 +56,13 @@ def engine_contract(spec: ModelSpec, input_hw: tuple[int, int] | None = None) ->
             strict=True,
         )
         return tensors | {name: TensorContract(dtype, shape) for name, dtype, shape in outputs}
-    widths = zip(CANDIDATE_NAMES, (4, spec.num_classes), strict=True)
-    return tensors | {name: TensorContract("FLOAT", (spec.anchors_at(input_hw), width)) for name, width in widths}
+    anchors = spec.anchors_at(input_hw)
+    if spec.nms == "raw":
+        dtype, widths = "HALF" if spec.precision == "fp16" else "FLOAT", (spec.num_classes, 4 * (spec.reg_max + 1))
+    else:
+        dtype, widths = "FLOAT", (4, spec.num_classes)
+    pairs = zip(spec.output_names, widths, strict=True)
+    return tensors | {name: TensorContract(dtype, (anchors, width)) for name, width in pairs}
 
 
 @dataclass(frozen=True)
