@@ -8,7 +8,9 @@ from pathlib import Path
 
 from gfl_edge.coco import COCO_CLASSES
 from gfl_edge.errors import InputError
+from gfl_edge.files import sha256
 from gfl_edge.spec import SIZE_STEP, ModelSpec
+from train.checkpoint import describe_weights
 from train.models.detector import Detector, DetectorConfig
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
@@ -139,5 +141,32 @@ def describe(
         point_offset=traits.point_offset,
         nms="none",
         source_sha256=source_sha256,
+        short_long=short_long,
+    )
+
+
+def describe_checkpoint(
+    detector: Detector,
+    weights: Path,
+    *,
+    input_hw: tuple[int, int] | None = None,
+    class_names: tuple[str, ...] | None = None,
+    short_long: tuple[int, int] | None = None,
+) -> ModelSpec:
+    """The spec of the detector in a checkpoint file, see :func:`describe`.
+
+    What is not given is what a checkpoint of our own was trained with, what its file name says, or the family's.
+    """
+    own = describe_weights(weights)
+    trained = own.config["data"] if own else {}
+    if short_long is None and input_hw is None and trained.get("short_long"):
+        short, long = trained["short_long"]
+        short_long = (short, long)
+    trained_hw = tuple(trained["input_hw"]) if own else size_from_name(weights)
+    return describe(
+        detector,
+        input_hw=input_hw or trained_hw or TRAITS[detector.config.family].default_hw,
+        class_names=class_names or (own.class_names if own else None),
+        source_sha256=sha256(weights),
         short_long=short_long,
     )

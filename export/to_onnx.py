@@ -24,7 +24,7 @@ class ExportRequest:
 
     weights: Path
     model: str | None = None  # a preset's name; None: recognised from the checkpoint
-    input_hw: tuple[int, int] | None = None  # pixels; None: of the preset, the file name or the family
+    input_hw: tuple[int, int] | None = None  # pixels; None: see export.models.describe_checkpoint
     class_names: tuple[str, ...] | None = None
     precision: Precision = "fp32"
     nms: NmsPlace = "graph"
@@ -41,21 +41,18 @@ def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
     """
     # torch takes seconds to import and --help must work without it
     from export import graph, models, parity
-    from gfl_edge.files import sha256, write_atomically
-    from train.models.traits import TRAITS
+    from gfl_edge.files import write_atomically
     from train.weights import load_detector
 
     preset = models.find_preset(request.model) if request.model else None
     detector = load_detector(request.weights, family=preset.family if preset else None)
     if preset:
         models.check_architecture(detector, preset, str(request.model))
-    default_hw = TRAITS[detector.config.family].default_hw
-    published_hw = preset.input_hw if preset else models.size_from_name(request.weights)
-    spec = models.describe(
+    spec = models.describe_checkpoint(
         detector,
-        input_hw=request.input_hw or published_hw or default_hw,
+        request.weights,
+        input_hw=request.input_hw or (preset.input_hw if preset else None),
         class_names=request.class_names,
-        source_sha256=sha256(request.weights),
         short_long=request.short_long,
     )
     spec = replace(spec, precision=request.precision, nms=request.nms)

@@ -26,7 +26,7 @@ from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.network import LossConfig, Normalised, TrainedNetwork, criterion_config, warm_start
 from train.optim import Schedule, build_optimizer
 from train.structures import Target
-from train.weights import load_detector
+from train.weights import describe_architecture, load_detector
 
 CPU = Process(torch.device("cpu"))
 # Not down to 1 x 1 pixel: there PyTorch 2.13 on a CPU now and then gives NaN for bfloat16 gradients of 3x3 convolutions
@@ -157,7 +157,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, kind, stop):
     torch.manual_seed(1)
     running = (step for _ in range(3) for step in first.run_epoch(Squares()))
     begun = [next(running) for _ in range(stop)]
-    Checkpoint(first.network.state_dict(), ("a",), {}, {}, first.state_dict()).save(tmp_path / "last.pt")
+    Checkpoint(first.network.state_dict(), {}, ("a",), {}, {}, first.state_dict()).save(tmp_path / "last.pt")
 
     second = new()
     torch.manual_seed(2)
@@ -174,7 +174,7 @@ def test_a_resumed_detector_equals_an_uninterrupted_one(tmp_path):
     expected = epochs(detector_trainer(TINY_GFL, average=0.9), Squares(), 4)
     first = detector_trainer(TINY_GFL, average=0.9)
     epochs(first, Squares(), 2)
-    Checkpoint(first.network.state_dict(), ("a",), {}, {}, first.state_dict()).save(tmp_path / "last.pt")
+    Checkpoint(first.network.state_dict(), {}, ("a",), {}, {}, first.state_dict()).save(tmp_path / "last.pt")
     second = detector_trainer(TINY_GFL, average=0.9)
     second.load_state_dict(Checkpoint.load(tmp_path / "last.pt").training)
     assert [step.losses for step in epochs(second, Squares(), 2)] == [step.losses for step in expected[4:]]
@@ -336,7 +336,7 @@ def test_normalisation_is_the_graphs(config):
 
 def test_checkpoints_are_whole_or_the_old_ones(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
-    Checkpoint({"a": torch.ones(1)}, ("x",), {"train": {"epochs": 1}}, {"AP": 1.5}).save(path)
+    Checkpoint({"a": torch.ones(1)}, {}, ("x",), {"train": {"epochs": 1}}, {"AP": 1.5}).save(path)
 
     def fail(content, file):
         file.write_bytes(b"half of it")
@@ -344,22 +344,23 @@ def test_checkpoints_are_whole_or_the_old_ones(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(InputError, match="cannot be written"):
-        Checkpoint({"a": torch.zeros(1)}, ("x",), {}).save(path)
+        Checkpoint({"a": torch.zeros(1)}, {}, ("x",), {}).save(path)
     kept = Checkpoint.load(path)
     assert (kept.state_dict["a"].item(), kept.class_names, kept.metrics) == (1.0, ("x",), {"AP": 1.5})
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_checkpoints_load_safely_and_as_detectors(tmp_path):
-    config = replace(TINY_GFL, head_channels=64, num_groups=32)  # no key tells the groups, so those of all GFLs
-    trainer = detector_trainer(config, average=0.9)
+    trainer = detector_trainer(TINY_GFL, average=0.9)
     epochs(trainer, Squares(), 1)
     detector = trainer.network.detector
     path = tmp_path / "best.pt"
-    Checkpoint(detector.state_dict(), ("a", "b"), {"x": {"y": [1]}}, {"AP": 1.0}, trainer.state_dict()).save(path)
+    architecture = describe_architecture(detector.config)
+    state, config = trainer.state_dict(), {"x": {"y": [1]}}
+    Checkpoint(detector.state_dict(), architecture, ("a", "b"), config, {"AP": 1.0}, state).save(path)
     assert torch.load(path, weights_only=True)["class_names"] == ["a", "b"]
     loaded = load_detector(path)
-    assert loaded.config == config
+    assert loaded.config == TINY_GFL
     for name, value in detector.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
 

@@ -4,6 +4,7 @@ A file is a mapping of tensors and plain values, which ``torch.load(path, weight
 
     format       1
     state_dict   the detector's weights, averaged where the run averages them; what train.weights.load_detector takes
+    architecture the network's fields under "nanodet" or "gfl", as in a configuration; see train.weights.load_detector
     class_names  in the order of the outputs
     config       the run's settings, see train.config.Config.to_dict
     metrics      of these weights in percent; empty where they were not evaluated
@@ -35,6 +36,7 @@ class Checkpoint:
     """The content of a checkpoint file; see the module."""
 
     state_dict: Mapping[str, Tensor]
+    architecture: Mapping[str, Any]
     class_names: tuple[str, ...]
     config: dict[str, Any]
     metrics: dict[str, float] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class Checkpoint:
         content = {
             "format": FORMAT,
             "state_dict": {key: value.detach().cpu() for key, value in self.state_dict.items()},
+            "architecture": dict(self.architecture),
             "class_names": list(self.class_names),
             "config": self.config,
             "metrics": dict(self.metrics),
@@ -81,6 +84,7 @@ class Checkpoint:
             raise CheckpointError(f"{path} is no checkpoint of this project in format {FORMAT}. Train again")
         return cls(
             content["state_dict"],
+            content["architecture"],
             tuple(content["class_names"]),
             content["config"],
             content["metrics"],

@@ -6,18 +6,17 @@ Relative paths of data and weights start at the data folder (``GFL_EDGE_DATA``),
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from export.default_model import data_folder
-from gfl_edge.errors import InputError, MissingDependencyError
+from gfl_edge.errors import InputError
 from train.data.config import DataConfig
-from train.data.plain_values import build
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
+from train.plain_values import build, parse_toml
 
 SECTIONS = ("model", "data", "optimizer", "schedule", "loss", "train")
 
@@ -203,7 +202,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         examples = ", ".join(sorted(file.name for file in EXAMPLES.glob("*.toml")))
         raise InputError(f"{path}: no such configuration. Those in train/configs: {examples}")
     try:
-        values = _parse_toml(path.read_text(encoding="utf-8"))
+        values = parse_toml(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise InputError(f"{path} is no TOML: {error}") from error
     for text in overrides:
@@ -217,20 +216,10 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 EXAMPLES = Path(__file__).resolve().parent / "configs"
 
 
-def _parse_toml(text: str) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"reading TOML needs Python 3.11 or newer, this is {platform.python_version()}"
-        ) from error
-    return tomllib.loads(text)
-
-
 def _parse_override(text: str) -> dict[str, Any]:
     """``train.epochs=3`` as nested mappings; a line of TOML with dotted keys is exactly that."""
     try:
-        return _parse_toml(text)
+        return parse_toml(text)
     except ValueError as error:
         raise InputError(
             f"--set {text}: expected section.field=value with a TOML value, such as train.epochs=3 or, with quotes "

@@ -201,7 +201,7 @@ class Criterion:
         reg_logits = samples.gather(outputs.reg_logits)
         boxes = _boxes(samples.centres, self._distances(reg_logits))
         weights = self._weights(outputs, samples)
-        num_positives, total_weight = _process_mean(torch.stack((samples.normaliser, weights.sum()))).clamp(min=1)
+        num_positives, total_weight = _process_mean(torch.stack((samples.normaliser, weights.sum())))
 
         giou = samples.sum_levels(weights * giou_loss(boxes, samples.boxes)) / total_weight
         losses = {"giou": config.giou_weight * giou}
@@ -332,9 +332,11 @@ def _check_maps(
 
 
 def _process_mean(values: Tensor) -> Tensor:
-    """Mean over the processes of distributed training, so that all divide by the same number; else as it is."""
+    """Sums over the batch, at least 1, per process of distributed training, so that all divide by the same numbers.
+
+    The gradients are then averaged over the processes: they come out as if one process had had the whole batch.
+    """
     if not (dist.is_available() and dist.is_initialized()):
-        return values
-    values = values / dist.get_world_size()
+        return values.clamp(min=1)
     dist.all_reduce(values)
-    return values
+    return values.clamp(min=1) / dist.get_world_size()

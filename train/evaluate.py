@@ -209,13 +209,13 @@ def evaluate_checkpoint(
     Raises:
         GflEdgeError: see :func:`gfl_edge.evaluate.evaluate` and :func:`train.weights.load_detector`.
     """
+    from export.models import describe_checkpoint
     from gfl_edge import environment
-    from gfl_edge.files import sha256
     from train.distributed import joined
     from train.weights import load_detector
 
     network = load_detector(weights)
-    spec = _spec_of(network, weights, input_hw, sha256(weights))
+    spec = describe_checkpoint(network, weights, input_hw=input_hw)
     with joined(device) as process:
         detector = TorchDetector(network.to(process.device), spec, process.device)
         result = evaluate(detector, images, annotations, limit)
@@ -234,26 +234,6 @@ def evaluate_checkpoint(
         "annotations": annotations.name,
         **environment.describe(["train/evaluate.py", *sys.argv[1:]]),
     }
-
-
-def _spec_of(network: Network, weights: Path, input_hw: tuple[int, int] | None, sha256: str) -> ModelSpec:
-    """The description that an export of the checkpoint would have."""
-    from export.models import describe, size_from_name
-    from train.checkpoint import describe_weights
-    from train.models.traits import TRAITS
-
-    own = describe_weights(weights)
-    data = own.config["data"] if own else {}
-    trained_hw = tuple(data["input_hw"]) if own else None
-    default_hw = TRAITS[network.config.family].default_hw
-    short_long = data.get("short_long") if input_hw is None else None
-    return describe(
-        network,
-        input_hw=input_hw or trained_hw or size_from_name(weights) or default_hw,
-        class_names=own.class_names if own else None,
-        source_sha256=sha256,
-        short_long=(short_long[0], short_long[1]) if short_long else None,
-    )
 
 
 def main(argv: list[str] | None = None) -> int:

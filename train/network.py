@@ -18,7 +18,7 @@ from train.models.detector import DetectorConfig
 from train.models.published import read_model_file
 from train.models.traits import TRAITS, Family
 from train.structures import Outputs
-from train.weights import infer_config, load_backbone, load_detector
+from train.weights import load_backbone, load_detector
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,6 @@ def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
     if config.train.sync_batchnorm:
         nn.SyncBatchNorm.convert_sync_batchnorm(detector)  # type: ignore[no-untyped-call]  # in place
     _freeze(detector, config.train)
-    _check_recognisable(detector)
     detector.train()
     return detector
 
@@ -159,16 +158,6 @@ def _allocate(architecture: NanoDetConfig | GFLConfig, train: TrainConfig) -> Na
     if train.auxiliary:
         raise InputError(f"train.auxiliary: {architecture.family} has no auxiliary head; leave it out")
     return GFL(architecture)
-
-
-def _check_recognisable(detector: NanoDet | GFL) -> None:
-    """Refuse what :func:`train.weights.load_detector` would take for something else, before days are spent on it."""
-    try:
-        found = infer_config(detector.state_dict())
-    except CheckpointError as error:
-        raise InputError(f"model: its checkpoints could not be read again: {error}") from error
-    if found != detector.config:
-        raise InputError(f"model: its checkpoints would be taken for a {found}, but it is a {detector.config}")
 
 
 def _freeze(detector: NanoDet | GFL, train: TrainConfig) -> None:

@@ -30,6 +30,7 @@ from train.models import GFL, NanoDet
 from train.models.traits import TRAITS
 from train.network import TrainedNetwork, build_detector, criterion_config, weights_name
 from train.optim import Schedule, build_optimizer
+from train.weights import describe_architecture
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,8 @@ class Run:
             replace(self._checkpoint(metrics or {}), training=training).save(self.folder / LAST)
 
     def _checkpoint(self, metrics: Mapping[str, float]) -> Checkpoint:
-        return Checkpoint(self._evaluated_state(), self.class_names, self.config.to_dict(), dict(metrics))
+        architecture = describe_architecture(self.detector.config)
+        return Checkpoint(self._evaluated_state(), architecture, self.class_names, self.config.to_dict(), dict(metrics))
 
     def _evaluated_state(self) -> dict[str, torch.Tensor]:
         network = self.detector if self.average is None else self.average.network

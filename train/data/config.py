@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 from gfl_edge.spec import SIZE_STEP, ResizeRule
 from train.data.checks import OnBad
 from train.data.colour import ColourJitter, HsvJitter
-from train.data.plain_values import build
 from train.data.transforms import MIN_VISIBLE, HorizontalFlip, RandomAffine, RandomCrop, Range
+from train.plain_values import build
 
 Format = Literal["coco", "voc", "yolo"]
 

@@ -6,14 +6,13 @@ A file has a table ``[published]`` (:class:`Published`) and a table ``[architect
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gfl_edge.errors import InputError, MissingDependencyError
-from train.data.plain_values import build
+from gfl_edge.errors import InputError
 from train.models.gfl import GFL, GFLConfig
+from train.plain_values import build, parse_toml
 
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "configs" / "models"
 
@@ -68,15 +67,9 @@ def build_model(path: str | Path) -> GFL:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"reading {path.name} needs Python 3.11 or newer, this is {platform.python_version()}"
-        ) from error
     if not path.is_file():
         raise InputError(f"{path}: no such model. Give a .toml file or one of {', '.join(model_files())}")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not TOML, or not UTF-8
         raise InputError(f"{path} is no TOML: {error}") from error

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gfl_edge.errors import CheckpointError
+from gfl_edge.errors import CheckpointError, InputError
 from train.models.gfl import GFL, GFLConfig
 from train.models.nanodet import NanoDet, NanoDetConfig
+from train.plain_values import build
 from train.weights import mmdet, nanodet
 from train.weights.keys import copy_strictly
-from train.weights.reading import StateDict, read_state_dict, strip_prefixes
+from train.weights.reading import StateDict, read_checkpoint, strip_prefixes
 
 PROJECT_KEYS = (nanodet.PROJECT_KEY, mmdet.PROJECT_KEY)
 
 
 def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None = None) -> NanoDet | GFL:
     """Build the detector that a checkpoint belongs to and load it.
+
+    The architecture is read off the keys and shapes; a file of our own also names it, and what shapes do not show.
 
     Args:
         source: a checkpoint file, or its state dict.
@@ -31,10 +36,11 @@ def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None 
     Raises:
         CheckpointError: unreadable, of another model, or with missing, unexpected or misshapen keys (listed).
     """
-    origin, raw = ("state dict", source) if isinstance(source, Mapping) else (str(source), read_state_dict(source))
+    raw, named = (source, None) if isinstance(source, Mapping) else read_checkpoint(source)
+    origin = "state dict" if isinstance(source, Mapping) else str(source)
     state = mmdet.rename_old_keys(strip_prefixes(raw))
     try:
-        config = infer_config(state)
+        config = infer_config(state) if named is None else _named_config(named)
     except CheckpointError as error:
         raise CheckpointError(f"{origin}: {error}") from error
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # no key, or a shape that cannot be
@@ -63,6 +69,30 @@ def infer_config(state: Mapping[str, Tensor]) -> NanoDetConfig | GFLConfig:
             f"{', '.join((*nanodet.FAMILY_KEYS, *nanodet.NEEDED_KEYS))}, or {', '.join(mmdet.NEEDED_KEYS)}. "
             f"Its {len(state)} keys start with: {known}"
         )
+    return config
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """How a checkpoint of our own names its network; one of the fields is given."""
+
+    nanodet: NanoDetConfig | None = None
+    gfl: GFLConfig | None = None
+
+
+def describe_architecture(config: NanoDetConfig | GFLConfig) -> dict[str, Any]:
+    """Plain values for a checkpoint file from which :func:`load_detector` builds the same network."""
+    return {"nanodet" if isinstance(config, NanoDetConfig) else "gfl": asdict(config)}
+
+
+def _named_config(named: Mapping[str, Any]) -> NanoDetConfig | GFLConfig:
+    try:
+        architecture = build(_Architecture, named, "architecture")
+    except InputError as error:
+        raise CheckpointError(f"{error}. It was written by another version; train again or export with that") from error
+    config = architecture.nanodet or architecture.gfl
+    if config is None:
+        raise CheckpointError("architecture: names neither nanodet nor gfl. Train again")
     return config
 
 

@@ -87,7 +87,12 @@ def _inert_pickle(skipped: set[str]) -> ModuleType:
 
 
 def read_state_dict(path: str | Path) -> StateDict:
-    """Read the tensors of a checkpoint file.
+    """The tensors of a checkpoint file alone; see :func:`read_checkpoint`."""
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: str | Path) -> tuple[StateDict, Mapping[str, Any] | None]:
+    """Read the tensors of a checkpoint file, and the architecture that a checkpoint of our own names beside them.
 
     Accepts a plain state dict or one under ``state_dict``. Objects beside it are skipped, and named in the log.
 
@@ -100,13 +105,14 @@ def read_state_dict(path: str | Path) -> StateDict:
         raise CheckpointError(f"{path}: no such checkpoint file. Give the path of a .pth or .ckpt file with --weights")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes). Download or copy it again")
-    content = _load(path)
+    content, architecture = _load(path), None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), (Mapping, Placeholder)):
-        content = content["state_dict"]
+        named = content.get("architecture")
+        content, architecture = content["state_dict"], named if isinstance(named, Mapping) else None
     _refuse_objects(content, path)
     if not _is_state_dict(content):
         raise CheckpointError(f"{path} holds no state dict: expected key -> tensor, plain or under 'state_dict'")
-    return dict(content)
+    return dict(content), architecture
 
 
 def _is_state_dict(content: Any) -> bool:

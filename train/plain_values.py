@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import platform
 import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from gfl_edge.errors import InputError
+from gfl_edge.errors import InputError, MissingDependencyError
 
 T = TypeVar("T")
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The values of a TOML file.
+
+    Raises:
+        ValueError: no TOML.
+        MissingDependencyError: Python 3.10, which has no TOML reader.
+    """
+    try:
+        import tomllib
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"reading TOML needs Python 3.11 or newer, this is {platform.python_version()}"
+        ) from error
+    return tomllib.loads(text)
 
 
 def build(cls: type[T], values: Any, where: str, folder: Path | None = None) -> T:
