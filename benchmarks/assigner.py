@@ -87,7 +87,7 @@ def _measure_mmdetection(outputs: Outputs, target: Target, losses: dict[str, tor
 def _measure_boxes(count: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(count)
     criterion = Criterion(CriterionConfig())
-    outputs, targets = _outputs(criterion.config, generator), [_target(count, generator)]
+    outputs, targets = _outputs(criterion.config, generator), [random_target(count, INPUT_HW, 80, generator)]
 
     def forward() -> torch.Tensor:
         return torch.stack(list(criterion(outputs, targets, INPUT_HW).values())).sum()
@@ -116,14 +116,14 @@ def _outputs(config: CriterionConfig, generator: torch.Generator) -> Outputs:
     return Outputs(cls_logits, reg_logits)
 
 
-def _target(count: int, generator: torch.Generator) -> Target:
-    """Boxes of 8 to 512 pixels a side, evenly over the octaves, clipped to the picture."""
-    height, width = INPUT_HW
+def random_target(count: int, input_hw: tuple[int, int], num_classes: int, generator: torch.Generator) -> Target:
+    """``count`` boxes of 8 to 512 pixels a side, evenly over the octaves, clipped to the picture."""
+    height, width = input_hw
     limits = torch.tensor((width, height, width, height))
     centres = torch.rand(count, 2, generator=generator) * limits[:2]
     halves = 4 * 2 ** (6 * torch.rand(count, 2, generator=generator))
     boxes = torch.cat((centres - halves, centres + halves), dim=1).clamp(min=0).minimum(limits)
-    return Target(boxes, torch.randint(80, (count,), generator=generator))
+    return Target(boxes, torch.randint(num_classes, (count,), generator=generator))
 
 
 def _median_ms(work: Callable[[], object]) -> float:

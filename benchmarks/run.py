@@ -7,26 +7,46 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import ap, assigner, engines, gfl_engines, nms
+from benchmarks import ap, assigner, engines, gfl_engines, iteration, nms, training
 from gfl_edge import environment
 from gfl_edge.commandline import run_command
 from gfl_edge.files import write_atomically
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
-Measurement = Callable[[Path], dict[str, Any]]
-MEASUREMENTS: dict[str, tuple[str, Measurement]] = {
-    "ap": ("ap_mix397.json", ap.measure),
-    "nms": ("nms.json", nms.measure),
-    "assigner": ("assigner.json", assigner.measure),
-    "engines": ("engines.json", engines.measure),
-    "gfl-engines": ("gfl_engines.json", gfl_engines.measure),
+
+@dataclass(frozen=True)
+class Measurement:
+    """What can be measured.
+
+    Attributes:
+        name: of its result file, without suffix.
+        measure: takes a folder for files of its own; returns plain values.
+        draw: a picture of the result, as SVG.
+    """
+
+    name: str
+    measure: Callable[[Path], dict[str, Any]]
+    draw: Callable[[dict[str, Any]], bytes] | None = None
+
+
+MEASUREMENTS = {
+    "ap": Measurement("ap_mix397", ap.measure),
+    "nms": Measurement("nms", nms.measure),
+    "assigner": Measurement("assigner", assigner.measure),
+    "engines": Measurement("engines", engines.measure),
+    "gfl-engines": Measurement("gfl_engines", gfl_engines.measure),
+    "iteration": Measurement("iteration", iteration.measure, iteration.draw),
+    "bccd": Measurement("bccd", training.measure_bccd, training.draw_bccd),
+    "overfit": Measurement("overfit", training.measure_overfit),
+    "ablation": Measurement("ablation", training.measure_ablation, training.draw_ablation),
 }
 
 
@@ -38,13 +58,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    file_name, measure = MEASUREMENTS[args.what]
+    measurement = MEASUREMENTS[args.what]
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder))
+        result = measurement.measure(Path(folder))
     command = ["python", "benchmarks/run.py", args.what]
     text = json.dumps({**environment.describe(command), **result}, indent=1)
-    write_atomically(RESULTS / file_name, f"{text}\n".encode())
-    print(RESULTS / file_name)
+    path = RESULTS / f"{measurement.name}.json"
+    write_atomically(path, f"{text}\n".encode())
+    print(path)
+    if measurement.draw is not None:
+        picture = measurement.draw(json.loads(text))
+        write_atomically(path.with_suffix(".svg"), picture)
+        print(path.with_suffix(".svg"))
     return 0
 
 

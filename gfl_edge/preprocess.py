@@ -61,20 +61,24 @@ def check_frame(frame: Any) -> Image:
 
 
 def input_size(frame_hw: tuple[int, int], spec: ModelSpec) -> tuple[int, int]:
-    """The input (height, width) that a frame of ``frame_hw`` pixels is run at.
+    """The input (height, width) that a frame of ``frame_hw`` pixels is run at: the model's own where it is fixed."""
+    return spec.input_hw if spec.short_long is None else fitted_input(frame_hw, spec.short_long)
 
-    That is the model's own where its size is fixed. Else the frame is brought to ``spec.short_long`` with its aspect
-    ratio, as in the paper, and the input is the next multiple of 32 in both directions.
+
+def fitted_input(frame_hw: tuple[int, int], short_long: tuple[int, int]) -> tuple[int, int]:
+    """The input (height, width) for a frame of ``frame_hw`` pixels where the size is dynamic.
+
+    The frame is brought to ``short_long`` with its aspect ratio, as in the paper, and the input is the next multiple of
+    32 in both directions.
     """
-    if spec.short_long is None:
-        return spec.input_hw
-    placement = place(frame_hw, spec.input_hw, "fit", _limit(frame_hw, spec.short_long))
+    placement = place(frame_hw, frame_hw, "fit", limit_hw(frame_hw, short_long))
     sides = (side * scale for side, scale in zip(frame_hw, placement.scale_xy[::-1], strict=True))
     height, width = (max(SMALLEST_SIDE, -(-round(side) // SIZE_STEP) * SIZE_STEP) for side in sides)
     return height, width
 
 
-def _limit(frame_hw: tuple[int, int], short_long: tuple[int, int]) -> tuple[int, int]:
+def limit_hw(frame_hw: tuple[int, int], short_long: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) that a frame may have at most: the long side along its own."""
     short, long = short_long
     return (short, long) if frame_hw[0] <= frame_hw[1] else (long, short)
 
@@ -120,7 +124,7 @@ def resize_into(frame: Image, out: Image, rule: ResizeRule, short_long: tuple[in
     cv2 = optional.load("cv2")
     height, width = out.shape[:2]
     frame_hw = (frame.shape[0], frame.shape[1])
-    placement = place(frame_hw, (height, width), rule, _limit(frame_hw, short_long) if short_long else None)
+    placement = place(frame_hw, (height, width), rule, limit_hw(frame_hw, short_long) if short_long else None)
     (scale_x, scale_y), (left, top) = placement.scale_xy, placement.offset_xy
     if rule == "stretch":
         cv2.resize(frame, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from gfl_edge.errors import AnnotationError, InputError
-from gfl_edge.preprocess import input_size, resize_into
+from gfl_edge.preprocess import fitted_input, input_size, resize_into
 from gfl_edge.spec import ModelSpec
 from train.data.annotations import Annotations, ImageRecord, Objects
-from train.data.batches import BatchPlan, Draw, InputSizes, evaluation_batches, fitted_input
+from train.data.batches import BatchPlan, Draw, InputSizes, evaluation_batches
 from train.data.config import Augmentation, DataConfig, DataFiles
 from train.data.datasets import TrainingImages
 from train.data.loader import Batch, EvaluationLoader, TrainingLoader

@@ -30,6 +30,7 @@ class ModelConfig:
     gfl: GFLConfig | None = None  # or those of a GFL
     weights: Path | None = None  # checkpoint of a detector; without the fields above, it says the architecture as well
     backbone_weights: Path | None = None  # or of a backbone trained on ImageNet
+    imagenet: bool = False  # or those of EfficientNet-Lite0 that come with the extra "train"
 
     def __post_init__(self) -> None:
         named = [name for name in ("published", "nanodet", "gfl") if getattr(self, name) is not None]
@@ -37,8 +38,9 @@ class ModelConfig:
             raise ValueError(f"{named[1]}: the architecture is given by {named[0]} already; leave one out")
         if not named and self.weights is None:
             raise ValueError("published, nanodet, gfl or weights is missing: one of them says which network to train")
-        if self.weights is not None and self.backbone_weights is not None:
-            raise ValueError("backbone_weights: weights already hold a backbone; leave one out")
+        given = [name for name in ("weights", "backbone_weights", "imagenet") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{given[1]}: the backbone's weights are given by {given[0]} already; leave one out")
 
 
 @dataclass(frozen=True)

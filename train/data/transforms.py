@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.boxes import areas
-from gfl_edge.preprocess import PADDING_BGR, Boxes, Image, Placement, place, resize_into
+from gfl_edge.preprocess import PADDING_BGR, Boxes, Image, Placement, limit_hw, place, resize_into
 from gfl_edge.spec import ResizeRule
 from train.data.annotations import Labels, clip
 
@@ -207,12 +207,6 @@ def start_placement(
         return place(frame_hw, input_hw, rule)
     limit_height, limit_width = limit_hw(frame_hw, short_long)
     return place(frame_hw, input_hw, rule, (min(limit_height, input_hw[0]), min(limit_width, input_hw[1])))
-
-
-def limit_hw(frame_hw: tuple[int, int], short_long: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) that a frame may have at most: the long side along its own."""
-    short, long = short_long
-    return (short, long) if frame_hw[0] <= frame_hw[1] else (long, short)
 
 
 def placed_boxes(boxes: Boxes, placement: Placement) -> Boxes:

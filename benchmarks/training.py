@@ -1,0 +1,157 @@
+"""Whole trainings on real data: what they reach, how long they take, and whether the exported files agree."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engines import build
+from benchmarks.plots import dot_chart, line_chart
+from export.to_onnx import ExportRequest, export_onnx, log
+from gfl_edge.detector import Detector
+from gfl_edge.evaluate import evaluate
+from train.checkpoint import BEST
+from train.config import Config, read_config
+from train.criterion import Quality, Regression
+from train.data.load import load_data
+from train.evaluate import evaluate_checkpoint
+from train.run import train
+
+CONFIGS = Path(__file__).resolve().parent.parent / "train" / "configs"
+REPORTED = ("AP", "AP50", "AP75")
+TEST_LIST = "bccd/BCCD/ImageSets/Main/test.txt"
+
+# The paper's two changes to ATSS, one by one: a score that learns the quality (QFL), edges as distributions (DFL)
+VARIANTS: dict[str, tuple[Quality, Regression]] = {
+    "ATSS": ("centerness", "dirac"),
+    "ATSS + QFL": ("joint", "dirac"),
+    "ATSS + DFL": ("centerness", "distribution"),
+    "GFL (both)": ("joint", "distribution"),
+}
+SEEDS = (0, 1, 2)
+
+
+def measure_bccd(folder: Path) -> dict[str, Any]:
+    """Fine-tune NanoDet-m on blood cells by the shipped configuration, then take it to ONNX and an engine.
+
+    The checkpoint is chosen on the validation list; the numbers of the test list are those of that one alone.
+    """
+    config = _read("bccd_nanodet_m", folder)
+    seconds = _train(config)
+    best = config.train.output / BEST
+    annotations, images = _test_list(config, folder)
+    torch_result = evaluate_checkpoint(best, images, annotations)
+    onnx = folder / "bccd.onnx"
+    spec = export_onnx(ExportRequest(best), onnx)
+    with Detector(onnx) as detector:
+        onnx_result = evaluate(detector, images, annotations)
+        backend = detector.backend.name
+    half = folder / "bccd_fp16.onnx"
+    export_onnx(ExportRequest(best, precision="fp16"), half)
+    return {
+        "config": "train/configs/bccd_nanodet_m.toml",
+        "class_names": spec.class_names,
+        "training_minutes": round(seconds / 60, 2),
+        "validation_by_epoch": _curve(config, "metrics.csv", ("epoch", *REPORTED)),
+        "loss_by_step": _curve(config, "losses.csv", ("step", "loss")),
+        "test": {name: torch_result[name] for name in (*REPORTED, "images")},
+        "test_of_the_onnx_file": {**{name: round(onnx_result.metrics[name], 3) for name in REPORTED}, "on": backend},
+        "engine": build("bccd-nanodet-m", "fp16", "sm75", half, folder),
+    }
+
+
+def draw_bccd(result: dict[str, Any]) -> bytes:
+    """The learning curve."""
+    rows = result["validation_by_epoch"]
+    curves = {f"validation {name}": [(row["epoch"], row[name]) for row in rows] for name in REPORTED}
+    end = rows[-1]["epoch"]
+    curves |= {f"test {name}": [(end, result["test"][name])] for name in ("AP", "AP50")}
+    return line_chart("NanoDet-m, fine-tuned on 205 images of blood cells", "epoch", "percent", curves)
+
+
+def measure_overfit(folder: Path) -> dict[str, Any]:
+    """GFL-R18 learns 16 images of coco128 by heart."""
+    config = _read("overfit_gfl_r18", folder)
+    seconds = _train(config)
+    return {
+        "config": "train/configs/overfit_gfl_r18.toml",
+        "training_minutes": round(seconds / 60, 2),
+        "same_images_by_epoch": _curve(config, "metrics.csv", ("epoch", *REPORTED)),
+    }
+
+
+def measure_ablation(folder: Path) -> dict[str, Any]:
+    """The paper's comparison in small: one network, one schedule, with and without QFL and DFL, three seeds each.
+
+    Evaluated on the test list after the last epoch, so that nothing is chosen by it.
+    """
+    base = _read("ablation_bccd", folder)
+    runs = []
+    for seed in SEEDS:
+        for name, (quality, regression) in VARIANTS.items():
+            log(f"== {name}, seed {seed}")
+            assert base.model.gfl is not None
+            network = replace(base.model.gfl, quality=quality, regression=regression)
+            config = replace(
+                base,
+                model=replace(base.model, gfl=network),
+                train=replace(base.train, seed=seed, output=folder / f"{name}-{seed}"),
+            )
+            seconds = _train(config)
+            metrics = _curve(config, "metrics.csv", ("epoch", *REPORTED))[-1]
+            runs.append({"variant": name, "seed": seed, "seconds": round(seconds, 1), **metrics})
+    return {
+        "config": "train/configs/ablation_bccd.toml",
+        "summary": {name: _summary([run for run in runs if run["variant"] == name]) for name in VARIANTS},
+        "runs": runs,
+    }
+
+
+def draw_ablation(result: dict[str, Any]) -> bytes:
+    """AP of all runs."""
+    groups = {name: [run["AP"] for run in result["runs"] if run["variant"] == name] for name in result["summary"]}
+    return dot_chart("BCCD test list, three seeds each; the line is the mean", "AP, percent", groups)
+
+
+def _read(name: str, folder: Path) -> Config:
+    config = read_config(CONFIGS / f"{name}.toml")
+    return replace(config, train=replace(config.train, output=folder / name))
+
+
+def _train(config: Config) -> float:
+    """Seconds that it took."""
+    start = time.perf_counter()
+    train(config)
+    return time.perf_counter() - start
+
+
+def _curve(config: Config, file_name: str, columns: tuple[str, ...]) -> list[dict[str, float]]:
+    with (config.train.output / file_name).open(newline="") as file:
+        return [{name: round(float(row[name]), 3) for name in columns} for row in csv.DictReader(file)]
+
+
+def _test_list(config: Config, folder: Path) -> tuple[Path, Path]:
+    """COCO file and image folder of BCCD's test list."""
+    assert config.data.val is not None
+    assert config.data.val.image_list is not None
+    root = config.data.val.image_list.parents[4]
+    test = replace(config.data.val, image_list=root / TEST_LIST)
+    annotations = load_data(replace(config.data, val=test)).val
+    assert annotations is not None
+    path = folder / "test.json"
+    path.write_text(json.dumps(annotations.to_coco()))
+    return path, annotations.image_folder
+
+
+def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
+    found = {}
+    for name in REPORTED:
+        values = [run[name] for run in runs]
+        found[f"{name}_mean"] = round(statistics.mean(values), 2)
+        found[f"{name}_std"] = round(statistics.stdev(values), 2)
+    return found

@@ -1,0 +1,52 @@
+"""Annotations of a training run as a COCO file, for train/evaluate.py and gfl-edge eval.
+
+python train/to_coco.py CONFIG.toml --set 'data.val.image_list="test.txt"' -o test.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gfl_edge.commandline import run_command
+from gfl_edge.errors import InputError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="train/to_coco.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="settings of a training run")
+    parser.add_argument(
+        "--set", action="append", nargs="+", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides"
+    )
+    parser.add_argument("--part", choices=("train", "val"), default="val", help="which set (default: val)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.json", help="file to write")
+    return run_command(parser, _run, argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+    # torch takes seconds to import and --help must work without it
+    from gfl_edge.files import write_atomically
+    from train.config import read_config
+    from train.data.load import load_data
+
+    config = read_config(args.config, [text for group in args.overrides for text in group])
+    data = load_data(config.data)
+    annotations = data.train if args.part == "train" else data.val
+    if annotations is None:
+        raise InputError(f"{args.config}: there is no data.val. Add it, or take --part train")
+    write_atomically(args.output, json.dumps(annotations.to_coco()).encode())
+    print(args.output)
+    print(f"{len(annotations)} images, their folder: {annotations.image_folder}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
