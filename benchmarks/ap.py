@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.models import ANNOTATIONS, CHECKPOINTS, IMAGES, export
-from export.default_model import data_folder
+from benchmarks.models import ANNOTATIONS, IMAGES, export
+from export.default_model import CHECKPOINTS, data_folder
 from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.detector import Detector
 from gfl_edge.evaluate import evaluate

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.models import CHECKPOINTS, export
+from benchmarks.models import export
+from export.default_model import CHECKPOINTS
 from gfl_edge.sidecar import sidecar_path
 from gfl_edge.spec import Precision
 

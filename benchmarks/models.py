@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.default_model import data_folder
+from export.default_model import CHECKPOINTS, data_folder
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.spec import NmsPlace, Precision
 
-CHECKPOINTS = {
-    "nanodet-m-320": "weights/nanodet_m/nanodet_m.ckpt",
-    "nanodet-m-416": "weights/nanodet_m/nanodet_m_416.ckpt",
-    "nanodet-plus-m-320": "weights/nanodet_plus_m/nanodet_plus_m_320_from_ncnn_fp16.pth",
-    "nanodet-plus-m-416": "weights/nanodet_plus_m/nanodet_plus_m_416_from_ncnn_fp16.pth",
-}
 IMAGES = "coco/val2017_mix397"
 ANNOTATIONS = "coco/instances_val2017_mix397.json"
 

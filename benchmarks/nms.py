@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.models import CHECKPOINTS, IMAGES, export
-from export.default_model import data_folder
+from benchmarks.models import IMAGES, export
+from export.default_model import CHECKPOINTS, data_folder
 from export.nms import ROUNDS
-from gfl_edge import optional
 from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.boxes import greedy_nms, pairwise_iou
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
-from gfl_edge.preprocess import resize_into
+from gfl_edge.preprocess import Image, resize_into
 from gfl_edge.progress import track
+from gfl_edge.sources import read_image
 from gfl_edge.spec import ModelSpec
 
 LIBRARIES: tuple[BackendName, ...] = ("openvino", "onnxruntime")
@@ -54,7 +54,7 @@ def _compare(path: Path, library: BackendName, files: list[Path]) -> dict[str, A
     milliseconds: dict[str, list[float]] = {place: [] for place in places}
     differing = []
     for image in track(files, f"{path.stem}, {library}", len(files)):
-        frame = optional.load("cv2").imread(str(image))
+        frame = _read(image)
         found = {}
         for place, detector in detectors.items():
             found[place] = detector(frame)
@@ -69,6 +69,12 @@ def _compare(path: Path, library: BackendName, files: list[Path]) -> dict[str, A
     return {"differing": differing, "median_ms": medians, "host_over_graph": ratio}
 
 
+def _read(path: Path) -> Image:
+    frame = read_image(path)
+    assert frame is not None, f"{path} cannot be read"
+    return frame
+
+
 def _count_rounds(path: Path, files: list[Path]) -> dict[str, Any]:
     """How many rounds and candidates the images have."""
     rounds, candidates = Counter[int](), []
@@ -76,7 +82,7 @@ def _count_rounds(path: Path, files: list[Path]) -> dict[str, Any]:
         size_hw = detector.spec.input_hw
         for image in track(files, f"{path.stem}, rounds", len(files)):
             inputs = np.empty((1, *size_hw, 3), np.uint8)
-            resize_into(optional.load("cv2").imread(str(image)), inputs[0], detector.spec.resize)
+            resize_into(_read(image), inputs[0], detector.spec.resize)
             outputs = detector.backend.run(inputs)
             needed, count = rounds_needed(
                 np.asarray(outputs["boxes"][0], np.float32), np.asarray(outputs["scores"][0], np.float32), detector.spec

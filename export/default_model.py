@@ -12,7 +12,15 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 ARTIFACTS = Path("artifacts")  # relative to where the command runs
 CHECKPOINT_SUFFIXES = (".pth", ".ckpt", ".pt")
 DEFAULT_NAME = "nanodet-plus-m-416"
-DEFAULT_WEIGHTS = Path("weights/nanodet_plus_m/nanodet_plus_m_416_from_ncnn_fp16.pth")
+
+# Below the data folder, by model
+CHECKPOINTS = {
+    "nanodet-m-320": "weights/nanodet_m/nanodet_m.ckpt",
+    "nanodet-m-416": "weights/nanodet_m/nanodet_m_416.ckpt",
+    "nanodet-plus-m-320": "weights/nanodet_plus_m/nanodet_plus_m_320_from_ncnn_fp16.pth",
+    "nanodet-plus-m-416": "weights/nanodet_plus_m/nanodet_plus_m_416_from_ncnn_fp16.pth",
+}
+DEFAULT_WEIGHTS = Path(CHECKPOINTS[DEFAULT_NAME])
 
 
 def data_folder() -> Path:

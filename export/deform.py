@@ -65,20 +65,6 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.gfl_edge
 def use_deform_operator(model: nn.Module) -> None:
     """Make every deformable convolution of ``model`` one ``DeformConv`` node when it is exported, in place."""
 
-    def operator(
-        x: Tensor,
-        weight: Tensor,
-        offset: Tensor,
-        mask: Tensor | None,
-        bias: Tensor | None,
-        *,
-        stride: int,
-        padding: int,
-        groups: int,
-    ) -> Tensor:
-        result: Tensor = _deform_conv(x, weight, offset, mask, bias, stride, padding, groups)
-        return result
-
     for module in model.modules():
         if isinstance(module, DeformConv2d):
-            module.operator = operator
+            module.operator = _deform_conv

@@ -66,7 +66,7 @@ class ExportedDetector(nn.Module):
         return _clipped(boxes, images.shape[2], images.shape[1]), scores
 
     def _decode(self, reg_logits: Tensor, centres: Tensor, cell_strides: Tensor) -> Tensor:
-        """Integral decode, eq. 6 of the paper; Mul + ReduceSum because TensorRT-RTX has no FP32 MatMul on sm75."""
+        """Integral decode, eq. 5 of the paper; Mul + ReduceSum because TensorRT-RTX has no FP32 MatMul on sm75."""
         distribution = reg_logits.reshape(-1, centres.shape[0], 4, len(self.bins)).softmax(dim=-1)
         distances = (distribution * self.bins).sum(dim=-1) * cell_strides
         return torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)

@@ -1,7 +1,7 @@
 """The integral decode of Generalized Focal Loss in NumPy: the oracle for graphs and kernels.
 
 An edge's distance is the expectation of its distribution, sum_i i * softmax(logits)_i, in units of the stride
-(Li et al., NeurIPS 2020, eq. 6).
+(Li et al., NeurIPS 2020, eq. 5).
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class SourceError(InputError):
 
 
 class AnnotationError(InputError):
-    """A COCO annotation file that does not fit the model or the images."""
+    """Annotations (COCO, VOC or YOLO) that cannot be used, or do not fit the model or the images."""
 
 
 class ModelFileError(InputError):

@@ -24,13 +24,7 @@ SMALL = {"base_channels": 16, "neck_channels": 64, "head_channels": 64}
 GFL_NAMES = [name for name in model_files() if name.startswith("gfl-")]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small lose more to threads than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
