@@ -137,12 +137,12 @@ class PycudaNvcc:
         """See :meth:`Compiler.compile`."""
         architecture = "sm_" + compute_capability.removeprefix("sm")
         try:
-            compiled: bytes = self._compiler.compile(
+            image = self._compiler.compile(
                 inlined(source), options=list(self.options), no_extern_c=True, arch=architecture, cache_dir=False
             )
         except Exception as error:  # pycuda.driver.CompileError, or what a missing host compiler makes of it
             raise BackendError(f"nvcc cannot compile {source.name} for {architecture}: {error}") from error
-        return compiled
+        return bytes(image)
 
 
 def inlined(source: CudaSource) -> str:
