@@ -7,8 +7,13 @@
 #ifndef GFL_KERNELS_H
 #define GFL_KERNELS_H
 
+#ifdef __CUDACC_RTC__ /* NVRTC has no standard headers; size_t is built in */
+typedef int int32_t;
+typedef unsigned char uint8_t;
+#else
 #include <stddef.h>
 #include <stdint.h>
+#endif
 
 #define GFL_KERNELS_VERSION 1
 #define GFL_MAX_LEVELS 8
