@@ -19,7 +19,7 @@ import pytest
 
 from gfl_edge import optional
 from gfl_edge.cuda import CudaPythonDevice, PycudaDevice, open_device
-from gfl_edge.cuda.interface import CudaDevice
+from gfl_edge.cuda.interface import CudaDevice, Launch
 from gfl_edge.errors import BackendError, InputError, MissingDependencyError
 
 
@@ -177,7 +177,7 @@ class FakeDriver:
         params: int,
         x: int,
     ) -> None:
-        assert (f, (gx, gy, gz), (bx, by, bz), shared) == (0xF11, (2, 1, 1), (3, 1, 1), 0)
+        assert (f, (gx, gy, gz), (bx, by, bz), shared) == (0xF11, (2, 1, 1), (3, 1, 1), 16)
         fields = (ctypes.c_void_p * 3).from_address(params)
         value, address, count = (
             kind.from_address(field or 0).value
@@ -353,11 +353,11 @@ class FakePycudaFunction:
     def __init__(self, library: FakePycuda) -> None:
         self.library = library
 
-    def __call__(self, *args: Any, grid: Any, block: Any, stream: FakePycudaStream) -> None:
+    def __call__(self, *args: Any, grid: Any, block: Any, shared: int, stream: FakePycudaStream) -> None:
         self.library.record("launch")
         (packed,) = args
         assert isinstance(packed, np.void)
-        assert (grid, block) == ((2, 1, 1), (3, 1, 1))
+        assert (grid, block, shared) == ((2, 1, 1), (3, 1, 1), 16)
         value, address, count = struct.unpack("@BPi", bytes(memoryview(packed)))  # as CUDA packs parameters
         ctypes.memset(address, value, count)
 
@@ -431,7 +431,7 @@ class TestBothLibraries:
             module = device.load_module(FILL_MODULE)
             device.memset(address, 9, 8, stream)
             fill = device.get_function(module, "fill")
-            device.launch(fill, (2, 1, 1), (3, 1, 1), FillParameters(7, address, 6), stream)
+            device.launch(fill, Launch((2, 1, 1), (3, 1, 1), 16), FillParameters(7, address, 6), stream)
             device.copy_to_host(found, address, stream)
             device.synchronize(stream)
             device.unload_module(module)
@@ -454,7 +454,7 @@ class TestBothLibraries:
             "launch": FakePycuda.LogicError("cuLaunchKernel failed: error illegal address"),
         }
         with pytest.raises(BackendError, match=r"CUDA failed.*cuLaunchKernel.*error illegal address"):
-            device.launch(fill, (2, 1, 1), (3, 1, 1), FillParameters(7, 0, 0), stream)
+            device.launch(fill, Launch((2, 1, 1), (3, 1, 1), 16), FillParameters(7, 0, 0), stream)
 
     def test_pinned_arrays_are_whole_and_writable(self, device: CudaDevice) -> None:
         with device.active():

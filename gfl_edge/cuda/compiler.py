@@ -100,7 +100,7 @@ class Nvrtc:
         return f"compute_{max(older)}"
 
     def _text(self, program: Any, kind: str) -> bytes:
-        content = b" " * self._call(f"nvrtcGet{kind}Size", program)
+        content: bytes = b" " * self._call(f"nvrtcGet{kind}Size", program)
         self._call(f"nvrtcGet{kind}", program, content)  # fills the bytes in place
         return content
 

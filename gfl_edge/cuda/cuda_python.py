@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gfl_edge import optional
-from gfl_edge.cuda.interface import Dim3, dotted_version, no_driver, no_gpu, out_of_memory, parameter_addresses
+from gfl_edge.cuda.interface import Launch, dotted_version, no_driver, no_gpu, out_of_memory, parameter_addresses
 from gfl_edge.errors import BackendError, MissingDependencyError
 
 _LOG = logging.getLogger(__name__)
@@ -157,10 +157,11 @@ class CudaPythonDevice:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.get_function`."""
         return int(self._call("cuModuleGetFunction", module, name.encode()))
 
-    def launch(self, function: int, grid: Dim3, block: Dim3, parameters: ctypes.Structure, stream: int) -> None:
+    def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.launch`."""
         addresses = parameter_addresses(parameters)
-        self._call("cuLaunchKernel", function, *grid, *block, 0, stream, ctypes.addressof(addresses), 0)
+        threads = (*launch.grid, *launch.block, launch.shared_bytes)
+        self._call("cuLaunchKernel", function, *threads, stream, ctypes.addressof(addresses), 0)
 
     def capture(self, stream: int, queue: Callable[[], None]) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.capture`."""

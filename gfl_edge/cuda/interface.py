@@ -5,15 +5,23 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numpy.typing import DTypeLike, NDArray
 
 from gfl_edge.errors import BackendError
 
-Dim3 = tuple[int, int, int]
-
 INSTEAD = "run the .onnx on the CPU instead (--backend openvino)"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The threads that a kernel runs on."""
+
+    grid: tuple[int, int, int]  # blocks, in x, y and z
+    block: tuple[int, int, int]  # threads of a block, in x, y and z
+    shared_bytes: int = 0  # of dynamic shared memory per block, 48 KiB at most
 
 
 class CudaDevice(Protocol):
@@ -81,13 +89,12 @@ class CudaDevice(Protocol):
         """Handle of the kernel ``name``, as its ``extern "C"`` declaration calls it; valid as long as the module."""
         ...
 
-    def launch(self, function: int, grid: Dim3, block: Dim3, parameters: ctypes.Structure, stream: int) -> None:
+    def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
         """Queue a kernel.
 
         Args:
             function: which, of :meth:`get_function`.
-            grid: blocks, in x, y and z.
-            block: threads of a block, in x, y and z.
+            launch: on how many threads.
             parameters: what the kernel is called with, a field each, in order; read before this returns.
             stream: where.
         """

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gfl_edge import optional
-from gfl_edge.cuda.interface import Dim3, dotted_version, no_driver, no_gpu, out_of_memory, parameter_bytes
+from gfl_edge.cuda.interface import Launch, dotted_version, no_driver, no_gpu, out_of_memory, parameter_bytes
 from gfl_edge.errors import BackendError, MissingDependencyError
 
 _LOG = logging.getLogger(__name__)
@@ -153,12 +153,13 @@ class PycudaDevice:
         self._functions[id(function)] = (module, function)
         return id(function)
 
-    def launch(self, function: int, grid: Dim3, block: Dim3, parameters: ctypes.Structure, stream: int) -> None:
+    def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.launch`."""
         # As one scalar, since pycuda packs several without looking at the alignment of structures
         packed = np.void(parameter_bytes(parameters))
         kernel, on_stream = self._functions[function][1], self._streams[stream]
-        self._call(lambda: kernel(packed, grid=grid, block=block, stream=on_stream))
+        threads = {"grid": launch.grid, "block": launch.block, "shared": launch.shared_bytes}
+        self._call(lambda: kernel(packed, stream=on_stream, **threads))
 
     def capture(self, stream: int, queue: Callable[[], None]) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.capture`."""
