@@ -175,10 +175,9 @@ __device__ inline void gfl_load_vector(const void *values, size_t element, size_
 /* `lanes` elements are 16 bytes. */
 template <int lanes>
 __device__ inline void gfl_filter(const GflNmsParams &params, const void *scores, const void *quality, unsigned *counts,
-                                  GflKey *keys) {
+                                  GflKey *keys, unsigned *warp_offsets) {
     constexpr int vectors = GFL_FILTER_TILE / GFL_FILTER_THREADS / lanes;
     constexpr int warps = GFL_FILTER_THREADS / GFL_WARP;
-    __shared__ unsigned warp_offsets[warps];
     const int image = blockIdx.y;
     const unsigned thread = threadIdx.x, lane = thread % GFL_WARP, warp = thread / GFL_WARP;
     const size_t image_begin = (size_t)image * params.num_anchors * params.num_classes;
@@ -244,10 +243,11 @@ __device__ inline void gfl_filter(const GflNmsParams &params, const void *scores
 extern "C" __global__ void __launch_bounds__(GFL_FILTER_THREADS)
     gfl_filter_kernel(const __grid_constant__ GflNmsParams params, const void *__restrict__ scores,
                       const void *__restrict__ quality, unsigned *__restrict__ counts, GflKey *__restrict__ keys) {
+    __shared__ unsigned warp_offsets[GFL_FILTER_THREADS / GFL_WARP];
     if (params.dtype == GFL_FLOAT16)
-        gfl_filter<8>(params, scores, quality, counts, keys);
+        gfl_filter<8>(params, scores, quality, counts, keys, warp_offsets);
     else
-        gfl_filter<4>(params, scores, quality, counts, keys);
+        gfl_filter<4>(params, scores, quality, counts, keys, warp_offsets);
 }
 
 /* ---- Select ---- */
