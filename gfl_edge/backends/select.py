@@ -25,7 +25,8 @@ def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice
     Args:
         path: ``.onnx`` (OpenVINO, ONNX Runtime) or ``.engine`` (TensorRT, TensorRT-RTX).
         backend: "auto" takes OpenVINO where it is installed, else ONNX Runtime, and the engine's own TensorRT.
-        nms: where NMS runs for an ONNX file that carries it: in the graph or on the host. Engines run what they hold.
+        nms: where NMS runs for an ONNX file that carries it: in the graph or on the host. Engines run what they hold;
+            behind those that hold none it runs in CUDA kernels, or on the host if that is asked for.
 
     Raises:
         InputError: unknown backend, or one that does not run this kind of file.
@@ -82,8 +83,8 @@ def _open_engine(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
 
     if backend == "openvino" or backend == "onnxruntime":
         raise InputError(f"{path} is an engine, backend {backend} runs ONNX files. Give the .onnx it was built from")
-    loaded = TensorRTBackend(path, flavor=None if backend == "auto" else backend)
-    if nms != "auto" and (loaded.spec.nms == "graph") != (nms == "graph"):
+    loaded = TensorRTBackend(path, flavor=None if backend == "auto" else backend, nms_on_host=nms == "host")
+    if nms != "auto" and loaded.spec.has_nms != (nms == "graph"):
         loaded.close()
         raise InputError(f"{path} was built with NMS {loaded.spec.nms!r}, asked for was {nms!r}. Leave out --nms")
     return loaded

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gfl_edge.cuda.compiler import CudaSource, compiled
 from gfl_edge.cuda.interface import CudaDevice, Launch
+from gfl_edge.cuda.memory import offsets
 from gfl_edge.errors import BackendError
 from gfl_edge.preprocess import PADDING_BGR, Placement
 from gfl_edge.spec import ModelSpec
@@ -214,11 +215,8 @@ class Workspace:
         images, lists = params.batch, _num_lists(params)
         best = images * lists * params.max_candidates
         pairs = images * params.num_anchors * params.num_classes
-        sizes = (4 * images * lists, 8 * best, 8 * best if lists > 1 else 0, 8 * pairs)
-        offsets = [0]
-        for size in sizes:
-            offsets.append(offsets[-1] + -(-size // _PART) * _PART)
-        return cls(*offsets)
+        sizes = [4 * images * lists, 8 * best, 8 * best if lists > 1 else 0, 8 * pairs]
+        return cls(*offsets(sizes, _PART))
 
 
 class Kernels:
