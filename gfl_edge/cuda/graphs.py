@@ -66,7 +66,7 @@ class GraphCache:
             return self._device.capture(self._stream, queue)
         except BackendError as error:
             self._enabled = False
-            _LOG.warning("no CUDA graph, so that every frame costs the CPU some more time: %s", error)
+            _LOG.warning("no CUDA graph, so that every frame costs the CPU some more time: %s", str(error))
             return None
 
     def _keep(self, key: Hashable, graph: int | None) -> None:

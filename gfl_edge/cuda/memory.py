@@ -39,8 +39,9 @@ class MirroredMemory:
         self._device.copy_to_host(self._host[:nbytes], self.address, stream)
 
     def close(self) -> None:
-        """Free the device memory; host memory goes with the last view on it."""
+        """Free the device memory; host memory goes with the last view on it, and this gives none any more."""
         self._device.free(self.address)
+        del self._host
 
 
 def offsets(sizes: list[int], alignment: int) -> list[int]:
