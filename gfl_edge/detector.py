@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gfl_edge import postprocess
 from gfl_edge.backends.base import Backend, Outputs
 from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
-from gfl_edge.boxes import multiclass_nms
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.preprocess import Image, Placement, check_frame, input_size, resize_into
@@ -86,25 +86,13 @@ class Detector:
         ]
 
     def _detections(self, outputs: Outputs, index: int, placement: Placement) -> Detections:
-        if self.spec.has_nms:
-            count = int(outputs["num_dets"][index, 0])
-            boxes, scores, classes = (
-                outputs[name][index, :count] for name in ("det_boxes", "det_scores", "det_classes")
-            )
-        else:
-            boxes, scores, classes = multiclass_nms(
-                outputs["boxes"][index],
-                outputs["scores"][index],
-                score_threshold=self.spec.score_threshold,
-                iou_threshold=self.spec.iou_threshold,
-                max_candidates=self.spec.max_candidates,
-                max_detections=self.spec.max_detections,
-            )
+        _, height, width, _ = self._inputs.shape
+        boxes, scores, classes = postprocess.detections(outputs, index, self.spec, (height, width))
         # Backends reuse their output buffers, so everything that leaves here is a copy
         return Detections(
-            placement.to_frame(np.asarray(boxes, np.float32)),
-            np.array(scores, np.float32),
-            np.array(classes, np.int32),
+            placement.to_frame(boxes),
+            np.array(scores),
+            np.array(classes),
             self.spec.class_names,
         )
 

@@ -22,7 +22,7 @@ class Backend(Protocol):
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Run uint8 ``[N, H, W, 3]`` BGR of the model's input size.
 
-        Returns the arrays of ``DETECTION_NAMES`` or, for a model without NMS in the graph, of ``CANDIDATE_NAMES``.
+        Returns the arrays of ``spec.output_names``; those of a "raw" model are float16 where its precision is fp16.
         They may be reused by the next call.
 
         Raises:

@@ -56,13 +56,21 @@ def _open_onnx(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
             f"python export/to_trt.py --onnx {path} --flavor {backend}"
         )
     model, spec = load_contract(path)
+    if spec.nms == "plugin":
+        raise InputError(
+            f"{path} was exported with --nms plugin: its node GflNms has no body, and only full TensorRT with the "
+            f"plugin runs it. Build an engine with: python export/to_trt.py --onnx {path} --flavor tensorrt, or export "
+            "for the CPU with --nms graph, none or raw"
+        )
     if backend == "auto":
         backend = _installed_cpu_backend()
     if spec.nms == "graph" and (FASTER_NMS[backend] if nms == "auto" else nms) == "host":
         onnx_cpu.without_nms(model, spec)
         spec = replace(spec, nms="none")
-    elif spec.nms == "none" and nms == "graph":
-        raise InputError(f"{path} was exported with --nms none: it has no NMS in the graph. Export it with --nms graph")
+    elif spec.nms != "graph" and nms == "graph":
+        raise InputError(
+            f"{path} was exported with --nms {spec.nms}: it has no NMS in the graph. Export it with --nms graph"
+        )
     return onnx_cpu.OpenVinoBackend(model, spec) if backend == "openvino" else onnx_cpu.OnnxRuntimeBackend(model, spec)
 
 
@@ -83,7 +91,7 @@ def _open_engine(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
     if backend == "openvino" or backend == "onnxruntime":
         raise InputError(f"{path} is an engine, backend {backend} runs ONNX files. Give the .onnx it was built from")
     loaded = TensorRTBackend(path, flavor=None if backend == "auto" else backend)
-    if nms != "auto" and (loaded.spec.nms == "graph") != (nms == "graph"):
+    if nms != "auto" and loaded.spec.has_nms != (nms == "graph"):
         loaded.close()
         raise InputError(f"{path} was built with NMS {loaded.spec.nms!r}, asked for was {nms!r}. Leave out --nms")
     return loaded

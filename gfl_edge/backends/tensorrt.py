@@ -18,6 +18,7 @@ from gfl_edge.backends.checks import check_batch
 from gfl_edge.cuda import CudaLibrary, open_device
 from gfl_edge.errors import BackendError, ContractError
 from gfl_edge.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
+from gfl_edge.plugin import load_plugin
 from gfl_edge.sidecar import Sidecar
 from gfl_edge.spec import DETECTION_NAMES, INPUT_NAME, ModelSpec
 
@@ -128,7 +129,10 @@ class TensorRTBackend:
             # Before the import, since "not installed" would send the user the wrong way
             target = next(iter(self._sidecar.targets), "")
             self._sidecar.check(self._path, self._flavor, self._sidecar.version, target)
-        return str(load_flavor(self._flavor).__version__)
+        version = str(load_flavor(self._flavor).__version__)
+        if self.spec.nms == "plugin":
+            load_plugin(self._flavor, Path(self._path).parent)
+        return version
 
     def _allocate(self) -> None:
         """Make the stream and all buffers; ``_resources`` gives them back in reverse order."""
