@@ -207,6 +207,7 @@ def plugin_attributes(spec: ModelSpec) -> dict[str, Any]:
         "per_level": 0,
         "input_height": height,
         "input_width": width,
+        "has_quality": 0,
         "reg_max": spec.reg_max,
         "point_offset": float(spec.point_offset),
         "strides": list(spec.strides),

@@ -43,11 +43,11 @@ def load_plugin(flavor: Flavor, beside: Path) -> str:
     else:
         trt = load_flavor(flavor)
     registry = trt.get_plugin_registry()
-    if _registered(registry):
+    if _listed(registry):
         return ""
     library = find_library(beside)
     handle = registry.load_library(library)
-    if not _registered(registry):
+    if registry.get_creator(NAME, VERSION, NAMESPACE) is None:
         raise BackendError(_why_not(library, str(trt.__version__), handle is not None))
     return library
 
@@ -76,8 +76,8 @@ def find_library(beside: Path) -> str:
     )
 
 
-def _registered(registry: Any) -> bool:
-    """Whether the registry has our creator; asking it by name would log an error where it has not."""
+def _listed(registry: Any) -> bool:
+    """Whether the registry has our creator; asking it by name logs an error where it has not."""
     ours = (it for it in registry.all_creators or () if it.name == NAME)
     return any((it.plugin_version, it.plugin_namespace) == (VERSION, NAMESPACE) for it in ours)
 

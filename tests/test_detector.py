@@ -59,7 +59,7 @@ def test_raw_maps_give_what_the_graph_gives(exported, data, backend, precision, 
     frame = cv2.imread(str(data(picture)))
     reference = gfl_edge.Detector(exported("nanodet-plus-m-416", precision), "onnxruntime", "graph")(frame)
     found = gfl_edge.Detector(exported("nanodet-plus-m-416", precision, "raw"), backend)(frame)
-    exact = precision == "fp32" or backend == "onnxruntime"  # OpenVINO computes a half network in float32
+    exact = precision == "fp32"  # both libraries leave out roundings to half before a cast, which raw maps do not have
     assert abs(len(found) - len(reference)) <= (0 if exact else 5)
     sure = reference.scores > 0.1
     count = int(sure.sum())

@@ -123,6 +123,7 @@ def test_contract_of_the_plugin(small, precision):
         "per_level": 0,
         "input_height": 64,
         "input_width": 96,
+        "has_quality": 0,
         "reg_max": 7,
         "point_offset": 0.5,
         "strides": [8, 16, 32],

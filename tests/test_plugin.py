@@ -29,6 +29,10 @@ class FakeRegistry:
         self.inside = inside
         self.loaded = []
 
+    def get_creator(self, type, version, plugin_namespace=""):
+        keys = {(it.name, it.plugin_version, it.plugin_namespace): it for it in self.all_creators if it.name == type}
+        return keys.get((type, version, plugin_namespace))
+
     def load_library(self, plugin_path):
         self.loaded.append(plugin_path)
         if self.inside is None:
@@ -125,19 +129,19 @@ def test_rtx_has_no_plugins(tmp_path):
         load_plugin("rtx", tmp_path)
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """Raised by the fake builder, to end there."""
 
 
 @pytest.mark.parametrize(("nms", "loads"), [("plugin", True), ("graph", False), ("none", False), ("raw", False)])
 def test_a_build_loads_the_plugin_where_the_model_needs_it(nms, loads, registry, tensorrt, tmp_path, monkeypatch):
     def refuse(logger):
-        raise Refusal
+        raise RefusedError
 
     tensorrt.Builder = refuse
     monkeypatch.setattr(build, "make_logger", lambda flavor, messages: None)
     put(tmp_path / LIBRARY)
     spec = SimpleNamespace(nms=nms)
-    with pytest.raises(Refusal):
+    with pytest.raises(RefusedError):
         build._serialize(BuildPlan(tmp_path / "m.onnx", "tensorrt", ("sm87",)), spec, progress=False)
     assert bool(registry.loaded) == loads
