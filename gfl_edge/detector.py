@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gfl_edge import postprocess
 from gfl_edge.backends.base import Backend, FrameBackend, Outputs
 from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
-from gfl_edge.boxes import multiclass_nms
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.preprocess import Image, Placement, check_frame, input_size, resize_into
@@ -73,7 +73,7 @@ class Detector:
             ready = time.perf_counter()
             outputs = self.backend.run(self._inputs)
         ran = time.perf_counter()
-        found = [self._detections(outputs, i, placement) for i, placement in enumerate(placements)]
+        found = [self._detections(outputs, i, placement, input_hw) for i, placement in enumerate(placements)]
         end = time.perf_counter()
         seconds = {"preprocess": ready - start, "network": ran - ready, "postprocess": end - ran}
         self.last_ms = {stage: 1000 * value for stage, value in seconds.items()}
@@ -94,26 +94,13 @@ class Detector:
             for frame, slot in zip(frames, self._inputs, strict=True)
         ]
 
-    def _detections(self, outputs: Outputs, index: int, placement: Placement) -> Detections:
-        if "num_dets" in outputs:
-            count = int(outputs["num_dets"][index, 0])
-            boxes, scores, classes = (
-                outputs[name][index, :count] for name in ("det_boxes", "det_scores", "det_classes")
-            )
-        else:
-            boxes, scores, classes = multiclass_nms(
-                outputs["boxes"][index],
-                outputs["scores"][index],
-                score_threshold=self.spec.score_threshold,
-                iou_threshold=self.spec.iou_threshold,
-                max_candidates=self.spec.max_candidates,
-                max_detections=self.spec.max_detections,
-            )
+    def _detections(self, outputs: Outputs, index: int, placement: Placement, input_hw: tuple[int, int]) -> Detections:
+        boxes, scores, classes = postprocess.detections(outputs, index, self.spec, input_hw)
         # Backends reuse their output buffers, so everything that leaves here is a copy
         return Detections(
-            placement.to_frame(np.asarray(boxes, np.float32)),
-            np.array(scores, np.float32),
-            np.array(classes, np.int32),
+            placement.to_frame(boxes),
+            np.array(scores),
+            np.array(classes),
             self.spec.class_names,
         )
 

@@ -57,13 +57,21 @@ def _open_onnx(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
             f"python export/to_trt.py --onnx {path} --flavor {backend}"
         )
     model, spec = load_contract(path)
+    if spec.nms == "plugin":
+        raise InputError(
+            f"{path} was exported with --nms plugin: its node GflNms has no body, and only full TensorRT with the "
+            f"plugin runs it. Build an engine with: python export/to_trt.py --onnx {path} --flavor tensorrt, or export "
+            "for the CPU with --nms graph, none or raw"
+        )
     if backend == "auto":
         backend = _installed_cpu_backend()
     if spec.nms == "graph" and (FASTER_NMS[backend] if nms == "auto" else nms) == "host":
         onnx_cpu.without_nms(model, spec)
         spec = replace(spec, nms="none")
-    elif spec.nms == "none" and nms == "graph":
-        raise InputError(f"{path} was exported with --nms none: it has no NMS in the graph. Export it with --nms graph")
+    elif spec.nms != "graph" and nms == "graph":
+        raise InputError(
+            f"{path} was exported with --nms {spec.nms}: it has no NMS in the graph. Export it with --nms graph"
+        )
     return onnx_cpu.OpenVinoBackend(model, spec) if backend == "openvino" else onnx_cpu.OnnxRuntimeBackend(model, spec)
 
 

@@ -22,6 +22,7 @@ from gfl_edge.cuda.graphs import GraphCache
 from gfl_edge.cuda.kernels import Kernels, nms_params
 from gfl_edge.errors import BackendError, ContractError, MissingDependencyError
 from gfl_edge.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
+from gfl_edge.plugin import load_plugin
 from gfl_edge.preprocess import Image, Placement, check_frame, place_frame, resize_into
 from gfl_edge.sidecar import Sidecar
 from gfl_edge.spec import DETECTION_NAMES, INPUT_NAME, ModelSpec
@@ -142,7 +143,10 @@ class TensorRTBackend:
             # Before the import, since "not installed" would send the user the wrong way
             target = next(iter(self._sidecar.targets), "")
             self._sidecar.check(self._path, self._flavor, self._sidecar.version, target)
-        return str(load_flavor(self._flavor).__version__)
+        version = str(load_flavor(self._flavor).__version__)
+        if self.spec.nms == "plugin":
+            load_plugin(self._flavor, Path(self._path).parent)
+        return version
 
     def _make_stream(self, cuda_graphs: bool) -> None:
         """Make what all work goes through; ``_resources`` gives everything back in reverse order."""
