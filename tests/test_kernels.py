@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,8 @@ ORDERS = [("forward", 0), ("reverse", 0), ("random", 1), ("random", 2)]
 def library(request, tmp_path_factory):
     """The kernels as they run here. Emulated threads go on in random order, unless a test says otherwise."""
     if request.param == "gpu":
+        if shutil.which("nvcc") is None:
+            pytest.skip("no nvcc on PATH; install the CUDA toolkit")
         return DeviceLibrary(build_for_gpu(tmp_path_factory.mktemp("gpu")), open_device())
     emulated = emulated_kernels.library()
     emulated.order("random", 0)
