@@ -693,7 +693,9 @@ def assert_resized(found, frame, rule, short_long=None):
     want = np.empty_like(found)
     resize_into(frame, want, rule, short_long)
     difference = np.abs(found.astype(int) - want)
-    if rule == "letterbox":  # coordinates are rounded to 1/32 pixel, those of few rows and columns to the neighbouring one
+    if (
+        rule == "letterbox"
+    ):  # coordinates are rounded to 1/32 pixel, those of few rows and columns to the neighbouring one
         apart = (difference > 1).any(axis=2)
         assert apart.sum() <= max(0.01 * apart.size, 2 * max(apart.shape))
         assert difference.max() <= 2 + 255 / 32
