@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
+from fake_gpu import FakeGpu, FakeTensorRT, engine_file
+from test_backend_tensorrt import SPEC, write_engine
 
 from gfl_edge import build, plugin
+from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.build import BuildPlan
 from gfl_edge.errors import BackendError, InputError, MissingDependencyError
 from gfl_edge.plugin import LIBRARY, VARIABLE, find_library, load_plugin
+from gfl_edge.sidecar import Sidecar
+from gfl_edge.spec import DETECTION_NAMES
 
 OURS = SimpleNamespace(name="GflNms", plugin_version="1", plugin_namespace="gfl_edge")
 OTHERS = [
@@ -145,3 +152,34 @@ def test_a_build_loads_the_plugin_where_the_model_needs_it(nms, loads, registry,
     with pytest.raises(RefusedError):
         build._serialize(BuildPlan(tmp_path / "m.onnx", "tensorrt", ("sm87",)), spec, progress=False)
     assert bool(registry.loaded) == loads
+
+
+@pytest.mark.parametrize(("nms", "loads"), [("plugin", True), ("graph", False)])
+def test_an_engine_loads_the_plugin_where_it_needs_it(nms, loads, registry, tmp_path, monkeypatch):
+    gpu = FakeGpu()
+    library = FakeTensorRT(gpu, "tensorrt", "10.13.2")
+    library.get_plugin_registry = lambda: registry
+    monkeypatch.setitem(sys.modules, "tensorrt", library)
+    monkeypatch.setattr("gfl_edge.backends.tensorrt.open_device", lambda prefer: gpu)
+    spec = dataclasses.replace(SPEC, nms=nms)
+    sidecar = Sidecar("tensorrt", "10.13.2", (gpu.compute_capability,), 1, "", "", spec, 1.0)
+    engine = write_engine(tmp_path / "m.engine", engine_file(spec, 1), sidecar)
+    put(tmp_path / LIBRARY)
+    backend = TensorRTBackend(engine)
+    assert registry.loaded == ([str(tmp_path / LIBRARY)] if loads else [])
+    assert backend.run(np.zeros((1, *spec.input_hw, 3), np.uint8)).keys() == set(DETECTION_NAMES)
+    backend.close()
+    gpu.close()
+
+
+def test_an_engine_without_its_plugin_says_what_is_missing(tmp_path, monkeypatch):
+    gpu = FakeGpu()
+    library = FakeTensorRT(gpu, "tensorrt", "10.13.2")
+    library.get_plugin_registry = FakeRegistry
+    monkeypatch.setitem(sys.modules, "tensorrt", library)
+    spec = dataclasses.replace(SPEC, nms="plugin")
+    sidecar = Sidecar("tensorrt", "10.13.2", (gpu.compute_capability,), 1, "", "", spec, 1.0)
+    engine = write_engine(tmp_path / "m.engine", engine_file(spec, 1), sidecar)
+    with pytest.raises(MissingDependencyError, match="needs TensorRT's plugin GflNms"):
+        TensorRTBackend(engine)
+    assert not gpu.calls
