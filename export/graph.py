@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export.deform import DEFORM_OPSET, TRANSLATIONS, DeformForm, use_deform_operator
-from export.nms import OPSET, append_nms
+from export.nms import OPSET, append_nms, append_plugin
 from gfl_edge import decode
 from gfl_edge._version import __version__
 from gfl_edge.errors import ParityError
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, SIZE_STEP, ModelSpec
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIZE_STEP, ModelSpec
 from train.models.detector import Detector
 from train.models.traits import TRAITS
 
@@ -34,6 +34,8 @@ class ExportedDetector(nn.Module):
 
     uint8 ``[N, H, W, 3]`` BGR -> boxes float32 ``[N, A, 4]`` xyxy in input pixels, scores float32 ``[N, A, C]``, 0..1.
     Normalisation, sigmoid and decode are float32 in either precision; in "fp16" the network between them is half.
+    Where NMS takes raw maps, in the plugin or behind the model, it ends with the network: cls_logits ``[N, A, C]`` and
+    reg_logits ``[N, A, 4 * (reg_max + 1)]`` of the network's precision.
     """
 
     mean: Tensor
@@ -60,9 +62,13 @@ class ExportedDetector(nn.Module):
         x = (images.to(torch.float32) - self.mean) * self.inverse_std
         x = x.permute(0, 3, 1, 2)
         cls_logits, reg_logits = self.body(x.half() if self.half_body else x)
-        scores = _rows(cls_logits).sigmoid()
+        if traced_names(self.spec) == RAW_NAMES:
+            # GFLv2 joins its two logits in float32
+            dtype = torch.float16 if self.half_body else torch.float32
+            return _rows(cls_logits).to(dtype), _rows(reg_logits).to(dtype)
+        scores = _rows(cls_logits).to(torch.float32).sigmoid()
         grid = self._grid(reg_logits) if self.spec.short_long else self._constant_grid()
-        boxes = self._decode(_rows(reg_logits), *grid)
+        boxes = self._decode(_rows(reg_logits).to(torch.float32), *grid)
         return _clipped(boxes, images.shape[2], images.shape[1]), scores
 
     def _decode(self, reg_logits: Tensor, centres: Tensor, cell_strides: Tensor) -> Tensor:
@@ -93,8 +99,13 @@ def _clipped(boxes: Tensor, width: int, height: int) -> Tensor:
 
 
 def _rows(maps: list[Tensor]) -> Tensor:
-    """Maps ``[N, X, H_i, W_i]`` of all levels -> float32 ``[N, A, X]``."""
-    return torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2).to(torch.float32)
+    """Maps ``[N, X, H_i, W_i]`` of all levels -> ``[N, A, X]``."""
+    return torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
+
+
+def traced_names(spec: ModelSpec) -> tuple[str, ...]:
+    """The outputs of the traced network, before any NMS is added."""
+    return RAW_NAMES if spec.nms in ("raw", "plugin") else CANDIDATE_NAMES
 
 
 def fuse_batch_norm(model: nn.Module) -> nn.Module:
@@ -139,6 +150,8 @@ def build_graph(detector: Detector, spec: ModelSpec, dcn: DeformForm = "gridsamp
     _tidy(model, spec)
     if spec.nms == "graph":
         append_nms(model, spec, opset=opset)
+    elif spec.nms == "plugin":
+        append_plugin(model, spec)
     for key, value in spec.to_metadata().items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model, full_check=True)
@@ -153,7 +166,7 @@ def _trace(module: nn.Module, spec: ModelSpec, opset: int) -> ModelProto:
             module,
             (example,),
             input_names=[INPUT_NAME],
-            output_names=list(CANDIDATE_NAMES),
+            output_names=list(traced_names(spec)),
             dynamic_shapes={INPUT_NAME: _dynamic_dimensions(spec)},
             opset_version=opset,
             custom_translation_table=TRANSLATIONS if opset == DEFORM_OPSET else None,
@@ -211,6 +224,8 @@ def _declare_shapes(model: ModelProto, spec: ModelSpec) -> None:
         INPUT_NAME: ["batch", *size, 3],
         CANDIDATE_NAMES[0]: ["batch", anchors, 4],
         CANDIDATE_NAMES[1]: ["batch", anchors, spec.num_classes],
+        RAW_NAMES[0]: ["batch", anchors, spec.num_classes],
+        RAW_NAMES[1]: ["batch", anchors, 4 * (spec.reg_max + 1)],
     }
     for value in (*model.graph.input, *model.graph.output):
         dtype = value.type.tensor_type.elem_type

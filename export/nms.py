@@ -1,4 +1,8 @@
-"""Class-wise NMS as the ONNX model-local function ``gfl_edge::GflNms``: plain ops, fixed shapes, no plugin needed.
+"""Class-wise NMS in the graph, as the node ``gfl_edge::GflNms``: a function of plain operations, or TensorRT's plugin.
+
+The function is model-local: its body is in the file, of plain operations and fixed shapes, and needs no plugin. The
+plugin (plugins/tensorrt) takes the raw maps and decodes the survivors alone; its node has no body and runs in full
+TensorRT only.
 
 Suppression runs in a fixed number of rounds (Cluster-NMS, Zheng et al. 2020): in every round a candidate survives if no
 better candidate that survived the round before overlaps it. A candidate's fate is final after as many rounds as the
@@ -7,14 +11,22 @@ longest chain of overlaps that ends in it, so the result equals greedy NMS where
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 from onnx import ModelProto, helper, parser
 
-from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, ModelSpec
+from gfl_edge import plugin
+from gfl_edge.errors import InputError
+from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, RAW_NAMES, ModelSpec
 
 DOMAIN = "gfl_edge"
-NAME = "GflNms"
+NAME = plugin.NAME
 OPSET = 18
+# of plugins/include/gfl_kernels.h
+SCORE_KIND_LOGITS = 1
+MOST_CANDIDATES = 4096
+MOST_LEVELS = 8
 ROUNDS = 16  # on the 397 COCO images the longest needed was 14, see benchmarks/results/nms_parity.json
 
 # A = anchors, C = classes, K = max_candidates, M = max_detections. TensorRT-RTX takes no FP32 MatMul on sm75 and CUDA
@@ -130,6 +142,7 @@ def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: 
     ``det_classes`` int32 ``[N, K]``.
     """
     pairs = spec.num_anchors * spec.num_classes
+    kept = min(spec.max_detections, pairs)
     model.graph.node.append(
         helper.make_node(
             NAME,
@@ -140,15 +153,70 @@ def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: 
             score_threshold=spec.score_threshold,
             iou_threshold=spec.iou_threshold,
             max_candidates=[min(spec.max_candidates, pairs)],
-            max_detections=[min(spec.max_detections, pairs)],
+            max_detections=[kept],
         )
     )
+    _declare_detections(model, kept)
+    model.functions.append(nms_function(rounds, opset))
+    model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return model
+
+
+def append_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
+    """Add TensorRT's plugin GflNms behind the outputs of ``RAW_NAMES`` of ``model``, in place.
+
+    The new outputs are those of :func:`append_nms`.
+
+    Raises:
+        InputError: the size of the input is dynamic, or beyond what the kernels take.
+    """
+    model.graph.node.append(
+        helper.make_node(NAME, RAW_NAMES, DETECTION_NAMES, name=NAME, domain=DOMAIN, **plugin_attributes(spec))
+    )
+    _declare_detections(model, spec.max_detections)
+    model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return model
+
+
+def plugin_attributes(spec: ModelSpec) -> dict[str, Any]:
+    """The node's attributes, which TensorRT's parser hands to the plugin as its fields (plugins/tensorrt/README.md).
+
+    Raises:
+        InputError: see :func:`append_plugin`.
+    """
+    if spec.short_long is not None:
+        raise InputError(
+            "--nms plugin with --dynamic: the plugin clips boxes to an input of fixed size, which is one of its "
+            "attributes. Leave one of them out, or take --nms graph"
+        )
+    if spec.max_candidates > MOST_CANDIDATES or len(spec.strides) > MOST_LEVELS:
+        raise InputError(
+            f"{spec.max_candidates} candidates of {len(spec.strides)} levels: the plugin takes {MOST_CANDIDATES} of "
+            f"{MOST_LEVELS} at most. Take --nms graph"
+        )
+    height, width = spec.input_hw
+    return {
+        "plugin_version": plugin.VERSION,
+        "plugin_namespace": plugin.NAMESPACE,
+        "score_kind": SCORE_KIND_LOGITS,
+        "score_threshold": float(spec.score_threshold),
+        "iou_threshold": float(spec.iou_threshold),
+        "max_candidates": spec.max_candidates,
+        "max_detections": spec.max_detections,
+        "class_agnostic": 0,
+        "per_level": 0,
+        "input_height": height,
+        "input_width": width,
+        "has_quality": 0,
+        "reg_max": spec.reg_max,
+        "point_offset": float(spec.point_offset),
+        "strides": list(spec.strides),
+    }
+
+
+def _declare_detections(model: ModelProto, kept: int) -> None:
     del model.graph.output[:]
-    kept = min(spec.max_detections, pairs)
     shapes = ([1], [kept, 4], [kept], [kept])
     types = (onnx.TensorProto.INT32, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT, onnx.TensorProto.INT32)
     for name, shape, dtype in zip(DETECTION_NAMES, shapes, types, strict=True):
         model.graph.output.append(helper.make_tensor_value_info(name, dtype, ["batch", *shape]))
-    model.functions.append(nms_function(rounds, opset))
-    model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    return model

@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from export.graph import TRACED_BATCH, ExportedDetector
-from gfl_edge import decode
+from export.graph import TRACED_BATCH, ExportedDetector, traced_names
+from export.nms import NAME, plugin_attributes
+from gfl_edge import decode, postprocess
 from gfl_edge.boxes import multiclass_nms
 from gfl_edge.errors import ParityError
 from gfl_edge.spec import (
-    CANDIDATE_NAMES,
     DETECTION_NAMES,
     INPUT_NAME,
+    RAW_NAMES,
     SIZE_STEP,
     SMALLEST_SIDE,
     ModelSpec,
@@ -93,10 +94,14 @@ def compare(detector: Detector, model: ModelProto, spec: ModelSpec) -> Parity:
     """
     height, width = input_hw = _compared_size(spec)
     images = random_images(BATCH if height * width < LARGE_PIXELS else 1, input_hw)
-    reference = ExportedDetector(detector, replace(spec, precision="fp32")).eval()
+    reference = ExportedDetector(detector, replace(spec, precision="fp32", nms="none")).eval()
     with torch.no_grad():
         boxes, scores = (value.numpy() for value in reference(torch.from_numpy(images)))
-    found = _run_with_candidates(model, images)
+    if spec.nms == "plugin":
+        model = _without_plugin(model, spec)
+    found = _run_with_candidates(model, images, traced_names(spec))
+    if traced_names(spec) == RAW_NAMES:
+        found = _decoded(found, spec, input_hw)
     _, cell_strides = decode.points(input_hw, spec.strides, spec.point_offset)
     parity = Parity(
         images=len(images),
@@ -116,15 +121,48 @@ def _compared_size(spec: ModelSpec) -> tuple[int, int]:
     return (height, width) if spec.short_long is None else (width - SIZE_STEP, max(SMALLEST_SIDE, height - SIZE_STEP))
 
 
-def _run_with_candidates(model: ModelProto, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """All outputs of ``model`` by name, and what enters its NMS."""
+def _without_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
+    """A copy of ``model`` that ends before the plugin's node, which nothing but TensorRT runs.
+
+    Raises:
+        ParityError: the node's attributes are not those of ``spec``.
+    """
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    node = model.graph.node.pop()
+    found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    written = helper.make_node(NAME, (), (), **plugin_attributes(spec))  # floats and strings as ONNX has them
+    expected = {attribute.name: helper.get_attribute_value(attribute) for attribute in written.attribute}
+    if (node.op_type, *node.input) != (NAME, *RAW_NAMES) or found != expected:
+        raise ParityError(
+            f"{spec.name}: the node behind the network is {node.op_type} of {', '.join(node.input)} with {found}, "
+            f"expected {NAME} of {', '.join(RAW_NAMES)} with {expected}. Nothing was written"
+        )
+    del model.graph.output[:]
+    return model
+
+
+def _decoded(
+    found: dict[str, NDArray[np.float32]], spec: ModelSpec, input_hw: tuple[int, int]
+) -> dict[str, NDArray[np.float32]]:
+    """Scores and boxes of raw maps, by the reference in NumPy."""
+    cls_logits, reg_logits = (found[name].astype(np.float32) for name in RAW_NAMES)
+    return {
+        "boxes": decode.decode(reg_logits, input_hw, spec.strides, spec.point_offset),
+        "scores": postprocess.sigmoid(cls_logits),
+    }
+
+
+def _run_with_candidates(
+    model: ModelProto, images: NDArray[np.uint8], candidates: tuple[str, ...]
+) -> dict[str, NDArray[np.float32]]:
+    """All outputs of ``model`` by name, and what enters its NMS, by the names ``candidates``."""
     import onnxruntime
 
     model = onnx.ModelProto.FromString(model.SerializeToString())
     present = {output.name for output in model.graph.output}
-    for name in CANDIDATE_NAMES:
+    for name in candidates:
         if name not in present:
-            model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+            model.graph.output.append(onnx.ValueInfoProto(name=name))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

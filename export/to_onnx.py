@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -86,7 +86,13 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="fail unless the checkpoint is this model; sets the input size")
     parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="pixels, multiples of 32")
     parser.add_argument("--classes", metavar="A,B,C|FILE", help="class names, for detectors of your own")
-    parser.add_argument("--nms", choices=("graph", "none"), default="graph", help="NMS in the graph (default) or none")
+    parser.add_argument(
+        "--nms",
+        choices=get_args(NmsPlace),
+        default="graph",
+        help="where NMS runs: in the graph (default), in TensorRT's plugin GflNms (plugin), or behind the model, which "
+        "gives decoded boxes (none) or logits (raw)",
+    )
     parser.add_argument(
         "--dcn",
         choices=("gridsample", "deform"),
@@ -131,7 +137,9 @@ def _run(args: argparse.Namespace) -> int:
     spec = export_onnx(request_from(args), args.output)
     print(args.output)
     half = " --fp16" if spec.precision == "fp16" else ""
-    log(f"next: gfl-edge detect --model {args.output} IMAGE, or python export/to_trt.py --onnx {args.output}{half}")
+    build = f"python export/to_trt.py --onnx {args.output}{half}"
+    detect = f"gfl-edge detect --model {args.output} IMAGE"
+    log(f"next: {build} --flavor tensorrt" if spec.nms == "plugin" else f"next: {detect}, or {build}")
     return 0
 
 

@@ -12,7 +12,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 
 from export import default_model, to_onnx
 from export.to_onnx import ExportRequest, log
-from gfl_edge.build import build_engine, plan
+from gfl_edge.build import build_engine, check_plugin_place, plan
 from gfl_edge.commandline import run_command
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.spec import ModelSpec, read_spec
@@ -51,8 +51,7 @@ def onnx_for(source: Path, args: argparse.Namespace) -> tuple[Path, ModelSpec]:
     folder = args.output_dir
     temporary = folder / ".exporting.onnx"
     spec = to_onnx.export_onnx(request, temporary)
-    extra = "-nonms" if spec.nms == "none" else ""
-    return temporary.replace(folder / f"{spec.name}-{spec.precision}{extra}.onnx"), spec
+    return temporary.replace(folder / f"{spec.file_stem}.onnx"), spec
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,6 +80,8 @@ def _run(args: argparse.Namespace) -> int:
     source = choose_source(args)
     targets = [target for word in args.target for target in word.split(",") if target]
     settled = plan(source, args.flavor, targets, args.max_batch)  # before minutes of export, not after
+    if source.suffix != ".onnx":
+        check_plugin_place(args.nms, settled.flavor)
     onnx, spec = onnx_for(source, args)
     log(f"building {spec.name} {spec.precision} for {', '.join(settled.targets)} with {settled.flavor}")
     engine, sidecar = build_engine(replace(settled, onnx=onnx), args.output_dir)

@@ -70,11 +70,22 @@ def multiclass_nms(
     order = np.argsort(-flat[pairs], kind="stable")[:max_candidates]
     pairs = pairs[order]
     anchors, classes = np.divmod(pairs, num_classes)
-    candidates = boxes[anchors]
-    keep = np.zeros(len(pairs), np.bool_)
+    kept = classwise_nms(boxes[anchors], classes, iou_threshold)[:max_detections]
+    return boxes[anchors[kept]], flat[pairs[kept]], classes[kept].astype(np.int32)
+
+
+def classwise_nms(boxes: Floats, classes: Indices, iou_threshold: float) -> Indices:
+    """Greedy NMS in which only boxes of the same class suppress each other.
+
+    Args:
+        boxes: ``[n, 4]``, in order of falling score.
+        classes: ``[n]``.
+
+    Returns:
+        The indices of the kept boxes, rising.
+    """
+    keep = np.zeros(len(boxes), np.bool_)
     for class_index in np.unique(classes):
         (members,) = np.nonzero(classes == class_index)
-        keep[members] = greedy_nms(candidates[members], iou_threshold)
-    (kept,) = np.nonzero(keep)
-    kept = kept[:max_detections]
-    return candidates[kept], flat[pairs[kept]], classes[kept].astype(np.int32)
+        keep[members] = greedy_nms(boxes[members], iou_threshold)
+    return np.nonzero(keep)[0]

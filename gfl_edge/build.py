@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.files import sha256, write_atomically
 from gfl_edge.flavor import Flavor, available_flavors, load_flavor, make_logger
+from gfl_edge.plugin import load_plugin
 from gfl_edge.progress import Progress
 from gfl_edge.sidecar import Sidecar
-from gfl_edge.spec import INPUT_NAME, ModelSpec, read_spec
+from gfl_edge.spec import INPUT_NAME, ModelSpec, NmsPlace, read_spec
 
 CURRENT = "current"  # the GPU in this machine
 DEFAULT_TARGET = "sm75"  # RTX 2080 Ti, the GPU of the paper's speed figures; built for where no GPU says otherwise
@@ -35,8 +36,8 @@ class BuildPlan:
 
     def engine_name(self, spec: ModelSpec) -> str:
         """``nanodet-plus-m-416-fp16-rtx-sm75.engine``; parts that are not the default are named too."""
-        extras = (["nonms"] if spec.nms == "none" else []) + ([f"b{self.max_batch}"] if self.max_batch > 1 else [])
-        return "-".join((spec.name, spec.precision, *extras, self.flavor, *self.targets)) + ".engine"
+        batch = [f"b{self.max_batch}"] if self.max_batch > 1 else []
+        return "-".join((spec.file_stem, *batch, self.flavor, *self.targets)) + ".engine"
 
 
 def plan(onnx: Path, flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1) -> BuildPlan:
@@ -136,10 +137,13 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
 
     Raises:
         ModelFileError, ContractError: unusable ONNX file.
+        InputError: the ONNX file needs a plugin, and the flavour takes none.
+        MissingDependencyError, BackendError: the plugin that it needs is not there, or does not load.
         BuildError: TensorRT refused the model, with its messages.
         PrecisionError: the network is not of the precision that the ONNX file declares.
     """
     spec = read_spec(plan.onnx)
+    check_plugin_place(spec.nms, plan.flavor)
     engine = output_dir / plan.engine_name(spec)
     start = time.perf_counter()
     content = _serialize(plan, spec, progress)
@@ -158,12 +162,23 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
     return engine, sidecar
 
 
+def check_plugin_place(nms: NmsPlace, flavor: Flavor) -> None:
+    """Raise InputError if a model with its NMS there needs a plugin and the flavour takes none."""
+    if nms == "plugin" and flavor == "rtx":
+        raise InputError(
+            "TensorRT-RTX takes no plugins, and a model of --nms plugin needs GflNms. Export it with --nms graph, "
+            "which needs no plugin, or with --nms none or raw, or build with --flavor tensorrt"
+        )
+
+
 def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> bytes:
     if TYPE_CHECKING:
         import tensorrt as trt
     else:
         trt = load_flavor(plan.flavor)
 
+    if spec.nms == "plugin":
+        load_plugin(plan.flavor, plan.onnx.parent)
     messages: deque[str] = deque(maxlen=5)
     logger = make_logger(plan.flavor, messages)
     builder = trt.Builder(logger)

@@ -119,7 +119,7 @@ def _eval(args: argparse.Namespace) -> int:
                 "file": args.model.name,
                 "sha256": sha256(args.model),
                 "precision": spec.precision,
-                "nms": "graph" if spec.nms == "graph" else "host",
+                "nms": "graph" if spec.has_nms else "host",
                 "score_threshold": spec.score_threshold,
                 "iou_threshold": spec.iou_threshold,
             },

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gfl_edge.backends.base import Backend, Outputs
+from gfl_edge import postprocess
+from gfl_edge.backends.base import Backend, FrameBackend, Outputs
 from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
-from gfl_edge.boxes import multiclass_nms
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.preprocess import Image, Placement, check_frame, input_size, resize_into
@@ -34,7 +34,8 @@ class Detector:
     Attributes:
         spec: the model's description.
         backend: what runs it.
-        last_ms: milliseconds of the last call, by stage: preprocess, network, postprocess.
+        last_ms: milliseconds of the last call, by stage: preprocess, network, postprocess. What the GPU does of the
+            other stages is part of network.
     """
 
     def __init__(self, model: str | Path, backend: BackendName = "auto", nms: NmsChoice = "auto") -> None:
@@ -63,48 +64,43 @@ class Detector:
         if not frames:
             raise InputError("detect_batch got no frames: give at least one")
         start = time.perf_counter()
-        placements = self._fill(frames)
-        ready = time.perf_counter()
-        outputs = self.backend.run(self._inputs)
+        input_hw = self._input_hw(frames)
+        if isinstance(self.backend, FrameBackend):
+            ready = time.perf_counter()
+            outputs, placements = self.backend.run_frames(frames, input_hw)
+        else:
+            placements = self._fill(frames, input_hw)
+            ready = time.perf_counter()
+            outputs = self.backend.run(self._inputs)
         ran = time.perf_counter()
-        found = [self._detections(outputs, i, placement) for i, placement in enumerate(placements)]
+        found = [self._detections(outputs, i, placement, input_hw) for i, placement in enumerate(placements)]
         end = time.perf_counter()
         seconds = {"preprocess": ready - start, "network": ran - ready, "postprocess": end - ran}
         self.last_ms = {stage: 1000 * value for stage, value in seconds.items()}
         return found
 
-    def _fill(self, frames: Sequence[Image]) -> list[Placement]:
-        """Resize the frames into the input, whose size is that of the largest where it is dynamic."""
-        spec = self.spec
-        sizes = [input_size(check_frame(frame).shape[:2], spec) for frame in frames] if spec.short_long else []
-        height, width = (max(sides) for sides in zip(*sizes, strict=True)) if sizes else spec.input_hw
-        if self._inputs.shape != (len(frames), height, width, 3):
-            self._inputs = np.empty((len(frames), height, width, 3), np.uint8)
+    def _input_hw(self, frames: Sequence[Image]) -> tuple[int, int]:
+        """The input's size for these frames, that of the largest where it is dynamic."""
+        sizes = [input_size(check_frame(frame).shape[:2], self.spec) for frame in frames]
+        height, width = (max(sides) for sides in zip(*sizes, strict=True))
+        return height, width
+
+    def _fill(self, frames: Sequence[Image], input_hw: tuple[int, int]) -> list[Placement]:
+        """Resize the frames into the input."""
+        if self._inputs.shape != (len(frames), *input_hw, 3):
+            self._inputs = np.empty((len(frames), *input_hw, 3), np.uint8)
         return [
-            resize_into(frame, slot, spec.resize, spec.short_long)
+            resize_into(frame, slot, self.spec.resize, self.spec.short_long)
             for frame, slot in zip(frames, self._inputs, strict=True)
         ]
 
-    def _detections(self, outputs: Outputs, index: int, placement: Placement) -> Detections:
-        if self.spec.has_nms:
-            count = int(outputs["num_dets"][index, 0])
-            boxes, scores, classes = (
-                outputs[name][index, :count] for name in ("det_boxes", "det_scores", "det_classes")
-            )
-        else:
-            boxes, scores, classes = multiclass_nms(
-                outputs["boxes"][index],
-                outputs["scores"][index],
-                score_threshold=self.spec.score_threshold,
-                iou_threshold=self.spec.iou_threshold,
-                max_candidates=self.spec.max_candidates,
-                max_detections=self.spec.max_detections,
-            )
+    def _detections(self, outputs: Outputs, index: int, placement: Placement, input_hw: tuple[int, int]) -> Detections:
+        boxes, scores, classes = postprocess.detections(outputs, index, self.spec, input_hw)
         # Backends reuse their output buffers, so everything that leaves here is a copy
         return Detections(
-            placement.to_frame(np.asarray(boxes, np.float32)),
-            np.array(scores, np.float32),
-            np.array(classes, np.int32),
+            placement.to_frame(boxes),
+            np.array(scores),
+            np.array(classes),
             self.spec.class_names,
         )
 

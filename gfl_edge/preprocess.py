@@ -104,6 +104,13 @@ def place(
     return Placement(frame_hw, (ratio, ratio), offset)
 
 
+def place_frame(
+    frame_hw: tuple[int, int], input_hw: tuple[int, int], rule: ResizeRule, short_long: tuple[int, int] | None = None
+) -> Placement:
+    """Where :func:`resize_into` puts a frame; see there for the arguments."""
+    return place(frame_hw, input_hw, rule, limit_hw(frame_hw, short_long) if short_long else None)
+
+
 def resize_into(frame: Image, out: Image, rule: ResizeRule, short_long: tuple[int, int] | None = None) -> Placement:
     """Resize ``frame`` (uint8 ``[h, w, 3]``) bilinearly into ``out`` (uint8 ``[H, W, 3]``, contiguous, overwritten).
 
@@ -124,7 +131,7 @@ def resize_into(frame: Image, out: Image, rule: ResizeRule, short_long: tuple[in
     cv2 = optional.load("cv2")
     height, width = out.shape[:2]
     frame_hw = (frame.shape[0], frame.shape[1])
-    placement = place(frame_hw, (height, width), rule, limit_hw(frame_hw, short_long) if short_long else None)
+    placement = place_frame(frame_hw, (height, width), rule, short_long)
     (scale_x, scale_y), (left, top) = placement.scale_xy, placement.offset_xy
     if rule == "stretch":
         cv2.resize(frame, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)

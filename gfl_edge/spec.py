@@ -27,6 +27,7 @@ Precision = Literal["fp32", "fp16"]
 # graph: a function of plain operations; plugin: TensorRT's plugin GflNms; none: behind the model, which decodes;
 # raw: behind the model, as is the decode
 NmsPlace = Literal["graph", "plugin", "none", "raw"]
+NMS_SUFFIX: dict[NmsPlace, str] = {"graph": "", "plugin": "-plugin", "none": "-nonms", "raw": "-raw"}  # of file names
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class ModelSpec:
     def has_nms(self) -> bool:
         """Whether the model's outputs are detections."""
         return self.nms in ("graph", "plugin")
+
+    @property
+    def file_stem(self) -> str:
+        """What its files are named by, "nanodet-plus-m-416-fp16-raw"; NMS in the graph goes without saying."""
+        return f"{self.name}-{self.precision}{NMS_SUFFIX[self.nms]}"
 
     @property
     def num_anchors(self) -> int:

@@ -1,11 +1,13 @@
 """A GPU and a TensorRT in host memory, strict enough that the real code drives them and its mistakes show.
 
 Nothing queued on a stream happens before the stream is synchronised, as late as a real GPU may do it: an output that is
-read too early, an input that is changed too early or a missing copy gives wrong numbers. Every allocation is counted.
+read too early, an input that is changed too early or a missing copy gives wrong numbers. What is captured happens when
+the graph is launched, with the addresses and parameters of the capture. Every allocation is counted.
 """
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import json
 import weakref
@@ -17,10 +19,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from fake_kernels import KERNELS
 
-from gfl_edge.cuda.interface import out_of_memory
+from gfl_edge.cuda.interface import Launch, out_of_memory
 from gfl_edge.errors import BackendError
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, ModelSpec
+from gfl_edge.spec import INPUT_NAME, ModelSpec
+
+FAKE_CUBIN = b"kernels for the fake GPU"  # the only module that it loads
+NOT_WHILE_CAPTURING = {"malloc", "free", "pinned_empty", "synchronize", "load_module", "unload_module"}
 
 NUMPY_OF = {"UINT8": np.uint8, "INT32": np.int32, "FLOAT": np.float32, "HALF": np.float16}
 
@@ -35,6 +41,9 @@ class FakeGpu:
         memory: device memory that is not freed, by address.
         streams: work that is queued, by stream.
         pinned: blocks of pinned memory that are still referred to.
+        modules: that are not unloaded.
+        graphs: captured work that is not destroyed, by handle.
+        capturing: the work of the graph that is being captured.
         calls: how often each method was called.
         copied: bytes of each copy, in order.
     """
@@ -43,12 +52,17 @@ class FakeGpu:
     name = "Fake RTX 2080 Ti"
     compute_capability = "sm75"
     driver_version = "13.0"
+    captures = True
 
     def __init__(self, room: int = 1 << 30) -> None:
         self.room = room
         self.memory: dict[int, bytearray] = {}
         self.streams: dict[int, list[Callable[[], None]]] = {}
         self.pinned: set[int] = set()
+        self.modules: set[int] = set()
+        self.functions: dict[int, tuple[int, str]] = {}  # module and name
+        self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.capturing: list[Callable[[], None]] | None = None
         self.calls: Counter[str] = Counter()
         self.copied: list[int] = []
         self.closed = False
@@ -60,6 +74,8 @@ class FakeGpu:
         assert not self.memory
         assert not self.streams
         assert not self.pinned
+        assert not self.modules
+        assert not self.graphs
         assert self._depth == 0
         assert self.closed
 
@@ -68,10 +84,18 @@ class FakeGpu:
         self.calls[method] += 1
         if method == self.fail_in:
             raise BackendError(f"CUDA failed in {method}: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
+        if self.capturing is not None and method in NOT_WHILE_CAPTURING:
+            raise BackendError(f"CUDA failed in {method}: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
 
-    def _address(self) -> int:
-        self._next += 1 << 20
-        return self._next
+    def _address(self, nbytes: int = 1) -> int:
+        address = self._next
+        self._next += -(-nbytes // 4096) * 4096 + (1 << 20)  # a gap, so that what runs over an end meets nothing
+        return address
+
+    def queue(self, stream: int, work: Callable[[], None]) -> None:
+        """Put work on a stream, or into the graph that is being captured from it."""
+        assert stream in self.streams
+        (self.streams[stream] if self.capturing is None else self.capturing).append(work)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -86,7 +110,7 @@ class FakeGpu:
         self._enter("malloc")
         if nbytes > self.room - sum(map(len, self.memory.values())):
             raise out_of_memory("device", nbytes, "CUDA_ERROR_OUT_OF_MEMORY: out of memory")
-        address = self._address()
+        address = self._address(nbytes)
         self.memory[address] = bytearray(b"\xcd" * nbytes)  # what is read before it is written is no zero
         return address
 
@@ -114,18 +138,78 @@ class FakeGpu:
     def copy_to_device(self, address: int, array: np.ndarray, stream: int) -> None:
         self._enter("copy_to_device")
         self._check_copy(address, array)
-        self.streams[stream].append(lambda: self.write(address, array))
+        self.queue(stream, lambda: self.write(address, array))
 
     def copy_to_host(self, array: np.ndarray, address: int, stream: int) -> None:
         self._enter("copy_to_host")
         self._check_copy(address, array)
-        self.streams[stream].append(lambda: np.copyto(array, self.read(address, array.shape, array.dtype)))
+        self.queue(stream, lambda: np.copyto(array, self.read(address, array.shape, array.dtype)))
 
     def _check_copy(self, address: int, array: np.ndarray) -> None:
         assert array.flags.c_contiguous
         assert id(array.base) in self.pinned, "an asynchronous copy needs pinned memory"
-        assert array.nbytes <= len(self.memory[address])
+        self._place(address, array.nbytes)
         self.copied.append(array.nbytes)
+
+    def _place(self, address: int, nbytes: int) -> tuple[bytearray, int]:
+        """The block in which ``nbytes`` bytes from ``address`` on lie, and their offset there."""
+        for start, block in self.memory.items():
+            if start <= address and address + nbytes <= start + len(block):
+                return block, address - start
+        raise AssertionError(f"{nbytes} bytes at {address:#x} are no memory of this GPU")
+
+    def memset(self, address: int, value: int, nbytes: int, stream: int) -> None:
+        self._enter("memset")
+        self._place(address, nbytes)
+        self.queue(stream, lambda: self.write(address, np.full(nbytes, value, np.uint8)))
+
+    def load_module(self, image: bytes) -> int:
+        self._enter("load_module")
+        assert image == FAKE_CUBIN
+        module = self._address()
+        self.modules.add(module)
+        return module
+
+    def unload_module(self, module: int) -> None:
+        self._enter("unload_module")
+        self.modules.remove(module)
+
+    def get_function(self, module: int, name: str) -> int:
+        self._enter("get_function")
+        assert module in self.modules
+        function = self._address()
+        self.functions[function] = module, name
+        return function
+
+    def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
+        self._enter("launch")
+        module, name = self.functions[function]
+        assert module in self.modules
+        assert min(launch.grid + launch.block) >= 1
+        assert prod(launch.block) <= 1024
+        frozen = type(parameters).from_buffer_copy(parameters)
+        self.queue(stream, lambda: KERNELS[name](self, frozen, launch))
+
+    def capture(self, stream: int, queue: Callable[[], None]) -> int:
+        self._enter("capture")
+        assert stream in self.streams
+        assert self.capturing is None
+        self.capturing = captured = []
+        try:
+            queue()
+        finally:
+            self.capturing = None
+        graph = self._address()
+        self.graphs[graph] = captured
+        return graph
+
+    def launch_graph(self, graph: int, stream: int) -> None:
+        self._enter("launch_graph")
+        self.streams[stream].extend(self.graphs[graph])
+
+    def destroy_graph(self, graph: int) -> None:
+        self._enter("destroy_graph")
+        del self.graphs[graph]
 
     def synchronize(self, stream: int) -> None:
         self._enter("synchronize")
@@ -136,12 +220,17 @@ class FakeGpu:
         self.closed = True
 
     def read(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        array = np.frombuffer(bytes(self.memory[address]), dtype, count=prod(shape))
-        return array.reshape(shape)
+        nbytes = prod(shape) * np.dtype(dtype).itemsize
+        block, offset = self._place(address, nbytes)
+        return np.frombuffer(block[offset : offset + nbytes], dtype).reshape(shape)
 
     def write(self, address: int, array: np.ndarray) -> None:
-        assert array.nbytes <= len(self.memory[address])
-        self.memory[address][: array.nbytes] = array.tobytes()
+        block, offset = self._place(address, array.nbytes)
+        block[offset : offset + array.nbytes] = array.tobytes()
+
+
+# What the fake network's numbers 0..255 are divided by, and then shifted by, to be like real outputs
+RANGE_OF = {"scores": (256, 0), "cls_logits": (32, -7), "reg_logits": (64, 0)}
 
 
 def fake_network(images: np.ndarray, outputs: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -153,7 +242,8 @@ def fake_network(images: np.ndarray, outputs: dict[str, tuple[int, ...]]) -> dic
     """
     found = {}
     for place, (name, shape) in enumerate(outputs.items()):
-        flat = images.reshape(len(images), -1).astype(np.float32) + place
+        scale, shift = RANGE_OF.get(name, (1, 0))
+        flat = (images.reshape(len(images), -1).astype(np.float32) + place) / scale + shift
         found[name] = np.stack([np.resize(item, prod(shape)).reshape(shape) for item in flat])
     return found
 
@@ -171,6 +261,7 @@ def engine_file(spec: ModelSpec, max_batch: int, **changes: dict[str, Any] | Non
         INPUT_NAME: {"mode": "INPUT", "dtype": "UINT8", "shape": [-1, height, width, 3], "batches": [1, 1, max_batch]}
     }
     most, anchors = spec.max_detections, spec.num_anchors
+    raw = "HALF" if spec.precision == "fp16" else "FLOAT"
     outputs = {
         "num_dets": ("INT32", [1]),
         "det_boxes": ("FLOAT", [most, 4]),
@@ -178,10 +269,12 @@ def engine_file(spec: ModelSpec, max_batch: int, **changes: dict[str, Any] | Non
         "det_classes": ("INT32", [most]),
         "boxes": ("FLOAT", [anchors, 4]),
         "scores": ("FLOAT", [anchors, spec.num_classes]),
+        "cls_logits": (raw, [anchors, spec.num_classes]),
+        "reg_logits": (raw, [anchors, 4 * (spec.reg_max + 1)]),
     }
-    for name, (dtype, shape) in outputs.items():
-        if (name in CANDIDATE_NAMES) == (spec.nms == "none"):
-            tensors[name] = {"mode": "OUTPUT", "dtype": dtype, "shape": [-1, *shape]}
+    for name in spec.output_names:
+        dtype, shape = outputs[name]
+        tensors[name] = {"mode": "OUTPUT", "dtype": dtype, "shape": [-1, *shape]}
     for name, change in changes.items():
         tensors[name] = {**tensors.get(name, {}), **(change or {})}
         if change is None:
@@ -240,15 +333,38 @@ class FakeEngine:
         return FakeContext(self)
 
 
+class CudaGraphStrategy(enum.Enum):
+    DISABLED = 0
+    WHOLE_GRAPH_CAPTURE = 1
+
+
+class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+    LAZY = 0
+    EAGER = 1
+    NONE = 2
+
+
+class FakeRtxConfig:
+    """``IRuntimeConfig`` of TensorRT-RTX."""
+
+    __slots__ = ("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy")
+
+    def __init__(self) -> None:
+        self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
+        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
+
 class FakeRtxEngine(FakeEngine):
     """``ICudaEngine`` of TensorRT-RTX, which takes its run-time options in a config."""
 
-    def create_runtime_config(self) -> str:
-        return "config"
+    def create_runtime_config(self) -> FakeRtxConfig:
+        return FakeRtxConfig()
 
-    def create_execution_context(self, runtime_config: str) -> FakeContext | None:
-        assert runtime_config == "config"
-        return super().create_execution_context()
+    def create_execution_context(self, runtime_config: FakeRtxConfig) -> FakeContext | None:
+        self.library.config = runtime_config
+        if self.library.refuses(self.logger, "context"):
+            return None
+        return FakeRtxContext(self)
 
 
 class FakeContext:
@@ -259,6 +375,8 @@ class FakeContext:
         self.library = engine.library
         self.addresses: dict[str, int] = {}
         self.batch = -1
+        self.touched = 0  # how often a shape was set, which no graph of this context survives
+        self.has_run = False  # at this shape, as it has to before it can be captured
         self.library.contexts.add(self)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -269,6 +387,8 @@ class FakeContext:
             self.engine.logger.log(ILogger.Severity.ERROR, "Supplied shape does not satisfy the profile")
             return False
         self.batch = shape[0]
+        self.touched += 1
+        self.has_run = False
         return True
 
     def get_tensor_shape(self, name: str) -> list[int]:
@@ -284,11 +404,16 @@ class FakeContext:
         assert self.addresses.keys() == self.engine.tensors.keys()
         if self.library.refuses(self.engine.logger, "execute"):
             return False
-        self.library.gpu.streams[stream_handle].append(self._compute)
+        gpu, touched = self.library.gpu, self.touched
+        if gpu.capturing is not None and (not self.has_run or self.library.refuses(self.engine.logger, "capture")):
+            return False
+        self.has_run = True
+        gpu.queue(stream_handle, lambda: self._compute(touched))
         return True
 
-    def _compute(self) -> None:
+    def _compute(self, touched: int) -> None:
         gpu = self.library.gpu
+        assert touched == self.touched, "the context was changed since this was queued"
         images = gpu.read(self.addresses[INPUT_NAME], tuple(self.get_tensor_shape(INPUT_NAME)), np.uint8)
         shapes = {name: tuple(self.get_tensor_shape(name)[1:]) for name in self.addresses if name != INPUT_NAME}
         for name, array in fake_network(images, shapes).items():
@@ -298,13 +423,23 @@ class FakeContext:
         return np.dtype(NUMPY_OF[self.engine.tensors[name]["dtype"]])
 
 
+class FakeRtxContext(FakeContext):
+    """``IExecutionContext`` of TensorRT-RTX."""
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream in self.library.gpu.streams
+        return self.library.refuse != "capturable"
+
+
 class FakeTensorRT(ModuleType):
     """The module ``tensorrt`` or ``tensorrt_rtx``.
 
     Attributes:
         calls: how often some methods of contexts were called.
         contexts: execution contexts that are still alive.
-        refuse: "runtime", "context", "address", "execute" or a reason of CUDA's: which step fails.
+        refuse: "runtime", "context", "address", "execute", "capturable", "capture" or a reason of CUDA's: which step
+            fails.
+        config: run-time options of the last context that TensorRT-RTX made.
     """
 
     def __init__(self, gpu: FakeGpu, flavor: str, version: str) -> None:
@@ -315,6 +450,9 @@ class FakeTensorRT(ModuleType):
         self.calls: Counter[str] = Counter()
         self.contexts: weakref.WeakSet[FakeContext] = weakref.WeakSet()
         self.refuse = ""
+        self.config = FakeRtxConfig()
+        self.CudaGraphStrategy = CudaGraphStrategy
+        self.DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
         self.ILogger, self.DataType, self.TensorIOMode = ILogger, DataType, TensorIOMode
         self._engine = FakeRtxEngine if flavor == "rtx" else FakeEngine
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import FakeGpu, FakeTensorRT, engine_file, fake_network
+from fake_gpu import FAKE_CUBIN, FakeGpu, FakeTensorRT, engine_file, fake_network
 
 from gfl_edge import optional
 from gfl_edge.backends.tensorrt import TensorRTBackend, engine_contract
@@ -61,6 +61,7 @@ def write_engine(path: Path, content: bytes, sidecar: Sidecar, **changes: Any) -
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     device = FakeGpu()
     monkeypatch.setattr("gfl_edge.backends.tensorrt.open_device", lambda prefer: device)
+    monkeypatch.setattr("gfl_edge.cuda.kernels.compiled", lambda source, compute_capability: FAKE_CUBIN)
     return device
 
 
@@ -119,7 +120,7 @@ class TestRun:
     def test_without_nms_in_the_graph_the_outputs_are_candidates(self, write: Write) -> None:
         spec = dataclasses.replace(SPEC, nms="none", class_names=("cat", "dog"))
         images = random_images(2)
-        found = TensorRTBackend(write(spec=spec)).run(images)
+        found = TensorRTBackend(write(spec=spec), nms_on_host=True).run(images)
         assert found["scores"].shape == (2, 32, 2)
         assert_equal(found, expected_outputs(images, spec))
 
@@ -134,7 +135,7 @@ class TestRun:
         assert_equal(TensorRTBackend(write()).run(images), expected_outputs(images))
 
     def test_a_frame_allocates_nothing_and_waits_once(self, write: Write, gpu: FakeGpu, trt: FakeTensorRT) -> None:
-        backend = TensorRTBackend(write())
+        backend = TensorRTBackend(write(), cuda_graphs=False)
         for _ in range(2):
             gpu.calls.clear()
             trt.calls.clear()
@@ -237,6 +238,7 @@ def test_describe(write: Write, sidecar: Sidecar) -> None:
         "device": "Fake RTX 2080 Ti (sm75)",
         "driver": "CUDA 13.0",
         "cuda": "fake",
+        "nms": "engine",
     }
 
 

@@ -32,7 +32,14 @@ def small(tmp_path_factory):
     spec = models.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
     folder = tmp_path_factory.mktemp("small")
     files = {}
-    for precision, nms in (("fp32", "graph"), ("fp16", "graph"), ("fp16", "none")):
+    for precision, nms in (
+        ("fp32", "graph"),
+        ("fp16", "graph"),
+        ("fp16", "none"),
+        ("fp16", "raw"),
+        ("fp32", "raw"),
+        ("fp32", "plugin"),
+    ):
         files[precision, nms] = folder / f"{precision}-{nms}.onnx"
         changed = dataclasses.replace(spec, precision=precision, nms=nms)
         onnx.save(graph.build_graph(detector, changed), files[precision, nms])
@@ -54,11 +61,13 @@ def network_of(path):
     return network, (logger, builder, parser)
 
 
-@pytest.mark.parametrize("key", [("fp32", "graph"), ("fp16", "graph"), ("fp16", "none")])
+@pytest.mark.parametrize(
+    "key", [("fp32", "graph"), ("fp16", "graph"), ("fp16", "none"), ("fp16", "raw"), ("fp32", "raw")]
+)
 def test_an_engine_and_what_it_says_of_itself(small, key, tmp_path):
     engine, sidecar = build_engine(BuildPlan(small[key], "rtx", ("sm75",)), tmp_path, progress=False)
     precision, nms = key
-    extra = "-nonms" if nms == "none" else ""
+    extra = {"graph": "", "none": "-nonms", "raw": "-raw"}[nms]
     assert engine.name == f"nanodet-plus-m-0.1x-64x96-{precision}{extra}-rtx-sm75.engine"
     assert engine.stat().st_size > 10_000
     assert Sidecar.read(engine) == sidecar
@@ -68,6 +77,19 @@ def test_an_engine_and_what_it_says_of_itself(small, key, tmp_path):
     assert sidecar.spec == read_spec(small[key])
     assert sidecar.onnx_sha256 == hashlib.sha256(small[key].read_bytes()).hexdigest()
     assert sorted(p.name for p in tmp_path.iterdir()) == [engine.name, f"{engine.name}.json"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_raw_maps_leave_the_network_in_its_precision(small, precision):
+    network, _keep = network_of(small[precision, "raw"])
+    dtype = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}[precision]
+    assert [network.get_output(i).dtype for i in range(network.num_outputs)] == [dtype, dtype]
+
+
+def test_rtx_takes_no_plugin(small, tmp_path):
+    with pytest.raises(InputError, match=r"TensorRT-RTX takes no plugins.*--nms graph, which needs no plugin"):
+        build_engine(BuildPlan(small["fp32", "plugin"], "rtx", ("sm75",)), tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_engine_for_several_gpus_and_batches(small, tmp_path):
@@ -262,6 +284,14 @@ class TestCommand:
         error = capsys.readouterr().err
         assert "put NanoDet-Plus-m-416's weights at" in error
         assert "nanodet_plus_m_416_from_ncnn_fp16.pth" in error
+
+    def test_a_plugin_for_rtx_is_refused_before_the_export(self, checkpoint, capsys, tmp_path):
+        words = ["--weights", str(checkpoint("nanodet-m-320")), "--nms", "plugin", "--flavor", "rtx"]
+        assert to_trt.main(words) == 1
+        captured = capsys.readouterr()
+        assert "TensorRT-RTX takes no plugins" in captured.err
+        assert "exporting" not in captured.err
+        assert not list(tmp_path.iterdir())
 
     def test_half_of_a_single_precision_file_is_refused(self, small, capsys):
         assert to_trt.main(["--onnx", str(small["fp32", "graph"]), "--fp16"]) == 1

@@ -7,6 +7,7 @@ import enum
 import importlib.util
 import inspect
 import logging
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 
 from gfl_edge import optional
 from gfl_edge.cuda import CudaPythonDevice, PycudaDevice, open_device
-from gfl_edge.cuda.interface import CudaDevice
+from gfl_edge.cuda.interface import CudaDevice, Launch
 from gfl_edge.errors import BackendError, InputError, MissingDependencyError
 
 
@@ -32,6 +33,15 @@ class CUresult(enum.IntEnum):
 class Attribute(enum.IntEnum):
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76
+
+
+class FillParameters(ctypes.Structure):
+    """Of ``fill(uint8_t value, void *address, int count)``: a kernel whose parameters need padding at two places."""
+
+    _fields_ = (("value", ctypes.c_uint8), ("address", ctypes.c_uint64), ("count", ctypes.c_int32))
+
+
+FILL_MODULE = b"\x7fELF of fill"
 
 
 class HostMemory:
@@ -57,12 +67,15 @@ class FakeDriver:
     CUresult = CUresult
     CUdevice_attribute = Attribute
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
+    CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.fails: dict[str, CUresult] = {}
         self.memory = HostMemory()
         self.contexts: list[str] = []
+        self.captured: list[Callable[[], None]] | None = None  # while the stream is being captured
+        self.graphs: dict[int, list[Callable[[], None]]] = {}
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
@@ -123,13 +136,80 @@ class FakeDriver:
     def cuStreamDestroy(self, stream: int) -> None:  # noqa: N802
         assert stream == 0x57
 
-    def cuMemcpyHtoDAsync(self, dst: int, src: int, nbytes: int, stream: int) -> None:  # noqa: N802
+    def _queue(self, stream: int, work: Callable[[], Any]) -> None:
         assert stream == 0x57
-        ctypes.memmove(dst, src, nbytes)
+        if self.captured is None:
+            work()
+        else:
+            self.captured.append(work)
+
+    def cuMemcpyHtoDAsync(self, dst: int, src: int, nbytes: int, stream: int) -> None:  # noqa: N802
+        self._queue(stream, lambda: ctypes.memmove(dst, src, nbytes))
 
     def cuMemcpyDtoHAsync(self, dst: int, src: int, nbytes: int, stream: int) -> None:  # noqa: N802
+        self._queue(stream, lambda: ctypes.memmove(dst, src, nbytes))
+
+    def cuMemsetD8Async(self, dst: int, uc: int, n: int, stream: int) -> None:  # noqa: N802
+        self._queue(stream, lambda: ctypes.memset(dst, uc, n))
+
+    def cuModuleLoadData(self, image: bytes) -> int:  # noqa: N802
+        assert image == FILL_MODULE + b"\0"
+        return 0x30D
+
+    def cuModuleUnload(self, hmod: int) -> None:  # noqa: N802
+        assert hmod == 0x30D
+
+    def cuModuleGetFunction(self, hmod: int, name: bytes) -> int:  # noqa: N802
+        assert (hmod, name) == (0x30D, b"fill")
+        return 0xF11
+
+    def cuLaunchKernel(  # noqa: N802
+        self,
+        f: int,
+        gx: int,
+        gy: int,
+        gz: int,
+        bx: int,
+        by: int,
+        bz: int,
+        shared: int,
+        stream: int,
+        params: int,
+        x: int,
+    ) -> None:
+        assert (f, (gx, gy, gz), (bx, by, bz), shared) == (0xF11, (2, 1, 1), (3, 1, 1), 16)
+        fields = (ctypes.c_void_p * 3).from_address(params)
+        value, address, count = (
+            kind.from_address(field or 0).value
+            for kind, field in zip((ctypes.c_uint8, ctypes.c_uint64, ctypes.c_int32), fields, strict=True)
+        )
+        self._queue(stream, lambda: ctypes.memset(address, value, count))
+
+    def cuStreamBeginCapture(self, stream: int, mode: int) -> None:  # noqa: N802
+        assert (stream, mode, self.captured) == (0x57, 1, None)
+        self.captured = []
+
+    def cuStreamEndCapture(self, stream: int) -> int:  # noqa: N802
         assert stream == 0x57
-        ctypes.memmove(dst, src, nbytes)
+        assert self.captured is not None
+        self.graphs[0x68] = self.captured
+        self.captured = None
+        return 0x68
+
+    def cuGraphInstantiate(self, graph: int, flags: int) -> int:  # noqa: N802
+        assert flags == 0
+        self.graphs[0x69] = self.graphs[graph]
+        return 0x69
+
+    def cuGraphDestroy(self, graph: int) -> None:  # noqa: N802
+        del self.graphs[graph]
+
+    def cuGraphExecDestroy(self, graph: int) -> None:  # noqa: N802
+        del self.graphs[graph]
+
+    def cuGraphLaunch(self, graph: int, stream: int) -> None:  # noqa: N802
+        for work in self.graphs[graph]:
+            self._queue(stream, work)
 
     def cuStreamSynchronize(self, stream: int) -> None:  # noqa: N802
         assert stream == 0x57
@@ -190,6 +270,15 @@ class FakePycuda(ModuleType):
         assert src.flags.c_contiguous
         ctypes.memmove(dest, src.ctypes.data, src.nbytes)
 
+    def memset_d8_async(self, dest: int, data: int, count: int, stream: FakePycudaStream) -> None:
+        self.record("memset_d8_async")
+        ctypes.memset(dest, data, count)
+
+    def module_from_buffer(self, buffer: bytes) -> FakePycudaModule:
+        self.record("module_from_buffer")
+        assert buffer == FILL_MODULE
+        return FakePycudaModule(self)
+
     def memcpy_dtoh_async(self, dest: np.ndarray, src: int, stream: FakePycudaStream) -> None:
         self.record("memcpy_dtoh_async")
         assert dest.flags.c_contiguous
@@ -245,6 +334,32 @@ class FakePinnedAllocation:
     def free(self) -> None:
         self.library.record("free pinned")
         del self.library.memory.blocks[self.address]
+
+
+class FakePycudaModule:
+    def __init__(self, library: FakePycuda) -> None:
+        self.library = library
+
+    def get_function(self, name: str) -> FakePycudaFunction:
+        self.library.record("get_function")
+        assert name == "fill"
+        return FakePycudaFunction(self.library)
+
+    def __del__(self) -> None:
+        self.library.calls.append("unload module")
+
+
+class FakePycudaFunction:
+    def __init__(self, library: FakePycuda) -> None:
+        self.library = library
+
+    def __call__(self, *args: Any, grid: Any, block: Any, shared: int, stream: FakePycudaStream) -> None:
+        self.library.record("launch")
+        (packed,) = args
+        assert isinstance(packed, np.void)
+        assert (grid, block, shared) == ((2, 1, 1), (3, 1, 1), 16)
+        value, address, count = struct.unpack("@BPi", bytes(memoryview(packed)))  # as CUDA packs parameters
+        ctypes.memset(address, value, count)
 
 
 class FakePycudaStream:
@@ -308,6 +423,38 @@ class TestBothLibraries:
         device.close()
         device.close()
         assert not fake.memory.blocks
+
+    def test_kernels_and_memset(self, device: CudaDevice, fake: FakeDriver | FakePycuda) -> None:
+        with device.active():
+            stream = device.create_stream()
+            found, address = device.pinned_empty((8,), np.uint8), device.malloc(8)
+            module = device.load_module(FILL_MODULE)
+            device.memset(address, 9, 8, stream)
+            fill = device.get_function(module, "fill")
+            device.launch(fill, Launch((2, 1, 1), (3, 1, 1), 16), FillParameters(7, address, 6), stream)
+            device.copy_to_host(found, address, stream)
+            device.synchronize(stream)
+            device.unload_module(module)
+        assert found.tolist() == [7] * 6 + [9] * 2
+        assert {"cuModuleUnload", "unload module"} & set(fake.calls)
+
+    def test_a_module_that_cuda_refuses(self, device: CudaDevice, fake: FakeDriver | FakePycuda) -> None:
+        fake.fails = {
+            "cuModuleLoadData": CUresult.CUDA_ERROR_ILLEGAL_ADDRESS,
+            "module_from_buffer": FakePycuda.LogicError("cuModuleLoadDataEx failed: error illegal address"),
+        }
+        with pytest.raises(BackendError, match=r"CUDA failed.*cuModuleLoadData.*error illegal address"):
+            device.load_module(FILL_MODULE)
+
+    def test_a_launch_that_cuda_refuses(self, device: CudaDevice, fake: FakeDriver | FakePycuda) -> None:
+        stream = device.create_stream()
+        fill = device.get_function(device.load_module(FILL_MODULE), "fill")
+        fake.fails = {
+            "cuLaunchKernel": CUresult.CUDA_ERROR_ILLEGAL_ADDRESS,
+            "launch": FakePycuda.LogicError("cuLaunchKernel failed: error illegal address"),
+        }
+        with pytest.raises(BackendError, match=r"CUDA failed.*cuLaunchKernel.*error illegal address"):
+            device.launch(fill, Launch((2, 1, 1), (3, 1, 1), 16), FillParameters(7, 0, 0), stream)
 
     def test_pinned_arrays_are_whole_and_writable(self, device: CudaDevice) -> None:
         with device.active():
@@ -397,6 +544,42 @@ class TestCudaPython:
             "CUDA failed in cuDevicePrimaryCtxRelease",
         ]
 
+    def test_a_captured_graph_runs_when_it_is_launched(self, driver: FakeDriver) -> None:
+        device = CudaPythonDevice()
+        stream, found, address = device.create_stream(), device.pinned_empty((4,), np.uint8), device.malloc(4)
+        found[:] = 0
+
+        def queue() -> None:
+            device.memset(address, 5, 4, stream)
+            device.copy_to_host(found, address, stream)
+
+        graph = device.capture(stream, queue)
+        assert not found.any()
+        for _ in range(2):
+            found[:] = 0
+            device.launch_graph(graph, stream)
+            assert found.tolist() == [5] * 4
+        assert driver.calls.count("cuMemsetD8Async") == 1
+        device.destroy_graph(graph)
+        assert not driver.graphs
+
+    def test_an_error_during_capture_comes_through(self, driver: FakeDriver) -> None:
+        device = CudaPythonDevice()
+        stream = device.create_stream()
+        driver.fails["cuMemsetD8Async"] = CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
+        with pytest.raises(BackendError, match="cuMemsetD8Async"):
+            device.capture(stream, lambda: device.memset(0, 0, 0, stream))
+        assert driver.captured is None
+        assert not driver.graphs
+
+    @pytest.mark.parametrize("function", ["cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate"])
+    def test_capture_that_cuda_refuses(self, driver: FakeDriver, function: str) -> None:
+        device = CudaPythonDevice()
+        driver.fails[function] = CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
+        with pytest.raises(BackendError, match=f"CUDA failed in {function}"):
+            device.capture(device.create_stream(), lambda: None)
+        assert not driver.graphs
+
     def test_no_gpu(self, driver: FakeDriver) -> None:
         driver.fails["cuInit"] = CUresult.CUDA_ERROR_NO_DEVICE
         message = r"finds no GPU \(CUDA_ERROR_NO_DEVICE: error no device\)\. Check nvidia-smi"
@@ -446,9 +629,37 @@ class TestCudaPython:
         for attribute in Attribute:
             assert getattr(real.CUdevice_attribute, attribute.name).value == attribute.value
         assert real.CUstream_flags.CU_STREAM_NON_BLOCKING.value == 1
+        assert real.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL.value == 1
+
+    @pytest.mark.skipif(not optional.available("cuda.bindings.driver"), reason="cuda-python is not installed")
+    def test_the_real_library_takes_the_types_that_are_passed(self) -> None:
+        """Conversion comes before the call, which fails without a driver, and on wrong handles with one."""
+        driver = optional.load("cuda.bindings.driver")
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        calls: list[tuple[str, tuple[Any, ...]]] = [
+            ("cuModuleLoadData", (FILL_MODULE,)),
+            ("cuModuleGetFunction", (0, b"fill")),
+            ("cuMemsetD8Async", (0, 7, 0, 0)),
+            ("cuLaunchKernel", (0, 1, 1, 1, 1, 1, 1, 0, 0, ctypes.addressof(ctypes.c_void_p()), 0)),
+            ("cuStreamBeginCapture", (0, mode)),
+            ("cuGraphInstantiate", (driver.CUgraph(0), 0)),
+            ("cuGraphLaunch", (0, 0)),
+        ]
+        for name, arguments in calls:
+            try:
+                status, *_ = getattr(driver, name)(*arguments)
+            except RuntimeError:
+                continue  # no libcuda
+            assert status != driver.CUresult.CUDA_SUCCESS, name
 
 
 class TestPycuda:
+    def test_does_not_capture(self, pycuda: FakePycuda) -> None:
+        device = PycudaDevice()
+        assert not device.captures
+        with pytest.raises(BackendError, match="pycuda cannot capture CUDA graphs: install cuda-python"):
+            device.capture(device.create_stream(), lambda: None)
+
     def test_a_run_in_order(self, pycuda: FakePycuda) -> None:
         device = PycudaDevice()
         with device.active():

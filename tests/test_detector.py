@@ -53,6 +53,22 @@ def test_backends_and_places_of_nms_agree(model, frame, backend, nms):
     np.testing.assert_array_equal(found.class_ids[sure], reference.class_ids[sure])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("picture", [PICTURE, "coco/val2017_mix397/000000000139.jpg"])
+def test_raw_maps_give_what_the_graph_gives(exported, data, backend, precision, picture):
+    frame = cv2.imread(str(data(picture)))
+    reference = gfl_edge.Detector(exported("nanodet-plus-m-416", precision), "onnxruntime", "graph")(frame)
+    found = gfl_edge.Detector(exported("nanodet-plus-m-416", precision, "raw"), backend)(frame)
+    exact = precision == "fp32"  # both libraries leave out roundings to half before a cast, which raw maps do not have
+    assert abs(len(found) - len(reference)) <= (0 if exact else 5)
+    sure = reference.scores > 0.1
+    count = int(sure.sum())
+    np.testing.assert_allclose(found.scores[:count], reference.scores[sure], atol=1e-4 if exact else 0.02)
+    if exact:
+        np.testing.assert_allclose(found.boxes[:count], reference.boxes[sure], atol=0.05)
+        np.testing.assert_array_equal(found.class_ids[:count], reference.class_ids[sure])
+
+
 def test_batch_equals_single_frames(model, frame, backend):
     detector = gfl_edge.Detector(model, backend)
     frames = [frame, frame[:200, :300].copy(), cv2.flip(frame, 1)]
@@ -160,6 +176,17 @@ def test_choices_that_do_not_fit(model, backend, nms, message):
 def test_graph_nms_of_a_model_without(exported):
     with pytest.raises(InputError, match="was exported with --nms none"):
         gfl_edge.Detector(exported("nanodet-m-320", nms="none"), nms="graph")
+
+
+@pytest.mark.parametrize("nms", ["auto", "graph", "host"])
+def test_the_plugin_is_not_for_the_cpu(exported, backend, nms):
+    with pytest.raises(InputError, match=r"exported with --nms plugin.*--flavor tensorrt.*--nms graph, none or raw"):
+        gfl_edge.Detector(exported("nanodet-m-320", nms="plugin"), backend, nms)
+
+
+def test_graph_nms_of_raw_maps(exported):
+    with pytest.raises(InputError, match="was exported with --nms raw"):
+        gfl_edge.Detector(exported("nanodet-m-320", nms="raw"), nms="graph")
 
 
 def test_an_engine_is_not_for_the_cpu(tmp_path):

@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto
 
 from export import graph, models, parity, to_onnx
+from export.nms import plugin_attributes
 from gfl_edge import decode
 from gfl_edge.coco import COCO_CLASSES
 from gfl_edge.errors import InputError, ParityError
@@ -81,6 +82,85 @@ def test_contract_without_nms(small):
         "scores": (TensorProto.FLOAT, ["batch", spec.num_anchors, 3]),
     }
     assert not model.functions
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_contract_of_raw_maps(small, precision):
+    """In the precision of the body, with neither sigmoid nor decode."""
+    model, spec = variant(small, nms="raw", precision=precision)
+    dtype = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}[precision]
+    assert shapes(model.graph.output) == {
+        "cls_logits": (dtype, ["batch", spec.num_anchors, 3]),
+        "reg_logits": (dtype, ["batch", spec.num_anchors, 32]),
+    }
+    assert not {"Sigmoid", "Softmax", "TopK"} & {node.op_type for node in model.graph.node}
+    assert parity.compare(small[0], model, spec).passed
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_contract_of_the_plugin(small, precision):
+    """A node without a body whose attributes TensorRT's parser can turn into fields of a plugin."""
+    model, spec = variant(small, nms="plugin", precision=precision)
+    assert shapes(model.graph.output) == {
+        "num_dets": (TensorProto.INT32, ["batch", 1]),
+        "det_boxes": (TensorProto.FLOAT, ["batch", 100, 4]),
+        "det_scores": (TensorProto.FLOAT, ["batch", 100]),
+        "det_classes": (TensorProto.INT32, ["batch", 100]),
+    }
+    assert not model.functions
+    node = model.graph.node[-1]
+    assert (node.domain, node.op_type, list(node.input)) == ("gfl_edge", "GflNms", ["cls_logits", "reg_logits"])
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    assert attributes.pop("score_threshold") == pytest.approx(spec.score_threshold)
+    assert attributes.pop("iou_threshold") == pytest.approx(spec.iou_threshold)
+    assert attributes == {
+        "plugin_version": b"1",
+        "plugin_namespace": b"gfl_edge",
+        "score_kind": 1,
+        "max_candidates": 1000,
+        "max_detections": 100,
+        "class_agnostic": 0,
+        "per_level": 0,
+        "input_height": 64,
+        "input_width": 96,
+        "has_quality": 0,
+        "reg_max": 7,
+        "point_offset": 0.5,
+        "strides": [8, 16, 32],
+    }
+    assert parity.compare(small[0], model, spec).passed
+
+
+def test_parity_notices_another_plugin_node(small):
+    detector, _ = small
+    model, spec = variant(small, nms="plugin")
+    next(a for a in model.graph.node[-1].attribute if a.name == "iou_threshold").f = 0.3
+    with pytest.raises(ParityError, match=r"the node behind the network is GflNms .* expected GflNms"):
+        parity.compare(detector, model, spec)
+
+
+@pytest.mark.parametrize("nms", ["raw", "plugin"])
+def test_parity_of_raw_maps_can_fail(small, nms):
+    detector, _ = small
+    model, spec = variant(small, nms=nms)
+    for tensor in model.graph.initializer:
+        if list(tensor.dims) == [3 + 4 * 8, 32, 1, 1]:
+            changed = onnx.numpy_helper.to_array(tensor) * np.float32(1.01)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
+    with pytest.raises(ParityError, match="disagrees with PyTorch"):
+        parity.compare(detector, model, spec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_candidates": 5000}, "5000 candidates of 3 levels: the plugin takes 4096 of 8 at most"),
+        ({"resize": "fit", "short_long": (320, 640)}, "clips boxes to an input of fixed size"),
+    ],
+)
+def test_what_the_plugin_cannot_do(small, changes, message):
+    with pytest.raises(InputError, match=message):
+        plugin_attributes(replace(small[1], **changes))
 
 
 def test_the_file_describes_itself(exported, checkpoint):
@@ -178,6 +258,13 @@ def test_command_recognises_the_model_and_prints_the_next_step(checkpoint, tmp_p
     assert f"next: gfl-edge detect --model {output}" in captured.err
     assert read_spec(output).name == "nanodet-m-416"
     assert [path.name for path in output.parent.iterdir()] == ["m.onnx"]
+
+
+def test_command_of_the_plugin_names_full_tensorrt_next(checkpoint, tmp_path, capsys):
+    output = tmp_path / "m.onnx"
+    assert to_onnx.main(["--weights", str(checkpoint("nanodet-m-320")), "--nms", "plugin", "-o", str(output)]) == 0
+    next_step = capsys.readouterr().err.splitlines()[-1]
+    assert next_step == f"next: python export/to_trt.py --onnx {output} --flavor tensorrt"
 
 
 def test_nothing_is_written_when_parity_fails(checkpoint, tmp_path, capsys, monkeypatch):

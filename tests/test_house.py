@@ -160,6 +160,13 @@ def test_the_wheel_holds_gfl_edge_alone(wheel):
     assert "gfl_edge/py.typed" in names
 
 
+def test_the_wheel_holds_the_kernels(wheel):
+    """Their only copy in the repository lies in plugins/."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name, source in (("gfl_kernels.cuh", "plugins/src"), ("gfl_kernels.h", "plugins/include")):
+            assert archive.read(f"gfl_edge/cuda/source/{name}") == (CHECKOUT / source / name).read_bytes()
+
+
 def test_the_wheel_runs_in_a_bare_environment(wheel, tmp_path):
     """With NumPy alone beside it: import, help, and errors that name what to install."""
     import numpy

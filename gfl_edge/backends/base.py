@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gfl_edge.preprocess import Image, Placement
 from gfl_edge.spec import ModelSpec
 
 Outputs = dict[str, NDArray[np.generic]]  # by output name, see gfl_edge.spec
@@ -22,7 +24,8 @@ class Backend(Protocol):
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Run uint8 ``[N, H, W, 3]`` BGR of the model's input size.
 
-        Returns the arrays of ``DETECTION_NAMES`` or, for a model without NMS in the graph, of ``CANDIDATE_NAMES``.
+        Returns the arrays of ``spec.output_names``; those of a "raw" model are float16 where its precision is fp16.
+        A backend that does NMS behind a model without returns those of ``DETECTION_NAMES`` instead.
         They may be reused by the next call.
 
         Raises:
@@ -37,4 +40,20 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free what the backend holds; it cannot run any more. Calling it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class FrameBackend(Backend, Protocol):
+    """A backend that also brings frames to the input's size, faster than the caller could."""
+
+    def run_frames(self, frames: Sequence[Image], input_hw: tuple[int, int]) -> tuple[Outputs, list[Placement]]:
+        """Run one or more frames, uint8 ``[h, w, 3]`` BGR of any sizes, at an input of ``input_hw`` pixels.
+
+        Returns what :meth:`Backend.run` does, and where each frame lies in the input.
+
+        Raises:
+            InputError: a size that the model does not take, more frames than ``max_batch``, or one that is no picture.
+            BackendError: the library failed.
+        """
         ...

@@ -11,17 +11,27 @@ from gfl_edge.spec import SIZE_STEP, ModelSpec
 
 def check_batch(images: NDArray[np.uint8], spec: ModelSpec, max_batch: int | None) -> None:
     """Raise InputError unless ``images`` is a batch that a backend of ``spec`` can run."""
-    found = f"{images.dtype} {list(images.shape)}"
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images) or not _takes(images.shape[1:], spec):
+    if images.dtype != np.uint8:
+        raise _unfit(f"{images.dtype} {list(images.shape)}", spec)
+    check_shape(images.shape, spec, max_batch)
+
+
+def check_shape(shape: tuple[int, ...], spec: ModelSpec, max_batch: int | None) -> None:
+    """Raise InputError unless a batch of ``shape`` is one that a backend of ``spec`` can run."""
+    if len(shape) != 4 or not shape[0] or not _takes(shape[1:], spec):
+        raise _unfit(f"uint8 {list(shape)}", spec)
+    if max_batch is not None and shape[0] > max_batch:
         raise InputError(
-            f"input is {found}, {spec.name} takes uint8 [N, {_sizes(spec)}, 3]. Resize frames with "
-            "gfl_edge.preprocess.resize_into, or export the model with --input-size H W"
+            f"batch of {shape[0]} frames, this engine was built for at most {max_batch}. "
+            f"Split the batch or rebuild with: python export/to_trt.py --max-batch {shape[0]}"
         )
-    if max_batch is not None and len(images) > max_batch:
-        raise InputError(
-            f"batch of {len(images)} frames, this engine was built for at most {max_batch}. "
-            f"Split the batch or rebuild with: python export/to_trt.py --max-batch {len(images)}"
-        )
+
+
+def _unfit(found: str, spec: ModelSpec) -> InputError:
+    return InputError(
+        f"input is {found}, {spec.name} takes uint8 [N, {_sizes(spec)}, 3]. Resize frames with "
+        "gfl_edge.preprocess.resize_into, or export the model with --input-size H W"
+    )
 
 
 def _takes(shape: tuple[int, ...], spec: ModelSpec) -> bool:

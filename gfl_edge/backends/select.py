@@ -25,7 +25,8 @@ def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice
     Args:
         path: ``.onnx`` (OpenVINO, ONNX Runtime) or ``.engine`` (TensorRT, TensorRT-RTX).
         backend: "auto" takes OpenVINO where it is installed, else ONNX Runtime, and the engine's own TensorRT.
-        nms: where NMS runs for an ONNX file that carries it: in the graph or on the host. Engines run what they hold.
+        nms: where NMS runs for an ONNX file that carries it: in the graph or on the host. Engines run what they hold;
+            behind those that hold none it runs in CUDA kernels, or on the host if that is asked for.
 
     Raises:
         InputError: unknown backend, or one that does not run this kind of file.
@@ -56,13 +57,21 @@ def _open_onnx(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
             f"python export/to_trt.py --onnx {path} --flavor {backend}"
         )
     model, spec = load_contract(path)
+    if spec.nms == "plugin":
+        raise InputError(
+            f"{path} was exported with --nms plugin: its node GflNms has no body, and only full TensorRT with the "
+            f"plugin runs it. Build an engine with: python export/to_trt.py --onnx {path} --flavor tensorrt, or export "
+            "for the CPU with --nms graph, none or raw"
+        )
     if backend == "auto":
         backend = _installed_cpu_backend()
     if spec.nms == "graph" and (FASTER_NMS[backend] if nms == "auto" else nms) == "host":
         onnx_cpu.without_nms(model, spec)
         spec = replace(spec, nms="none")
-    elif spec.nms == "none" and nms == "graph":
-        raise InputError(f"{path} was exported with --nms none: it has no NMS in the graph. Export it with --nms graph")
+    elif spec.nms != "graph" and nms == "graph":
+        raise InputError(
+            f"{path} was exported with --nms {spec.nms}: it has no NMS in the graph. Export it with --nms graph"
+        )
     return onnx_cpu.OpenVinoBackend(model, spec) if backend == "openvino" else onnx_cpu.OnnxRuntimeBackend(model, spec)
 
 
@@ -82,8 +91,8 @@ def _open_engine(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
 
     if backend == "openvino" or backend == "onnxruntime":
         raise InputError(f"{path} is an engine, backend {backend} runs ONNX files. Give the .onnx it was built from")
-    loaded = TensorRTBackend(path, flavor=None if backend == "auto" else backend)
-    if nms != "auto" and (loaded.spec.nms == "graph") != (nms == "graph"):
+    loaded = TensorRTBackend(path, flavor=None if backend == "auto" else backend, nms_on_host=nms == "host")
+    if nms != "auto" and loaded.spec.has_nms != (nms == "graph"):
         loaded.close()
         raise InputError(f"{path} was built with NMS {loaded.spec.nms!r}, asked for was {nms!r}. Leave out --nms")
     return loaded

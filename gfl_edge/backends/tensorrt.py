@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge.backends.base import Outputs
-from gfl_edge.backends.checks import check_batch
+from gfl_edge.backends.checks import check_batch, check_shape
+from gfl_edge.backends.gpu_stages import GpuFrames, GpuNms
 from gfl_edge.cuda import CudaLibrary, open_device
-from gfl_edge.errors import BackendError, ContractError
+from gfl_edge.cuda.graphs import GraphCache
+from gfl_edge.cuda.kernels import Kernels, nms_params
+from gfl_edge.errors import BackendError, ContractError, MissingDependencyError
 from gfl_edge.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
+from gfl_edge.plugin import load_plugin
+from gfl_edge.preprocess import Image, Placement, check_frame, place_frame, resize_into
 from gfl_edge.sidecar import Sidecar
 from gfl_edge.spec import DETECTION_NAMES, INPUT_NAME, ModelSpec
 
@@ -65,28 +71,21 @@ def engine_contract(spec: ModelSpec, input_hw: tuple[int, int] | None = None) ->
     return tensors | {name: TensorContract(dtype, (anchors, width)) for name, width in pairs}
 
 
-@dataclass(frozen=True)
-class _Buffer:
-    """One tensor's memory on both sides, enough for the largest batch of the largest size."""
-
-    host: NDArray[Any]  # pinned, flat
-    address: int  # on the device
-
-    def shaped(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        """The part of ``host`` that a tensor of that shape takes, as such."""
-        return self.host[: math.prod(shape)].reshape(shape)
-
-
 class TensorRTBackend:
-    """An engine on the GPU, for both flavours of TensorRT. Implements :class:`gfl_edge.backends.base.Backend`.
+    """An engine on the GPU, for both flavours of TensorRT. Implements :class:`gfl_edge.backends.base.FrameBackend`.
 
-    Memory is allocated once, for the largest batch. The arrays that :meth:`run` returns are views on it: the next call
-    overwrites them, and they stay readable after :meth:`close`.
+    Memory is allocated once, for the largest batch; that of the frames grows with them. The arrays that are returned
+    are views on it: the next call overwrites them, and they stay readable after :meth:`close`.
+
+    Behind an engine without NMS the project's kernels do what is left to do, on the engine's stream, so that the
+    outputs are detections. Where the kernels cannot be used, a warning says why, and the outputs are the engine's own.
 
     Args:
         engine_path: engine, with its sidecar beside it.
         flavor: which TensorRT loads it; None: the one that built it.
         cuda: which library reaches the GPU, see :func:`gfl_edge.cuda.open_device`.
+        nms_on_host: leave NMS to the caller, where the engine has none.
+        cuda_graphs: capture what a frame needs, from upload to download, and replay it.
 
     Raises:
         ModelFileError: engine or sidecar is missing, or the engine is not the file that the sidecar describes.
@@ -96,7 +95,15 @@ class TensorRTBackend:
         BackendError: no driver, no GPU, no memory, or TensorRT refuses the engine.
     """
 
-    def __init__(self, engine_path: str | Path, flavor: Flavor | None = None, cuda: CudaLibrary = "auto") -> None:
+    def __init__(
+        self,
+        engine_path: str | Path,
+        flavor: Flavor | None = None,
+        cuda: CudaLibrary = "auto",
+        *,
+        nms_on_host: bool = False,
+        cuda_graphs: bool = True,
+    ) -> None:
         self._path = engine_path
         self._sidecar = Sidecar.read(engine_path)
         content = self._sidecar.check_file(engine_path)
@@ -106,7 +113,12 @@ class TensorRTBackend:
         self.max_batch: int | None = self._sidecar.max_batch
         self._version = self._load_library()
         self._contract = engine_contract(self.spec)
-        self._buffers: dict[str, _Buffer] = {}
+        self._addresses: dict[str, int] = {}  # of the tensors on the device
+        self._pinned: dict[str, NDArray[Any]] = {}  # flat, of those that are copied from or to the host
+        self._nms: GpuNms | None = None
+        self._frames: GpuFrames | None = None
+        self._no_kernels = False  # they were tried in vain
+        self._kernels: Kernels | None = None
         self._shape: tuple[int, ...] = ()  # of the input that the execution context is set to
         self._context: trt.IExecutionContext | None = None
         self._messages: deque[str] = deque(maxlen=3)  # TensorRT's last warnings and errors
@@ -116,6 +128,9 @@ class TensorRTBackend:
         try:
             self._sidecar.check(engine_path, self._flavor, self._version, self._device.compute_capability)
             with self._device.active():
+                self._make_stream(cuda_graphs)
+                if not self.spec.has_nms and not nms_on_host:
+                    self._open_nms()
                 self._allocate()
                 self._load(content)
         except BaseException:
@@ -128,19 +143,57 @@ class TensorRTBackend:
             # Before the import, since "not installed" would send the user the wrong way
             target = next(iter(self._sidecar.targets), "")
             self._sidecar.check(self._path, self._flavor, self._sidecar.version, target)
-        return str(load_flavor(self._flavor).__version__)
+        version = str(load_flavor(self._flavor).__version__)
+        if self.spec.nms == "plugin":
+            load_plugin(self._flavor, Path(self._path).parent)
+        return version
 
-    def _allocate(self) -> None:
-        """Make the stream and all buffers; ``_resources`` gives them back in reverse order."""
+    def _make_stream(self, cuda_graphs: bool) -> None:
+        """Make what all work goes through; ``_resources`` gives everything back in reverse order."""
         self._stream = self._device.create_stream()
         self._resources.callback(self._device.destroy_stream, self._stream)
-        self._resources.callback(self._buffers.clear)
+        self._outer_graphs = cuda_graphs and self._device.captures and (self._flavor != "rtx" or self._has_one_size)
+        self._graphs = GraphCache(self._device, self._stream, self._is_capturable, self._outer_graphs)
+        # What is made later, at first use, goes after the context, which waits for the work that is still queued
+        self._late_resources = self._resources.enter_context(ExitStack())
+        self._resources.callback(self._graphs.clear)
+
+    @property
+    def _has_one_size(self) -> bool:
+        return self.spec.short_long is None
+
+    def _open_nms(self) -> None:
+        """Make the NMS behind the engine, or warn that it is left to the host."""
+        try:
+            nms_params(self.spec, self._sidecar.max_batch, self.spec.size_range[1])
+        except BackendError as error:
+            _LOG.warning("%s: NMS runs on the host, since %s", self._path, error)
+            return
+        if kernels := self._open_kernels("NMS and resizing run"):
+            self._nms = GpuNms(self._device, kernels, self.spec, self._sidecar.max_batch)
+            self._late_resources.callback(self._nms.close)
+
+    def _open_kernels(self, what: str) -> Kernels | None:
+        """The kernels, loaded at the first call; None, and one warning, where they cannot be used."""
+        if self._kernels is None and not self._no_kernels:
+            try:
+                self._kernels = Kernels(self._device)
+            except (BackendError, MissingDependencyError) as error:
+                self._no_kernels = True
+                _LOG.warning("%s: %s on the host, since the CUDA kernels cannot be used: %s", self._path, what, error)
+            else:
+                self._late_resources.callback(self._kernels.close)
+        return self._kernels
+
+    def _allocate(self) -> None:
+        """Make the memory of all tensors; on the host, too, where they are copied."""
+        self._resources.callback(self._pinned.clear)
         for name, tensor in self._contract.items():
-            count = self._sidecar.max_batch * math.prod(tensor.item_shape)
-            host = self._device.pinned_empty((count,), DTYPE_OF[tensor.dtype])
-            address = self._device.malloc(host.nbytes)
-            self._resources.callback(self._device.free, address)
-            self._buffers[name] = _Buffer(host, address)
+            count, dtype = self._sidecar.max_batch * math.prod(tensor.item_shape), np.dtype(DTYPE_OF[tensor.dtype])
+            if name == INPUT_NAME or self._nms is None:
+                self._pinned[name] = self._device.pinned_empty((count,), dtype)
+            self._addresses[name] = self._device.malloc(count * dtype.itemsize)
+            self._resources.callback(self._device.free, self._addresses[name])
 
     def _load(self, content: bytes) -> None:
         """Make the execution context, which keeps the engine alive, and bind the buffers to it."""
@@ -151,8 +204,8 @@ class TensorRTBackend:
         self._context = context = self._create_context(engine)
         self._set_shape(context, (self._sidecar.max_batch, *self._contract[INPUT_NAME].item_shape))
         self._check_shapes(context)
-        for name, buffer in self._buffers.items():
-            if not context.set_tensor_address(name, buffer.address):
+        for name, address in self._addresses.items():
+            if not context.set_tensor_address(name, address):
                 raise self._failed(f"does not take the buffer of {name}")
         self._messages.clear()  # what it said so far is no reason for what may fail later
 
@@ -170,12 +223,35 @@ class TensorRTBackend:
     def _create_context(self, engine: trt.ICudaEngine) -> trt.IExecutionContext:
         if self._flavor == "rtx":
             # The run-time options come in a config, which TensorRT knows since 10.13 but not on JetPack 6
-            context = engine.create_execution_context(engine.create_runtime_config())
+            context = engine.create_execution_context(self._runtime_config(engine))
         else:
             context = engine.create_execution_context()
         if context is None:
             raise self._failed("cannot prepare this engine to run", "Is enough GPU memory free?")
         return context
+
+    def _runtime_config(self, engine: Any) -> Any:
+        """Options of TensorRT-RTX, which compiles kernels for a shape while general ones run in their place.
+
+        A graph would hold the general ones for ever, so it has to wait for the others; where sizes come and go that
+        wait is too long, and TensorRT-RTX makes graphs of the network alone by itself when the others are there.
+        """
+        library, config = load_flavor("rtx"), engine.create_runtime_config()
+        if self._outer_graphs:
+            eager = library.DynamicShapesKernelSpecializationStrategy.EAGER
+            config.dynamic_shapes_kernel_specialization_strategy = eager
+        else:
+            config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return config
+
+    def _is_capturable(self) -> bool:
+        """Whether the network can be captured now; only TensorRT-RTX tells without trying."""
+        if self._flavor != "rtx" or self._context is None:
+            return True
+        capturable = bool(cast(Any, self._context).is_stream_capturable(self._stream))
+        if not capturable:
+            _LOG.debug("%s: TensorRT-RTX cannot capture this engine now, so no CUDA graph holds it", self._path)
+        return capturable
 
     def _check_tensors(self, engine: trt.ICudaEngine) -> None:
         """Raise ContractError unless the engine has the inputs and outputs of its spec, of the right dtype."""
@@ -220,40 +296,90 @@ class TensorRTBackend:
 
     def _set_shape(self, context: trt.IExecutionContext, shape: tuple[int, ...]) -> None:
         if shape != self._shape:  # setting a shape makes TensorRT infer all others again
+            self._graphs.clear()  # graphs are valid as long as the context that they were captured from is not touched
             self._shape = ()
             if not context.set_input_shape(INPUT_NAME, shape):
                 raise self._failed(f"does not take an input of {list(shape)}")
             self._shape = shape
 
+    def _open_context(self) -> trt.IExecutionContext:
+        if self._context is None:
+            raise BackendError(f"{self._path} is closed and cannot run any more. Load it again")
+        return self._context
+
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See :meth:`gfl_edge.backends.base.Backend.run`."""
-        context = self._context
-        if context is None:
-            raise BackendError(f"{self._path} is closed and cannot run any more. Load it again")
+        context = self._open_context()
         check_batch(images, self.spec, self.max_batch)
         with self._device.active():
             self._set_shape(context, images.shape)
-            self._send(images)
-            if not context.execute_async_v3(self._stream):
-                raise self._failed("cannot run this engine")
-            tensors = engine_contract(self.spec, (images.shape[1], images.shape[2]))
-            shapes = {name: (len(images), *tensor.item_shape) for name, tensor in tensors.items()}
-            outputs = {name: self._fetch(name, shape) for name, shape in shapes.items() if name != INPUT_NAME}
-            self._device.synchronize(self._stream)
-        return outputs
+            np.copyto(self._host(INPUT_NAME, images.shape), images)
+            return self._run(INPUT_NAME, self._upload_images)
 
-    def _send(self, images: NDArray[np.uint8]) -> None:
-        buffer = self._buffers[INPUT_NAME]
-        pinned = buffer.shaped(images.shape)
-        np.copyto(pinned, images)
-        self._device.copy_to_device(buffer.address, pinned, self._stream)
+    def run_frames(self, frames: Sequence[Image], input_hw: tuple[int, int]) -> tuple[Outputs, list[Placement]]:
+        """See :meth:`gfl_edge.backends.base.FrameBackend.run_frames`."""
+        context = self._open_context()
+        shape = (len(frames), *input_hw, 3)
+        check_shape(shape, self.spec, self.max_batch)
+        sizes = [(frame.shape[0], frame.shape[1]) for frame in map(check_frame, frames)]
+        with self._device.active():
+            self._set_shape(context, shape)
+            stage = self._open_frames()
+            if stage is None:
+                slots = self._host(INPUT_NAME, shape)
+                rule, short_long = self.spec.resize, self.spec.short_long
+                placed = [resize_into(frame, slot, rule, short_long) for frame, slot in zip(frames, slots, strict=True)]
+                return self._run(INPUT_NAME, self._upload_images), placed
+            stage.take(frames)
+            placements = [place_frame(size, input_hw, self.spec.resize, self.spec.short_long) for size in sizes]
+            target = self._addresses[INPUT_NAME]
+            return self._run(tuple(sizes), lambda: stage.queue(placements, input_hw, target, self._stream)), placements
 
-    def _fetch(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Queue the copy of an output; the array that is returned holds it once the stream is done."""
-        buffer = self._buffers[name]
-        pinned = buffer.shaped(shape)
-        self._device.copy_to_host(pinned, buffer.address, self._stream)
-        return pinned
+    def _open_frames(self) -> GpuFrames | None:
+        """The stage before the engine, made at the first call; None where frames are resized on the host."""
+        if self._frames is None and (kernels := self._open_kernels("resizing runs")):
+            self._frames = GpuFrames(self._device, kernels, self.spec, self._settle)
+            self._late_resources.callback(self._frames.close)
+        return self._frames
+
+    def _settle(self) -> None:
+        """Wait for what a failed run may have left on the stream, and let go of the graphs."""
+        self._device.synchronize(self._stream)
+        self._graphs.clear()
+
+    def _run(self, key: Hashable, send: Callable[[], None]) -> Outputs:
+        """Run the batch that ``send`` queues; ``key`` stands for all of its calls and their parameters."""
+        self._graphs.run(key, lambda: self._queue(send))
+        self._device.synchronize(self._stream)
+        if self._nms is not None:
+            return self._nms.outputs(self._shape[0])
+        return {name: self._host(name, shape) for name, shape in self._output_shapes().items()}
+
+    def _queue(self, send: Callable[[], None]) -> None:
+        """Queue everything from upload to download."""
+        send()
+        if not self._open_context().execute_async_v3(self._stream):
+            raise self._failed("cannot run this engine")
+        if self._nms is not None:
+            batch, height, width, _ = self._shape
+            self._nms.queue(batch, (height, width), self._addresses, self._stream)
+            return
+        for name, shape in self._output_shapes().items():
+            self._device.copy_to_host(self._host(name, shape), self._addresses[name], self._stream)
+
+    def _upload_images(self) -> None:
+        pinned = self._host(INPUT_NAME, self._shape)
+        self._device.copy_to_device(self._addresses[INPUT_NAME], pinned, self._stream)
+
+    def _output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the engine's outputs, by name, at the size that is set."""
+        batch, height, width, _ = self._shape
+        contract = engine_contract(self.spec, (height, width))
+        return {name: (batch, *tensor.item_shape) for name, tensor in contract.items() if name != INPUT_NAME}
+
+    def _host(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """The part of a tensor's pinned memory that ``shape`` takes, as such."""
+        return self._pinned[name][: math.prod(shape)].reshape(shape)
 
     def describe(self) -> dict[str, str]:
         """See :meth:`gfl_edge.backends.base.Backend.describe`."""
@@ -263,6 +389,7 @@ class TensorRTBackend:
             "device": f"{self._device.name} ({self._device.compute_capability})",
             "driver": f"CUDA {self._device.driver_version}",
             "cuda": self._device.library,
+            "nms": "engine" if self.spec.has_nms else "host" if self._nms is None else "kernels",
         }
 
     def close(self) -> None:
@@ -280,7 +407,7 @@ class TensorRTBackend:
     def _drop_context(self) -> None:
         """Destroy context, engine and runtime, after the work that a failed run may have left on the stream."""
         try:
-            self._device.synchronize(self._stream)
+            self._settle()
         finally:
             self._context = None
 

@@ -6,7 +6,7 @@ import ctypes
 import logging
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gfl_edge import optional
-from gfl_edge.cuda.interface import dotted_version, no_driver, no_gpu, out_of_memory
+from gfl_edge.cuda.interface import Launch, dotted_version, no_driver, no_gpu, out_of_memory, parameter_addresses
 from gfl_edge.errors import BackendError, MissingDependencyError
 
 _LOG = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class CudaPythonDevice:
     """
 
     library = "cuda-python"
+    captures = True
 
     def __init__(self) -> None:
         self._driver = load_driver()
@@ -81,7 +82,7 @@ class CudaPythonDevice:
         self._check(function, status)
         return int(address)
 
-    def _release(self, function: str, handle: int) -> None:
+    def _release(self, function: str, handle: Any) -> None:
         try:
             with self.active():
                 self._call(function, handle)
@@ -138,6 +139,57 @@ class CudaPythonDevice:
     def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.copy_to_host`."""
         self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream)
+
+    def memset(self, address: int, value: int, nbytes: int, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.memset`."""
+        self._call("cuMemsetD8Async", address, value, nbytes, stream)
+
+    def load_module(self, image: bytes) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.load_module`."""
+        # PTX is text that the driver reads up to its zero byte
+        return int(self._call("cuModuleLoadData", image + b"\0"))
+
+    def unload_module(self, module: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.unload_module`."""
+        self._release("cuModuleUnload", module)
+
+    def get_function(self, module: int, name: str) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.get_function`."""
+        return int(self._call("cuModuleGetFunction", module, name.encode()))
+
+    def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.launch`."""
+        addresses = parameter_addresses(parameters)
+        threads = (*launch.grid, *launch.block, launch.shared_bytes)
+        self._call("cuLaunchKernel", function, *threads, stream, ctypes.addressof(addresses), 0)
+
+    def capture(self, stream: int, queue: Callable[[], None]) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.capture`."""
+        # Thread-local: what other threads do with CUDA meanwhile neither enters the graph nor spoils it
+        self._call("cuStreamBeginCapture", stream, self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        try:
+            queue()
+        except BaseException:
+            self._abandon_capture(stream)
+            raise
+        graph = self._call("cuStreamEndCapture", stream)
+        try:
+            return int(self._call("cuGraphInstantiate", graph, 0))
+        finally:
+            self._release("cuGraphDestroy", graph)
+
+    def _abandon_capture(self, stream: int) -> None:
+        status, graph = self._driver.cuStreamEndCapture(stream)  # fails where a call has spoilt the capture
+        if status == self._driver.CUresult.CUDA_SUCCESS and graph:
+            self._release("cuGraphDestroy", graph)
+
+    def launch_graph(self, graph: int, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.launch_graph`."""
+        self._call("cuGraphLaunch", graph, stream)
+
+    def destroy_graph(self, graph: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_graph`."""
+        self._release("cuGraphExecDestroy", graph)
 
     def synchronize(self, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numpy.typing import DTypeLike, NDArray
@@ -12,18 +15,28 @@ from gfl_edge.errors import BackendError
 INSTEAD = "run the .onnx on the CPU instead (--backend openvino)"
 
 
+@dataclass(frozen=True)
+class Launch:
+    """The threads that a kernel runs on."""
+
+    grid: tuple[int, int, int]  # blocks, in x, y and z
+    block: tuple[int, int, int]  # threads of a block, in x, y and z
+    shared_bytes: int = 0  # of dynamic shared memory per block, 48 KiB at most
+
+
 class CudaDevice(Protocol):
     """The first GPU that CUDA lists (``CUDA_VISIBLE_DEVICES`` reorders them), through its primary context.
 
-    Memory, streams and copies need the context on the calling thread: use them inside ``with device.active()``.
-    Every method raises BackendError where CUDA fails, except those that free: they log, because they also run when an
-    earlier error is on its way up, which they must not hide.
+    Memory, streams, copies, modules and graphs need the context on the calling thread: use them inside
+    ``with device.active()``. Every method raises BackendError where CUDA fails, except those that free: they log,
+    because they also run when an earlier error is on its way up, which they must not hide.
     """
 
     library: str  # "cuda-python", "pycuda"
     name: str  # "NVIDIA GeForce RTX 2080 Ti"
     compute_capability: str  # "sm75"
     driver_version: str  # newest CUDA that the driver runs, "13.0"
+    captures: bool  # whether the library can capture CUDA graphs
 
     def active(self) -> AbstractContextManager[None]:
         """Make the context current on this thread for a ``with`` block, and the one before it current again after."""
@@ -60,6 +73,52 @@ class CudaDevice(Protocol):
         """Queue a copy of device memory that fills a contiguous pinned ``array``; valid once the stream is done."""
         ...
 
+    def memset(self, address: int, value: int, nbytes: int, stream: int) -> None:
+        """Queue the filling of ``nbytes`` bytes of device memory with the byte ``value``."""
+        ...
+
+    def load_module(self, image: bytes) -> int:
+        """Handle of the module of kernels in ``image``, a CUBIN or PTX."""
+        ...
+
+    def unload_module(self, module: int) -> None:
+        """Give a module and its functions back."""
+        ...
+
+    def get_function(self, module: int, name: str) -> int:
+        """Handle of the kernel ``name``, as its ``extern "C"`` declaration calls it; valid as long as the module."""
+        ...
+
+    def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
+        """Queue a kernel.
+
+        Args:
+            function: which, of :meth:`get_function`.
+            launch: on how many threads.
+            parameters: what the kernel is called with, a field each, in order; read before this returns.
+            stream: where.
+        """
+        ...
+
+    def capture(self, stream: int, queue: Callable[[], None]) -> int:
+        """Handle of a CUDA graph of everything that ``queue()`` puts on ``stream``, none of which happens now.
+
+        The graph keeps the addresses and parameters of its calls: their memory must outlive it. What ``queue`` raises
+        comes through, and leaves the stream as it was.
+
+        Raises:
+            BackendError: the library cannot (see ``captures``), or one of the calls cannot be captured.
+        """
+        ...
+
+    def launch_graph(self, graph: int, stream: int) -> None:
+        """Queue all that a graph holds."""
+        ...
+
+    def destroy_graph(self, graph: int) -> None:
+        """Give a graph back that is not running any more."""
+        ...
+
     def synchronize(self, stream: int) -> None:
         """Wait until all that is queued on ``stream`` is done."""
         ...
@@ -92,3 +151,16 @@ def out_of_memory(kind: str, nbytes: int, reason: str) -> BackendError:
 def dotted_version(number: int) -> str:
     """CUDA's version number as people write it: 12060 -> "12.6"."""
     return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def parameter_addresses(parameters: ctypes.Structure) -> ctypes.Array[ctypes.c_void_p]:
+    """The address of every field of a kernel's parameters, as ``cuLaunchKernel`` wants them."""
+    start = ctypes.addressof(parameters)
+    offsets = [getattr(type(parameters), field[0]).offset for field in parameters._fields_]
+    return (ctypes.c_void_p * len(offsets))(*(start + offset for offset in offsets))
+
+
+def parameter_bytes(parameters: ctypes.Structure) -> bytes:
+    """A kernel's parameters as one block, each at its natural alignment, without padding at the end."""
+    last = getattr(type(parameters), parameters._fields_[-1][0])
+    return bytes(parameters)[: last.offset + last.size]

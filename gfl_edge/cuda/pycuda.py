@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import weakref
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gfl_edge import optional
-from gfl_edge.cuda.interface import dotted_version, no_driver, no_gpu, out_of_memory
+from gfl_edge.cuda.interface import Launch, dotted_version, no_driver, no_gpu, out_of_memory, parameter_bytes
 from gfl_edge.errors import BackendError, MissingDependencyError
 
 _LOG = logging.getLogger(__name__)
@@ -29,12 +30,15 @@ class PycudaDevice:
     """
 
     library = "pycuda"
+    captures = False
 
     def __init__(self) -> None:
         self._driver = load_driver()
         # pycuda frees what no object refers to any more, so its objects are kept under their addresses and handles
         self._memory: dict[int, Any] = {}
         self._streams: dict[int, Any] = {}
+        self._modules: dict[int, Any] = {}
+        self._functions: dict[int, tuple[int, Any]] = {}  # with the module's number
         self._closed = False
         self._pinned = 0  # blocks of page-locked memory that somebody can still reach
         self._start()
@@ -126,6 +130,48 @@ class PycudaDevice:
     def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.copy_to_host`."""
         self._call(self._driver.memcpy_dtoh_async, array, address, self._streams[stream])
+
+    def memset(self, address: int, value: int, nbytes: int, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.memset`."""
+        self._call(self._driver.memset_d8_async, address, value, nbytes, self._streams[stream])
+
+    def load_module(self, image: bytes) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.load_module`."""
+        module = self._call(self._driver.module_from_buffer, image)
+        self._modules[id(module)] = module  # pycuda does not tell CUDA's own handles
+        return id(module)
+
+    def unload_module(self, module: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.unload_module`."""
+        for handle in [handle for handle, (owner, _) in self._functions.items() if owner == module]:
+            del self._functions[handle]
+        del self._modules[module]
+
+    def get_function(self, module: int, name: str) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.get_function`."""
+        function = self._call(self._modules[module].get_function, name)
+        self._functions[id(function)] = (module, function)
+        return id(function)
+
+    def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.launch`."""
+        # As one scalar, since pycuda packs several without looking at the alignment of structures
+        packed = np.void(parameter_bytes(parameters))
+        kernel, on_stream = self._functions[function][1], self._streams[stream]
+        threads = {"grid": launch.grid, "block": launch.block, "shared": launch.shared_bytes}
+        self._call(lambda: kernel(packed, stream=on_stream, **threads))
+
+    def capture(self, stream: int, queue: Callable[[], None]) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.capture`."""
+        raise BackendError("pycuda cannot capture CUDA graphs: install cuda-python, with pip install 'gfl-edge[rtx]'")
+
+    def launch_graph(self, graph: int, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.launch_graph`."""
+        raise NotImplementedError("there is no graph to launch, since capture() always fails")
+
+    def destroy_graph(self, graph: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_graph`."""
+        raise NotImplementedError("there is no graph to destroy, since capture() always fails")
 
     def synchronize(self, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""

@@ -7,8 +7,13 @@
 #ifndef GFL_KERNELS_H
 #define GFL_KERNELS_H
 
+#ifdef __CUDACC_RTC__ /* NVRTC has no standard headers; size_t is built in */
+typedef int int32_t;
+typedef unsigned char uint8_t;
+#else
 #include <stddef.h>
 #include <stdint.h>
+#endif
 
 #define GFL_KERNELS_VERSION 1
 #define GFL_MAX_LEVELS 8
@@ -65,12 +70,14 @@ typedef struct {
     int32_t *det_classes; /* [N, K] */
 } GflNmsOutputs;
 
+#ifndef __CUDACC_RTC__
 /* Bytes of device memory, 256 byte aligned, that gfl_nms needs for its own use; 0 for impossible parameters. */
 size_t gfl_nms_workspace_size(const GflNmsParams *params);
 
 /* Queue filter, top-k, integral decode of the survivors and NMS. NaN scores count as 0. `stream` is a cudaStream_t. */
 GflStatus gfl_nms(const GflNmsParams *params, const GflNmsInputs *inputs, const GflNmsOutputs *outputs, void *workspace,
                   size_t workspace_size, void *stream);
+#endif
 
 typedef enum { GFL_BGR = 0, GFL_RGB = 1, GFL_NV12 = 2 } GflPixelFormat;
 
@@ -89,12 +96,16 @@ typedef struct {
     uint8_t padding_bgr[4]; /* the last is unused */
 } GflResizeParams;
 
+#ifndef __CUDACC_RTC__
 /* Queue a resize of `frame` (packed BGR or RGB, or the Y plane with `uv` for NV12, else NULL) into `out`, uint8
- * [out_height, out_width, 3] BGR, dense. Within 1 grey level of cv2.resize and cv2.warpAffine with INTER_LINEAR. */
+ * [out_height, out_width, 3] BGR, dense. Within 1 grey level of cv2.resize with INTER_LINEAR; with black_border, of
+ * cv2.warpAffine, which rounds coordinates to 1/32 pixel: where its double and our float steps round apart, which few pixels
+ * do, the difference is what the frame changes by in 1/32 pixel. */
 GflStatus gfl_resize(const GflResizeParams *params, const void *frame, const void *uv, uint8_t *out, void *stream);
 
 /* Why the last call on this thread failed; empty after a call that succeeded. Host memory, valid until the next call. */
 const char *gfl_last_error(void);
+#endif
 
 #ifdef __cplusplus
 }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.boxes import areas
-from gfl_edge.preprocess import PADDING_BGR, Boxes, Image, Placement, limit_hw, place, resize_into
+from gfl_edge.preprocess import PADDING_BGR, Boxes, Image, Placement, limit_hw, place, place_frame, resize_into
 from gfl_edge.spec import ResizeRule
 from train.data.annotations import Labels, clip
 
@@ -192,7 +192,7 @@ def to_input_moved(
     """
     start = start or start_placement(sample.size_hw, input_hw, rule, short_long)
     placement = affine.move(start, input_hw, rng)
-    if placement == place(sample.size_hw, input_hw, rule, short_long and limit_hw(sample.size_hw, short_long)):
+    if placement == place_frame(sample.size_hw, input_hw, rule, short_long):
         image = to_input(sample, input_hw, rule, short_long)[0].image  # not moved, and no crop of another shape
     else:
         image = warp(sample.image, input_hw, placement, rule)

@@ -1,0 +1,402 @@
+"""The CUDA kernels of plugins/ from Python: built by nvcc for a GPU, or by g++ for the emulation on the host."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gfl_edge.cuda.interface import CudaDevice
+
+PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
+MAX_LEVELS = 8
+WORKSPACE_ALIGNMENT = 256
+GUARD = 256  # bytes behind every block of host memory that no kernel may touch
+GUARD_VALUE = 0xA5
+ORDERS = ("forward", "reverse", "random")
+COUNTS = (  # as in plugins/emulation/cuda_runtime.h
+    "elements_read",
+    "keys_written",
+    "radix_reads",
+    "keys_sorted",
+    "sort_comparisons",
+    "merge_comparisons",
+    "edges_decoded",
+    "ious",
+)
+
+Array = NDArray[Any]
+
+
+class NmsParams(ctypes.Structure):
+    """GflNmsParams of gfl_kernels.h, which says what the fields mean."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("batch", "num_anchors", "num_classes", "dtype", "score_kind")),
+        *((name, ctypes.c_int32) for name in ("class_agnostic", "per_level", "max_candidates", "max_detections")),
+        *((name, ctypes.c_float) for name in ("score_threshold", "iou_threshold")),
+        *((name, ctypes.c_int32) for name in ("input_height", "input_width", "reg_max")),
+        ("point_offset", ctypes.c_float),
+        ("num_levels", ctypes.c_int32),
+        ("strides", ctypes.c_int32 * MAX_LEVELS),
+    )
+
+
+class NmsInputs(ctypes.Structure):
+    """GflNmsInputs of gfl_kernels.h."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("scores", "quality", "reg_logits", "boxes"))
+
+
+class NmsOutputs(ctypes.Structure):
+    """GflNmsOutputs of gfl_kernels.h."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("num_dets", "det_boxes", "det_scores", "det_classes"))
+
+
+class ResizeParams(ctypes.Structure):
+    """GflResizeParams of gfl_kernels.h, which says what the fields mean."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("format", "frame_height", "frame_width", "pitch", "uv_pitch")),
+        *((name, ctypes.c_int32) for name in ("out_height", "out_width", "content_height", "content_width")),
+        *((name, ctypes.c_float) for name in ("step_x", "step_y", "start_x", "start_y")),
+        ("black_border", ctypes.c_int32),
+        ("padding_bgr", ctypes.c_uint8 * 4),
+    )
+
+
+def nms_params(
+    scores: Array, *, strides: tuple[int, ...] = (), input_hw: tuple[int, int] = (0, 0), **fields: Any
+) -> NmsParams:
+    """Parameters for scores or logits ``[N, A, C]``, float32 or float16; ``fields`` are those of GflNmsParams.
+
+    Fields that are not given have the values of GFL's own test configuration, K = 100 and candidates of all levels.
+    """
+    batch, num_anchors, num_classes = scores.shape
+    rule = {"max_candidates": 1000, "max_detections": 100, "score_threshold": 0.05, "iou_threshold": 0.6}
+    return NmsParams(
+        batch=batch,
+        num_anchors=num_anchors,
+        num_classes=num_classes,
+        dtype=int(scores.dtype == np.float16),
+        input_height=input_hw[0],
+        input_width=input_hw[1],
+        num_levels=len(strides),
+        strides=(ctypes.c_int32 * MAX_LEVELS)(*strides),
+        **{**rule, **fields},
+    )
+
+
+class Memory(Protocol):
+    """Memory that kernels can reach. Blocks live until ``close``."""
+
+    stream: int  # on which its copies run, and kernels should
+
+    def put(self, array: Array) -> int:
+        """Address of a copy of ``array``, or of itself."""
+        ...
+
+    def empty(self, nbytes: int) -> int:
+        """Address of ``nbytes`` bytes, aligned to 256."""
+        ...
+
+    def get(self, address: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """A copy of what lies at ``address``, once everything that was queued on ``stream`` is done."""
+        ...
+
+    def close(self) -> None:
+        """Free all blocks."""
+        ...
+
+
+class HostMemory:
+    """Memory for the emulation: inputs as they are, the rest with a guard behind it, which ``close`` checks."""
+
+    stream = 0
+
+    def __init__(self) -> None:
+        self._arrays: list[Array] = []
+        self._guards: list[Array] = []
+
+    def put(self, array: Array) -> int:
+        """See Memory."""
+        contiguous = np.ascontiguousarray(array)
+        self._arrays.append(contiguous)
+        return contiguous.ctypes.data
+
+    def empty(self, nbytes: int) -> int:
+        """See Memory. What is in there is garbage on purpose."""
+        block = np.full(nbytes + GUARD + WORKSPACE_ALIGNMENT, GUARD_VALUE, np.uint8)
+        start = -block.ctypes.data % WORKSPACE_ALIGNMENT
+        self._arrays.append(block)
+        self._guards.append(block[start + nbytes :])
+        return block.ctypes.data + start
+
+    def get(self, address: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """See Memory."""
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return np.frombuffer(ctypes.string_at(address, nbytes), dtype).reshape(shape).copy()
+
+    def close(self) -> None:
+        """See Memory; raises AssertionError if a kernel wrote beyond the end of a block."""
+        touched = [guard for guard in self._guards if (guard != GUARD_VALUE).any()]
+        self._arrays.clear()
+        self._guards.clear()
+        assert not touched, "a kernel wrote behind the end of its memory"
+
+
+class DeviceMemory:
+    """Memory of a GPU. Use it inside of ``with device.active()``."""
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+        self.stream = device.create_stream()
+        self._addresses: list[int] = []
+
+    def put(self, array: Array) -> int:
+        """See Memory."""
+        pinned = self._device.pinned_empty(array.shape, array.dtype)
+        pinned[...] = array
+        address = self.empty(array.nbytes)
+        self._device.copy_to_device(address, pinned, self.stream)
+        self._device.synchronize(self.stream)
+        return address
+
+    def empty(self, nbytes: int) -> int:
+        """See Memory."""
+        self._addresses.append(self._device.malloc(nbytes))
+        return self._addresses[-1]
+
+    def get(self, address: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """See Memory."""
+        pinned = self._device.pinned_empty(shape, dtype)
+        self._device.copy_to_host(pinned, address, self.stream)
+        self._device.synchronize(self.stream)
+        return pinned.copy()
+
+    def close(self) -> None:
+        """See Memory."""
+        self._device.synchronize(self.stream)
+        for address in self._addresses:
+            self._device.free(address)
+        self._addresses.clear()
+        self._device.destroy_stream(self.stream)
+
+
+class KernelError(Exception):
+    """A function of the library did not return GFL_OK; ``status`` is what it returned, the text is its message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class KernelLibrary:
+    """The C interface of gfl_kernels.h in a shared library, for a GPU or as an emulation."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.functions = ctypes.CDLL(str(path))
+        self.functions.gfl_nms_workspace_size.restype = ctypes.c_size_t
+        self.functions.gfl_last_error.restype = ctypes.c_char_p
+        self.functions.gfl_nms.argtypes = [*[ctypes.c_void_p] * 4, ctypes.c_size_t, ctypes.c_void_p]
+        self.functions.gfl_resize.argtypes = [ctypes.c_void_p] * 5
+
+    def memory(self) -> AbstractContextManager[Memory]:
+        """Memory that the kernels can reach, for a ``with`` block."""
+        raise NotImplementedError
+
+    def last_error(self) -> str:
+        """The message of gfl_last_error."""
+        return str(self.functions.gfl_last_error().decode())
+
+    def check(self, status: int) -> None:
+        """Raise KernelError unless ``status`` is GFL_OK."""
+        if status:
+            raise KernelError(status, self.last_error())
+
+    def workspace_size(self, params: NmsParams) -> int:
+        """Bytes that gfl_nms needs; 0 for impossible parameters."""
+        return int(self.functions.gfl_nms_workspace_size(ctypes.byref(params)))
+
+    def nms(self, params: NmsParams, **arrays: Array | None) -> dict[str, Array]:
+        """Run gfl_nms once; ``arrays`` and result as for NmsCall."""
+        with self.memory() as memory:
+            call = NmsCall(self, memory, params, **arrays)
+            call.queue()
+            return call.results()
+
+    def resize(self, params: ResizeParams, frame: Array, uv: Array | None = None) -> Array:
+        """Run gfl_resize once on uint8 ``frame`` (rows of ``pitch`` bytes) and ``uv``; uint8 ``[H, W, 3]`` BGR."""
+        shape = (params.out_height, params.out_width, 3)
+        with self.memory() as memory:
+            out = memory.empty(int(np.prod(shape)))
+            planes = [memory.put(plane) if plane is not None else None for plane in (frame, uv)]
+            self.check(self.functions.gfl_resize(ctypes.byref(params), *planes, out, memory.stream or None))
+            return memory.get(out, shape, np.uint8)
+
+
+class NmsCall:
+    """One call of gfl_nms with its memory, which can be queued as often as wanted.
+
+    Args:
+        library: where the function is.
+        memory: where arrays go; it is not closed here.
+        params: of gfl_nms; see nms_params.
+        arrays: ``scores`` ``[N, A, C]``, ``boxes`` ``[N, A, 4]`` or ``reg_logits`` ``[N, A, 4 * (reg_max + 1)]``, and
+            ``quality`` ``[N, A]`` if wanted. Boxes are float32, the rest is all float32 or all float16.
+    """
+
+    def __init__(self, library: KernelLibrary, memory: Memory, params: NmsParams, **arrays: Array | None) -> None:
+        self._library, self._memory, self.params = library, memory, params
+        self.inputs = NmsInputs(**{name: memory.put(a) for name, a in arrays.items() if a is not None})
+        batch, most = params.batch, params.max_detections
+        self._shapes: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
+            "num_dets": ((batch, 1), np.int32),
+            "det_boxes": ((batch, most, 4), np.float32),
+            "det_scores": ((batch, most), np.float32),
+            "det_classes": ((batch, most), np.int32),
+        }
+        self.outputs = NmsOutputs(
+            **{k: memory.empty(4 * int(np.prod(shape))) for k, (shape, _) in self._shapes.items()}
+        )
+        self.workspace_size = library.workspace_size(params)
+        library.check(int(not self.workspace_size))
+        self.workspace = memory.empty(self.workspace_size)
+
+    def queue(self, stream: int | None = None) -> None:
+        """Queue the kernels on ``stream``, that of the memory if none; raises KernelError if that fails."""
+        pointers = [ctypes.byref(part) for part in (self.params, self.inputs, self.outputs)]
+        stream = (self._memory.stream if stream is None else stream) or None
+        self._library.check(self._library.functions.gfl_nms(*pointers, self.workspace, self.workspace_size, stream))
+
+    def results(self) -> dict[str, Array]:
+        """The outputs by their names in GflNmsOutputs."""
+        return {
+            name: self._memory.get(getattr(self.outputs, name), shape, dtype)
+            for name, (shape, dtype) in self._shapes.items()
+        }
+
+
+class EmulatedLibrary(KernelLibrary):
+    """The emulation, whose memory is the host's, with its switches."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.functions.gfl_emulate_order.argtypes = [ctypes.c_int, ctypes.c_ulonglong]
+        self.functions.gfl_emulate_fault.restype = ctypes.c_char_p
+
+    @contextmanager
+    def memory(self) -> Iterator[Memory]:
+        """See KernelLibrary."""
+        memory = HostMemory()
+        yield memory
+        memory.close()
+
+    def order(self, order: str, seed: int = 0) -> None:
+        """In which order threads go on from now on: one of ORDERS, ``seed`` for "random"."""
+        self.functions.gfl_emulate_order(ORDERS.index(order), seed)
+
+    def counts(self) -> dict[str, int]:
+        """The work done since the last call of this."""
+        values = (ctypes.c_uint64 * len(COUNTS))()
+        self.functions.gfl_emulate_counts(values)
+        self.functions.gfl_emulate_reset_counts()
+        return dict(zip(COUNTS, values, strict=True))
+
+
+class DeviceLibrary(KernelLibrary):
+    """The library for a GPU."""
+
+    def __init__(self, path: Path, device: CudaDevice) -> None:
+        super().__init__(path)
+        self.device = device
+
+    @contextmanager
+    def memory(self) -> Iterator[Memory]:
+        """See KernelLibrary. The GPU is this thread's for the ``with`` block."""
+        with self.device.active():
+            memory = DeviceMemory(self.device)
+            try:
+                yield memory
+            finally:
+                memory.close()
+
+
+def build_emulation(folder: Path, flags: tuple[str, ...] = ("-O2",)) -> Path:
+    """Compile the emulation into ``folder`` by g++, or by ``$CXX``; raises FileNotFoundError without a compiler."""
+    library = folder / "libgfl_kernels_emulated.so"
+    compiler = os.environ.get("CXX", "g++")
+    # longjmp between stacks is what a fiber does and what _FORTIFY_SOURCE ends programs for; NumPy fuses no products
+    fixed = ("-std=c++17", "-g", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE", "-ffp-contract=off")
+    includes = ("-I", str(PLUGINS / "emulation"), "-I", str(PLUGINS / "include"))
+    source = str(PLUGINS / "emulation" / "emulation.cpp")
+    words = (compiler, *fixed, *flags, *includes, "-fPIC", "-shared", source, "-o", str(library))
+    subprocess.run(words, check=True, cwd=folder)
+    return library
+
+
+def cached_emulation(flags: tuple[str, ...] = ("-O2",)) -> Path:
+    """The emulation, compiled once per state of its sources into the folder for temporary files."""
+    digest = hashlib.sha256(repr((flags, os.environ.get("CXX"))).encode())
+    for path in sorted(PLUGINS.rglob("*")):
+        if path.suffix in (".h", ".cuh", ".cu", ".cpp"):
+            digest.update(path.read_bytes())
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    final = Path(tempfile.gettempdir()) / f"gfl_edge-emulation-{user}" / digest.hexdigest()[:16]
+    final.parent.mkdir(mode=0o700, exist_ok=True)
+    library = final / "libgfl_kernels_emulated.so"
+    if not library.exists():
+        final.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=final.parent) as folder:
+            build_emulation(Path(folder), flags).replace(library)
+    return library
+
+
+def build_for_gpu(folder: Path, architecture: str = "native") -> Path:
+    """Compile the library into ``folder`` by nvcc for ``architecture``, "sm_86" or "native"."""
+    library = folder / "libgfl_kernels.so"
+    source = str(PLUGINS / "src" / "gfl_kernels.cu")
+    words = ("nvcc", "-std=c++17", "-O3", f"-arch={architecture}", "-lineinfo", "-I", str(PLUGINS / "include"))
+    subprocess.run((*words, "-Xcompiler", "-fPIC", "-shared", source, "-o", str(library)), check=True)
+    return library
+
+
+def ptxas_report(architecture: str, folder: Path) -> dict[str, dict[str, int]]:
+    """What nvcc's assembler says of every kernel for ``architecture`` ("sm_86"): registers, and bytes of memory.
+
+    ``folder`` takes the compiled file. Spills are registers that did not suffice; dynamic shared memory comes on top.
+    """
+    source = str(PLUGINS / "src" / "gfl_kernels.cuh")
+    words = ("nvcc", "-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v", "-I", str(PLUGINS / "include"))
+    output = str(folder / f"{architecture}.cubin")
+    done = subprocess.run(
+        (*words, "-x", "cu", "-cubin", source, "-o", output), check=True, capture_output=True, text=True
+    )
+    report = {}
+    for part in done.stderr.split("Compiling entry function '")[1:]:
+        report[part.partition("'")[0]] = {
+            "registers": _number(r"Used (\d+) registers", part),
+            "static_shared_bytes": _number(r"(\d+) bytes smem", part),
+            "stack_bytes": _number(r"(\d+) bytes stack frame", part),
+            "spill_store_bytes": _number(r"(\d+) bytes spill stores", part),
+            "spill_load_bytes": _number(r"(\d+) bytes spill loads", part),
+        }
+    return report
+
+
+def _number(pattern: str, text: str) -> int:
+    """The number that the pattern finds; 0 if it finds none, as ptxas leaves out what is not used."""
+    found = re.search(pattern, text)
+    return int(found[1]) if found else 0

@@ -1,0 +1,121 @@
+"""The stages around an engine on its GPU: frames in, detections out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from gfl_edge.backends.base import Outputs
+from gfl_edge.cuda.interface import CudaDevice
+from gfl_edge.cuda.kernels import Kernels, NmsInputs, NmsOutputs, Workspace, nms_params, resize_params
+from gfl_edge.cuda.memory import MirroredMemory, offsets
+from gfl_edge.preprocess import Image, Placement
+from gfl_edge.spec import DETECTION_NAMES, ModelSpec
+
+_ALIGNMENT = 256  # bytes, of every frame and every output
+
+
+class GpuNms:
+    """Decode and NMS behind an engine without; its memory is enough for the largest batch of the largest size.
+
+    Use it inside ``with device.active()``.
+
+    Raises:
+        BackendError: the kernels have no room for such a model, or the GPU has none for their memory.
+    """
+
+    def __init__(self, device: CudaDevice, kernels: Kernels, spec: ModelSpec, max_batch: int) -> None:
+        self._device, self._kernels, self._spec = device, kernels, spec
+        nbytes = Workspace.of(nms_params(spec, max_batch, spec.size_range[1])).nbytes
+        self._detections = MirroredMemory(device, self._offsets(max_batch)[-1])
+        try:
+            self._workspace = device.malloc(nbytes)
+        except BaseException:
+            self._detections.close()
+            raise
+
+    def queue(self, batch: int, input_hw: tuple[int, int], tensors: Mapping[str, int], stream: int) -> None:
+        """Queue everything from the engine's outputs, given by their addresses, to the detections on the host."""
+        *starts, end = self._offsets(batch)
+        outputs = NmsOutputs(*(self._detections.address + start for start in starts))
+        if self._spec.nms == "raw":
+            inputs = NmsInputs(tensors["cls_logits"], reg_logits=tensors["reg_logits"])
+        else:
+            inputs = NmsInputs(tensors["scores"], boxes=tensors["boxes"])
+        params = nms_params(self._spec, batch, input_hw)
+        self._kernels.nms(params, inputs, outputs, self._workspace, stream)
+        self._detections.download(end, stream)
+
+    def outputs(self, batch: int) -> Outputs:
+        """Where the detections are once the stream is done, by the names that a model with NMS gives them."""
+        most = self._spec.max_detections
+        shapes = ((batch, 1), (batch, most, 4), (batch, most), (batch, most))
+        dtypes = (np.int32, np.float32, np.float32, np.int32)
+        parts = zip(DETECTION_NAMES, shapes, dtypes, self._offsets(batch), strict=False)
+        return {name: self._detections.host(shape, dtype, offset) for name, shape, dtype, offset in parts}
+
+    def _offsets(self, batch: int) -> list[int]:
+        """Of the outputs one after another, so that one copy takes them all; and, last, their end."""
+        most = self._spec.max_detections
+        return offsets([4 * batch, 16 * batch * most, 4 * batch * most, 4 * batch * most], _ALIGNMENT)
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._device.free(self._workspace)
+        self._detections.close()
+
+
+class GpuFrames:
+    """Frames on their way to the GPU and, there, into the network's input. Use it inside ``with device.active()``.
+
+    Args:
+        device: the GPU.
+        kernels: that resize.
+        spec: the model's description.
+        before_moving: called before memory goes, in which the frames were so far, for a larger one.
+    """
+
+    def __init__(
+        self, device: CudaDevice, kernels: Kernels, spec: ModelSpec, before_moving: Callable[[], None]
+    ) -> None:
+        self._device, self._kernels, self._spec = device, kernels, spec
+        self._before_moving = before_moving
+        self._memory: MirroredMemory | None = None
+
+    def take(self, frames: Sequence[Image]) -> None:
+        """Copy frames into pinned memory, which grows when they are larger than all before.
+
+        Raises:
+            BackendError: no room for them.
+        """
+        *starts, end = self._offsets([frame.shape[:2] for frame in frames])
+        memory = self._at_least(end)
+        for frame, start in zip(frames, starts, strict=True):
+            np.copyto(memory.host(frame.shape, np.uint8, start), frame)
+
+    def _at_least(self, nbytes: int) -> MirroredMemory:
+        if self._memory is None or self._memory.nbytes < nbytes:
+            self._before_moving()
+            self.close()
+            self._memory = MirroredMemory(self._device, nbytes)
+        return self._memory
+
+    def queue(self, placements: Sequence[Placement], input_hw: tuple[int, int], target: int, stream: int) -> None:
+        """Queue the copy of the frames that were taken, and their resize into the input at address ``target``."""
+        assert self._memory is not None
+        *starts, end = self._offsets([placement.frame_hw for placement in placements])
+        self._memory.upload(end, stream)
+        slot_bytes = 3 * input_hw[0] * input_hw[1]
+        for index, (placement, start) in enumerate(zip(placements, starts, strict=True)):
+            params = resize_params(self._spec, placement, input_hw)
+            self._kernels.resize(params, self._memory.address + start, target + index * slot_bytes, stream)
+
+    def _offsets(self, sizes_hw: Sequence[tuple[int, ...]]) -> list[int]:
+        return offsets([3 * height * width for height, width in sizes_hw], _ALIGNMENT)
+
+    def close(self) -> None:
+        """Free the memory; frames may be taken again."""
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None

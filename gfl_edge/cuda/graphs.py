@@ -1,0 +1,87 @@
+"""Work that is queued again and again, as CUDA graphs."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+from gfl_edge.cuda.interface import CudaDevice
+from gfl_edge.errors import BackendError
+
+_LOG = logging.getLogger(__name__)
+
+MOST_GRAPHS = 8  # each keeps some memory of the driver's; a camera needs one, a folder of pictures none
+
+
+class GraphCache:
+    """Queues work on a stream: call by call the first time, so that libraries settle, and as a graph from then on.
+
+    Where a graph cannot be captured, everything is queued call by call, which a warning tells once. Use it inside
+    ``with device.active()``.
+
+    Args:
+        device: the GPU.
+        stream: where the work is queued.
+        ready: asked before each capture; False puts it off. None: always ready.
+        enabled: False: never capture.
+        most: graphs that are kept; the one that was used longest ago goes first.
+    """
+
+    def __init__(
+        self,
+        device: CudaDevice,
+        stream: int,
+        ready: Callable[[], bool] | None = None,
+        enabled: bool = True,
+        most: int = MOST_GRAPHS,
+    ) -> None:
+        self._device = device
+        self._stream = stream
+        self._ready = ready
+        self._enabled = enabled and device.captures
+        self._most = most
+        self._graphs: OrderedDict[Hashable, int | None] = OrderedDict()  # None: seen once
+
+    def run(self, key: Hashable, queue: Callable[[], None]) -> None:
+        """Queue the work that ``queue`` puts on the stream.
+
+        Args:
+            key: of the work; the same key promises the same calls with the same addresses and parameters.
+            queue: puts it there; not called where a graph of it is kept.
+        """
+        graph = self._graphs.get(key)
+        if graph is None and key in self._graphs:
+            graph = self._graphs[key] = self._capture(queue)
+        if graph is None:
+            queue()
+        else:
+            self._device.launch_graph(graph, self._stream)
+        self._keep(key, graph)
+
+    def _capture(self, queue: Callable[[], None]) -> int | None:
+        if not self._enabled or (self._ready is not None and not self._ready()):
+            return None
+        try:
+            return self._device.capture(self._stream, queue)
+        except BackendError as error:
+            self._enabled = False
+            _LOG.warning("no CUDA graph, so that every frame costs the CPU some more time: %s", str(error))
+            return None
+
+    def _keep(self, key: Hashable, graph: int | None) -> None:
+        self._graphs[key] = graph
+        self._graphs.move_to_end(key)
+        while len(self._graphs) > self._most:
+            _, oldest = self._graphs.popitem(last=False)
+            self._destroy(oldest)
+
+    def _destroy(self, graph: int | None) -> None:
+        if graph is not None:
+            self._device.destroy_graph(graph)
+
+    def clear(self) -> None:
+        """Forget all graphs, since something that they hold is about to change."""
+        while self._graphs:
+            _, graph = self._graphs.popitem()
+            self._destroy(graph)

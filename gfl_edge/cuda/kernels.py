@@ -1,0 +1,294 @@
+"""The kernels of plugins/ at run time: their source, their parameters, and the launches that make up one call.
+
+What each of them does, and on how many threads, is told in ``gfl_kernels.cuh`` under "Launch plan".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from gfl_edge.cuda.compiler import CudaSource, compiled
+from gfl_edge.cuda.interface import CudaDevice, Launch
+from gfl_edge.cuda.memory import offsets
+from gfl_edge.errors import BackendError
+from gfl_edge.preprocess import PADDING_BGR, Placement
+from gfl_edge.spec import ModelSpec
+
+MAX_LEVELS = 8  # GFL_MAX_LEVELS
+MAX_CANDIDATES = 4096  # GFL_MAX_CANDIDATES
+MAX_BINS = 32  # of an edge's distribution
+FLOAT32, FLOAT16 = 0, 1  # GflDtype
+SCORES, LOGITS = 0, 1  # GflScoreKind
+BGR = 0  # GflPixelFormat
+
+_PART = 256  # bytes that every part of the workspace is aligned to
+# Name that #include has -> path in plugins/
+_FILES = {"gfl_kernels.cuh": "src/gfl_kernels.cuh", "gfl_kernels.h": "include/gfl_kernels.h"}
+
+
+class NmsParams(ctypes.Structure):
+    """``GflNmsParams``; see ``gfl_kernels.h`` for the fields."""
+
+    _fields_ = (
+        ("batch", ctypes.c_int32),
+        ("num_anchors", ctypes.c_int32),
+        ("num_classes", ctypes.c_int32),
+        ("dtype", ctypes.c_int32),
+        ("score_kind", ctypes.c_int32),
+        ("class_agnostic", ctypes.c_int32),
+        ("per_level", ctypes.c_int32),
+        ("max_candidates", ctypes.c_int32),
+        ("max_detections", ctypes.c_int32),
+        ("score_threshold", ctypes.c_float),
+        ("iou_threshold", ctypes.c_float),
+        ("input_height", ctypes.c_int32),
+        ("input_width", ctypes.c_int32),
+        ("reg_max", ctypes.c_int32),
+        ("point_offset", ctypes.c_float),
+        ("num_levels", ctypes.c_int32),
+        ("strides", ctypes.c_int32 * MAX_LEVELS),
+    )
+
+
+class ResizeParams(ctypes.Structure):
+    """``GflResizeParams``; see ``gfl_kernels.h`` for the fields."""
+
+    _fields_ = (
+        ("format", ctypes.c_int32),
+        ("frame_height", ctypes.c_int32),
+        ("frame_width", ctypes.c_int32),
+        ("pitch", ctypes.c_int32),
+        ("uv_pitch", ctypes.c_int32),
+        ("out_height", ctypes.c_int32),
+        ("out_width", ctypes.c_int32),
+        ("content_height", ctypes.c_int32),
+        ("content_width", ctypes.c_int32),
+        ("step_x", ctypes.c_float),
+        ("step_y", ctypes.c_float),
+        ("start_x", ctypes.c_float),
+        ("start_y", ctypes.c_float),
+        ("black_border", ctypes.c_int32),
+        ("padding_bgr", ctypes.c_uint8 * 4),
+    )
+
+
+@dataclass(frozen=True)
+class NmsInputs:
+    """``GflNmsInputs``: addresses on the device, 0 where there is none. Either ``reg_logits`` or ``boxes`` is given."""
+
+    scores: int
+    quality: int = 0
+    reg_logits: int = 0
+    boxes: int = 0
+
+
+@dataclass(frozen=True)
+class NmsOutputs:
+    """``GflNmsOutputs``: addresses on the device."""
+
+    num_dets: int
+    det_boxes: int
+    det_scores: int
+    det_classes: int
+
+
+def _parameters(name: str, params: type[ctypes.Structure], *pointers: str) -> type[ctypes.Structure]:
+    """The type of a kernel's parameters: a structure by value, and addresses."""
+    fields = (("params", params), *((pointer, ctypes.c_uint64) for pointer in pointers))
+    return type(name, (ctypes.Structure,), {"_fields_": fields})
+
+
+# By kernel, in the order of its parameters
+PARAMETERS = {
+    "gfl_filter_kernel": _parameters("Filter", NmsParams, "scores", "quality", "counts", "keys"),
+    "gfl_select_kernel": _parameters("Select", NmsParams, "counts", "keys", "top"),
+    "gfl_merge_kernel": _parameters("Merge", NmsParams, "counts", "top", "merged"),
+    "gfl_nms_kernel": _parameters(
+        "Nms",
+        NmsParams,
+        *("counts", "sorted", "reg_logits", "boxes", "num_dets", "det_boxes", "det_scores", "det_classes"),
+    ),
+    "gfl_resize_kernel": _parameters("Resize", ResizeParams, "frame", "uv", "out"),
+}
+
+
+def kernel_source() -> CudaSource:
+    """The kernels' source, from the installed package or from the checkout's plugins/."""
+    return CudaSource("gfl_kernels.cu", '#include "gfl_kernels.cuh"\n', {name: _read(name) for name in _FILES})
+
+
+def _read(name: str) -> str:
+    package = Path(__file__).resolve().parent
+    installed, checkout = package / "source" / name, package.parent.parent / "plugins" / _FILES[name]
+    for path in (installed, checkout):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise BackendError(f"the kernels' source is missing: neither {installed} nor {checkout}. Install gfl-edge again")
+
+
+def nms_params(spec: ModelSpec, batch: int, input_hw: tuple[int, int]) -> NmsParams:
+    """Parameters of the NMS behind a model whose spec says "none" or "raw".
+
+    Raises:
+        BackendError: the kernels have no room for such a model; says what they have.
+    """
+    limits = (
+        ("strides", len(spec.strides), MAX_LEVELS),
+        ("max_candidates", spec.max_candidates, MAX_CANDIDATES),
+        ("reg_max", spec.reg_max, MAX_BINS - 1),
+    )
+    for field, found, most in limits:
+        if found > most:
+            raise BackendError(f"{spec.name} has {field} {found}, and the NMS kernels take {most} at most")
+    return NmsParams(
+        batch=batch,
+        num_anchors=spec.anchors_at(input_hw),
+        num_classes=spec.num_classes,
+        dtype=FLOAT16 if spec.nms == "raw" and spec.precision == "fp16" else FLOAT32,
+        score_kind=LOGITS if spec.nms == "raw" else SCORES,
+        max_candidates=spec.max_candidates,
+        max_detections=spec.max_detections,
+        score_threshold=spec.score_threshold,
+        iou_threshold=spec.iou_threshold,
+        input_height=input_hw[0],
+        input_width=input_hw[1],
+        reg_max=spec.reg_max,
+        point_offset=spec.point_offset,
+        num_levels=len(spec.strides),
+        strides=(ctypes.c_int32 * MAX_LEVELS)(*spec.strides),
+    )
+
+
+def resize_params(spec: ModelSpec, placement: Placement, input_hw: tuple[int, int]) -> ResizeParams:
+    """Parameters that resize a dense BGR frame into an input as :func:`gfl_edge.preprocess.resize_into` does.
+
+    Args:
+        spec: whose resize rule it is.
+        placement: of the frame, see :func:`gfl_edge.preprocess.place_frame`.
+        input_hw: of the input, in pixels.
+    """
+    height, width = placement.frame_hw
+    (scale_x, scale_y), (left, top) = placement.scale_xy, placement.offset_xy
+    content_hw = input_hw
+    if spec.resize == "fit":
+        content_hw = (round(height * scale_y), round(width * scale_x))
+    step_x, step_y = 1 / scale_x, 1 / scale_y
+    start_x, start_y = (step_x - 1) / 2, (step_y - 1) / 2  # cv2.resize aligns the pictures' edges
+    if spec.resize == "letterbox":
+        start_x, start_y = -left * step_x, -top * step_y  # cv2.warpAffine their pixels of index 0
+    return ResizeParams(
+        format=BGR,
+        frame_height=height,
+        frame_width=width,
+        pitch=3 * width,
+        out_height=input_hw[0],
+        out_width=input_hw[1],
+        content_height=content_hw[0],
+        content_width=content_hw[1],
+        step_x=step_x,
+        step_y=step_y,
+        start_x=start_x,
+        start_y=start_y,
+        black_border=int(spec.resize == "letterbox"),
+        padding_bgr=(ctypes.c_uint8 * 4)(*PADDING_BGR),
+    )
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the parts of the NMS' own memory lie, in bytes from its beginning."""
+
+    counts: int
+    top: int
+    merged: int
+    keys: int
+    nbytes: int
+
+    @classmethod
+    def of(cls, params: NmsParams) -> Workspace:
+        """The workspace of a call with ``params``."""
+        images, lists = params.batch, _num_lists(params)
+        best = images * lists * params.max_candidates
+        pairs = images * params.num_anchors * params.num_classes
+        sizes = [4 * images * lists, 8 * best, 8 * best if lists > 1 else 0, 8 * pairs]
+        return cls(*offsets(sizes, _PART))
+
+
+class Kernels:
+    """The kernels, loaded for one GPU; compiled at first use and from the cache afterwards.
+
+    Use it inside ``with device.active()``, :meth:`close` too.
+
+    Raises:
+        MissingDependencyError: no compiler is installed.
+        BackendError: the kernels do not compile, or the driver does not load them.
+    """
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+        self._source = kernel_source()
+        self._module = device.load_module(compiled(self._source, device.compute_capability))
+        try:
+            self._functions = {name: device.get_function(self._module, name) for name in PARAMETERS}
+        except BaseException:
+            self.close()
+            raise
+
+    @cached_property
+    def _constants(self) -> Mapping[str, int]:
+        """The numbers that the source defines: threads per block and such."""
+        defines = re.findall(r"^#define (GFL_\w+) (\d+)\b", self._source.headers["gfl_kernels.cuh"], re.MULTILINE)
+        return {name: int(number) for name, number in defines}
+
+    def resize(self, params: ResizeParams, frame: int, out: int, stream: int) -> None:
+        """Queue the resize of the frame at address ``frame`` into the picture at address ``out``."""
+        block = (self._constants["GFL_RESIZE_BLOCK_X"], self._constants["GFL_RESIZE_BLOCK_Y"])
+        grid = (-(-params.out_width // block[0]), -(-params.out_height // block[1]))
+        self._launch("gfl_resize_kernel", Launch((*grid, 1), (*block, 1)), stream, params, frame, 0, out)
+
+    def nms(self, params: NmsParams, inputs: NmsInputs, outputs: NmsOutputs, workspace: int, stream: int) -> None:
+        """Queue filter, top-k, decode and NMS.
+
+        Args:
+            params: see :func:`nms_params`.
+            inputs: what the network gave.
+            outputs: what is filled, padded to ``max_detections``.
+            workspace: address of ``Workspace.of(params).nbytes`` bytes, aligned to 256.
+            stream: where.
+        """
+        own, lists, constants = Workspace.of(params), _num_lists(params), self._constants
+        counts, top, merged, keys = (workspace + part for part in (own.counts, own.top, own.merged, own.keys))
+        tiles = -(-params.num_anchors * params.num_classes // constants["GFL_FILTER_TILE"]) + lists
+        sorted_keys = 8 * max(constants["GFL_SORT_SMALLEST"], 1 << (params.max_candidates - 1).bit_length())
+        merges = -(-lists * params.max_candidates // constants["GFL_MERGE_THREADS"])
+
+        self._device.memset(counts, 0, 4 * params.batch * lists, stream)
+        launch = self._line("FILTER", tiles, params.batch)
+        self._launch("gfl_filter_kernel", launch, stream, params, inputs.scores, inputs.quality, counts, keys)
+        launch = self._line("SELECT", lists, params.batch, sorted_keys)
+        self._launch("gfl_select_kernel", launch, stream, params, counts, keys, top)
+        if lists > 1:
+            launch = self._line("MERGE", merges, params.batch)
+            self._launch("gfl_merge_kernel", launch, stream, params, counts, top, merged)
+        pointers = (inputs.reg_logits, inputs.boxes, *vars(outputs).values())
+        launch = self._line("NMS", params.batch, 1)
+        self._launch("gfl_nms_kernel", launch, stream, params, counts, merged if lists > 1 else top, *pointers)
+
+    def _line(self, kernel: str, columns: int, rows: int, shared_bytes: int = 0) -> Launch:
+        return Launch((columns, rows, 1), (self._constants[f"GFL_{kernel}_THREADS"], 1, 1), shared_bytes)
+
+    def _launch(self, name: str, launch: Launch, stream: int, params: ctypes.Structure, *pointers: int) -> None:
+        self._device.launch(self._functions[name], launch, PARAMETERS[name](params, *pointers), stream)
+
+    def close(self) -> None:
+        """Unload the module; the kernels cannot be queued any more."""
+        self._device.unload_module(self._module)
+
+
+def _num_lists(params: NmsParams) -> int:
+    return params.num_levels if params.per_level else 1

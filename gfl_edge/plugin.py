@@ -1,0 +1,99 @@
+"""TensorRT's plugin GflNms: finding its library and registering it, for models that were exported with --nms plugin."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gfl_edge.errors import BackendError, InputError, MissingDependencyError
+from gfl_edge.flavor import LIBRARY_OF, Flavor, load_flavor
+
+NAME, VERSION, NAMESPACE = "GflNms", "1", "gfl_edge"  # as TensorRT's registry knows it
+LIBRARY = "libgfl_edge_plugin.so"
+VARIABLE = "GFL_EDGE_PLUGIN"  # environment: the path of the library
+
+PACKAGE = Path(__file__).resolve().parent
+BUILD_COMMAND = "cmake -S plugins -B plugins/build -DTENSORRT_ROOT=... && cmake --build plugins/build"
+
+
+def load_plugin(flavor: Flavor, beside: Path) -> str:
+    """Have GflNms in TensorRT's registry, whether or not it is there already.
+
+    The library that ``GFL_EDGE_PLUGIN`` names is taken, else the first of those beside the model, in the package, in
+    the checkout's ``plugins/build``, and where the system looks for libraries.
+
+    Args:
+        flavor: which TensorRT.
+        beside: folder of the ONNX file or engine.
+
+    Returns:
+        The library that was loaded; empty if the plugin was registered before.
+
+    Raises:
+        InputError: TensorRT-RTX, which takes no plugins.
+        MissingDependencyError: there is no such library; says where it was looked for and how to build it.
+        BackendError: it is there and cannot be loaded.
+    """
+    if flavor == "rtx":
+        raise InputError(f"{LIBRARY_OF[flavor]} takes no plugins: export the model with --nms graph, none or raw")
+    if TYPE_CHECKING:
+        import tensorrt as trt
+    else:
+        trt = load_flavor(flavor)
+    registry = trt.get_plugin_registry()
+    if _listed(registry):
+        return ""
+    library = find_library(beside)
+    handle = registry.load_library(library)
+    if registry.get_creator(NAME, VERSION, NAMESPACE) is None:
+        raise BackendError(_why_not(library, str(trt.__version__), handle is not None))
+    return library
+
+
+def find_library(beside: Path) -> str:
+    """The path of the plugin's library, or its bare name where only the system's loader can find it.
+
+    Raises:
+        MissingDependencyError: see :func:`load_plugin`.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise MissingDependencyError(f"{VARIABLE} is {named}, which is no file. Name the library {LIBRARY} there")
+        return str(Path(named).resolve())
+    folders = (beside.resolve(), PACKAGE, PACKAGE.parent / "plugins" / "build")
+    for folder in folders:
+        if (folder / LIBRARY).is_file():
+            return str(folder / LIBRARY)
+    if not _loader_error(LIBRARY):
+        return LIBRARY
+    raise MissingDependencyError(
+        f"the model needs TensorRT's plugin {NAME}, and {LIBRARY} is neither in {', '.join(map(str, folders))} nor on "
+        f"the system's library path; {VARIABLE} is not set. Build it in the checkout with: {BUILD_COMMAND}, and put it "
+        "beside the model, or export with --nms graph, which needs no plugin"
+    )
+
+
+def _listed(registry: Any) -> bool:
+    """Whether the registry has our creator; asking it by name logs an error where it has not."""
+    ours = (it for it in registry.all_creators or () if it.name == NAME)
+    return any((it.plugin_version, it.plugin_namespace) == (VERSION, NAMESPACE) for it in ours)
+
+
+def _why_not(library: str, version: str, loaded: bool) -> str:
+    found = f"{library} holds no {NAME} version {VERSION} of {NAMESPACE}" if loaded else f"{library} cannot be loaded"
+    reason = _loader_error(library) or "its log says more"
+    return (
+        f"TensorRT {version}: {found} ({reason}). Build it against the headers of this TensorRT, with: {BUILD_COMMAND}"
+    )
+
+
+def _loader_error(library: str) -> str:
+    """What the system's loader has against a library; empty if nothing."""
+    try:
+        ctypes.CDLL(library)
+    except OSError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,91 @@
+"""From a model's outputs to detections on the host, whatever the model left undone."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfl_edge import decode
+from gfl_edge.backends.base import Outputs
+from gfl_edge.boxes import Floats, classwise_nms, multiclass_nms
+from gfl_edge.spec import ModelSpec
+
+Found = tuple[Floats, Floats, NDArray[np.int32]]  # boxes [n, 4], scores [n], classes [n], by falling score
+
+
+def detections(outputs: Outputs, index: int, spec: ModelSpec, input_hw: tuple[int, int]) -> Found:
+    """The detections of one image of a batch; the arrays may be views on ``outputs``.
+
+    Args:
+        outputs: of a backend, see :meth:`gfl_edge.backends.base.Backend.run`.
+        index: of the image.
+        spec: the model's description.
+        input_hw: the size that the model was run at, in pixels.
+    """
+    if "num_dets" in outputs:
+        count = int(np.asarray(outputs["num_dets"])[index, 0])
+        boxes, scores, classes = (outputs[name][index, :count] for name in ("det_boxes", "det_scores", "det_classes"))
+        return np.asarray(boxes, np.float32), np.asarray(scores, np.float32), np.asarray(classes, np.int32)
+    if spec.nms == "raw":
+        return detections_from_raw(outputs["cls_logits"][index], outputs["reg_logits"][index], spec, input_hw)
+    return multiclass_nms(
+        np.asarray(outputs["boxes"][index], np.float32),
+        np.asarray(outputs["scores"][index], np.float32),
+        score_threshold=spec.score_threshold,
+        iou_threshold=spec.iou_threshold,
+        max_candidates=spec.max_candidates,
+        max_detections=spec.max_detections,
+    )
+
+
+def detections_from_raw(
+    cls_logits: NDArray[Any], reg_logits: NDArray[Any], spec: ModelSpec, input_hw: tuple[int, int]
+) -> Found:
+    """What :func:`gfl_edge.boxes.multiclass_nms` gives for the decoded maps, bit by bit, decoding the survivors alone.
+
+    Args:
+        cls_logits: float32 or float16 ``[A, C]``; NaN counts as score 0.
+        reg_logits: the same ``[A, 4 * (reg_max + 1)]``.
+        spec: thresholds, strides and point offset.
+        input_hw: the size that the model was run at, in pixels.
+    """
+    flat = np.asarray(cls_logits).reshape(-1)
+    (pairs,) = np.nonzero(flat > _cutoff(spec.score_threshold, flat.dtype))
+    scores = sigmoid(flat[pairs])
+    # The cut-off lets a little more through than the threshold, so that rounding decides as it does without it
+    (confident,) = np.nonzero(scores > np.float32(spec.score_threshold))
+    order = confident[np.argsort(-scores[confident], kind="stable")[: spec.max_candidates]]
+    scores = scores[order]
+    anchors, classes = np.divmod(pairs[order], cls_logits.shape[1])
+    boxes = _decode(np.asarray(reg_logits)[anchors], anchors, spec, input_hw)
+    kept = classwise_nms(boxes, classes, spec.iou_threshold)[: spec.max_detections]
+    return boxes[kept], scores[kept], classes[kept].astype(np.int32)
+
+
+def sigmoid(logits: NDArray[Any]) -> Floats:
+    """Logits -> scores 0..1, float32."""
+    with np.errstate(over="ignore"):  # exp of a large number is infinite, and the score 0
+        return np.asarray(1 / (1 + np.exp(-np.asarray(logits, np.float32))), np.float32)
+
+
+def _cutoff(score_threshold: float, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A logit that is just below every one whose score is above the threshold, in the type of the logits."""
+    below = score_threshold * (1 - 1e-5)
+    logit = math.log(below / (1 - below)) if below > 0 else -math.inf
+    return np.asarray(np.nextafter(np.array(logit, dtype), np.array(-math.inf, dtype)))
+
+
+def _decode(reg_logits: NDArray[Any], anchors: NDArray[np.int64], spec: ModelSpec, hw: tuple[int, int]) -> Floats:
+    """Boxes of some anchors; ``reg_logits`` holds their rows alone."""
+    centres, cell_strides = _points(hw, spec.strides, spec.point_offset)
+    distances = decode.integral(np.asarray(reg_logits, np.float32)) * cell_strides[anchors, None]
+    return decode.boxes_from_distances(distances, centres[anchors], hw)
+
+
+@functools.lru_cache(maxsize=16)  # a model of dynamic size sees a few sizes
+def _points(input_hw: tuple[int, int], strides: tuple[int, ...], point_offset: float) -> tuple[Floats, Floats]:
+    return decode.points(input_hw, strides, point_offset)

@@ -1,0 +1,32 @@
+"""The emulated CUDA kernels for tests: built once, skipped with a reason where there is no compiler."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kernel_library import EmulatedLibrary, build_emulation, cached_emulation
+
+SANITIZE = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+COVERAGE = ("-O0", "--coverage")
+
+
+@functools.cache
+def library() -> EmulatedLibrary:
+    """The library that the environment asks for.
+
+    GFL_EDGE_EMULATION=sanitize: with AddressSanitizer, which must be preloaded; coverage:FOLDER: gcov's files go there.
+    """
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        reason = "no C++ compiler for the emulation of the kernels; install g++ or set CXX"
+        if os.environ.get("GFL_EDGE_REQUIRE_DATA") == "1":
+            pytest.fail(f"GFL_EDGE_REQUIRE_DATA is set, but there is {reason}")
+        pytest.skip(reason)
+    kind, _, folder = os.environ.get("GFL_EDGE_EMULATION", "").partition(":")
+    if kind == "coverage":
+        return EmulatedLibrary(build_emulation(Path(folder), COVERAGE))
+    return EmulatedLibrary(cached_emulation(SANITIZE if kind == "sanitize" else ("-O2",)))
