@@ -63,6 +63,40 @@ def test_engine_table():
     assert not rows
 
 
+def test_gfl_engine_table():
+    found = {(r["model"], r["precision"]): r for r in result("gfl_engines.json")["rows"]}
+    for model, *cells in table("model, 800 x 1344"):
+        full, half = found.pop((model, "fp32")), found.pop((model, "fp16"))
+        expected = [f"{half['export_and_parity_seconds']:.0f}"]
+        for row in (full, half):
+            expected += [f"{row['build_seconds']:.1f}", f"{row['engine_bytes'] / 1e6:.0f}"]
+        assert cells == [*expected, f"{half['peak_memory_bytes'] / 1e6:.0f}"]
+    assert not found
+
+
+def test_training_claims():
+    bccd = result("bccd.json")
+    claimed = re.search(
+        r"([\d.]+) minutes on 2 CPU cores.*?AP50 ([\d.]+) and AP ([\d.]+) on the (\d+) images", README, re.S
+    )
+    test = bccd["test"]
+    minutes = f"{bccd['training_minutes']:.1f}"
+    assert claimed.groups() == (minutes, f"{test['AP50']:.1f}", f"{test['AP']:.1f}", str(test["images"]))
+    assert bccd["training_minutes"] <= 30
+    assert test["AP50"] >= 85
+    for name, value in bccd["test_of_the_onnx_file"].items():
+        assert name == "on" or value == pytest.approx(test[name], abs=0.05)
+
+
+@pytest.mark.parametrize("boxes", [100, 500])
+def test_assigner_claims(boxes):
+    row = next(row for row in result("assigner.json")["by_boxes"] if row["boxes"] == boxes)
+    (claimed,) = re.findall(rf"with {boxes} objects(?: take)? ([\d.]+) ms", README)
+    (faster,) = re.findall(rf"with {boxes} objects.*?([\d.]+)\s+times less", README, re.S)[:1]
+    assert claimed == f"{row['assignment_and_loss_ms']:.1f}"
+    assert faster == f"{row['times_faster']}"
+
+
 def test_nms_claims():
     models = result("nms.json")["models"]
     assert all(model["images_whose_kept_set_differs_from_greedy"] == 0 for model in models.values())
