@@ -195,7 +195,7 @@ __device__ inline void gfl_filter(const GflNmsParams &params, const void *scores
 #pragma unroll
             for (int i = 0; i < lanes; ++i)
                 if (vector[i] > cut && element + i >= tile.begin) passed |= 1u << (r * lanes + i);
-            GFL_COUNT(elements_read, lanes);
+            GFL_COUNT(elements_read, element < tile.end ? lanes : 0);
         }
         for (unsigned rest = passed; rest; rest &= rest - 1) {
             const int bit = __ffs(rest) - 1;
