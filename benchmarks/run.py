@@ -14,7 +14,7 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import ap, assigner, engines, gfl_engines, iteration, nms, training
+from benchmarks import ap, assigner, engines, gfl_engines, iteration, kernels, nms, training
 from gfl_edge import environment
 from gfl_edge.commandline import run_command
 from gfl_edge.files import write_atomically
@@ -44,6 +44,7 @@ MEASUREMENTS = {
     "engines": Measurement("engines", engines.measure),
     "gfl-engines": Measurement("gfl_engines", gfl_engines.measure),
     "iteration": Measurement("iteration", iteration.measure, iteration.draw),
+    "kernels": Measurement("kernels", kernels.measure),
     "bccd": Measurement("bccd", training.measure_bccd, training.draw_bccd),
     "overfit": Measurement("overfit", training.measure_overfit),
     "ablation": Measurement("ablation", training.measure_ablation, training.draw_ablation),
