@@ -16,7 +16,8 @@ import pytest
 from fake_gpu import FAKE_CUBIN, FakeGpu, FakeTensorRT, engine_file, fake_network
 
 from gfl_edge import optional
-from gfl_edge.backends.tensorrt import TensorRTBackend, engine_contract
+from gfl_edge.backends.engine_contract import engine_contract
+from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.cuda import open_device
 from gfl_edge.errors import (
     BackendError,

@@ -132,6 +132,13 @@ class TestNms:
             expected = detections_on_host(host.run(images), DECODED)
             assert backend.run(images)["num_dets"][:, 0].tolist() == [len(scores) for _, scores, _ in expected]
 
+    def test_a_driver_that_does_not_load_the_kernels(
+        self, load: Load, gpu: FakeGpu, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gpu.fail_in = "load_module"
+        assert list(load(DECODED).run(resized(random_frames(HW)))) == ["boxes", "scores"]
+        assert "the driver, which is for CUDA 13.0 at most, does not load the kernels (CUDA failed" in caplog.text
+
     def test_a_model_too_large_for_the_kernels(self, load: Load, caplog: pytest.LogCaptureFixture) -> None:
         backend = load(dataclasses.replace(DECODED, max_candidates=5000))
         assert list(backend.run(resized(random_frames(HW)))) == ["boxes", "scores"]
@@ -303,9 +310,8 @@ class TestGraphs:
         for _ in range(3):
             backend.run_frames(random_frames((64, 128)), HW)
         assert not gpu.calls["capture"]
-        trt.refuse = ""
-        backend.run_frames(random_frames((64, 128)), HW)
-        assert gpu.calls["capture"] == 1
+        assert trt.config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
+        assert len(trt.contexts) == 1
 
 
 class TestDynamicSize:
