@@ -13,7 +13,7 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import ap, assigner, engines, gfl_engines, nms
+from benchmarks import ap, assigner, engines, gfl_engines, kernels, nms
 from gfl_edge import environment
 from gfl_edge.commandline import run_command
 from gfl_edge.files import write_atomically
@@ -26,6 +26,7 @@ MEASUREMENTS: dict[str, tuple[str, Measurement]] = {
     "nms": ("nms.json", nms.measure),
     "assigner": ("assigner.json", assigner.measure),
     "engines": ("engines.json", engines.measure),
+    "kernels": ("kernels.json", kernels.measure),
     "gfl-engines": ("gfl_engines.json", gfl_engines.measure),
 }
 

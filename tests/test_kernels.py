@@ -223,6 +223,13 @@ def test_iou_is_rounded_as_in_numpy(library, seed):
         assert_equals_reference(library, boxes, scores, iou_threshold=float(max(threshold, 0)))
 
 
+def test_tiny_boxes_do_not_overlap(library):
+    """NumPy's smallest union is 1e-9: equal boxes of 1e-10 square pixels have an IoU of 0.1."""
+    boxes = np.tile(np.array([0, 0, 1e-5, 1e-5], np.float32), (1, 5, 1))
+    scores = np.linspace(0.9, 0.5, 5, dtype=np.float32).reshape(1, 5, 1)
+    assert assert_equals_reference(library, boxes, scores)["num_dets"].tolist() == [[5]]
+
+
 @pytest.mark.parametrize("kind", ["continuous", "tied", "all equal"])
 def test_300000_pairs_above_the_threshold(library, kind):
     rng = np.random.default_rng(3)

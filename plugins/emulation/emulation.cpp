@@ -150,7 +150,21 @@ void spoil_shared_memory(std::vector<unsigned char> &dynamic) {
     if (!dynamic.empty()) memset(dynamic.data(), (int)random_bits(), dynamic.size());
 }
 
-/* Returns whether every thread came to its end. */
+/* Lets every lane of a warp that can go on do so once, until it waits; returns whether any did. */
+bool step_warp(unsigned warp) {
+    const unsigned turn = order == RANDOM ? random_bits() % 32 : order == REVERSE ? 31 : 0;
+    bool went_on = false;
+    for (unsigned i = 0; i < 32 && !fault; ++i) {
+        const unsigned thread = warp * 32 + (i ^ turn);
+        if (thread >= threads || fibers[thread].state != READY) continue;
+        went_on = true;
+        resume(thread);
+    }
+    return went_on;
+}
+
+/* Returns whether every thread came to its end. A warp goes on as far as it can before the next one starts, so that it runs
+ * ahead of the others where a barrier is missing; in random order it may also be left behind at any of its own waits. */
 bool run_block(std::vector<unsigned> &sequence) {
     running = threads;
     arrived = 0;
@@ -160,18 +174,15 @@ bool run_block(std::vector<unsigned> &sequence) {
         warps[i] = {0, threads - 32 * i < 32 ? threads - 32 * i : 32, SYNC, {}, {}};
     while (running) {
         if (order == RANDOM)
-            for (unsigned i = threads - 1; i > 0; --i) std::swap(sequence[i], sequence[random_bits() % (i + 1)]);
+            for (size_t i = sequence.size() - 1; i > 0; --i) std::swap(sequence[i], sequence[random_bits() % (i + 1)]);
         bool went_on = false;
-        for (unsigned thread : sequence) {
-            if (fibers[thread].state != READY) continue;
-            went_on = true;
-            resume(thread);
-            if (fault) return false;
-        }
-        if (!went_on) {
-            fault = "threads wait for each other: a barrier or warp operation that not all of them reach";
-            return false;
-        }
+        for (unsigned warp : sequence)
+            while (step_warp(warp)) {
+                went_on = true;
+                if (order == RANDOM && random_bits() % 4 == 0) break;
+            }
+        if (!went_on && !fault) fault = "threads wait for each other: a barrier or warp operation that not all of them reach";
+        if (fault) return false;
     }
     return true;
 }
@@ -186,15 +197,14 @@ cudaError_t run_grid(dim3 grid, dim3 block, size_t shared_size) {
     make_fibers(threads);
     warps.resize((threads + 31) / 32);
     std::vector<unsigned char> dynamic(shared_size);
-    std::vector<unsigned> sequence(threads);
+    std::vector<unsigned> sequence(warps.size()); /* of warps */
     dynamic_shared = dynamic.data();
     grid_size = grid;
     block_size = block;
     fault = nullptr;
-    for (unsigned i = 0; i < threads; ++i) {
+    for (unsigned i = 0; i < threads; ++i)
         fibers[i].index = dim3(i % block.x, i / block.x % block.y, i / block.x / block.y);
-        sequence[i] = order == REVERSE ? threads - 1 - i : i;
-    }
+    for (unsigned i = 0; i < warps.size(); ++i) sequence[i] = order == REVERSE ? warps.size() - 1 - i : i;
     for (block_index.z = 0; block_index.z < grid.z; ++block_index.z)
         for (block_index.y = 0; block_index.y < grid.y; ++block_index.y)
             for (block_index.x = 0; block_index.x < grid.x; ++block_index.x) {

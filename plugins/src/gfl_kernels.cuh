@@ -195,7 +195,7 @@ __device__ inline void gfl_filter(const GflNmsParams &params, const void *scores
 #pragma unroll
             for (int i = 0; i < lanes; ++i)
                 if (vector[i] > cut && element + i >= tile.begin) passed |= 1u << (r * lanes + i);
-            GFL_COUNT(elements_read, lanes);
+            GFL_COUNT(elements_read, element < tile.end ? lanes : 0);
         }
         for (unsigned rest = passed; rest; rest &= rest - 1) {
             const int bit = __ffs(rest) - 1;
@@ -283,7 +283,7 @@ __device__ inline void gfl_find_bin(const unsigned *histogram, const unsigned *g
 }
 
 /* Sort `size` keys, a power of two of 64 or more, in falling order: bitonic. Up to a distance of 32, a warp's 32 pairs lie
- * in 64 keys of its own, so that only longer steps need the whole block. */
+ * in 64 keys of its own, so that only longer steps need the whole block. Begins and ends with a barrier. */
 __device__ inline void gfl_sort(GflKey *keys, unsigned size) {
     unsigned previous = size;
     for (unsigned width = 2; width <= size; width *= 2) {
@@ -378,7 +378,6 @@ extern "C" __global__ void __launch_bounds__(GFL_SELECT_THREADS)
         offset = __shfl_sync(GFL_ALL_LANES, offset, 0);
         if (wins) sorted[offset + __popc(winners & ((1u << lane) - 1))] = key;
     }
-    __syncthreads();
     gfl_sort(sorted, size);
     GflKey *out = top + ((size_t)image * gfl_num_lists(params) + list) * params.max_candidates;
     for (unsigned i = thread; i < wanted; i += GFL_SELECT_THREADS) out[i] = sorted[i];

@@ -1,0 +1,141 @@
+"""The CUDA kernels: registers, work done, lines tested and, on a GPU, times beside those of other ways."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import kernel_times
+from benchmarks.kernel_library import Array, EmulatedLibrary, cached_emulation, nms_params, ptxas_report
+from gfl_edge.cuda import open_device
+from gfl_edge.errors import GflEdgeError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+ARCHITECTURES = ("sm_75", "sm_86")
+# anchors, classes, batch: each grows alone
+SIZES = (
+    *((anchors, 80, 1) for anchors in (3598, 8400, 22400)),
+    *((8400, classes, 1) for classes in (1, 20, 365)),
+    *((3598, 80, batch) for batch in (2, 8)),
+)
+PAIRS = 2000  # above the threshold in every image, whatever its size
+REG_MAX = 16
+STRIDE = 8
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """All of it; ``folder`` takes compiled files. What cannot be measured here says why."""
+    return {
+        "ptxas": _ptxas(folder),
+        "lines_tested": _coverage(folder),
+        "work": _work(),
+        "times": _times(folder),
+    }
+
+
+def _ptxas(folder: Path) -> dict[str, Any]:
+    if shutil.which("nvcc") is None:
+        return {"not_measured": "no nvcc on PATH"}
+    return {architecture: ptxas_report(architecture, folder) for architecture in ARCHITECTURES}
+
+
+def _coverage(folder: Path) -> dict[str, Any]:
+    """Lines of the sources of the kernels that tests/test_kernels.py runs in the emulation, by gcov."""
+    if shutil.which("gcov") is None:
+        return {"not_measured": "no gcov on PATH"}
+    counters = folder / "coverage"
+    counters.mkdir()
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_kernels.py"]
+    environment = {**os.environ, "GFL_EDGE_EMULATION": f"coverage:{counters}"}
+    subprocess.run(
+        [*words, "-k", "not sanitizer and not gpu"], cwd=CHECKOUT, env=environment, check=True, stdout=sys.stderr
+    )
+    (data,) = counters.glob("*.gcda")
+    words = ["gcov", "--json-format", "--stdout", data.name]
+    report = json.loads(subprocess.run(words, cwd=counters, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return {Path(row["file"]).name: _lines(row) for row in report["files"] if "/plugins/src/" in row["file"]}
+
+
+def _lines(row: dict[str, Any]) -> dict[str, Any]:
+    runs: dict[int, int] = {}  # a line of a template is listed once per instance
+    for line in row["lines"]:
+        runs[line["line_number"]] = max(runs.get(line["line_number"], 0), line["count"])
+    missed = [number for number, count in sorted(runs.items()) if count == 0]
+    return {"lines": len(runs), "run_percent": round(100 * (1 - len(missed) / len(runs)), 2), "never_run": missed}
+
+
+def _work() -> dict[str, Any]:
+    """How the work grows, counted in the emulation; a GPU does the same work."""
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        return {"not_measured": "no C++ compiler for the emulation"}
+    library = EmulatedLibrary(cached_emulation())
+    rows = []
+    for all_pass in (False, True):
+        for anchors, classes, batch in SIZES:
+            if all_pass and anchors * classes * batch > 3598 * 80:
+                continue
+            params, arrays = detector_input(anchors, classes, batch, np.float32)
+            if all_pass:
+                params.score_threshold = 0.0
+            library.counts()
+            library.nms(params, **arrays)
+            size = {"anchors": anchors, "classes": classes, "batch": batch}
+            rows.append({**size, "score_threshold": round(params.score_threshold, 3), **library.counts()})
+    return {
+        "input": f"logits with {PAIRS} pairs per image above 0.05, or all at threshold 0; 1000 candidates",
+        "rows": rows,
+    }
+
+
+def input_hw(anchors: int) -> tuple[int, int]:
+    """Pixels of an input that has so many anchors at one level of stride 8."""
+    columns = next(n for n in range(int(anchors**0.5), 0, -1) if anchors % n == 0)
+    return STRIDE * columns, STRIDE * (anchors // columns)
+
+
+def detector_input(anchors: int, classes: int, batch: int, dtype: type) -> tuple[Any, dict[str, Array]]:
+    """Parameters and arrays like a detector's: most logits far below the threshold, PAIRS per image above it."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-8, 1, (batch, anchors * classes)).clip(max=-4).astype(np.float32)
+    above = min(PAIRS, anchors * classes)
+    for image in logits:
+        image[rng.choice(image.size, above, replace=False)] = rng.uniform(-2.9, 3, above)
+    reg: NDArray[np.float32] = rng.normal(0, 2, (batch, anchors, 4 * (REG_MAX + 1))).astype(np.float32)
+    arrays: dict[str, Array] = {"scores": logits.reshape(batch, anchors, classes).astype(dtype)}
+    params = nms_params(
+        arrays["scores"], score_kind=1, reg_max=REG_MAX, strides=(STRIDE,), input_hw=input_hw(anchors), point_offset=0.5
+    )
+    return params, {**arrays, "reg_logits": reg.astype(dtype)}
+
+
+def _times(folder: Path) -> dict[str, Any]:
+    with _gpu() as device:
+        if isinstance(device, str):
+            return {"not_measured": device}
+        if shutil.which("nvcc") is None:
+            return {"not_measured": "no nvcc on PATH to build the library"}
+        return kernel_times.measure(folder, device, detector_input)
+
+
+@contextmanager
+def _gpu() -> Iterator[Any]:
+    """The GPU, or why there is none."""
+    try:
+        device = open_device()
+    except GflEdgeError as error:
+        yield str(error)
+        return
+    try:
+        yield device
+    finally:
+        device.close()
