@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -145,8 +146,7 @@ class HostMemory:
     def get(self, address: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """See Memory."""
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        block = (ctypes.c_uint8 * nbytes).from_address(address)
-        return np.frombuffer(block, dtype).reshape(shape).copy()
+        return np.frombuffer(ctypes.string_at(address, nbytes), dtype).reshape(shape).copy()
 
     def close(self) -> None:
         """See Memory; raises AssertionError if a kernel wrote beyond the end of a block."""
@@ -371,3 +371,32 @@ def build_for_gpu(folder: Path, architecture: str = "native") -> Path:
     words = ("nvcc", "-std=c++17", "-O3", f"-arch={architecture}", "-lineinfo", "-I", str(PLUGINS / "include"))
     subprocess.run((*words, "-Xcompiler", "-fPIC", "-shared", source, "-o", str(library)), check=True)
     return library
+
+
+def ptxas_report(architecture: str, folder: Path) -> dict[str, dict[str, int]]:
+    """What nvcc's assembler says of every kernel for ``architecture`` ("sm_86"): registers, and bytes of memory.
+
+    ``folder`` takes the compiled file. Spills are registers that did not suffice; dynamic shared memory comes on top.
+    """
+    source = str(PLUGINS / "src" / "gfl_kernels.cuh")
+    words = ("nvcc", "-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v", "-I", str(PLUGINS / "include"))
+    output = str(folder / f"{architecture}.cubin")
+    done = subprocess.run(
+        (*words, "-x", "cu", "-cubin", source, "-o", output), check=True, capture_output=True, text=True
+    )
+    report = {}
+    for part in done.stderr.split("Compiling entry function '")[1:]:
+        report[part.partition("'")[0]] = {
+            "registers": _number(r"Used (\d+) registers", part),
+            "static_shared_bytes": _number(r"(\d+) bytes smem", part),
+            "stack_bytes": _number(r"(\d+) bytes stack frame", part),
+            "spill_store_bytes": _number(r"(\d+) bytes spill stores", part),
+            "spill_load_bytes": _number(r"(\d+) bytes spill loads", part),
+        }
+    return report
+
+
+def _number(pattern: str, text: str) -> int:
+    """The number that the pattern finds; 0 if it finds none, as ptxas leaves out what is not used."""
+    found = re.search(pattern, text)
+    return int(found[1]) if found else 0
