@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export.deform import DEFORM_OPSET, TRANSLATIONS, DeformForm, use_deform_operator
-from export.nms import OPSET, append_nms, append_plugin
+from export.nms import OPSET, append_nms, append_plugin, plugin_attributes
 from gfl_edge import decode
 from gfl_edge._version import __version__
 from gfl_edge.errors import ParityError
@@ -141,7 +141,13 @@ def build_graph(detector: Detector, spec: ModelSpec, dcn: DeformForm = "gridsamp
 
     Returns:
         A checked model of the contract in :mod:`gfl_edge.spec`, batch dynamic.
+
+    Raises:
+        InputError: NMS is to run in the plugin, which does not take this model.
+        ParityError: simplifying changed what the graph computes.
     """
+    if spec.nms == "plugin":
+        plugin_attributes(spec)  # what the plugin cannot do is said before minutes of tracing, not after
     opset = OPSET if dcn == "gridsample" else DEFORM_OPSET
     model = _trace(ExportedDetector(detector, spec, dcn).eval(), spec, opset)
     model, same = onnxsim.simplify(model)

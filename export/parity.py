@@ -16,6 +16,7 @@ from gfl_edge import decode, postprocess
 from gfl_edge.boxes import multiclass_nms
 from gfl_edge.errors import ParityError
 from gfl_edge.spec import (
+    CANDIDATE_NAMES,
     DETECTION_NAMES,
     INPUT_NAME,
     RAW_NAMES,
@@ -153,7 +154,7 @@ def _decoded(
 
 
 def _run_with_candidates(
-    model: ModelProto, images: NDArray[np.uint8], candidates: tuple[str, ...]
+    model: ModelProto, images: NDArray[np.uint8], candidates: tuple[str, ...] = CANDIDATE_NAMES
 ) -> dict[str, NDArray[np.float32]]:
     """All outputs of ``model`` by name, and what enters its NMS, by the names ``candidates``."""
     import onnxruntime

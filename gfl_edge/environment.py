@@ -22,6 +22,8 @@ PACKAGES = (
     "tensorrt_rtx_cu12",
     "tensorrt_rtx_cu13",
     "cuda-python",
+    "nvidia-cuda-nvrtc",
+    "pycuda",
     "torch",
 )
 

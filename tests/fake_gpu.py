@@ -256,11 +256,19 @@ def engine_file(spec: ModelSpec, max_batch: int, **changes: dict[str, Any] | Non
         max_batch: of its profile.
         changes: by tensor name, what is different about it; None: it is not there.
     """
-    height, width = spec.input_hw
+    sizes = (spec.size_range[0], spec.input_hw, spec.size_range[1])
+    size = spec.input_hw if spec.short_long is None else (-1, -1)
     tensors: dict[str, dict[str, Any]] = {
-        INPUT_NAME: {"mode": "INPUT", "dtype": "UINT8", "shape": [-1, height, width, 3], "batches": [1, 1, max_batch]}
+        INPUT_NAME: {
+            "mode": "INPUT",
+            "dtype": "UINT8",
+            "shape": [-1, *size, 3],
+            "batches": [1, 1, max_batch],
+            "sizes": sizes,
+            "strides": spec.strides,
+        }
     }
-    most, anchors = spec.max_detections, spec.num_anchors
+    most, anchors = spec.max_detections, "anchors" if spec.short_long else spec.num_anchors
     raw = "HALF" if spec.precision == "fp16" else "FLOAT"
     outputs = {
         "num_dets": ("INT32", [1]),
@@ -325,7 +333,10 @@ class FakeEngine:
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[list[int]]:
         assert (name, profile_index) == (INPUT_NAME, 0)
-        return [[batch, *self.tensors[name]["shape"][1:]] for batch in self.tensors[name]["batches"]]
+        tensor = self.tensors[name]
+        fixed = [size for size in tensor["shape"][1:-1] if size != -1]
+        sizes = [fixed or size for size in tensor["sizes"]]
+        return [[batch, *size, tensor["shape"][-1]] for batch, size in zip(tensor["batches"], sizes, strict=True)]
 
     def create_execution_context(self) -> FakeContext | None:
         if self.library.refuses(self.logger, "context"):
@@ -374,7 +385,7 @@ class FakeContext:
         self.engine = engine
         self.library = engine.library
         self.addresses: dict[str, int] = {}
-        self.batch = -1
+        self.shape: tuple[int, ...] = (-1, -1, -1, 3)  # of the input
         self.touched = 0  # how often a shape was set, which no graph of this context survives
         self.has_run = False  # at this shape, as it has to before it can be captured
         self.library.contexts.add(self)
@@ -382,17 +393,23 @@ class FakeContext:
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.library.calls["set_input_shape"] += 1
         assert name == INPUT_NAME
-        least, _, most = self.engine.tensors[name]["batches"]
-        if list(shape[1:]) != self.engine.tensors[name]["shape"][1:] or not least <= shape[0] <= most:
+        least, _, most = self.engine.get_tensor_profile_shape(name, 0)
+        if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
             self.engine.logger.log(ILogger.Severity.ERROR, "Supplied shape does not satisfy the profile")
             return False
-        self.batch = shape[0]
+        self.shape = shape
         self.touched += 1
         self.has_run = False
         return True
 
     def get_tensor_shape(self, name: str) -> list[int]:
-        return [self.batch if size == -1 else size for size in self.engine.tensors[name]["shape"]]
+        if name == INPUT_NAME:
+            return list(self.shape)
+        _, height, width, _ = self.shape
+        strides = self.engine.tensors[INPUT_NAME]["strides"]
+        anchors = sum(-(-height // stride) * -(-width // stride) for stride in strides)
+        known = {-1: self.shape[0], "anchors": anchors}
+        return [known.get(size, size) for size in self.engine.tensors[name]["shape"]]
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self.library.calls["set_tensor_address"] += 1

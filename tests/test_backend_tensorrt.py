@@ -16,7 +16,8 @@ import pytest
 from fake_gpu import FAKE_CUBIN, FakeGpu, FakeTensorRT, engine_file, fake_network
 
 from gfl_edge import optional
-from gfl_edge.backends.tensorrt import TensorRTBackend, engine_contract
+from gfl_edge.backends.engine_contract import engine_contract
+from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.cuda import open_device
 from gfl_edge.errors import (
     BackendError,
@@ -463,6 +464,11 @@ class TestRealTensorRtRtx:
         assert hasattr(trt.Runtime, "deserialize_cuda_engine")
         for name in ("set_input_shape", "set_tensor_address", "execute_async_v3", "get_tensor_shape"):
             assert hasattr(trt.IExecutionContext, name)
+        assert hasattr(trt.IExecutionContext, "is_stream_capturable")
+        for name in ("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy"):
+            assert hasattr(trt.IRuntimeConfig, name)
+        assert hasattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
+        assert hasattr(trt.DynamicShapesKernelSpecializationStrategy, "EAGER")
         for name in ("create_runtime_config", "create_execution_context", "get_tensor_profile_shape", "num_io_tensors"):
             assert hasattr(trt.ICudaEngine, name)
         assert trt.Dims([1, 2])[1] == 2

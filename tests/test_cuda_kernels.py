@@ -1,4 +1,4 @@
-"""The kernels at run time: their parameters against the C header, and their launches on a fake device."""
+"""The kernels at run time: their parameters against the C header and, through them, against the emulated kernels."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import emulated_kernels
+import numpy as np
 import pytest
 
 from gfl_edge.cuda import kernels
 from gfl_edge.cuda.compiler import Nvrtc
-from gfl_edge.cuda.kernels import PARAMETERS, NmsParams, ResizeParams, Workspace, kernel_source, nms_params
+from gfl_edge.cuda.kernels import (
+    PARAMETERS,
+    NmsParams,
+    ResizeParams,
+    Workspace,
+    kernel_source,
+    nms_params,
+    resize_params,
+)
 from gfl_edge.errors import BackendError, MissingDependencyError
+from gfl_edge.preprocess import place_frame, resize_into
 from gfl_edge.spec import ModelSpec
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -116,3 +127,36 @@ def test_workspace_parts_do_not_overlap() -> None:
     assert Workspace.of(params) == Workspace(0, 256, 256 + 24064, 256 + 24064, 256 + 24064 + 5888)
     params.per_level = 1
     assert Workspace.of(params) == Workspace(0, 256, 256 + 48128, 256 + 2 * 48128, 256 + 2 * 48128 + 5888)
+
+
+@pytest.mark.parametrize("per_level", [0, 1])
+@pytest.mark.parametrize(("batch", "max_candidates"), [(1, 1), (3, 1000), (2, 4096)])
+def test_the_workspace_is_the_one_of_the_library(batch: int, max_candidates: int, per_level: int) -> None:
+    spec = dataclasses.replace(SPEC, max_candidates=max_candidates, max_detections=1)
+    params = nms_params(spec, batch, spec.input_hw)
+    params.per_level = per_level
+    assert Workspace.of(params).nbytes == emulated_kernels.library().workspace_size(params)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
+@pytest.mark.parametrize("size", [(64, 96), (48, 64), (120, 300), (31, 17)])
+def test_resize_is_that_of_the_host(rule: str, size: tuple[int, int]) -> None:
+    spec = dataclasses.replace(SPEC, resize=rule)  # type: ignore[arg-type]
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    expected = np.empty((*spec.input_hw, 3), np.uint8)
+    placement = resize_into(frame, expected, spec.resize)
+    params = resize_params(spec, placement, spec.input_hw)
+    found = emulated_kernels.library().resize(params, frame)  # type: ignore[arg-type]
+    apart = np.abs(found.astype(int) - expected) > 1
+    # cv2.warpAffine rounds coordinates to 1/32 pixel, and a few of them the other way than the kernel
+    assert apart.mean() <= (0.01 if rule == "letterbox" else 0)
+
+
+def test_resize_to_a_size_that_depends_on_the_frame() -> None:
+    spec = dataclasses.replace(SPEC, resize="fit", short_long=(320, 400))
+    frame = np.random.default_rng(0).integers(0, 256, (150, 100, 3), np.uint8)
+    expected = np.empty((416, 320, 3), np.uint8)
+    resize_into(frame, expected, spec.resize, spec.short_long)
+    placement = place_frame((150, 100), (416, 320), spec.resize, spec.short_long)
+    found = emulated_kernels.library().resize(resize_params(spec, placement, (416, 320)), frame)  # type: ignore[arg-type]
+    assert np.abs(found.astype(int) - expected).max() <= 1

@@ -141,6 +141,28 @@ class TestDynamicSize:
         assert sidecar.spec.short_long == (320, 416)
 
 
+@pytest.mark.parametrize("family", ["gfl", "gflv2"])
+def test_raw_maps_of_dynamic_size(family, tmp_path):
+    """At sizes that were not traced, and with the joint logits of GFLv2."""
+    detector = network(family=family, dcn=None, dcn_stages=(False,) * 4)
+    found = []
+    for place in ("none", "raw"):
+        model, spec = build(detector, input_hw=(320, 416), short_long=(320, 416), nms=place)
+        assert parity.compare(detector, model, spec).passed
+        onnx.save(model, tmp_path / "m.onnx")
+        with Detector(tmp_path / "m.onnx", "onnxruntime") as loaded:
+            found.append(loaded(parity.random_images(1, (400, 300))[0]))
+    shape = [dim.dim_param or dim.dim_value for dim in model.graph.output[1].type.tensor_type.shape.dim]
+    assert shape == ["batch", "anchors", 4 * (spec.reg_max + 1)]
+    assert len(found[0]) == len(found[1]) > 0
+    np.testing.assert_allclose(found[1].scores, found[0].scores, atol=1e-5)
+
+
+def test_the_plugin_takes_no_dynamic_size():
+    with pytest.raises(InputError, match=r"--nms plugin with --dynamic.*take --nms graph"):
+        build(network(dcn=None, dcn_stages=(False,) * 4), input_hw=(320, 416), short_long=(320, 416), nms="plugin")
+
+
 def test_only_families_that_keep_the_aspect_ratio_are_dynamic(checkpoint, tmp_path, capsys):
     words = ["--weights", str(checkpoint("nanodet-m-320")), "--dynamic", "320", "512", "-o", str(tmp_path / "m.onnx")]
     assert to_onnx.main(words) == 1

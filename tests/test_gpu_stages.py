@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_gpu import FAKE_CUBIN, FakeGpu, FakeTensorRT, engine_file
-from test_backend_tensorrt import SPEC, VERSION, write_engine
+from test_backend_tensorrt import SPEC, VERSION, build_tiny, write_engine
 
-from gfl_edge import Detector
+from gfl_edge import Detector, optional
 from gfl_edge.backends.base import FrameBackend
 from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.boxes import multiclass_nms
@@ -131,6 +131,13 @@ class TestNms:
             images = resized(random_frames(*[HW] * batch, seed=seed))
             expected = detections_on_host(host.run(images), DECODED)
             assert backend.run(images)["num_dets"][:, 0].tolist() == [len(scores) for _, scores, _ in expected]
+
+    def test_a_driver_that_does_not_load_the_kernels(
+        self, load: Load, gpu: FakeGpu, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gpu.fail_in = "load_module"
+        assert list(load(DECODED).run(resized(random_frames(HW)))) == ["boxes", "scores"]
+        assert "the driver, which is for CUDA 13.0 at most, does not load the kernels (CUDA failed" in caplog.text
 
     def test_a_model_too_large_for_the_kernels(self, load: Load, caplog: pytest.LogCaptureFixture) -> None:
         backend = load(dataclasses.replace(DECODED, max_candidates=5000))
@@ -303,9 +310,30 @@ class TestGraphs:
         for _ in range(3):
             backend.run_frames(random_frames((64, 128)), HW)
         assert not gpu.calls["capture"]
-        trt.refuse = ""
-        backend.run_frames(random_frames((64, 128)), HW)
-        assert gpu.calls["capture"] == 1
+        assert trt.config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
+        assert len(trt.contexts) == 1
+
+
+class TestDynamicSize:
+    SPEC = dataclasses.replace(DECODED, resize="fit", input_hw=(320, 320), short_long=(320, 352), strides=(64,))
+
+    def test_every_size_gives_what_the_host_finds(self, engine: Any, gpu: FakeGpu) -> None:
+        path = engine(self.SPEC)
+        host, detector = Detector(path, nms="host"), Detector(path)
+        for size in ((320, 320), (320, 352), (352, 320), (352, 320), (352, 320), (320, 320)):
+            (frame,) = random_frames(size)
+            found, expected = detector(frame), host(frame)
+            assert len(found) == len(expected) > 0
+            np.testing.assert_array_equal(found.boxes, expected.boxes)
+
+    def test_tensorrt_rtx_makes_the_graphs(self, load: Load, gpu: FakeGpu, trt: FakeTensorRT, flavor: str) -> None:
+        backend = load(self.SPEC)
+        for _ in range(3):
+            backend.run_frames(random_frames((320, 320)), (320, 320))
+        assert gpu.calls["capture"] == (flavor == "tensorrt")
+        if flavor == "rtx":
+            assert trt.config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
+            assert trt.config.dynamic_shapes_kernel_specialization_strategy.name == "LAZY"
 
 
 class TestFailures:
@@ -356,9 +384,10 @@ class TestFailures:
 
 
 class TestDetector:
+    @BEHIND
     @pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
-    def test_the_gpu_finds_what_the_host_finds(self, engine: Any, rule: Any) -> None:
-        path = engine(dataclasses.replace(DECODED, resize=rule))
+    def test_the_gpu_finds_what_the_host_finds(self, engine: Any, rule: Any, spec: ModelSpec) -> None:
+        path = engine(dataclasses.replace(spec, resize=rule))
         frames = random_frames((64, 128), (32, 32), (96, 64))
         host, detector = Detector(path, nms="host"), Detector(path)
         assert isinstance(detector.backend, FrameBackend)
@@ -387,3 +416,23 @@ class TestDetector:
     def test_nms_that_the_engine_does_not_hold(self, engine: Any, spec: ModelSpec, nms: Any) -> None:
         with pytest.raises(InputError, match=f"built with NMS '{spec.nms}', asked for was '{nms}'"):
             Detector(engine(spec), nms=nms)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda", ["cuda-python", "pycuda"])
+def test_a_real_gpu_finds_what_the_host_finds(tmp_path: Path, cuda: Any) -> None:
+    if not optional.available({"cuda-python": "cuda.bindings.driver", "pycuda": "pycuda.driver"}[cuda]):
+        pytest.skip(f"{cuda} is not installed")
+    path = build_tiny(tmp_path, ("current",))
+    backend, host = TensorRTBackend(path, cuda=cuda), TensorRTBackend(path, cuda=cuda, nms_on_host=True)
+    assert backend.describe()["nms"] == "kernels"
+    frames = random_frames((64, 128), (20, 30))
+    for size_of_batch in (2, 2, 2, 1, 1):
+        outputs, _ = backend.run_frames(frames[:size_of_batch], HW)
+        candidates, _ = host.run_frames(frames[:size_of_batch], HW)
+        for i, (boxes, scores, _) in enumerate(detections_on_host(candidates, backend.spec)):
+            assert outputs["num_dets"][i, 0] == len(scores)
+            np.testing.assert_array_equal(outputs["det_scores"][i, : len(scores)], scores)
+            np.testing.assert_array_equal(outputs["det_boxes"][i, : len(scores)], boxes)
+    backend.close()
+    host.close()

@@ -1,4 +1,4 @@
-"""The plugin in C++: compiled against TensorRT's headers, and run by a stand-in for TensorRT with the emulated kernels.
+"""The plugin in C++: compiled against TensorRT's headers, and run by a stand-in for TensorRT with emulated kernels.
 
 TENSORRT_INCLUDE_DIR names the folder of NvInfer.h, or several, separated as in PATH. No library of TensorRT is needed.
 """
@@ -197,3 +197,41 @@ def test_what_does_not_fit_is_refused_at_the_build(compiled, changes, message):
     assert 1 <= status <= 8
     assert message in log
     assert log.startswith("GflNms: ")
+
+
+def configure(folder, *options):
+    words = ["cmake", "-S", str(CHECKOUT / "plugins"), "-B", str(folder), "-DCMAKE_CUDA_ARCHITECTURES=75", *options]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def cmake():
+    for program in ("cmake", "nvcc"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("include", headers(), ids=lambda folder: folder.parent.name if folder else "headers")
+@pytest.mark.usefixtures("cmake")
+def test_cmake_builds_both_libraries_without_a_symbol_of_tensorrt(include, tmp_path):
+    if include is None:
+        pytest.skip("TENSORRT_INCLUDE_DIR is not set: the folder of TensorRT's NvInfer.h")
+    result = configure(tmp_path, f"-DTENSORRT_INCLUDE_DIR={include}")
+    assert "Plugin: for TensorRT 1" in result.stdout
+    subprocess.run(["cmake", "--build", str(tmp_path)], check=True, capture_output=True)
+    for name, symbol in (("libgfl_kernels.so", "gfl_nms"), ("libgfl_edge_plugin.so", "getCreators")):
+        listed = subprocess.run(["nm", "-D", str(tmp_path / name)], check=True, capture_output=True, text=True).stdout
+        assert f" T {symbol}\n" in listed
+        assert "getPluginRegistry" not in listed
+        assert " U cuda" not in listed
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cmake")
+def test_cmake_says_what_it_does_not_find(tmp_path):
+    result = configure(tmp_path, "-DTENSORRT_ROOT=/nowhere", "-DCMAKE_FIND_ROOT_PATH=/nowhere")
+    if "Plugin: for TensorRT" in result.stdout:
+        pytest.skip("TensorRT's headers are installed here")
+    assert result.returncode != 0
+    assert "TENSORRT_ROOT is /nowhere" in result.stderr

@@ -7,7 +7,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from gfl_edge.backends.base import Outputs
 from gfl_edge.backends.checks import check_batch, check_shape
+from gfl_edge.backends.engine_contract import DTYPE_OF, engine_contract, output_problem, size_problem, tensor_problem
 from gfl_edge.backends.gpu_stages import GpuFrames, GpuNms
 from gfl_edge.cuda import CudaLibrary, open_device
 from gfl_edge.cuda.graphs import GraphCache
@@ -25,50 +25,12 @@ from gfl_edge.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
 from gfl_edge.plugin import load_plugin
 from gfl_edge.preprocess import Image, Placement, check_frame, place_frame, resize_into
 from gfl_edge.sidecar import Sidecar
-from gfl_edge.spec import DETECTION_NAMES, INPUT_NAME, ModelSpec
+from gfl_edge.spec import INPUT_NAME
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 _LOG = logging.getLogger(__name__)
-
-# by TensorRT's name, all that the contract has
-DTYPE_OF = {"UINT8": np.uint8, "INT32": np.int32, "FLOAT": np.float32, "HALF": np.float16}
-
-
-@dataclass(frozen=True)
-class TensorContract:
-    """What one input or output of an engine has to be."""
-
-    dtype: str  # TensorRT's name, "FLOAT"
-    item_shape: tuple[int, ...]  # without the batch
-
-
-def engine_contract(spec: ModelSpec, input_hw: tuple[int, int] | None = None) -> dict[str, TensorContract]:
-    """The input and the outputs of an engine of ``spec``, by name, the input first.
-
-    Args:
-        spec: the model's description.
-        input_hw: the size it is run at, in pixels; None: the largest that it takes.
-    """
-    input_hw = input_hw or spec.size_range[1]
-    tensors = {INPUT_NAME: TensorContract("UINT8", (*input_hw, 3))}
-    if spec.has_nms:
-        most = spec.max_detections
-        outputs = zip(
-            DETECTION_NAMES,
-            ("INT32", "FLOAT", "FLOAT", "INT32"),
-            ((1,), (most, 4), (most,), (most,)),
-            strict=True,
-        )
-        return tensors | {name: TensorContract(dtype, shape) for name, dtype, shape in outputs}
-    anchors = spec.anchors_at(input_hw)
-    if spec.nms == "raw":
-        dtype, widths = "HALF" if spec.precision == "fp16" else "FLOAT", (spec.num_classes, 4 * (spec.reg_max + 1))
-    else:
-        dtype, widths = "FLOAT", (4, spec.num_classes)
-    pairs = zip(spec.output_names, widths, strict=True)
-    return tensors | {name: TensorContract(dtype, (anchors, width)) for name, width in pairs}
 
 
 class TensorRTBackend:
@@ -85,7 +47,8 @@ class TensorRTBackend:
         flavor: which TensorRT loads it; None: the one that built it.
         cuda: which library reaches the GPU, see :func:`gfl_edge.cuda.open_device`.
         nms_on_host: leave NMS to the caller, where the engine has none.
-        cuda_graphs: capture what a frame needs, from upload to download, and replay it.
+        cuda_graphs: capture what a frame needs, from upload to download, and replay it. Where this is not done,
+            TensorRT-RTX has graphs of its own of the network.
 
     Raises:
         ModelFileError: engine or sidecar is missing, or the engine is not the file that the sidecar describes.
@@ -152,22 +115,18 @@ class TensorRTBackend:
         """Make what all work goes through; ``_resources`` gives everything back in reverse order."""
         self._stream = self._device.create_stream()
         self._resources.callback(self._device.destroy_stream, self._stream)
-        self._outer_graphs = cuda_graphs and self._device.captures and (self._flavor != "rtx" or self._has_one_size)
-        self._graphs = GraphCache(self._device, self._stream, self._is_capturable, self._outer_graphs)
+        compiles_late = self._flavor == "rtx" and self.spec.short_long is not None  # see _runtime_config
+        self._graphs = GraphCache(self._device, self._stream, enabled=cuda_graphs and not compiles_late)
         # What is made later, at first use, goes after the context, which waits for the work that is still queued
         self._late_resources = self._resources.enter_context(ExitStack())
         self._resources.callback(self._graphs.clear)
-
-    @property
-    def _has_one_size(self) -> bool:
-        return self.spec.short_long is None
 
     def _open_nms(self) -> None:
         """Make the NMS behind the engine, or warn that it is left to the host."""
         try:
             nms_params(self.spec, self._sidecar.max_batch, self.spec.size_range[1])
         except BackendError as error:
-            _LOG.warning("%s: NMS runs on the host, since %s", self._path, error)
+            _LOG.warning("%s: NMS runs on the host, since %s", self._path, str(error))
             return
         if kernels := self._open_kernels("NMS and resizing run"):
             self._nms = GpuNms(self._device, kernels, self.spec, self._sidecar.max_batch)
@@ -180,7 +139,9 @@ class TensorRTBackend:
                 self._kernels = Kernels(self._device)
             except (BackendError, MissingDependencyError) as error:
                 self._no_kernels = True
-                _LOG.warning("%s: %s on the host, since the CUDA kernels cannot be used: %s", self._path, what, error)
+                _LOG.warning(
+                    "%s: %s on the host, since the CUDA kernels cannot be used: %s", self._path, what, str(error)
+                )
             else:
                 self._late_resources.callback(self._kernels.close)
         return self._kernels
@@ -198,12 +159,12 @@ class TensorRTBackend:
     def _load(self, content: bytes) -> None:
         """Make the execution context, which keeps the engine alive, and bind the buffers to it."""
         engine = self._deserialize(content)
-        self._check_tensors(engine)
-        self._check_batches(engine)
+        self._check(tensor_problem(engine, self._contract))
+        self._check(size_problem(engine, self.spec, self._sidecar.max_batch))
         self._resources.callback(self._drop_context)
         self._context = context = self._create_context(engine)
         self._set_shape(context, (self._sidecar.max_batch, *self._contract[INPUT_NAME].item_shape))
-        self._check_shapes(context)
+        self._check(output_problem(context, self._contract, self._sidecar.max_batch))
         for name, address in self._addresses.items():
             if not context.set_tensor_address(name, address):
                 raise self._failed(f"does not take the buffer of {name}")
@@ -221,11 +182,18 @@ class TensorRTBackend:
         return engine
 
     def _create_context(self, engine: trt.ICudaEngine) -> trt.IExecutionContext:
-        if self._flavor == "rtx":
-            # The run-time options come in a config, which TensorRT knows since 10.13 but not on JetPack 6
-            context = engine.create_execution_context(self._runtime_config(engine))
-        else:
-            context = engine.create_execution_context()
+        if self._flavor == "tensorrt":
+            return self._not_none(engine.create_execution_context())
+        # The run-time options come in a config, which TensorRT knows since 10.13 but not on JetPack 6
+        context = self._not_none(engine.create_execution_context(self._runtime_config(engine)))
+        if self._graphs.enabled and not cast(Any, context).is_stream_capturable(self._stream):
+            _LOG.info("%s: TensorRT-RTX cannot be captured, so CUDA graphs hold the network alone", self._path)
+            self._graphs.enabled = False
+            del context  # and its memory, before the next takes as much
+            return self._create_context(engine)
+        return context
+
+    def _not_none(self, context: trt.IExecutionContext | None) -> trt.IExecutionContext:
         if context is None:
             raise self._failed("cannot prepare this engine to run", "Is enough GPU memory free?")
         return context
@@ -237,56 +205,19 @@ class TensorRTBackend:
         wait is too long, and TensorRT-RTX makes graphs of the network alone by itself when the others are there.
         """
         library, config = load_flavor("rtx"), engine.create_runtime_config()
-        if self._outer_graphs:
+        if self._graphs.enabled:
             eager = library.DynamicShapesKernelSpecializationStrategy.EAGER
             config.dynamic_shapes_kernel_specialization_strategy = eager
         else:
             config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         return config
 
-    def _is_capturable(self) -> bool:
-        """Whether the network can be captured now; only TensorRT-RTX tells without trying."""
-        if self._flavor != "rtx" or self._context is None:
-            return True
-        capturable = bool(cast(Any, self._context).is_stream_capturable(self._stream))
-        if not capturable:
-            _LOG.debug("%s: TensorRT-RTX cannot capture this engine now, so no CUDA graph holds it", self._path)
-        return capturable
-
-    def _check_tensors(self, engine: trt.ICudaEngine) -> None:
-        """Raise ContractError unless the engine has the inputs and outputs of its spec, of the right dtype."""
-        found = set()
-        for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
-            found.add(f"{engine.get_tensor_mode(name).name.lower()} {name} {engine.get_tensor_dtype(name).name}")
-        expected = {
-            f"{'input' if name == INPUT_NAME else 'output'} {name} {tensor.dtype}"
-            for name, tensor in self._contract.items()
-        }
-        if found != expected:
-            raise self._unfit(f"has {', '.join(sorted(found))}, expected {', '.join(sorted(expected))}")
-
-    def _check_batches(self, engine: trt.ICudaEngine) -> None:
-        """Raise ContractError unless the engine takes the sizes of its spec in batches of 1 to ``max_batch``."""
-        shapes = [_shape(engine.get_tensor_shape(INPUT_NAME))]
-        if shapes[0][:1] == (-1,):
-            shapes = [_shape(dims) for dims in engine.get_tensor_profile_shape(INPUT_NAME, 0)]
-        batches, sizes = (1, self._sidecar.max_batch), self.spec.size_range
-        expected = [(batch, *size, 3) for batch, size in zip(batches, sizes, strict=True)]
-        if [shapes[0], shapes[-1]] != expected:
-            found = f"{list(shapes[0])} to {list(shapes[-1])}"
-            raise self._unfit(f"takes {INPUT_NAME} of {found}, expected {list(expected[0])} to {list(expected[1])}")
-
-    def _check_shapes(self, context: trt.IExecutionContext) -> None:
-        """Raise ContractError unless the outputs of the largest batch fill their buffers exactly."""
-        for name, tensor in self._contract.items():
-            found, expected = _shape(context.get_tensor_shape(name)), (self._sidecar.max_batch, *tensor.item_shape)
-            if found != expected:
-                raise self._unfit(f"has {name} of {list(found)}, expected {list(expected)}")
-
-    def _unfit(self, problem: str) -> ContractError:
-        return ContractError(
-            f"{self._path} {problem}, as its sidecar says. Rebuild with: {self._sidecar.rebuild_command}"
-        )
+    def _check(self, problem: str) -> None:
+        """Raise ContractError if there is a problem with the engine."""
+        if problem:
+            raise ContractError(
+                f"{self._path} {problem}, as its sidecar says. Rebuild with: {self._sidecar.rebuild_command}"
+            )
 
     def _failed(self, what: str, advice: str = "") -> BackendError:
         reason = "; ".join(self._messages) or "no reason given"
@@ -410,10 +341,6 @@ class TensorRTBackend:
             self._settle()
         finally:
             self._context = None
-
-
-def _shape(dims: trt.Dims) -> tuple[int, ...]:
-    return tuple(dims[index] for index in range(len(dims)))
 
 
 def _make_runtime(flavor: Flavor, messages: deque[str]) -> trt.Runtime | None:

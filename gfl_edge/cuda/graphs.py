@@ -11,7 +11,8 @@ from gfl_edge.errors import BackendError
 
 _LOG = logging.getLogger(__name__)
 
-MOST_GRAPHS = 8  # each keeps some memory of the driver's; a camera needs one, a folder of pictures none
+# Each keeps some memory of the driver's. A camera needs one, a folder of pictures none; the oldest goes first
+MOST_GRAPHS = 8
 
 
 class GraphCache:
@@ -23,24 +24,16 @@ class GraphCache:
     Args:
         device: the GPU.
         stream: where the work is queued.
-        ready: asked before each capture; False puts it off. None: always ready.
         enabled: False: never capture.
-        most: graphs that are kept; the one that was used longest ago goes first.
+
+    Attributes:
+        enabled: whether it captures; stays False where the library cannot.
     """
 
-    def __init__(
-        self,
-        device: CudaDevice,
-        stream: int,
-        ready: Callable[[], bool] | None = None,
-        enabled: bool = True,
-        most: int = MOST_GRAPHS,
-    ) -> None:
+    def __init__(self, device: CudaDevice, stream: int, enabled: bool = True) -> None:
         self._device = device
         self._stream = stream
-        self._ready = ready
-        self._enabled = enabled and device.captures
-        self._most = most
+        self.enabled = enabled and device.captures
         self._graphs: OrderedDict[Hashable, int | None] = OrderedDict()  # None: seen once
 
     def run(self, key: Hashable, queue: Callable[[], None]) -> None:
@@ -60,19 +53,19 @@ class GraphCache:
         self._keep(key, graph)
 
     def _capture(self, queue: Callable[[], None]) -> int | None:
-        if not self._enabled or (self._ready is not None and not self._ready()):
+        if not self.enabled:
             return None
         try:
             return self._device.capture(self._stream, queue)
         except BackendError as error:
-            self._enabled = False
+            self.enabled = False
             _LOG.warning("no CUDA graph, so that every frame costs the CPU some more time: %s", str(error))
             return None
 
     def _keep(self, key: Hashable, graph: int | None) -> None:
         self._graphs[key] = graph
         self._graphs.move_to_end(key)
-        while len(self._graphs) > self._most:
+        while len(self._graphs) > MOST_GRAPHS:
             _, oldest = self._graphs.popitem(last=False)
             self._destroy(oldest)
 

@@ -232,7 +232,7 @@ class Kernels:
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._source = kernel_source()
-        self._module = device.load_module(compiled(self._source, device.compute_capability))
+        self._module = _load(device, compiled(self._source, device.compute_capability))
         try:
             self._functions = {name: device.get_function(self._module, name) for name in PARAMETERS}
         except BaseException:
@@ -288,6 +288,16 @@ class Kernels:
     def close(self) -> None:
         """Unload the module; the kernels cannot be queued any more."""
         self._device.unload_module(self._module)
+
+
+def _load(device: CudaDevice, image: bytes) -> int:
+    try:
+        return device.load_module(image)
+    except BackendError as error:
+        raise BackendError(
+            f"the driver, which is for CUDA {device.driver_version} at most, does not load the kernels ({error})."
+            " Update the driver, or install the NVRTC of its CUDA: nvidia-cuda-nvrtc, for 12 nvidia-cuda-nvrtc-cu12"
+        ) from error
 
 
 def _num_lists(params: NmsParams) -> int:
