@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gfl_edge.cuda.interface import CudaDevice
+from gfl_edge.cuda.kernels import MAX_LEVELS, NmsParams, ResizeParams
 
 PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
-MAX_LEVELS = 8
 WORKSPACE_ALIGNMENT = 256
 GUARD = 256  # bytes behind every block of host memory that no kernel may touch
 GUARD_VALUE = 0xA5
@@ -38,20 +38,6 @@ COUNTS = (  # as in plugins/emulation/cuda_runtime.h
 Array = NDArray[Any]
 
 
-class NmsParams(ctypes.Structure):
-    """GflNmsParams of gfl_kernels.h, which says what the fields mean."""
-
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("batch", "num_anchors", "num_classes", "dtype", "score_kind")),
-        *((name, ctypes.c_int32) for name in ("class_agnostic", "per_level", "max_candidates", "max_detections")),
-        *((name, ctypes.c_float) for name in ("score_threshold", "iou_threshold")),
-        *((name, ctypes.c_int32) for name in ("input_height", "input_width", "reg_max")),
-        ("point_offset", ctypes.c_float),
-        ("num_levels", ctypes.c_int32),
-        ("strides", ctypes.c_int32 * MAX_LEVELS),
-    )
-
-
 class NmsInputs(ctypes.Structure):
     """GflNmsInputs of gfl_kernels.h."""
 
@@ -62,18 +48,6 @@ class NmsOutputs(ctypes.Structure):
     """GflNmsOutputs of gfl_kernels.h."""
 
     _fields_ = tuple((name, ctypes.c_void_p) for name in ("num_dets", "det_boxes", "det_scores", "det_classes"))
-
-
-class ResizeParams(ctypes.Structure):
-    """GflResizeParams of gfl_kernels.h, which says what the fields mean."""
-
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("format", "frame_height", "frame_width", "pitch", "uv_pitch")),
-        *((name, ctypes.c_int32) for name in ("out_height", "out_width", "content_height", "content_width")),
-        *((name, ctypes.c_float) for name in ("step_x", "step_y", "start_x", "start_y")),
-        ("black_border", ctypes.c_int32),
-        ("padding_bgr", ctypes.c_uint8 * 4),
-    )
 
 
 def nms_params(

@@ -111,7 +111,7 @@ def _eval(args: argparse.Namespace) -> int:
 
     with Detector(args.model, args.backend, args.nms) as detector:
         result = evaluate(detector, args.images, args.annotations, args.limit)
-        spec = detector.spec
+        spec, ran = detector.spec, detector.backend.describe()
         report = {
             **result.to_dict(),
             "model": {
@@ -119,11 +119,11 @@ def _eval(args: argparse.Namespace) -> int:
                 "file": args.model.name,
                 "sha256": sha256(args.model),
                 "precision": spec.precision,
-                "nms": "graph" if spec.has_nms else "host",
+                "nms": ran.pop("nms", "graph" if spec.has_nms else "host"),
                 "score_threshold": spec.score_threshold,
                 "iou_threshold": spec.iou_threshold,
             },
-            "backend": {"name": detector.backend.name, **detector.backend.describe()},
+            "backend": {"name": detector.backend.name, **ran},
             "annotations": args.annotations.name,
             **environment.describe(["gfl-edge", *sys.argv[1:]]),
         }

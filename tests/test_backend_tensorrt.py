@@ -239,7 +239,7 @@ def test_describe(write: Write, sidecar: Sidecar) -> None:
         "device": "Fake RTX 2080 Ti (sm75)",
         "driver": "CUDA 13.0",
         "cuda": "fake",
-        "nms": "engine",
+        "nms": "graph",
     }
 
 

@@ -21,13 +21,12 @@ from benchmarks.kernel_library import (
     HostMemory,
     KernelError,
     NmsCall,
-    NmsParams,
-    ResizeParams,
     build_for_gpu,
     nms_params,
 )
 from gfl_edge.boxes import greedy_nms, multiclass_nms, pairwise_iou
 from gfl_edge.cuda import open_device
+from gfl_edge.cuda.kernels import NmsParams, ResizeParams
 from gfl_edge.decode import decode
 from gfl_edge.preprocess import PADDING_BGR, place, resize_into
 

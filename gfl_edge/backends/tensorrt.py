@@ -320,7 +320,7 @@ class TensorRTBackend:
             "device": f"{self._device.name} ({self._device.compute_capability})",
             "driver": f"CUDA {self._device.driver_version}",
             "cuda": self._device.library,
-            "nms": "engine" if self.spec.has_nms else "host" if self._nms is None else "kernels",
+            "nms": "graph" if self.spec.has_nms else "host" if self._nms is None else "kernels",
         }
 
     def close(self) -> None:
