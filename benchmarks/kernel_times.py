@@ -94,7 +94,7 @@ def _compile(device: CudaDevice) -> bytes:
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise GflEdgeError(f"NVRTC could not compile the kernels for {architecture}: {status}")
     _, size = nvrtc.nvrtcGetCUBINSize(program)
-    cubin = b" " * size
+    cubin = b" " * (size + 1)
     nvrtc.nvrtcGetCUBIN(program, cubin)
     return cubin
 

@@ -126,6 +126,10 @@ class TestNvrtc:
         assert image.startswith(b"\x7fELF")
         assert b"scale" in image
 
+    def test_an_empty_log_leaves_python_alone(self, nvrtc: Nvrtc) -> None:
+        nvrtc.compile(SCALE, "sm75")  # without warnings: a log of one byte
+        assert [bytes([value])[0] for value in range(256)] == list(range(256))
+
     def test_a_gpu_newer_than_the_compiler_gets_ptx(self, nvrtc: Nvrtc) -> None:
         assert b".target sm_" in nvrtc.compile(SCALE, "sm999")
 

@@ -100,9 +100,10 @@ class Nvrtc:
         return f"compute_{max(older)}"
 
     def _text(self, program: Any, kind: str) -> bytes:
-        content: bytes = b" " * self._call(f"nvrtcGet{kind}Size", program)
+        # NVRTC writes into it; one byte alone would be an object that all of Python shares
+        content = b" " * (self._call(f"nvrtcGet{kind}Size", program) + 1)
         self._call(f"nvrtcGet{kind}", program, content)  # fills the bytes in place
-        return content
+        return content[:-1]
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """Call a function of NVRTC, whose answers are tuples (status, value, ...), and return the value or values."""
