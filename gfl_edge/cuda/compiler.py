@@ -101,7 +101,7 @@ class Nvrtc:
 
     def _text(self, program: Any, kind: str) -> bytes:
         # NVRTC writes into it; one byte alone would be an object that all of Python shares
-        content = b" " * (self._call(f"nvrtcGet{kind}Size", program) + 1)
+        content: bytes = b" " * (self._call(f"nvrtcGet{kind}Size", program) + 1)
         self._call(f"nvrtcGet{kind}", program, content)  # fills the bytes in place
         return content[:-1]
 
