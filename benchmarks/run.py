@@ -55,13 +55,18 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks/run.py", description=__doc__)
     parser.add_argument("what", choices=MEASUREMENTS, help="what to measure")
+    parser.add_argument(
+        "--folder", type=Path, help="for files of its own, kept: a long measurement that was stopped goes on there"
+    )
     return run_command(parser, _run, argv)
 
 
 def _run(args: argparse.Namespace) -> int:
     measurement = MEASUREMENTS[args.what]
-    with tempfile.TemporaryDirectory() as folder:
-        result = measurement.measure(Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        result = measurement.measure(folder)
     command = ["python", "benchmarks/run.py", args.what]
     text = json.dumps({**environment.describe(command), **result}, indent=1)
     path = RESULTS / f"{measurement.name}.json"

@@ -15,6 +15,7 @@ from benchmarks.plots import dot_chart, line_chart
 from export.to_onnx import ExportRequest, export_onnx, log
 from gfl_edge.detector import Detector
 from gfl_edge.evaluate import evaluate
+from gfl_edge.files import write_atomically
 from train.checkpoint import BEST
 from train.config import Config, read_config
 from train.criterion import Quality, Regression
@@ -88,12 +89,16 @@ def measure_overfit(folder: Path) -> dict[str, Any]:
 def measure_ablation(folder: Path) -> dict[str, Any]:
     """The paper's comparison in small: one network, one schedule, with and without QFL and DFL, three seeds each.
 
-    Evaluated on the test list after the last epoch, so that nothing is chosen by it.
+    Evaluated on the test list after the last epoch, so that nothing is chosen by it. Runs that ``folder`` has already
+    are not made again.
     """
     base = _read("ablation_bccd", folder)
-    runs = []
+    done = folder / "runs.json"
+    runs: list[dict[str, Any]] = json.loads(done.read_text()) if done.is_file() else []
     for seed in SEEDS:
         for name, (quality, regression) in VARIANTS.items():
+            if any(run["variant"] == name and run["seed"] == seed for run in runs):
+                continue
             log(f"== {name}, seed {seed}")
             assert base.model.gfl is not None
             network = replace(base.model.gfl, quality=quality, regression=regression)
@@ -105,8 +110,10 @@ def measure_ablation(folder: Path) -> dict[str, Any]:
             seconds = _train(config)
             metrics = _curve(config, "metrics.csv", ("epoch", *REPORTED))[-1]
             runs.append({"variant": name, "seed": seed, "seconds": round(seconds, 1), **metrics})
+            write_atomically(done, json.dumps(runs).encode())
     return {
         "config": "train/configs/ablation_bccd.toml",
+        "epochs": base.train.epochs,
         "summary": {name: _summary([run for run in runs if run["variant"] == name]) for name in VARIANTS},
         "runs": runs,
     }
