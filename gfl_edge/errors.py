@@ -13,6 +13,7 @@
     ├── BackendError             a run-time library refused to load or run a model
     ├── BuildError               TensorRT could not build an engine
     ├── PrecisionError           the built network is not of the precision that was asked for
+    ├── CalibrationError         a model that cannot be made INT8, or not without losing more AP than allowed
     └── ParityError              two implementations of the same model disagree
 
 Each message says what was found, what was expected and what to do.
@@ -71,6 +72,10 @@ class BuildError(GflEdgeError):
 
 class PrecisionError(GflEdgeError):
     """The built network is not of the precision that was asked for."""
+
+
+class CalibrationError(GflEdgeError):
+    """A model cannot be made INT8, or not without losing more AP than allowed."""
 
 
 class ParityError(GflEdgeError):

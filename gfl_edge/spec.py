@@ -52,6 +52,7 @@ class ModelSpec:
     max_detections: int = 100
     source_sha256: str = ""  # of the checkpoint
     short_long: tuple[int, int] | None = None  # pixels that the sides of a frame may have; None: the size is fixed
+    quantized_layers: int = 0  # convolutions that compute in INT8
 
     def __post_init__(self) -> None:
         _check(self)
@@ -75,8 +76,9 @@ class ModelSpec:
 
     @property
     def file_stem(self) -> str:
-        """What its files are named by, "nanodet-plus-m-416-fp16-raw"; NMS in the graph goes without saying."""
-        return f"{self.name}-{self.precision}{NMS_SUFFIX[self.nms]}"
+        """What its files are named by, "nanodet-plus-m-416-int8-fp16-raw"; NMS in the graph goes without saying."""
+        int8 = "int8-" if self.quantized_layers else ""
+        return f"{self.name}-{int8}{self.precision}{NMS_SUFFIX[self.nms]}"
 
     @property
     def num_anchors(self) -> int:

@@ -1,0 +1,1 @@
+"""Making INT8 models from float ones, by measurement."""

@@ -1,0 +1,399 @@
+"""Make a model INT8 and prove that it still detects: python calib/calibrate.py --onnx M.onnx --images DIR -o OUT.onnx."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import onnx
+from onnx import ModelProto
+
+from calib import placement, qdq, sensitivity
+from calib.histogram import METHODS, Method
+from calib.images import CalibrationImages, choose_images
+from calib.nms import Tail, add_nms, cut_nms
+from calib.qdq import QdqGraph
+from calib.ranges import Ranges, observe
+from calib.sensitivity import Journal, Probe
+from gfl_edge.backends.select import BackendName
+from gfl_edge.commandline import run_command
+from gfl_edge.detector import Detector
+from gfl_edge.errors import CalibrationError, InputError
+from gfl_edge.evaluate import evaluate
+from gfl_edge.files import sha256, write_atomically
+from gfl_edge.spec import PREFIX, ModelSpec, Precision, load_contract
+
+Target = Literal["trt", "cpu"]
+RECORD_KEY = "gfl_edge_calibration"  # in the metadata of an INT8 model
+PRECISION_FOR: dict[Target, Precision] = {"trt": "fp16", "cpu": "fp32"}
+# ONNX Runtime computes Q/DQ pairs as they are written, as TensorRT does; OpenVINO is what runs INT8 files on CPUs
+MEASURED_ON: dict[Target, BackendName] = {"trt": "onnxruntime", "cpu": "openvino"}
+AP_LAYERS = 8  # whose cost in AP is measured, not only in signal to noise
+AP_IMAGES = 100  # on which
+TABLE_ROWS = 15
+
+
+@dataclass(frozen=True)
+class CalibrationRequest:
+    """What to make INT8, on what pictures, and how much AP that may cost."""
+
+    onnx: Path
+    images: Path
+    output: Path
+    method: Method | Literal["auto"] = "auto"
+    num_images: int = 128
+    seed: int = 0
+    target: Target | None = None  # None: "trt" for a half model, "cpu" for a float32 one
+    cache: Path | None = None
+    annotations: Path | None = None  # None: AP is not measured and nothing is refused
+    eval_images: Path | None = None
+    eval_limit: int | None = None
+    max_ap_drop: float = 0.3
+    probe_images: int = 4
+    always_rank: bool = False
+
+    def beside(self, suffix: str) -> Path:
+        """A file beside the output: "M.int8.onnx" -> "M.int8.calibration.json"."""
+        return self.output.with_suffix(suffix)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The model while it is worked on."""
+
+    original: ModelProto  # without NMS, of its own precision
+    tail: Tail
+    spec: ModelSpec
+    metadata: dict[str, str]
+    target: Target
+    sha256: str
+
+
+def calibrate(request: CalibrationRequest) -> dict[str, Any]:
+    """Write an INT8 model that passed its test, or none.
+
+    Returns:
+        The record that is also in the file's metadata under ``RECORD_KEY``.
+
+    Raises:
+        InputError: unusable model, pictures or annotations.
+        CalibrationError: the model is quantized already or too old, the cache is another model's, or its AP drops by
+            more than ``max_ap_drop`` however many layers stay float.
+    """
+    _check(request)
+    model = _load(request)
+    pictures = choose_images(request.images, request.num_images, request.seed)
+    for name in pictures.skipped:
+        log(f"cannot be read, left out: {name}")
+    log(f"{request.onnx}: {model.spec.name}, {model.spec.precision}, for {model.target}; placing Q/DQ pairs")
+    plain = qdq.to_float32(model.original)
+    example = next(pictures.inputs(model.spec))
+    graph = placement.place(plain, example, only_convolutions=model.target == "cpu")
+    ranges = _ranges(request, model, graph, pictures)
+    probe_inputs = list(itertools.islice(pictures.inputs(model.spec), request.probe_images))
+    probe = Probe(graph, placement.final_outputs(plain), probe_inputs)
+    method, snr_db = _choose_method(request, graph, ranges, probe)
+    quantized = graph.with_ranges(ranges.by_method[method])
+    search = _Search(request, model, graph, quantized, method, ranges)
+    kept, measured = search.run(probe)
+    record = {
+        "method": method,
+        "snr_db": snr_db,
+        "target": model.target,
+        "calibration_images": len(pictures),
+        "calibration_sha256": pictures.digest,
+        "model_sha256": model.sha256,
+        **qdq.count_layers(search.candidate(kept)),
+        "float_layers": kept,
+        "measured": measured,
+        "versions": {name: metadata.version(name) for name in ("nvidia-modelopt", "onnx", "onnxruntime")},
+    }
+    write_atomically(request.output, search.finished(kept, record).SerializeToString())
+    return record
+
+
+def _check(request: CalibrationRequest) -> None:
+    if (request.annotations is None) != (request.eval_images is None):
+        raise InputError("--annotations and --eval-images belong together: give both, or none to measure no AP")
+    if request.annotations is None and request.eval_limit is not None:
+        raise InputError("--eval-limit without --annotations: there is nothing to measure")
+    if request.max_ap_drop < 0:
+        raise InputError(f"--max-ap-drop {request.max_ap_drop}: expected 0 or more, in points of AP")
+    if request.probe_images < 1:
+        raise InputError(f"--probe-images {request.probe_images}: expected at least 1")
+    if request.output.suffix != ".onnx" or request.output.resolve() == request.onnx.resolve():
+        raise InputError(f"-o {request.output}: expected another .onnx file than --onnx")
+
+
+def _load(request: CalibrationRequest) -> _Model:
+    model, spec = load_contract(request.onnx)
+    placement.check_quantizable(model, str(request.onnx))
+    target = request.target or ("trt" if spec.precision == "fp16" else "cpu")
+    if spec.precision != PRECISION_FOR[target]:
+        half = " --fp16" if target == "trt" else ""
+        raise InputError(
+            f"{request.onnx} is {spec.precision}, and what stays float for --target {target} is "
+            f"{PRECISION_FOR[target]}. Export it with: python export/to_onnx.py --weights CHECKPOINT{half} -o MODEL.onnx"
+        )
+    properties = {prop.key: prop.value for prop in model.metadata_props if not prop.key.startswith(PREFIX)}
+    tail = cut_nms(model, spec)
+    return _Model(model, tail, spec, properties, target, sha256(request.onnx))
+
+
+def _ranges(request: CalibrationRequest, model: _Model, graph: QdqGraph, pictures: CalibrationImages) -> Ranges:
+    tensors = graph.activations()
+    if request.cache is not None:
+        ranges = Ranges.read(request.cache, model.sha256)
+        if ranges.images_sha256 != pictures.digest:
+            log(f"{request.cache} is of other pictures than those in {request.images}: its ranges are taken")
+        return ranges
+    plain = qdq.without_pairs(graph.model)
+    by_method = observe(plain, tensors, pictures.inputs(model.spec), len(pictures))
+    ranges = Ranges(by_method, model.sha256, pictures.digest, pictures.names)
+    path = request.beside(".calibration.json")
+    ranges.write(path)
+    log(f"ranges: {path}")
+    return ranges
+
+
+def _choose_method(
+    request: CalibrationRequest, graph: QdqGraph, ranges: Ranges, probe: Probe
+) -> tuple[Method, dict[str, float]]:
+    """The method asked for, or the one with the best signal to noise; and that of all that were tried."""
+    wanted = METHODS if request.method == "auto" else (request.method,)
+    missing = [method for method in wanted if method not in ranges.by_method]
+    if missing:
+        raise CalibrationError(f"{request.cache} has no ranges by {', '.join(missing)}. Leave out --cache to calibrate")
+    found = {m: round(probe.snr_db(graph.with_ranges(ranges.by_method[m])), 2) for m in wanted}
+    best = max(wanted, key=lambda method: found[method])
+    listed = ", ".join(f"{method} {value:.1f} dB" for method, value in found.items())
+    log(f"signal to noise at the head, all layers INT8: {listed}; taking {best}")
+    return best, cast(dict[str, float], found)
+
+
+class _Search:
+    """Looks for the fewest layers that have to stay float."""
+
+    def __init__(
+        self,
+        request: CalibrationRequest,
+        model: _Model,
+        graph: QdqGraph,
+        quantized: ModelProto,
+        method: Method,
+        ranges: Ranges,
+    ) -> None:
+        self._request, self._model, self._graph, self._quantized = request, model, graph, quantized
+        key = {
+            "model_sha256": model.sha256,
+            "images_sha256": ranges.images_sha256,
+            "method": method,
+            "target": model.target,
+            "probe_images": request.probe_images,
+            "annotations_sha256": sha256(request.annotations) if request.annotations else None,
+            "eval_limit": request.eval_limit,
+        }
+        self._journal = Journal(request.beside(".sensitivity.json"), key)
+
+    def run(self, probe: Probe) -> tuple[list[str], dict[str, Any] | None]:
+        """Layers that stay float, and what was measured."""
+        request = self._request
+        if request.annotations is None:
+            if request.always_rank:
+                self._rank(probe)
+                self._draw([])
+            return [], None
+        reference = self._journal.trial("reference", lambda: self._metrics(request.onnx, request.eval_limit))
+        full = self._trial([])
+        log(f"AP {reference['AP']:.2f} in {self._model.spec.precision}, {full['AP']:.2f} with all layers INT8")
+        kept: list[str] = []
+        if not self._passes(full, reference):
+            self._rank(probe)
+            sensitivity.measure_ap(self._graph, self._quantized, self._journal, AP_LAYERS, self._small_ap)
+            kept = self._fewest(reference)
+        elif request.always_rank:
+            self._rank(probe)
+        if self._journal.layers:
+            self._draw(kept)
+        found = self._trial(kept)
+        return kept, {
+            **found,
+            "reference": reference,
+            "drop": round(reference["AP"] - found["AP"], 3),
+            "annotations": request.annotations.name,
+            "backend": MEASURED_ON[self._model.target],
+        }
+
+    def _rank(self, probe: Probe) -> None:
+        sensitivity.measure_snr(self._graph, self._quantized, probe, self._journal)
+
+    def _draw(self, kept: list[str]) -> None:
+        path = self._request.beside(".sensitivity.svg")
+        sensitivity.draw(path, self._model.spec.name, self._journal.ranking(), kept)
+        log(
+            f"{sensitivity.table(self._journal.ranking(), TABLE_ROWS)}\nall layers: {path.with_suffix('.json')}, {path}"
+        )
+
+    def _fewest(self, reference: dict[str, float]) -> list[str]:
+        ranked = [row.layer for row in self._journal.ranking()]
+
+        def passes(count: int) -> bool:
+            found = self._trial(ranked[:count])
+            log(f"{count} layers float: AP {found['AP']:.2f}")
+            return self._passes(found, reference)
+
+        count = sensitivity.fewest(len(ranked) - 1, passes)
+        if count is None:
+            self._draw([])
+            best = max(trial["AP"] for name, trial in self._journal.trials.items() if name != "reference")
+            raise CalibrationError(
+                f"INT8 costs more than {self._request.max_ap_drop:g} AP however many layers stay float: {best:.2f} at "
+                f"best, {reference['AP']:.2f} without. Nothing was written. The layers that hurt most:\n"
+                f"{sensitivity.table(self._journal.ranking(), TABLE_ROWS)}\n"
+                "Calibrate on more or other --images, or fine-tune with fake quantization (train.quantize)"
+            )
+        return ranked[:count]
+
+    def _passes(self, found: dict[str, float], reference: dict[str, float]) -> bool:
+        return reference["AP"] - found["AP"] <= self._request.max_ap_drop
+
+    def _trial(self, kept: list[str]) -> dict[str, float]:
+        name = ",".join(kept) or "all INT8"
+        return self._journal.trial(name, lambda: self._metrics_of(self.finished(kept, {}), self._request.eval_limit))
+
+    def _small_ap(self, model: ModelProto) -> float:
+        limit = min(AP_IMAGES, self._request.eval_limit or AP_IMAGES)
+        return self._metrics_of(self._finish(model, {}), limit)["AP"]
+
+    def _metrics_of(self, model: ModelProto, limit: int | None) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "candidate.onnx"
+            path.write_bytes(model.SerializeToString())
+            return self._metrics(path, limit)
+
+    def _metrics(self, path: Path, limit: int | None) -> dict[str, float]:
+        request = self._request
+        assert request.annotations is not None
+        assert request.eval_images is not None
+        with Detector(path, MEASURED_ON[self._model.target]) as detector:
+            found = evaluate(detector, request.eval_images, request.annotations, limit)
+        return {**{name: round(found.metrics[name], 3) for name in ("AP", "AP50", "AP75")}, "images": found.images}
+
+    def candidate(self, kept: list[str]) -> ModelProto:
+        """The quantized float32 graph with these layers float."""
+        model = ModelProto.FromString(self._quantized.SerializeToString())
+        qdq.keep_float(model, {layer.node for layer in self._graph.layers if layer.name in kept})
+        return model
+
+    def finished(self, kept: list[str], record: dict[str, Any]) -> ModelProto:
+        """The model as it is shipped, with these layers float."""
+        return self._finish(self.candidate(kept), record)
+
+    def _finish(self, model: ModelProto, record: dict[str, Any]) -> ModelProto:
+        if self._model.target == "cpu":
+            qdq.separate_pairs(model)
+        qdq.fold_weights(model)
+        qdq.restore_half(model, self._model.original)
+        add_nms(model, self._model.tail)
+        spec = replace(self._model.spec, quantized_layers=qdq.count_layers(model)["quantized"])
+        properties = {**self._model.metadata, **spec.to_metadata(), RECORD_KEY: json.dumps(record)}
+        del model.metadata_props[:]
+        for key, value in properties.items():
+            model.metadata_props.add(key=key, value=value)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def log(message: str) -> None:
+    """A line for the person at the terminal; results alone go to stdout."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say how to calibrate, shared with export/to_trt.py."""
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO instances file to measure AP with")
+    parser.add_argument("--eval-images", type=Path, metavar="DIR", help="its images")
+    parser.add_argument("--eval-limit", type=int, metavar="N", help="measure AP on the first N of them only")
+    parser.add_argument(
+        "--method",
+        choices=("auto", *METHODS),
+        default="auto",
+        help="how ranges are found (default: auto, the one with the least noise at the head)",
+    )
+    parser.add_argument("--num-images", type=int, default=128, metavar="N", help="to calibrate on (default: 128)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: 0)")
+    parser.add_argument(
+        "--max-ap-drop",
+        type=float,
+        default=0.3,
+        metavar="AP",
+        help="points that INT8 may cost; layers stay float until it does not cost more (default: 0.3)",
+    )
+    parser.add_argument("--cache", type=Path, metavar="JSON", help="ranges of an earlier calibration of this model")
+    parser.add_argument(
+        "--sensitivity",
+        action="store_true",
+        dest="always_rank",
+        help="rank the layers even if no layer must stay float",
+    )
+    parser.add_argument(
+        "--probe-images", type=int, default=4, metavar="N", help="on which noise is measured (default: 4)"
+    )
+
+
+def request_from(args: argparse.Namespace, onnx_file: Path, images: Path, output: Path) -> CalibrationRequest:
+    """The request that the options of :func:`add_calibration_arguments` describe."""
+    names = (
+        *("annotations", "eval_images", "eval_limit", "method", "num_images", "seed", "max_ap_drop", "cache"),
+        *("always_rank", "probe_images"),
+    )
+    return CalibrationRequest(onnx_file, images, output, **{name: getattr(args, name) for name in names})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="calib/calibrate.py", description=__doc__)
+    parser.add_argument("--onnx", type=Path, required=True, metavar="M.onnx", help="file of export/to_onnx.py")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures of what it is to see")
+    parser.add_argument(
+        "--target",
+        choices=get_args(Target),
+        help="trt: the rest is half, for TensorRT; cpu: float32 (default: as the model is)",
+    )
+    add_calibration_arguments(parser)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.onnx", help="file to write")
+    return run_command(parser, _run, argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+    request = replace(request_from(args, args.onnx, args.images, args.output), target=args.target)
+    record = calibrate(request)
+    print(json.dumps(record, indent=1))
+    log(summary(record, request.output))
+    return 0
+
+
+def summary(record: dict[str, Any], path: Path) -> str:
+    """One line on an INT8 model."""
+    measured = record["measured"]
+    ap = "AP not measured (no --annotations)"
+    if measured:
+        ap = f"AP {measured['AP']:.2f}, {measured['reference']['AP']:.2f} before, on {measured['images']} images"
+    return (
+        f"{path}: {record['quantized']} of {record['convolutions']} convolutions INT8, "
+        f"{len(record['float_layers'])} layers kept float, {path.stat().st_size / 1e6:.2f} MB, {ap}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

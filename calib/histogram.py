@@ -1,0 +1,99 @@
+"""How large an activation may be before it is clipped: the range of a tensor from the histogram of its magnitudes.
+
+INT8 has 127 steps on either side of zero, so a range r makes steps of r / 127. A wide one rounds coarsely, a narrow one
+clips. The methods weigh this differently; which is best depends on the model.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Method = Literal["entropy", "max", "percentile", "mse"]
+METHODS: tuple[Method, ...] = ("entropy", "max", "percentile", "mse")
+
+BINS = 2048
+STEPS = 127  # of INT8, symmetric, on one side
+PERCENTILE = 99.99
+STRIDE = 16  # bins between the ranges that "entropy" and "mse" try
+
+
+class Histogram:
+    """Counts of the magnitudes of a tensor over many pictures; the width of the bins doubles when a value exceeds them.
+
+    Attributes:
+        counts: int64 ``[BINS]``.
+        width: of a bin; 0 until there is a value other than 0.
+        largest: magnitude seen.
+    """
+
+    def __init__(self) -> None:
+        self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
+        self.width = 0.0
+        self.largest = 0.0
+
+    def add(self, values: NDArray[np.float32], largest: float) -> None:
+        """Count the magnitudes of ``values``, finite and flat; the largest may be of more than these."""
+        magnitudes = np.abs(values)
+        self.largest = max(self.largest, largest)
+        if self.width == 0.0 and largest > 0.0:
+            self.width = largest / BINS
+        while largest > self.width * BINS:
+            self.counts = np.concatenate((self.counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, np.int64)))
+            self.width *= 2
+        if self.width > 0.0:
+            bins = np.minimum((magnitudes * np.float32(1 / self.width)).astype(np.int32), BINS - 1)
+            self.counts += np.bincount(bins, minlength=BINS)
+        else:
+            self.counts[0] += len(magnitudes)
+
+    def range(self, method: Method) -> float:
+        """The magnitude from which on values are clipped; 0 for a tensor that is 0 everywhere."""
+        if self.largest == 0.0:
+            return 0.0
+        if method == "max":
+            return self.largest
+        if method == "percentile":
+            cumulated = np.cumsum(self.counts)
+            last = int(np.searchsorted(cumulated, cumulated[-1] * PERCENTILE / 100))
+            return min(self.largest, (last + 1) * self.width)
+        costs = _divergence if method == "entropy" else _squared_error
+        used = min(BINS, int(np.ceil(self.largest / self.width)))
+        candidates = np.arange(min(STEPS + 1, used), used + STRIDE, STRIDE).clip(max=used)
+        values = [costs(self.counts, int(bins)) for bins in candidates]
+        best = candidates[len(values) - 1 - int(np.argmin(values[::-1]))]  # of equals the widest
+        return min(self.largest, float(best) * self.width)
+
+
+def _squared_error(counts: NDArray[np.int64], bins: int) -> float:
+    """Mean squared error in bins of rounding to ``STEPS`` steps and clipping at ``bins`` bins."""
+    centres = np.arange(len(counts)) + 0.5
+    step = bins / STEPS
+    rounded = np.minimum(np.round(centres / step), STEPS) * step
+    return float((counts * (rounded - centres) ** 2).sum() / counts.sum())
+
+
+def _divergence(counts: NDArray[np.int64], bins: int) -> float:
+    """Kullback-Leibler divergence of the clipped distribution from its quantized form (Migacz, GTC 2017).
+
+    What is clipped counts in the last bin of the reference alone; a quantized step spreads its count evenly over those
+    of its bins that are not empty. Bin 0 is left out: exact zeros, as of ReLU, are always exact in INT8.
+    """
+    reference = counts[:bins].astype(np.float64)
+    reference[0] = 0.0
+    kept = reference.copy()
+    reference[-1] += counts[bins:].sum()
+    steps = np.minimum(np.arange(bins) * (STEPS + 1) // bins, STEPS)
+    filled = kept > 0
+    totals = np.bincount(steps, weights=kept, minlength=STEPS + 1)
+    members = np.bincount(steps, weights=filled, minlength=STEPS + 1)
+    spread = np.divide(totals, members, out=np.zeros_like(totals), where=members > 0)
+    quantized = np.where(filled, spread[steps], 0.0)
+    if reference.sum() == 0 or quantized.sum() == 0:
+        return 0.0
+    p, q = reference / reference.sum(), quantized / quantized.sum()
+    both = (p > 0) & (q > 0)
+    lost = p[(p > 0) & ~both].sum()  # a clipped tail in a bin that was empty
+    return float((p[both] * np.log(p[both] / q[both])).sum() + lost * 20.0)

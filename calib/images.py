@@ -1,0 +1,91 @@
+"""The pictures that a model is calibrated on: chosen reproducibly, prepared as at run time."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfl_edge.errors import InputError
+from gfl_edge.preprocess import input_size, resize_into
+from gfl_edge.sources import IMAGE_SUFFIXES, read_image
+from gfl_edge.spec import ModelSpec
+
+MIN_IMAGES = 16  # with fewer, the range of an activation is that of a few scenes
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """A choice of pictures.
+
+    Attributes:
+        folder: where they lie.
+        names: in the order of their use, relative to ``folder``.
+        skipped: files that were drawn but are no readable pictures.
+        digest: sha256 over names and contents, in order.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    skipped: tuple[str, ...]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def inputs(self, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
+        """Each picture as the network's input, uint8 ``[1, H, W, 3]`` BGR."""
+        for name in self.names:
+            frame = read_image(self.folder / name)
+            if frame is None:
+                raise InputError(f"{self.folder / name} was readable and is no more. Calibrate again")
+            batch = np.empty((1, *input_size(frame.shape[:2], spec), 3), np.uint8)
+            resize_into(frame, batch[0], spec.resize, spec.short_long)
+            yield batch
+
+
+def choose_images(folder: str | Path, count: int, seed: int = 0) -> CalibrationImages:
+    """Draw ``count`` readable pictures from a folder and the folders in it; all of them where there are fewer.
+
+    The same files, count and seed give the same choice in the same order on every machine.
+
+    Args:
+        folder: searched for files with the suffix of a picture.
+        count: how many are wanted, at least ``MIN_IMAGES``.
+        seed: of the choice.
+
+    Raises:
+        InputError: no such folder, ``count`` too small, or fewer than ``MIN_IMAGES`` readable pictures.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of calibration images. Give one with --images")
+    if count < MIN_IMAGES:
+        raise InputError(f"--num-images {count}: expected at least {MIN_IMAGES}")
+    files = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
+    )
+    random.Random(seed).shuffle(files)
+    names: list[str] = []
+    skipped: list[str] = []
+    digest = hashlib.sha256()
+    for name in files:
+        if len(names) == count:
+            break
+        if read_image(folder / name) is None:
+            skipped.append(name)
+            continue
+        names.append(name)
+        digest.update(f"{name}\n".encode() + (folder / name).read_bytes())
+    if len(names) < MIN_IMAGES:
+        unreadable = f", {len(skipped)} more cannot be read ({', '.join(skipped[:3])})" if skipped else ""
+        raise InputError(
+            f"{folder} holds {len(names)} readable pictures{unreadable}: calibration needs at least {MIN_IMAGES}, "
+            "better 128, of what the detector is to see"
+        )
+    return CalibrationImages(folder, tuple(names), tuple(skipped), digest.hexdigest())

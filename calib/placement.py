@@ -1,0 +1,140 @@
+"""Where Q/DQ pairs go: NVIDIA Model Optimizer's rules for TensorRT, less what has to stay float."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from calib.qdq import DEQUANTIZE, QdqGraph, keep_convolutions
+from gfl_edge import optional
+from gfl_edge.errors import CalibrationError
+from gfl_edge.spec import INPUT_NAME
+
+LEAST_OPSET = 13  # per-channel scales
+
+
+def check_quantizable(model: ModelProto, origin: str) -> None:
+    """Raise CalibrationError for a model that is quantized already, or too old for scales per channel."""
+    opset = next((opset.version for opset in model.opset_import if opset.domain == ""), 0)
+    if opset < LEAST_OPSET:
+        raise CalibrationError(
+            f"{origin} is of opset {opset}, scales per channel need {LEAST_OPSET}. Export it again with: "
+            f"python export/to_onnx.py --weights CHECKPOINT -o {origin}"
+        )
+    if any(node.op_type == DEQUANTIZE for node in model.graph.node):
+        raise CalibrationError(f"{origin} is quantized already. Give the float model it was made from")
+
+
+def place(model: ModelProto, example: NDArray[np.uint8], only_convolutions: bool = False) -> QdqGraph:
+    """Add Q/DQ pairs to a float32 graph without NMS.
+
+    The final convolutions of the head, what is behind them and the normalisation stay as they are. Scales of
+    activations are those of one picture, for :meth:`QdqGraph.with_ranges` to replace.
+
+    Args:
+        model: outputs boxes and scores, or raw maps.
+        example: a picture, uint8 ``[1, H, W, 3]``.
+        only_convolutions: leave additions, concatenations, poolings and resizes float, which on a CPU gain nothing.
+
+    Raises:
+        CalibrationError: Model Optimizer fails on the graph.
+        MissingDependencyError: it is not installed.
+    """
+    int8 = optional.load("modelopt.onnx.quantization.int8")
+    calib_utils = optional.load("modelopt.onnx.quantization.calib_utils")
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "float.onnx"
+        onnx.save(model, str(path))
+        try:
+            placed = int8.quantize(
+                str(path),
+                calibration_method="max",
+                calibration_data_reader=calib_utils.CalibrationDataProvider(str(path), {INPUT_NAME: example}),
+                calibration_eps=["cpu"],
+                nodes_to_exclude=sorted(float_nodes(model)),
+                op_types_to_exclude=[],
+                high_precision_dtype="fp32",
+                log_level="ERROR",
+            )
+        except Exception as error:  # it raises whatever its parts raise
+            raise CalibrationError(f"NVIDIA Model Optimizer cannot quantize the graph: {error}") from error
+    if only_convolutions:
+        keep_convolutions(placed)
+    return QdqGraph(placed)
+
+
+def float_nodes(model: ModelProto) -> set[str]:
+    """Names of the nodes that stay float whatever they would gain: normalisation, final convolutions and decode.
+
+    A convolution is final where none follows it, and where a softmax follows before another convolution does (the edge
+    distributions of GFLv2, whose quality is predicted from them); what comes after a softmax is float, too.
+    """
+    graph = model.graph
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    before_conv: set[str] = set()  # nodes from which a convolution is reached
+    softmax_next: set[str] = set()  # ... or a softmax before any convolution
+    for node in reversed(graph.node):  # topological order
+        followers = [reader for output in node.output for reader in readers.get(output, [])]
+        if any(reader.op_type == "Conv" or reader.name in before_conv for reader in followers):
+            before_conv.add(node.name)
+        if any(
+            reader.op_type == "Softmax" or (reader.op_type != "Conv" and reader.name in softmax_next)
+            for reader in followers
+        ):
+            softmax_next.add(node.name)
+    after_conv, after_softmax = _after(graph.node, "Conv"), _after(graph.node, "Softmax")
+    return {
+        node.name
+        for node in graph.node
+        if node.name not in before_conv  # decode, and final convolutions
+        or node.name in softmax_next
+        or node.op_type == "Softmax"
+        or node.name in after_softmax
+        or (node.op_type != "Conv" and node.name not in after_conv)  # normalisation
+    }
+
+
+def final_outputs(model: ModelProto) -> list[str]:
+    """What the head's final convolutions compute: class scores and edges before sigmoid and softmax."""
+    stays = float_nodes(model)
+    return [node.output[0] for node in model.graph.node if node.op_type == "Conv" and node.name in stays]
+
+
+def _after(nodes: list[NodeProto], kind: str) -> set[str]:
+    """Names of the nodes that come after one of that kind."""
+    tainted: set[str] = set()
+    found: set[str] = set()
+    for node in nodes:
+        behind = any(name in tainted for name in node.input)
+        if behind:
+            found.add(node.name)
+        if behind or node.op_type == kind:
+            tainted.update(node.output)
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Model Optimizer says about GPUs that are not there off the terminal."""
+    logger = logging.getLogger("modelopt")
+    level, logger.level = logger.level, logging.CRITICAL
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.level = level

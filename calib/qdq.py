@@ -1,0 +1,298 @@
+"""Graphs with QuantizeLinear / DequantizeLinear pairs: which layers they make INT8, and taking pairs away again.
+
+A layer is a node with a dequantized input: a convolution with its weights, or an addition, concatenation, pooling or resize.
+It is called by its weights where it has some ("body.backbone.conv1.0"), else by its node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from calib.histogram import STEPS
+from gfl_edge.errors import CalibrationError
+
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+HALF_SCALES_OPSET = 19  # the first whose QuantizeLinear takes half
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that computes in INT8.
+
+    Attributes:
+        name: see the module.
+        node: of the graph.
+        kind: operator.
+    """
+
+    name: str
+    node: str
+    kind: str
+
+
+class QdqGraph:
+    """A float32 graph with Q/DQ pairs, as Model Optimizer places them, and what the runs of calibration change in it.
+
+    Args:
+        model: its scales are float32 initializers; weights are quantized per channel from float initializers.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._producers = {output: node for node in model.graph.node for output in node.output}
+        self.layers = tuple(self._find_layers())
+        if not self.layers:
+            raise CalibrationError("no layer of the graph can be quantized. Is it a detector of this project?")
+
+    def _find_layers(self) -> list[Layer]:
+        found = []
+        for node in self.model.graph.node:
+            dequantized = [i for i, name in enumerate(node.input) if self._pair(name) is not None]
+            if not dequantized or node.op_type in (QUANTIZE, DEQUANTIZE, "Shape"):
+                continue
+            found.append(Layer(self._layer_name(node), node.name, node.op_type))
+        return found
+
+    def _layer_name(self, node: NodeProto) -> str:
+        for name in node.input:
+            pair = self._pair(name)
+            if pair is not None and pair.input[0] in self._initializers:
+                return pair.input[0].removesuffix(".weight")
+        return node.name
+
+    def _pair(self, name: str) -> NodeProto | None:
+        """The QuantizeLinear behind which ``name`` is the dequantized tensor, or None."""
+        dequantize = self._producers.get(name)
+        if dequantize is None or dequantize.op_type != DEQUANTIZE:
+            return None
+        quantize = self._producers.get(dequantize.input[0])
+        return quantize if quantize is not None and quantize.op_type == QUANTIZE else None
+
+    def nodes_of_others(self, layers: Collection[str]) -> set[str]:
+        """Nodes of all layers but these, by name."""
+        return {layer.node for layer in self.layers if layer.name not in layers}
+
+    def activations(self) -> dict[str, tuple[str, ...]]:
+        """Quantized activations: tensor -> all that have to share its scale, itself included.
+
+        Model Optimizer gives one scale to the inputs of a concatenation, and before and after what only moves values.
+        """
+        scale_of = {
+            node.input[0]: self._scalar(node.input[1])
+            for node in self.model.graph.node
+            if node.op_type == QUANTIZE and node.input[0] not in self._initializers
+        }
+        groups: dict[float, list[str]] = {}
+        for name, scale in scale_of.items():
+            groups.setdefault(scale, []).append(name)
+        return {name: tuple(groups[scale]) for name, scale in scale_of.items()}
+
+    def _scalar(self, name: str) -> float:
+        return float(numpy_helper.to_array(self._initializers[name]).reshape(-1)[0])
+
+    def with_ranges(self, ranges: Mapping[str, float]) -> ModelProto:
+        """A copy whose activations are clipped at these magnitudes; those that share a scale get the widest of theirs.
+
+        Raises:
+            CalibrationError: a quantized tensor has no range.
+        """
+        missing = [name for name in self.activations() if name not in ranges]
+        if missing:
+            raise CalibrationError(
+                f"{len(missing)} tensors have no range, the first {missing[0]}. Calibrate without --cache"
+            )
+        model = ModelProto.FromString(self.model.SerializeToString())
+        scales = {
+            node.input[1]: max(ranges[member] for member in members) / STEPS
+            for name, members in self.activations().items()
+            for node in [self._quantize_of(name)]
+        }
+        for tensor in model.graph.initializer:
+            if tensor.name in scales:
+                # A tensor that is 0 everywhere takes any scale but 0
+                value = np.float32(scales[tensor.name] or 1.0)
+                tensor.CopyFrom(numpy_helper.from_array(np.asarray(value), tensor.name))
+        return model
+
+    def _quantize_of(self, tensor: str) -> NodeProto:
+        return next(n for n in self.model.graph.node if n.op_type == QUANTIZE and n.input[0] == tensor)
+
+
+def keep_convolutions(model: ModelProto) -> None:
+    """Take the Q/DQ pairs off everything but convolutions, in place."""
+    keep_float(model, {node.name for node in model.graph.node if node.op_type not in ("Conv", QUANTIZE, DEQUANTIZE)})
+
+
+def without_pairs(model: ModelProto) -> ModelProto:
+    """A copy in which nothing is quantized."""
+    copy = ModelProto.FromString(model.SerializeToString())
+    keep_float(copy, {node.name for node in copy.graph.node if node.op_type not in (QUANTIZE, DEQUANTIZE)})
+    return copy
+
+
+def separate_pairs(model: ModelProto) -> None:
+    """Give each convolution a Q/DQ pair of its own on its input, in place, each scale a little larger than the last.
+
+    OpenVINO 2026.4 computes wrong values where a 1x1 and a depthwise convolution read one dequantized concatenation
+    (NanoDet-Plus' bottom-up blocks), and merges pairs of equal scales; 1e-4 of a step changes nothing else.
+    """
+    graph = model.graph
+    producers = {output: node for node in graph.node for output in node.output}
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    read: dict[str, int] = {}
+    nodes = []
+    for node in graph.node:
+        dequantize = producers.get(node.input[0]) if node.op_type == "Conv" else None
+        if dequantize is not None and dequantize.op_type == DEQUANTIZE:
+            times = read[dequantize.name] = read.get(dequantize.name, 0) + 1
+            if times > 1:
+                quantize = producers[dequantize.input[0]]
+                scale = numpy_helper.to_array(tensors[quantize.input[1]]) * np.float32(1 + 1e-4 * (times - 1))
+                pair = [NodeProto.FromString(part.SerializeToString()) for part in (quantize, dequantize)]
+                scale_name = f"{quantize.input[1]}_{times}"
+                graph.initializer.append(numpy_helper.from_array(scale, scale_name))
+                for part in pair:
+                    part.name, part.output[0] = f"{part.name}_{times}", f"{part.output[0]}_{times}"
+                    part.input[1] = scale_name
+                pair[1].input[0] = pair[0].output[0]
+                node.input[0] = pair[1].output[0]
+                nodes.extend(pair)
+        nodes.append(node)
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def keep_float(model: ModelProto, nodes: Collection[str]) -> None:
+    """Take the Q/DQ pairs off the inputs of ``nodes`` (names), in place; pairs that others use stay for them."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        if node.name not in nodes:
+            continue
+        for index, name in enumerate(node.input):
+            dequantize = producers.get(name)
+            if dequantize is not None and dequantize.op_type == DEQUANTIZE:
+                node.input[index] = producers[dequantize.input[0]].input[0]
+    _drop_unused(model)
+
+
+def _drop_unused(model: ModelProto) -> None:
+    """Remove Q/DQ nodes that nothing reads any more, and initializers of theirs."""
+    graph = model.graph
+    while True:
+        used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+        unused = [n for n in graph.node if n.op_type in (QUANTIZE, DEQUANTIZE) and not used & set(n.output)]
+        if not unused:
+            break
+        for node in unused:
+            graph.node.remove(node)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+
+
+def fold_weights(model: ModelProto) -> None:
+    """Store quantized weights as INT8, in place: a quarter of the bytes, and nothing left to compute."""
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [n for n in graph.node if n.op_type == QUANTIZE and n.input[0] in tensors]:
+        weights, scales = (numpy_helper.to_array(tensors[name]).astype(np.float32) for name in node.input[:2])
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+        integers = quantize_weights(weights, scales, axis)
+        graph.initializer.append(numpy_helper.from_array(integers, node.output[0]))
+        graph.node.remove(node)
+    _drop_unused(model)
+
+
+def quantize_weights(weights: NDArray[np.float32], scales: NDArray[np.float32], axis: int) -> NDArray[np.int8]:
+    """Weights in steps of their channel's scale, rounded to even and saturated, as QuantizeLinear does."""
+    shape = [1] * weights.ndim
+    shape[axis] = -1
+    steps = np.round(weights / (scales.reshape(shape) if scales.ndim else scales))
+    return np.asarray(np.clip(steps, -STEPS - 1, STEPS), np.int8)
+
+
+def count_layers(model: ModelProto) -> dict[str, int]:
+    """How many convolutions compute in INT8, and how many there are.
+
+    A convolution does where both its input and its weights come from DequantizeLinear.
+    """
+    producers = {output: node.op_type for node in model.graph.node for output in node.output}
+    convs = [node for node in model.graph.node if node.op_type == "Conv"]
+    int8 = [node for node in convs if all(producers.get(name) == DEQUANTIZE for name in node.input[:2])]
+    return {"quantized": len(int8), "convolutions": len(convs)}
+
+
+def to_float32(model: ModelProto) -> ModelProto:
+    """A copy with float32 wherever there was half; casts between the two stay, as casts to float32."""
+    copy = ModelProto.FromString(model.SerializeToString())
+    for tensor in copy.graph.initializer:
+        _retype(tensor, TensorProto.FLOAT16, TensorProto.FLOAT)
+    for node in copy.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+            if attribute.HasField("t"):
+                _retype(attribute.t, TensorProto.FLOAT16, TensorProto.FLOAT)
+    for value in (*copy.graph.value_info, *copy.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    return copy
+
+
+def restore_half(model: ModelProto, original: ModelProto) -> None:
+    """Give ``model``, made from ``to_float32(original)`` by adding Q/DQ pairs, the types of ``original``, in place."""
+    inferred = onnx.shape_inference.infer_shapes(original)
+    values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    types |= {tensor.name: tensor.data_type for tensor in original.graph.initializer}
+    half = {name for name, kind in types.items() if kind == TensorProto.FLOAT16}
+    if not half:
+        return
+    sources = {node.name: node for node in original.graph.node}
+    scales = {node.input[1] for node in model.graph.node if node.op_type == QUANTIZE and node.input[0] in half}
+    scales |= _scales_of_weights(model, half)
+    for tensor in model.graph.initializer:
+        if tensor.name in half or tensor.name in scales:
+            _retype(tensor, TensorProto.FLOAT, TensorProto.FLOAT16)
+    for node in model.graph.node:
+        if node.name in sources and node.op_type in ("Cast", "Constant"):
+            node.CopyFrom(_with_ends(sources[node.name], node))
+    del model.graph.value_info[:]
+    for opset in model.opset_import:
+        if opset.domain == "" and opset.version < HALF_SCALES_OPSET:
+            opset.version = HALF_SCALES_OPSET
+
+
+def _scales_of_weights(model: ModelProto, half: set[str]) -> set[str]:
+    """Scales of folded weights of convolutions that are half: those of INT8 initializers that a half layer reads."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    found = set()
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.output[0] in half:
+            weights = producers.get(node.input[1])
+            if weights is not None and weights.op_type == DEQUANTIZE:
+                found.add(weights.input[1])
+    return found
+
+
+def _with_ends(source: NodeProto, node: NodeProto) -> NodeProto:
+    """``source`` with the inputs and outputs that ``node`` has."""
+    copy = NodeProto.FromString(source.SerializeToString())
+    del copy.input[:], copy.output[:]
+    copy.input.extend(node.input)
+    copy.output.extend(node.output)
+    return copy
+
+
+def _retype(tensor: TensorProto, old: int, new: int) -> None:
+    if tensor.data_type == old:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(new)
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))

@@ -1,0 +1,190 @@
+"""Which layers lose most in INT8, and how few of them have to stay float."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from calib.qdq import Layer, QdqGraph, keep_float, without_pairs
+from calib.ranges import session_with_outputs
+from gfl_edge import optional
+from gfl_edge.files import whole_file, write_atomically
+from gfl_edge.progress import track
+from gfl_edge.spec import INPUT_NAME
+
+MOST_DB = 140.0  # what float32 itself rounds
+BARS = 30  # layers in the picture
+
+Outputs = list[list[NDArray[np.float32]]]  # by picture and tensor
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What quantizing a layer alone costs.
+
+    Attributes:
+        layer: name, see :class:`calib.qdq.Layer`.
+        kind: operator.
+        snr_db: signal to noise at the outputs of the head's final convolutions, in decibels; low is bad.
+        ap: of the model with this layer alone in INT8, in percent on a few images; None where it was not measured.
+    """
+
+    layer: str
+    kind: str
+    snr_db: float
+    ap: float | None = None
+
+
+class Probe:
+    """Compares quantized forms of a graph with the float one at the outputs of the head, on a few pictures.
+
+    Args:
+        graph: with Q/DQ pairs.
+        final_outputs: tensors of the graph, see :func:`calib.placement.final_outputs`.
+        pictures: uint8 ``[1, H, W, 3]`` each.
+    """
+
+    def __init__(self, graph: QdqGraph, final_outputs: list[str], pictures: Sequence[NDArray[np.uint8]]) -> None:
+        self._names, self._pictures = final_outputs, pictures
+        self._reference = self._run(without_pairs(graph.model))
+
+    def _run(self, model: ModelProto) -> Outputs:
+        session = session_with_outputs(model, self._names)
+        return [session.run(self._names, {INPUT_NAME: picture}) for picture in self._pictures]
+
+    def snr_db(self, model: ModelProto) -> float:
+        """Signal to noise of ``model`` in decibels: noise over signal of each output in power, averaged."""
+        ratios = []
+        for expected, found in zip(
+            zip(*self._reference, strict=True), zip(*self._run(model), strict=True), strict=True
+        ):
+            signal = sum(float(np.square(values, dtype=np.float64).sum()) for values in expected)
+            noise = sum(float(np.square(b - a, dtype=np.float64).sum()) for a, b in zip(expected, found, strict=True))
+            ratios.append(noise / signal if signal else 0.0)
+        mean = float(np.mean(ratios))
+        return min(MOST_DB, -10 * float(np.log10(mean))) if mean > 0 else MOST_DB
+
+
+class Journal:
+    """What a search has measured so far, in a file beside the model, so that a search that was stopped goes on.
+
+    Args:
+        path: of the JSON file; what another search left there is not used.
+        key: says what is searched: model, pictures, method and so on.
+    """
+
+    def __init__(self, path: Path, key: Mapping[str, object]) -> None:
+        self._path, self._key = path, dict(key)
+        self.layers: dict[str, Sensitivity] = {}
+        self.trials: dict[str, dict[str, float]] = {}
+        try:
+            found = json.loads(path.read_text())
+            if found["key"] == self._key:
+                self.layers = {row["layer"]: Sensitivity(**row) for row in found["layers"]}
+                self.trials = found["trials"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # there is none, or none of ours: it is written anew
+
+    def add_layer(self, found: Sensitivity) -> None:
+        """Note what a layer costs."""
+        self.layers[found.layer] = found
+        self._write()
+
+    def trial(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """The metrics of a trial, measured unless they are known."""
+        if name not in self.trials:
+            self.trials[name] = measure()
+            self._write()
+        return self.trials[name]
+
+    def ranking(self) -> list[Sensitivity]:
+        """The layers, the one that costs most first: by AP those where it is known, then by signal to noise."""
+        return sorted(
+            self.layers.values(), key=lambda row: (row.ap is None, row.ap if row.ap is not None else 0.0, row.snr_db)
+        )
+
+    def _write(self) -> None:
+        rows = [asdict(row) for row in self.ranking()]
+        text = json.dumps({"key": self._key, "layers": rows, "trials": self.trials}, indent=1)
+        write_atomically(self._path, f"{text}\n".encode())
+
+
+def alone(graph: QdqGraph, quantized: ModelProto, layer: Layer) -> ModelProto:
+    """A copy of ``quantized`` in which this layer alone is INT8."""
+    model = ModelProto.FromString(quantized.SerializeToString())
+    keep_float(model, graph.nodes_of_others({layer.name}))
+    return model
+
+
+def measure_snr(graph: QdqGraph, quantized: ModelProto, probe: Probe, journal: Journal, progress: bool = True) -> None:
+    """Find the signal to noise of each layer alone, unless ``journal`` knows it."""
+    layers = [layer for layer in graph.layers if layer.name not in journal.layers]
+    for layer in track(layers, "sensitivity", len(layers), progress):
+        snr_db = round(probe.snr_db(alone(graph, quantized, layer)), 2)
+        journal.add_layer(Sensitivity(layer.name, layer.kind, snr_db))
+
+
+def measure_ap(
+    graph: QdqGraph,
+    quantized: ModelProto,
+    journal: Journal,
+    count: int,
+    average_precision: Callable[[ModelProto], float],
+    progress: bool = True,
+) -> None:
+    """Find the AP with one layer alone in INT8, for the ``count`` layers with the least signal to noise."""
+    by_name = {layer.name: layer for layer in graph.layers}
+    worst = sorted(journal.layers.values(), key=lambda row: row.snr_db)[:count]
+    for row in track(worst, "AP of single layers", len(worst), progress):
+        if row.ap is None:
+            ap = average_precision(alone(graph, quantized, by_name[row.layer]))
+            journal.add_layer(replace(row, ap=round(ap, 3)))
+
+
+def fewest(most: int, passes: Callable[[int], bool]) -> int | None:
+    """The least count from 1 to ``most`` that passes, if more never do worse; None where not even ``most`` does.
+
+    Tries 1, 2, 4, ... and then halves the gap.
+    """
+    failed, count = 0, 1
+    while not passes(count):
+        if count == most:
+            return None
+        failed, count = count, min(2 * count, most)
+    while count - failed > 1:
+        middle = (failed + count) // 2
+        failed, count = (failed, middle) if passes(middle) else (middle, count)
+    return count
+
+
+def table(ranking: Sequence[Sensitivity], rows: int) -> str:
+    """The first layers of a ranking as lines of text."""
+    lines = [f"{'layer':<56} {'operator':<8} {'SNR, dB':>8} {'AP alone':>9}"]
+    for row in ranking[:rows]:
+        ap = "-" if row.ap is None else f"{row.ap:.2f}"
+        lines.append(f"{row.layer[-56:]:<56} {row.kind:<8} {row.snr_db:>8.1f} {ap:>9}")
+    return "\n".join(lines)
+
+
+def draw(path: Path, title: str, ranking: Sequence[Sensitivity], kept_float: Sequence[str]) -> None:
+    """The worst layers as bars of their signal to noise, as SVG; those that stayed float in another colour."""
+    rows = sorted(ranking, key=lambda row: row.snr_db)[:BARS]
+    figure = optional.load("matplotlib.figure").Figure(figsize=(8, 0.24 * len(rows) + 1.4), layout="constrained")
+    axes = figure.add_subplot()
+    for label, colour, chosen in (("INT8", "C0", False), ("kept float", "C1", True)):
+        found = [(i, row.snr_db) for i, row in enumerate(rows) if (row.layer in kept_float) == chosen]
+        if found:
+            axes.barh(*zip(*found, strict=True), color=colour, label=label)
+    axes.set_yticks(range(len(rows)), [row.layer[-48:] for row in rows], fontsize=7)
+    axes.set(title=title, xlabel="signal to noise at the head with this layer alone in INT8, dB (short bars hurt)")
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend()
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
