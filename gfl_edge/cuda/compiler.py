@@ -56,7 +56,7 @@ class Nvrtc:
     options: tuple[str, ...] = ("--std=c++17", "--fmad=false", "--device-as-default-execution-space")
 
     def __init__(self) -> None:
-        self._nvrtc = _load_nvrtc()
+        self._nvrtc = optional.load_renamed("cuda.bindings.nvrtc", "cuda.nvrtc")  # before 12.6.1
         try:
             numbers = self._call("nvrtcVersion")
         except RuntimeError as error:  # the library is loaded by the first call, not by the import
@@ -244,14 +244,3 @@ def _write(path: Path, image: bytes) -> None:
             error,
             CACHE_VARIABLE,
         )
-
-
-def _load_nvrtc() -> Any:
-    try:
-        return optional.load("cuda.bindings.nvrtc")
-    except MissingDependencyError:
-        try:
-            return optional.load("cuda.nvrtc")  # its name before 12.6.1
-        except MissingDependencyError:
-            pass
-        raise
