@@ -11,6 +11,7 @@ from pathlib import Path
 import emulated_kernels
 import numpy as np
 import pytest
+from tiny_spec import TINY
 
 from gfl_edge.cuda import kernels
 from gfl_edge.cuda.compiler import Nvrtc
@@ -25,22 +26,9 @@ from gfl_edge.cuda.kernels import (
 )
 from gfl_edge.errors import BackendError, MissingDependencyError
 from gfl_edge.preprocess import place_frame, resize_into
-from gfl_edge.spec import ModelSpec
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-SPEC = ModelSpec(
-    name="tiny",
-    family="nanodet",
-    class_names=("cat", "dog"),
-    input_hw=(64, 96),
-    resize="stretch",
-    mean_bgr=(0.0, 0.0, 0.0),
-    std_bgr=(1.0, 1.0, 1.0),
-    strides=(8, 16),
-    reg_max=7,
-    point_offset=0.5,
-    nms="none",
-)
+SPEC = dataclasses.replace(TINY, nms="none")
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
