@@ -80,9 +80,11 @@ class Nvrtc:
     def _compile(self, program: Any, name: str, architecture: str) -> bytes:
         options = [option.encode() for option in (f"--gpu-architecture={architecture}", *self.options)]
         status, *_ = self._nvrtc.nvrtcCompileProgram(program, len(options), options)
+        log = self._text(program, "ProgramLog").rstrip(b"\0").decode(errors="replace").strip()
         if status != self._nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            log = self._text(program, "ProgramLog").rstrip(b"\0").decode(errors="replace").strip()
             raise BackendError(f"{self.version} cannot compile {name} for {architecture}: {log or status}")
+        if log:
+            _LOG.debug("%s compiled %s for %s with warnings: %s", self.version, name, architecture, log)
         return self._text(program, "CUBIN" if architecture.startswith("sm_") else "PTX")
 
     def _architecture(self, compute_capability: str) -> str:
