@@ -66,8 +66,6 @@ class Predictor:
 
     def boxes(self, edges: Floats, input_hw: tuple[int, int], spec: ModelSpec, rows: Any = slice(None)) -> Floats:
         """Boxes ``[..., n, 4]`` xyxy in pixels of the input from what a call gives for the points ``rows``."""
-        if not edges.size:
-            return np.empty((*edges.shape[:-1], 4), np.float32)
         centres, strides = decode.points(input_hw, spec.strides, spec.point_offset)
         distances = edges if self.network.config.regression == "dirac" else decode.integral(edges)
         return decode.boxes_from_distances(distances * strides[rows, None], centres[rows], input_hw)
