@@ -101,9 +101,7 @@ class TorchDetector(Detector):
     """The run time's detector around a network in PyTorch, so that every step but the network is the device's own."""
 
     def __init__(self, network: Network, spec: ModelSpec, device: torch.device) -> None:
-        self.backend, self.spec = TorchBackend(network, spec, device), spec
-        self.last_ms: dict[str, float] = {}
-        self._inputs = np.empty((0, *spec.input_hw, 3), np.uint8)
+        self._use(TorchBackend(network, spec, device))
 
 
 class Validation:
