@@ -92,15 +92,19 @@ def evaluate(
 
 def read_annotations(path: str | Path) -> Any:
     """A COCO instances file as ``pycocotools.coco.COCO``; raises AnnotationError if it is none."""
-    coco_module = optional.load("pycocotools.coco")
     path = Path(path)
     if not path.is_file():
         raise AnnotationError(f"{path}: no such annotation file. Give a COCO instances JSON with --annotations")
     content = read_instances(path)
     if not content["images"]:
         raise AnnotationError(f"{path} lists no images: nothing to evaluate")
+    return as_coco(content)
+
+
+def as_coco(content: dict[str, Any]) -> Any:
+    """The content of a COCO instances file as ``pycocotools.coco.COCO``."""
     with _silent():
-        coco = coco_module.COCO()
+        coco = optional.load("pycocotools.coco").COCO()
         coco.dataset = content
         coco.createIndex()
     return coco
