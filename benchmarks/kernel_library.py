@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import hashlib
 import os
 import re
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gfl_edge.cuda import kernels
 from gfl_edge.cuda.interface import CudaDevice
-from gfl_edge.cuda.kernels import MAX_LEVELS, NmsParams, ResizeParams
+from gfl_edge.cuda.kernels import FLOAT16, FLOAT32, MAX_LEVELS, NmsParams, ResizeParams
 
 PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
 WORKSPACE_ALIGNMENT = 256
@@ -41,13 +44,13 @@ Array = NDArray[Any]
 class NmsInputs(ctypes.Structure):
     """GflNmsInputs of gfl_kernels.h."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("scores", "quality", "reg_logits", "boxes"))
+    _fields_ = tuple((field.name, ctypes.c_void_p) for field in dataclasses.fields(kernels.NmsInputs))
 
 
 class NmsOutputs(ctypes.Structure):
     """GflNmsOutputs of gfl_kernels.h."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("num_dets", "det_boxes", "det_scores", "det_classes"))
+    _fields_ = tuple((field.name, ctypes.c_void_p) for field in dataclasses.fields(kernels.NmsOutputs))
 
 
 def nms_params(
@@ -63,7 +66,7 @@ def nms_params(
         batch=batch,
         num_anchors=num_anchors,
         num_classes=num_classes,
-        dtype=int(scores.dtype == np.float16),
+        dtype=FLOAT16 if scores.dtype == np.float16 else FLOAT32,
         input_height=input_hw[0],
         input_width=input_hw[1],
         num_levels=len(strides),
@@ -176,7 +179,7 @@ class KernelError(Exception):
         self.status = status
 
 
-class KernelLibrary:
+class KernelLibrary(ABC):
     """The C interface of gfl_kernels.h in a shared library, for a GPU or as an emulation."""
 
     def __init__(self, path: Path) -> None:
@@ -187,9 +190,9 @@ class KernelLibrary:
         self.functions.gfl_nms.argtypes = [*[ctypes.c_void_p] * 4, ctypes.c_size_t, ctypes.c_void_p]
         self.functions.gfl_resize.argtypes = [ctypes.c_void_p] * 5
 
+    @abstractmethod
     def memory(self) -> AbstractContextManager[Memory]:
         """Memory that the kernels can reach, for a ``with`` block."""
-        raise NotImplementedError
 
     def last_error(self) -> str:
         """The message of gfl_last_error."""
@@ -254,6 +257,13 @@ class NmsCall:
         pointers = [ctypes.byref(part) for part in (self.params, self.inputs, self.outputs)]
         stream = (self._memory.stream if stream is None else stream) or None
         self._library.check(self._library.functions.gfl_nms(*pointers, self.workspace, self.workspace_size, stream))
+
+    def addresses(self) -> tuple[kernels.NmsInputs, kernels.NmsOutputs]:
+        """Inputs and outputs as :meth:`gfl_edge.cuda.kernels.Kernels.nms` takes them."""
+        inputs, outputs = (
+            {field[0]: getattr(part, field[0]) or 0 for field in part._fields_} for part in (self.inputs, self.outputs)
+        )
+        return kernels.NmsInputs(**inputs), kernels.NmsOutputs(**outputs)
 
     def results(self) -> dict[str, Array]:
         """The outputs by their names in GflNmsOutputs."""

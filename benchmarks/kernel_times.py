@@ -7,17 +7,19 @@ import importlib
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.kernel_graph import Graph, call, driver
-from benchmarks.kernel_library import PLUGINS, Array, DeviceLibrary, NmsCall, build_for_gpu
+from benchmarks.cuda_events import call, microseconds
+from benchmarks.kernel_library import Array, DeviceLibrary, NmsCall, build_for_gpu
 from gfl_edge.boxes import multiclass_nms
-from gfl_edge.cuda.interface import CudaDevice
+from gfl_edge.cuda.cuda_python import load_driver
+from gfl_edge.cuda.interface import CudaDevice, Launch
+from gfl_edge.cuda.kernels import Kernels
 from gfl_edge.decode import decode
-from gfl_edge.errors import GflEdgeError
 
 MakeInput = Callable[[int, int, int, type], tuple[Any, dict[str, Array]]]
 
@@ -26,37 +28,40 @@ REPEATS = 20  # of a kernel inside of one graph, as events are coarse
 ANCHORS, BATCHES, DTYPES = (3598, 8400, 22400), (1, 8), (np.float32, np.float16)
 CLASSES = (1, 20, 365)  # beside 80
 GOAL = {"anchors": 22400, "classes": 80, "batch": 1, "microseconds": 60}  # on Hopper
-# As in the launch plan in gfl_kernels.cuh
-THREADS = {"filter": 256, "select": 1024, "nms": 512}
-TILE, SORT_SMALLEST = 4096, 2048
+STEPS = {
+    "memset and filter": "gfl_filter_kernel",
+    "select": "gfl_select_kernel",
+    "merge": "gfl_merge_kernel",  # where lists are made level by level
+    "nms": "gfl_nms_kernel",
+}
 
 
 def measure(folder: Path, device: CudaDevice, make_input: MakeInput) -> dict[str, Any]:
-    """Microseconds of decode and NMS by size; ``folder`` takes the library."""
+    """Microseconds of decode and NMS by size; ``folder`` takes the library, ``device`` is cuda-python's."""
     library = DeviceLibrary(build_for_gpu(folder), device)
     sizes = [(anchors, 80, batch) for anchors in ANCHORS for batch in BATCHES]
     sizes += [(8400, classes, 1) for classes in CLASSES]
-    with device.active():
-        module = call("cuModuleLoadData", _compile(device))
-        rows = [_row(library, module, make_input, size, dtype) for size in sizes for dtype in DTYPES]
+    with device.active(), closing(KernelTimer(device)) as timer:
+        rows = [_row(library, timer, make_input, size, dtype) for size in sizes for dtype in DTYPES]
+        bandwidth = _bandwidth()
     return {
         "gpu": device.name,
         "goal": GOAL,
-        "memory_bytes_per_second": _bandwidth(),
+        "memory_bytes_per_second": bandwidth,
         "how": f"medians of {RUNS} CUDA graphs by events, caches warm; a kernel alone: {REPEATS} times in a graph",
         "rows": rows,
     }
 
 
 def _row(
-    library: DeviceLibrary, module: Any, make_input: MakeInput, size: tuple[int, int, int], dtype: type
+    library: DeviceLibrary, timer: KernelTimer, make_input: MakeInput, size: tuple[int, int, int], dtype: type
 ) -> dict[str, Any]:
     anchors, classes, batch = size
     params, arrays = make_input(anchors, classes, batch, dtype)
     with library.memory() as memory:
         nms = NmsCall(library, memory, params, **arrays)
-        whole = _median(memory.stream, nms.queue)
-        kernels = _kernel_times(module, nms, memory.stream)
+        whole = median_us(library.device, memory.stream, nms.queue)
+        kernels = timer.times_us(nms, memory.stream)
     moved = arrays["scores"].nbytes
     # The filter is what reads all of the input; the rest depends on the candidates alone
     fraction = moved / (kernels["memset and filter"] * 1e-6) / _bandwidth()
@@ -73,75 +78,80 @@ def _row(
     }
 
 
-def _median(stream: int, queue: Callable[[], None]) -> float:
-    graph = Graph(stream, queue)
-    try:
-        return statistics.median(graph.microseconds(RUNS))
-    finally:
-        graph.close()
+class OneKernel:
+    """A CudaDevice that leaves out all launches but those of one kernel, and the memset that comes before the filter.
+
+    Args:
+        device: does the rest.
+
+    Attributes:
+        wanted: name of the kernel.
+    """
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+        self._names: dict[int, str] = {}
+        self.wanted = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._device, name)
+
+    def get_function(self, module: int, name: str) -> int:
+        """See CudaDevice."""
+        function = self._device.get_function(module, name)
+        self._names[function] = name
+        return function
+
+    def memset(self, address: int, value: int, nbytes: int, stream: int) -> None:
+        """See CudaDevice. The filter counts up from it, so that no run of the filter may go without."""
+        if self.wanted == STEPS["memset and filter"]:
+            self._device.memset(address, value, nbytes, stream)
+
+    def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
+        """See CudaDevice."""
+        if self._names[function] == self.wanted:
+            self._device.launch(function, launch, parameters, stream)
 
 
-def _compile(device: CudaDevice) -> bytes:
-    """The kernels by NVRTC, which is how a device without nvcc gets them."""
-    nvrtc = importlib.import_module("cuda.bindings.nvrtc")
-    source, header = (
-        (PLUGINS / "src" / "gfl_kernels.cuh").read_bytes(),
-        (PLUGINS / "include" / "gfl_kernels.h").read_bytes(),
-    )
-    _, program = nvrtc.nvrtcCreateProgram(source, b"gfl_kernels.cu", 1, [header], [b"gfl_kernels.h"])
-    architecture = device.compute_capability.replace("sm", "sm_")
-    (status,) = nvrtc.nvrtcCompileProgram(program, 1, [f"--gpu-architecture={architecture}".encode()])
-    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise GflEdgeError(f"NVRTC could not compile the kernels for {architecture}: {status}")
-    _, size = nvrtc.nvrtcGetCUBINSize(program)
-    cubin = b" " * (size + 1)
-    nvrtc.nvrtcGetCUBIN(program, cubin)
-    return cubin
+class KernelTimer:
+    """Times of single kernels, compiled and launched as behind an engine. Use it inside ``with device.active()``."""
 
+    def __init__(self, device: CudaDevice) -> None:
+        self._device, self._alone = device, OneKernel(device)
+        self._kernels = Kernels(cast(CudaDevice, self._alone))
 
-def _kernel_times(module: Any, nms: NmsCall, stream: int) -> dict[str, float]:
-    """Each step of the launch plan in gfl_kernels.cuh alone, one list per image."""
-    params, given, out = nms.params, nms.inputs, nms.outputs
-    batch, most = params.batch, params.max_candidates
-    pad = 256
-    top = nms.workspace + -(-4 * batch // pad) * pad
-    keys = top + -(-8 * batch * most // pad) * pad
-    counts = nms.workspace
-    capacity = max(SORT_SMALLEST, 1 << (most - 1).bit_length())
-    blocks = -(-params.num_anchors * params.num_classes // TILE) + 1
-    outputs = (out.num_dets, out.det_boxes, out.det_scores, out.det_classes)
+    def times_us(self, nms: NmsCall, stream: int) -> dict[str, float]:
+        """Microseconds of each step of a call, which must have run as a whole: each finds what those before it left."""
+        by_level = nms.params.per_level and nms.params.num_levels > 1
+        steps = [step for step in STEPS if step != "merge" or by_level]
+        return {step: self._time_us(STEPS[step], nms, stream) for step in steps}
 
-    def launch(name: str, grid: tuple[int, int], shared: int, *addresses: int | None) -> None:
-        function = call("cuModuleGetFunction", module, f"gfl_{name}_kernel".encode())
-        values = [params, *(ctypes.c_void_p(address) for address in addresses)]
-        pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
-        threads = THREADS[name]
-        call("cuLaunchKernel", function, *grid, 1, threads, 1, 1, shared, stream, ctypes.addressof(pointers), 0)
+    def _time_us(self, kernel: str, nms: NmsCall, stream: int) -> float:
+        self._alone.wanted = kernel
 
-    def filter_pairs() -> None:
-        call("cuMemsetD8Async", counts, 0, 4 * batch, driver().CUstream(stream))
-        launch("filter", (blocks, batch), 0, given.scores, given.quality, counts, keys)
-
-    def select() -> None:
-        launch("select", (1, batch), 8 * capacity, counts, keys, top)
-
-    def suppress() -> None:
-        launch("nms", (batch, 1), 0, counts, top, given.reg_logits, given.boxes, *outputs)
-
-    def repeated(queue: Callable[[], None]) -> Callable[[], None]:
-        def queue_all() -> None:
+        def queue() -> None:
             for _ in range(REPEATS):
-                queue()
+                self._kernels.nms(nms.params, *nms.addresses(), nms.workspace, stream)
 
-        return queue_all
+        return median_us(self._device, stream, queue) / REPEATS
 
-    steps = {"memset and filter": filter_pairs, "select": select, "nms": suppress}
-    return {name: _median(stream, repeated(queue)) / REPEATS for name, queue in steps.items()}
+    def close(self) -> None:
+        """Unload the kernels."""
+        self._kernels.close()
+
+
+def median_us(device: CudaDevice, stream: int, queue: Callable[[], None]) -> float:
+    """Microseconds of what ``queue`` puts on ``stream``, as a CUDA graph."""
+    graph = device.capture(stream, queue)
+    try:
+        return statistics.median(microseconds(stream, lambda: device.launch_graph(graph, stream), RUNS))
+    finally:
+        device.destroy_graph(graph)
 
 
 def _bandwidth() -> float:
     """Bytes per second that the memory can move at most: two transfers per clock."""
-    attribute = driver().CUdevice_attribute
+    attribute = load_driver().CUdevice_attribute
     device = call("cuCtxGetDevice")
     clock = call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE, device)
     bits = call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH, device)

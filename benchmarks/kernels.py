@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from benchmarks import kernel_times
 from benchmarks.kernel_library import Array, EmulatedLibrary, cached_emulation, nms_params, ptxas_report
 from gfl_edge.cuda import open_device
+from gfl_edge.cuda.kernels import LOGITS
 from gfl_edge.errors import GflEdgeError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -113,7 +114,12 @@ def detector_input(anchors: int, classes: int, batch: int, dtype: type) -> tuple
     reg: NDArray[np.float32] = rng.normal(0, 2, (batch, anchors, 4 * (REG_MAX + 1))).astype(np.float32)
     arrays: dict[str, Array] = {"scores": logits.reshape(batch, anchors, classes).astype(dtype)}
     params = nms_params(
-        arrays["scores"], score_kind=1, reg_max=REG_MAX, strides=(STRIDE,), input_hw=input_hw(anchors), point_offset=0.5
+        arrays["scores"],
+        score_kind=LOGITS,
+        reg_max=REG_MAX,
+        strides=(STRIDE,),
+        input_hw=input_hw(anchors),
+        point_offset=0.5,
     )
     return params, {**arrays, "reg_logits": reg.astype(dtype)}
 
@@ -131,7 +137,7 @@ def _times(folder: Path) -> dict[str, Any]:
 def _gpu() -> Iterator[Any]:
     """The GPU, or why there is none."""
     try:
-        device = open_device()
+        device = open_device("cuda-python")  # which alone has CUDA graphs and events
     except GflEdgeError as error:
         yield str(error)
         return

@@ -15,36 +15,18 @@ DeformForm = Literal["gridsample", "deform"]
 DEFORM_OPSET = 19  # the first with DeformConv
 
 
-@torch.library.custom_op("gfl_edge::deform_conv", mutates_args=())
-def _deform_conv(
-    x: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    stride: int,
-    padding: int,
-    groups: int,
-) -> Tensor:
-    """One node for the exporter; computed as the GridSample form."""
-    return deform_conv2d(x, weight, offset, mask, bias, stride=stride, padding=padding, groups=groups)
+# One node for the exporter; computed as the GridSample form
+_deform_conv = torch.library.custom_op("gfl_edge::deform_conv", deform_conv2d, mutates_args=())
 
 
 @_deform_conv.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    stride: int,
-    padding: int,
-    groups: int,
-) -> Tensor:
+def _(x: Tensor, weight: Tensor, offset: Tensor, *_rest: object, **_settings: object) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0], *offset.shape[-2:])
 
 
-def _translate(x: Any, weight: Any, offset: Any, mask: Any, bias: Any, stride: int, padding: int, groups: int) -> Any:
+def _translate(
+    x: Any, weight: Any, offset: Any, mask: Any, bias: Any, *, stride: int, padding: int, groups: int
+) -> Any:
     return opset19.DeformConv(
         x,
         weight,
@@ -64,7 +46,6 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.gfl_edge
 
 def use_deform_operator(model: nn.Module) -> None:
     """Make every deformable convolution of ``model`` one ``DeformConv`` node when it is exported, in place."""
-
     for module in model.modules():
         if isinstance(module, DeformConv2d):
             module.operator = _deform_conv

@@ -17,17 +17,14 @@ import onnx
 from onnx import ModelProto, helper, parser
 
 from gfl_edge import plugin
+from gfl_edge.cuda.kernels import LOGITS, MAX_CANDIDATES, MAX_LEVELS
 from gfl_edge.errors import InputError
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, RAW_NAMES, ModelSpec
 
 DOMAIN = "gfl_edge"
 NAME = plugin.NAME
 OPSET = 18
-# of plugins/include/gfl_kernels.h
-SCORE_KIND_LOGITS = 1
-MOST_CANDIDATES = 4096
-MOST_LEVELS = 8
-ROUNDS = 16  # on the 397 COCO images the longest needed was 14, see benchmarks/results/nms_parity.json
+ROUNDS = 16  # no image of the 397 of COCO needs more than 13, see benchmarks/results/nms.json
 
 # A = anchors, C = classes, K = max_candidates, M = max_detections. TensorRT-RTX takes no FP32 MatMul on sm75 and CUDA
 # graphs no data-dependent shape, hence Mul + ReduceMax and padding.
@@ -189,16 +186,16 @@ def plugin_attributes(spec: ModelSpec) -> dict[str, Any]:
             "--nms plugin with --dynamic: the plugin clips boxes to an input of fixed size, which is one of its "
             "attributes. Leave one of them out, or take --nms graph"
         )
-    if spec.max_candidates > MOST_CANDIDATES or len(spec.strides) > MOST_LEVELS:
+    if spec.max_candidates > MAX_CANDIDATES or len(spec.strides) > MAX_LEVELS:
         raise InputError(
-            f"{spec.max_candidates} candidates of {len(spec.strides)} levels: the plugin takes {MOST_CANDIDATES} of "
-            f"{MOST_LEVELS} at most. Take --nms graph"
+            f"{spec.max_candidates} candidates of {len(spec.strides)} levels: the plugin takes {MAX_CANDIDATES} of "
+            f"{MAX_LEVELS} at most. Take --nms graph"
         )
     height, width = spec.input_hw
     return {
         "plugin_version": plugin.VERSION,
         "plugin_namespace": plugin.NAMESPACE,
-        "score_kind": SCORE_KIND_LOGITS,
+        "score_kind": LOGITS,
         "score_threshold": float(spec.score_threshold),
         "iou_threshold": float(spec.iou_threshold),
         "max_candidates": spec.max_candidates,

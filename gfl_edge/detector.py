@@ -40,8 +40,11 @@ class Detector:
 
     def __init__(self, model: str | Path, backend: BackendName = "auto", nms: NmsChoice = "auto") -> None:
         self.path = Path(model)
-        self.backend: Backend = open_backend(model, backend, nms)
-        self.spec: ModelSpec = self.backend.spec
+        self._use(open_backend(model, backend, nms))
+
+    def _use(self, backend: Backend) -> None:
+        self.backend: Backend = backend
+        self.spec: ModelSpec = backend.spec
         self.last_ms: dict[str, float] = {}
         self._inputs: Image = np.empty((0, *self.spec.input_hw, 3), np.uint8)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge import optional
+from gfl_edge.coco import read_instances
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError
@@ -92,21 +92,19 @@ def evaluate(
 
 def read_annotations(path: str | Path) -> Any:
     """A COCO instances file as ``pycocotools.coco.COCO``; raises AnnotationError if it is none."""
-    coco_module = optional.load("pycocotools.coco")
     path = Path(path)
     if not path.is_file():
         raise AnnotationError(f"{path}: no such annotation file. Give a COCO instances JSON with --annotations")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise AnnotationError(f"{path} is not JSON ({error}). Give a COCO instances JSON") from error
-    needed = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in needed):
-        raise AnnotationError(f"{path} is no COCO instances file: expected lists {', '.join(needed)}")
+    content = read_instances(path)
     if not content["images"]:
         raise AnnotationError(f"{path} lists no images: nothing to evaluate")
+    return as_coco(content)
+
+
+def as_coco(content: dict[str, Any]) -> Any:
+    """The content of a COCO instances file as ``pycocotools.coco.COCO``."""
     with _silent():
-        coco = coco_module.COCO()
+        coco = optional.load("pycocotools.coco").COCO()
         coco.dataset = content
         coco.createIndex()
     return coco

@@ -37,7 +37,9 @@ class Sidecar:
     def rebuild_command(self) -> str:
         """The command that builds this engine again for the machine at hand."""
         half = " --fp16" if self.spec.precision == "fp16" else ""
-        return f"python export/to_trt.py --onnx {self.spec.name}.onnx{half} --flavor {self.flavor} --target current"
+        batch = f" --max-batch {self.max_batch}" if self.max_batch > 1 else ""
+        source = f"--onnx {self.spec.file_stem}.onnx{half}{batch}"
+        return f"python export/to_trt.py {source} --flavor {self.flavor} --target current"
 
     def write(self, engine: str | Path) -> None:
         """Write beside ``engine``, under a temporary name first."""

@@ -6,8 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from fake_gpu import FakeGpu
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))  # train, export, calib are packages of the checkout, not installed
@@ -53,6 +57,17 @@ def data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    """The GPU that backends open, a fake one, for which the kernels are compiled already."""
+    from fake_gpu import FAKE_CUBIN, FakeGpu
+
+    device = FakeGpu()
+    monkeypatch.setattr("gfl_edge.backends.tensorrt.open_device", lambda prefer: device)
+    monkeypatch.setattr("gfl_edge.cuda.kernels.compiled", lambda source, compute_capability: FAKE_CUBIN)
+    return device
 
 
 @pytest.fixture(scope="module")

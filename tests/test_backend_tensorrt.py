@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import FAKE_CUBIN, FakeGpu, FakeTensorRT, engine_file, fake_network
+from fake_gpu import FakeGpu, FakeTensorRT, engine_file, fake_network
+from tiny_spec import TINY
 
 from gfl_edge import optional
 from gfl_edge.backends.engine_contract import engine_contract
@@ -33,19 +34,7 @@ from gfl_edge.sidecar import Sidecar, sidecar_path
 from gfl_edge.spec import ModelSpec
 
 VERSION = "10.13.2.6"
-SPEC = ModelSpec(
-    name="tiny",
-    family="nanodet",
-    class_names=("cat",),
-    input_hw=(32, 64),
-    resize="stretch",
-    mean_bgr=(0.0, 0.0, 0.0),
-    std_bgr=(1.0, 1.0, 1.0),
-    strides=(8,),
-    reg_max=7,
-    point_offset=0.5,
-    max_detections=5,
-)
+SPEC = dataclasses.replace(TINY, class_names=("cat",), input_hw=(32, 64), strides=(8,), max_detections=5)
 
 Write = Callable[..., Path]
 
@@ -56,14 +45,6 @@ def write_engine(path: Path, content: bytes, sidecar: Sidecar, **changes: Any) -
     digest = hashlib.sha256(content).hexdigest()
     dataclasses.replace(sidecar, **{"engine_sha256": digest, **changes}).write(path)
     return path
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    device = FakeGpu()
-    monkeypatch.setattr("gfl_edge.backends.tensorrt.open_device", lambda prefer: device)
-    monkeypatch.setattr("gfl_edge.cuda.kernels.compiled", lambda source, compute_capability: FAKE_CUBIN)
-    return device
 
 
 @pytest.fixture(params=["tensorrt", "rtx"])

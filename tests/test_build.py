@@ -97,6 +97,8 @@ def test_one_engine_for_several_gpus_and_batches(small, tmp_path):
     engine, sidecar = build_engine(settled, tmp_path, progress=False)
     assert engine.name == "nanodet-plus-m-0.1x-64x96-fp16-b4-rtx-sm75-sm86.engine"
     assert (sidecar.targets, sidecar.max_batch) == (("sm75", "sm86"), 4)
+    options = "--onnx nanodet-plus-m-0.1x-64x96-fp16.onnx --fp16 --max-batch 4 --flavor rtx --target current"
+    assert sidecar.rebuild_command == f"python export/to_trt.py {options}"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -257,6 +259,8 @@ class TestCommand:
         names = {path.name for path in (tmp_path / "out").iterdir()}
         engine = "nanodet-m-320-fp16-rtx-sm86.engine"
         assert names == {"nanodet-m-320-fp16.onnx", engine, f"{engine}.json"}
+        again = Sidecar.read(tmp_path / "out" / engine).rebuild_command
+        assert names & set(again.split()) == {"nanodet-m-320-fp16.onnx"}
         assert json.loads((tmp_path / "out" / f"{engine}.json").read_text())["spec"]["precision"] == "fp16"
 
     def test_nothing_named_takes_the_newest_of_that_precision(self, small, capsys, tmp_path):

@@ -657,8 +657,14 @@ class TestPycuda:
     def test_does_not_capture(self, pycuda: FakePycuda) -> None:
         device = PycudaDevice()
         assert not device.captures
-        with pytest.raises(BackendError, match="pycuda cannot capture CUDA graphs: install cuda-python"):
-            device.capture(device.create_stream(), lambda: None)
+        stream = device.create_stream()
+        for use in (
+            lambda: device.capture(stream, lambda: None),
+            lambda: device.launch_graph(1, stream),
+            lambda: device.destroy_graph(1),
+        ):
+            with pytest.raises(BackendError, match="pycuda cannot capture CUDA graphs: install cuda-python"):
+                use()
 
     def test_a_run_in_order(self, pycuda: FakePycuda) -> None:
         device = PycudaDevice()

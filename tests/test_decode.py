@@ -41,3 +41,9 @@ def test_decode_scales_by_the_stride():
     logits[:, :, [1, 9, 17, 25]] = 1e4  # one stride to every side
     boxes = decode.decode(logits, (64, 64), (32,), 0.5)
     np.testing.assert_allclose(boxes[0, 0], [0, 0, 48, 48])
+
+
+def test_no_points_have_no_boxes():
+    distances = decode.integral(np.empty((2, 0, 4 * 8), np.float32))
+    boxes = decode.boxes_from_distances(distances, np.empty((0, 2), np.float32), (64, 96))
+    assert (boxes.shape, boxes.dtype) == ((2, 0, 4), np.float32)

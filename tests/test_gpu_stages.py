@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import FAKE_CUBIN, FakeGpu, FakeTensorRT, engine_file
+from fake_gpu import FakeGpu, FakeTensorRT, engine_file
 from test_backend_tensorrt import SPEC, VERSION, build_tiny, write_engine
 
 from gfl_edge import Detector, optional
@@ -32,14 +32,6 @@ DECODED = dataclasses.replace(SPEC, nms="none", class_names=("cat", "dog"), max_
 RAW = dataclasses.replace(DECODED, nms="raw")
 RAW_HALF = dataclasses.replace(RAW, precision="fp16")
 BEHIND = pytest.mark.parametrize("spec", [DECODED, RAW, RAW_HALF], ids=["none", "raw", "raw-fp16"])
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    device = FakeGpu()
-    monkeypatch.setattr("gfl_edge.backends.tensorrt.open_device", lambda prefer: device)
-    monkeypatch.setattr("gfl_edge.cuda.kernels.compiled", lambda source, compute_capability: FAKE_CUBIN)
-    return device
 
 
 @pytest.fixture(params=["tensorrt", "rtx"])

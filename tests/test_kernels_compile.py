@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -10,43 +11,32 @@ import subprocess
 import pytest
 
 from benchmarks.kernel_library import PLUGINS, build_for_gpu, ptxas_report
+from gfl_edge.cuda.compiler import Nvrtc
+from gfl_edge.cuda.kernels import kernel_source
+from gfl_edge.errors import MissingDependencyError
 
 KERNELS = {f"gfl_{name}_kernel" for name in ("filter", "select", "merge", "nms", "resize")}
-NVRTC_TARGETS = [75, 80, 86, 87, 89, 90, 120]
+NVRTC_TARGETS = ["sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm120"]
 SHARED_LIMIT = 48 << 10  # bytes of a block, on every GPU
 
 
 @pytest.fixture(scope="module")
 def nvrtc():
-    module = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-python: pip install 'gfl-edge[rtx]'")
     try:
-        status, *_ = module.nvrtcVersion()
-    except RuntimeError as error:  # the bindings look for the library at the first call
-        reason = f"no NVRTC library ({str(error).splitlines()[0]}); pip install nvidia-cuda-nvrtc"
+        return Nvrtc()
+    except MissingDependencyError as error:
         if os.environ.get("GFL_EDGE_REQUIRE_DATA") == "1":
-            pytest.fail(f"GFL_EDGE_REQUIRE_DATA is set, but there is {reason}")
-        pytest.skip(reason)
-    assert status == module.nvrtcResult.NVRTC_SUCCESS
-    return module
+            pytest.fail(f"GFL_EDGE_REQUIRE_DATA is set, but {error}")
+        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("target", NVRTC_TARGETS)
-def test_nvrtc_needs_no_header_but_our_own(nvrtc, target):
-    source = (PLUGINS / "src" / "gfl_kernels.cuh").read_bytes()
-    header = (PLUGINS / "include" / "gfl_kernels.h").read_bytes()
-    status, program = nvrtc.nvrtcCreateProgram(source, b"gfl_kernels.cu", 1, [header], [b"gfl_kernels.h"])
-    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS
-    (status,) = nvrtc.nvrtcCompileProgram(program, 1, [f"--gpu-architecture=compute_{target}".encode()])
-    _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * (size + 1)  # of one byte, Python has a single object that it shares
-    nvrtc.nvrtcGetProgramLog(program, log)
-    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()
-    assert not log.strip(b" \0\n")  # no warnings
-    _, size = nvrtc.nvrtcGetPTXSize(program)
-    ptx = b" " * (size + 1)
-    nvrtc.nvrtcGetPTX(program, ptx)
-    nvrtc.nvrtcDestroyProgram(program)
-    assert set(re.findall(r"\.entry (\w+)", ptx.decode())) == KERNELS
+def test_nvrtc_needs_no_header_but_our_own(nvrtc, target, caplog):
+    with caplog.at_level(logging.DEBUG):
+        image = nvrtc.compile(kernel_source(), target)
+    assert not caplog.messages  # no warnings
+    assert image.startswith(b"\x7fELF")
+    assert {name.decode() for name in re.findall(rb"\.text\.(\w+)", image)} == KERNELS
 
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on PATH; install the CUDA toolkit")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_kernels import LEVEL_ANCHORS, LEVELS, assert_detections, few_high_scores, random_boxes, reference
 
-from benchmarks.kernel_graph import Graph, call
+from benchmarks.cuda_events import call
 from benchmarks.kernel_library import DeviceLibrary, NmsCall, build_for_gpu, nms_params
 from gfl_edge.cuda import open_device
 
@@ -25,7 +25,7 @@ RUNS = 10_000
 def library(tmp_path_factory):
     if shutil.which("nvcc") is None:
         pytest.skip("no nvcc on PATH; install the CUDA toolkit")
-    return DeviceLibrary(build_for_gpu(tmp_path_factory.mktemp("gpu")), open_device())
+    return DeviceLibrary(build_for_gpu(tmp_path_factory.mktemp("gpu")), open_device("cuda-python"))
 
 
 def level_input(seed):
@@ -39,15 +39,15 @@ def test_a_captured_call_can_be_replayed_on_other_input(library):
     params = nms_params(scores, **LEVELS, per_level=1)
     with library.memory() as memory:
         nms = NmsCall(library, memory, params, scores=scores, boxes=boxes)
-        graph = Graph(memory.stream, nms.queue)
+        graph = library.device.capture(memory.stream, nms.queue)
         for seed in (0, 1, 2):
             boxes, scores = level_input(seed)
             for name, array in (("scores", scores), ("boxes", boxes)):
                 call("cuMemcpyHtoD", getattr(nms.inputs, name), array.ctypes.data, array.nbytes)
-            graph.launch()
+            library.device.launch_graph(graph, memory.stream)
             expected = [reference(b, s, params, LEVEL_ANCHORS) for b, s in zip(boxes, scores, strict=True)]
             assert_detections(nms.results(), expected)
-        graph.close()
+        library.device.destroy_graph(graph)
 
 
 def test_ten_thousand_runs_give_the_same_and_leak_nothing(library):

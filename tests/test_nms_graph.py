@@ -12,25 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from tiny_spec import TINY
 
 from export.nms import DOMAIN, NAME, ROUNDS, append_nms, nms_function
 from gfl_edge.boxes import multiclass_nms, pairwise_iou
-from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, ModelSpec
+from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES
 
 CLASSES = 3
-SPEC = ModelSpec(
-    name="toy",
-    family="nanodet",
-    class_names=("a", "b", "c"),
-    input_hw=(32, 32),
-    resize="stretch",
-    mean_bgr=(0.0, 0.0, 0.0),
-    std_bgr=(1.0, 1.0, 1.0),
-    strides=(8,),
-    reg_max=7,
-    point_offset=0.5,
-    max_candidates=40,
-    max_detections=20,
+SPEC = dataclasses.replace(
+    TINY, class_names=("a", "b", "c"), input_hw=(32, 32), strides=(8,), max_candidates=40, max_detections=20
 )
 ANCHORS = SPEC.num_anchors  # 16
 RULE = {key: getattr(SPEC, key) for key in ("score_threshold", "iou_threshold", "max_candidates", "max_detections")}

@@ -8,27 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_spec import TINY
 
 from gfl_edge import decode
 from gfl_edge.boxes import multiclass_nms
 from gfl_edge.postprocess import detections, detections_from_raw, sigmoid
-from gfl_edge.spec import ModelSpec
 
-SPEC = ModelSpec(
-    name="toy",
-    family="nanodet",
-    class_names=("a", "b", "c"),
-    input_hw=(96, 64),
-    resize="stretch",
-    mean_bgr=(0.0, 0.0, 0.0),
-    std_bgr=(1.0, 1.0, 1.0),
-    strides=(8, 16),
-    reg_max=7,
-    point_offset=0.5,
-    nms="raw",
-    max_candidates=60,
-    max_detections=25,
-)
+SPEC = replace(TINY, class_names=("a", "b", "c"), input_hw=(96, 64), nms="raw", max_candidates=60, max_detections=25)
 
 
 def random_maps(seed, spec=SPEC, dtype=np.float32, spread=3.0):

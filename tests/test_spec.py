@@ -5,22 +5,12 @@ import dataclasses
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tiny_spec import TINY
 
 from gfl_edge.errors import ContractError, ModelFileError
 from gfl_edge.spec import ModelSpec, read_spec
 
-SPEC = ModelSpec(
-    name="toy",
-    family="nanodet",
-    class_names=("cat", "dog"),
-    input_hw=(64, 96),
-    resize="stretch",
-    mean_bgr=(1.0, 2.0, 3.0),
-    std_bgr=(4.0, 5.0, 6.0),
-    strides=(8, 16, 32, 64),
-    reg_max=7,
-    point_offset=0.5,
-)
+SPEC = dataclasses.replace(TINY, mean_bgr=(1.0, 2.0, 3.0), std_bgr=(4.0, 5.0, 6.0), strides=(8, 16, 32, 64))
 
 
 def save(path, metadata):

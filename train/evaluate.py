@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import sys
 from pathlib import Path
@@ -16,12 +14,12 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge import decode, optional
+from gfl_edge import decode
 from gfl_edge.boxes import multiclass_nms
 from gfl_edge.commandline import run_command
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
-from gfl_edge.evaluate import average_precision, coco_results, evaluate
+from gfl_edge.evaluate import as_coco, average_precision, coco_results, evaluate
 from gfl_edge.preprocess import Placement
 from gfl_edge.spec import CANDIDATE_NAMES, ModelSpec
 
@@ -66,8 +64,6 @@ class Predictor:
 
     def boxes(self, edges: Floats, input_hw: tuple[int, int], spec: ModelSpec, rows: Any = slice(None)) -> Floats:
         """Boxes ``[..., n, 4]`` xyxy in pixels of the input from what a call gives for the points ``rows``."""
-        if not edges.size:
-            return np.empty((*edges.shape[:-1], 4), np.float32)
         centres, strides = decode.points(input_hw, spec.strides, spec.point_offset)
         distances = edges if self.network.config.regression == "dirac" else decode.integral(edges)
         return decode.boxes_from_distances(distances * strides[rows, None], centres[rows], input_hw)
@@ -103,9 +99,7 @@ class TorchDetector(Detector):
     """The run time's detector around a network in PyTorch, so that every step but the network is the device's own."""
 
     def __init__(self, network: Network, spec: ModelSpec, device: torch.device) -> None:
-        self.backend, self.spec = TorchBackend(network, spec, device), spec
-        self.last_ms: dict[str, float] = {}
-        self._inputs = np.empty((0, *spec.input_hw, 3), np.uint8)
+        self._use(TorchBackend(network, spec, device))
 
 
 class Validation:
@@ -132,7 +126,7 @@ class Validation:
         from train.data.loader import EvaluationLoader
 
         self._spec, self._process, self._annotations = spec, process, annotations
-        self._coco = _as_coco(annotations)
+        self._coco = as_coco(annotations.to_coco())
         self._batches = EvaluationLoader(
             config, annotations, batch_size, workers=workers, rank=process.rank, world_size=process.world_size
         )
@@ -173,15 +167,6 @@ class Validation:
     def _average_precision(self, gathered: list[list[dict[str, Any]]]) -> dict[str, float]:
         results = [result for part in gathered for result in part]
         return average_precision(self._coco, results, [record.image_id for record in self._annotations.records])
-
-
-def _as_coco(annotations: Annotations) -> Any:
-    """Annotations as ``pycocotools.coco.COCO``."""
-    coco = optional.load("pycocotools.coco").COCO()
-    coco.dataset = annotations.to_coco()
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
 
 
 def evaluate_checkpoint(

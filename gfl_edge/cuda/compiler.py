@@ -56,7 +56,7 @@ class Nvrtc:
     options: tuple[str, ...] = ("--std=c++17", "--fmad=false", "--device-as-default-execution-space")
 
     def __init__(self) -> None:
-        self._nvrtc = _load_nvrtc()
+        self._nvrtc = optional.load_renamed("cuda.bindings.nvrtc", "cuda.nvrtc")  # before 12.6.1
         try:
             numbers = self._call("nvrtcVersion")
         except RuntimeError as error:  # the library is loaded by the first call, not by the import
@@ -80,9 +80,11 @@ class Nvrtc:
     def _compile(self, program: Any, name: str, architecture: str) -> bytes:
         options = [option.encode() for option in (f"--gpu-architecture={architecture}", *self.options)]
         status, *_ = self._nvrtc.nvrtcCompileProgram(program, len(options), options)
+        log = self._text(program, "ProgramLog").rstrip(b"\0").decode(errors="replace").strip()
         if status != self._nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            log = self._text(program, "ProgramLog").rstrip(b"\0").decode(errors="replace").strip()
             raise BackendError(f"{self.version} cannot compile {name} for {architecture}: {log or status}")
+        if log:
+            _LOG.debug("%s compiled %s for %s with warnings: %s", self.version, name, architecture, log)
         return self._text(program, "CUBIN" if architecture.startswith("sm_") else "PTX")
 
     def _architecture(self, compute_capability: str) -> str:
@@ -244,14 +246,3 @@ def _write(path: Path, image: bytes) -> None:
             error,
             CACHE_VARIABLE,
         )
-
-
-def _load_nvrtc() -> Any:
-    try:
-        return optional.load("cuda.bindings.nvrtc")
-    except MissingDependencyError:
-        try:
-            return optional.load("cuda.nvrtc")  # its name before 12.6.1
-        except MissingDependencyError:
-            pass
-        raise

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gfl_edge import optional
 from gfl_edge.cuda.interface import Launch, dotted_version, no_driver, no_gpu, out_of_memory, parameter_addresses
-from gfl_edge.errors import BackendError, MissingDependencyError
+from gfl_edge.errors import BackendError
 
 _LOG = logging.getLogger(__name__)
 
@@ -211,11 +211,4 @@ class CudaPythonDevice:
 
 def load_driver() -> ModuleType:
     """The driver API of cuda-python; raises MissingDependencyError if it is not installed."""
-    try:
-        return optional.load("cuda.bindings.driver")
-    except MissingDependencyError:
-        try:
-            return optional.load("cuda.cuda")  # its name before 12.6.1
-        except MissingDependencyError:
-            pass
-        raise
+    return optional.load_renamed("cuda.bindings.driver", "cuda.cuda")  # before 12.6.1

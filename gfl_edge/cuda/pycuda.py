@@ -163,15 +163,15 @@ class PycudaDevice:
 
     def capture(self, stream: int, queue: Callable[[], None]) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.capture`."""
-        raise BackendError("pycuda cannot capture CUDA graphs: install cuda-python, with pip install 'gfl-edge[rtx]'")
+        raise _no_graphs()
 
     def launch_graph(self, graph: int, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.launch_graph`."""
-        raise NotImplementedError("there is no graph to launch, since capture() always fails")
+        raise _no_graphs()
 
     def destroy_graph(self, graph: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_graph`."""
-        raise NotImplementedError("there is no graph to destroy, since capture() always fails")
+        raise _no_graphs()
 
     def synchronize(self, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""
@@ -193,6 +193,10 @@ class PycudaDevice:
 
 def _failed(error: Exception) -> BackendError:
     return BackendError(f"CUDA failed: {error}")  # pycuda's message names the function and CUDA's reason
+
+
+def _no_graphs() -> BackendError:
+    return BackendError("pycuda cannot capture CUDA graphs: install cuda-python, with pip install 'gfl-edge[rtx]'")
 
 
 def load_driver() -> ModuleType:

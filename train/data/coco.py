@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from gfl_edge.coco import read_instances
 from gfl_edge.errors import AnnotationError
 from gfl_edge.files import write_atomically
 from train.data.annotations import Annotations, ImageRecord, Objects
@@ -28,7 +29,7 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path) -> Annotati
     Raises:
         AnnotationError: no COCO instances file, or an entry lacks what it needs.
     """
-    content = _read_json(Path(annotation_file))
+    content = read_instances(annotation_file)
     origin, folder = str(annotation_file), Path(image_folder)
     try:
         names = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
@@ -53,19 +54,6 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path) -> Annotati
 def write_coco(annotations: Annotations, path: str | Path) -> None:
     """Write ``annotations`` as a COCO instances file, whole or not at all."""
     write_atomically(path, json.dumps(annotations.to_coco()).encode())
-
-
-def _read_json(path: Path) -> dict[str, list[Entry]]:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise AnnotationError(f"{path} cannot be read ({error.strerror}). Give a COCO instances JSON") from error
-    except ValueError as error:
-        raise AnnotationError(f"{path} is not JSON ({error}). Give a COCO instances JSON") from error
-    needed = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in needed):
-        raise AnnotationError(f"{path} is no COCO instances file: expected lists {', '.join(needed)}")
-    return content
 
 
 def _images(content: dict[str, list[Entry]]) -> list[Entry]:
