@@ -12,7 +12,7 @@ from typing import Any, get_args
 from gfl_edge.errors import ContractError, EngineMismatchError, ModelFileError
 from gfl_edge.files import write_atomically
 from gfl_edge.flavor import Flavor
-from gfl_edge.spec import ModelSpec
+from gfl_edge.spec import PRECISION_OPTION, ModelSpec
 
 
 def sidecar_path(engine: str | Path) -> Path:
@@ -36,7 +36,7 @@ class Sidecar:
     @property
     def rebuild_command(self) -> str:
         """The command that builds this engine again for the machine at hand."""
-        half = " --fp16" if self.spec.precision == "fp16" else ""
+        half = PRECISION_OPTION[self.spec.precision]
         return f"python export/to_trt.py --onnx {self.spec.name}.onnx{half} --flavor {self.flavor} --target current"
 
     def write(self, engine: str | Path) -> None:
