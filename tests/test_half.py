@@ -187,7 +187,7 @@ def test_sums_and_maps_between_modules(fields, place):
 
 
 @pytest.fixture(scope="module")
-def hardened(self, tmp_path_factory):
+def hardened(tmp_path_factory):
     """What the command wrote, the network, and what it said."""
     folder = tmp_path_factory.mktemp("hardened")
     detector = overflowing(network())
@@ -198,7 +198,7 @@ def hardened(self, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def path(self, hardened):
+def path(hardened):
     folder, _ = hardened
     words = ["--weights", folder / "own.pth", "--input-size", 64, 96, "--classes", "a,b,c", "--fp16"]
     words += ["--check-images", folder / "pictures", "-o", folder / "m.onnx"]
