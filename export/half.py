@@ -106,7 +106,7 @@ def make_plan(ranges: dict[str, Range], spec: ModelSpec) -> HalfPlan:
             inside = (other.magnitude for path, other in ranges.items() if path.startswith(f"{name}."))
             kept.append(FloatModule(name, max(found.magnitude, *inside, 0.0), narrowed))
     passing = frozenset(name for name, found in ranges.items() if found.entering > LIMIT)
-    largest = max(ranges, key=lambda name: ranges[name].magnitude)
+    largest = max(ranges, key=lambda name: (ranges[name].magnitude, name.count(".")))  # of equals the innermost
     return HalfPlan(tuple(kept), passing, (largest, ranges[largest].magnitude))
 
 
