@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -18,40 +19,49 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export.deform import DEFORM_OPSET, TRANSLATIONS, DeformForm, use_deform_operator
+from export.half import HalfPlan, float_layers, node_scopes, to_half
 from export.nms import OPSET, append_nms, append_plugin, plugin_attributes
 from gfl_edge import decode
 from gfl_edge._version import __version__
-from gfl_edge.errors import ParityError
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIZE_STEP, ModelSpec
+from gfl_edge.errors import InputError, ParityError
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIZE_STEP, ModelSpec, Precision
 from train.models.detector import Detector
 from train.models.traits import TRAITS
 
 TRACED_BATCH = 2  # a batch of 1 would be baked in as a constant
+BF16_OPSET = 22  # the first whose Conv takes bfloat16
+
+
+BODY_DTYPE: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class ExportedDetector(nn.Module):
     """A detector with everything around it that belongs into the graph.
 
     uint8 ``[N, H, W, 3]`` BGR -> boxes float32 ``[N, A, 4]`` xyxy in input pixels, scores float32 ``[N, A, C]``, 0..1.
-    Normalisation, sigmoid and decode are float32 in either precision; in "fp16" the network between them is half.
+    Normalisation, sigmoid and decode are float32 in any precision; in "fp16" the network between them is half, but for
+    what ``plan`` keeps, in "bf16" bfloat16. So the decode cannot overflow: the logits that enter it fit into the
+    network's precision, softmax does not exceed 1, and edges not the input's sides plus ``reg_max`` strides.
     Where NMS takes raw maps, in the plugin or behind the model, it ends with the network: cls_logits ``[N, A, C]`` and
-    reg_logits ``[N, A, 4 * (reg_max + 1)]`` of the network's precision.
+    reg_logits ``[N, A, 4 * (reg_max + 1)]``, half in "fp16", else float32, as the kernels take them.
     """
 
     mean: Tensor
     inverse_std: Tensor
     bins: Tensor
 
-    def __init__(self, detector: Detector, spec: ModelSpec, dcn: DeformForm = "gridsample") -> None:
+    def __init__(
+        self, detector: Detector, spec: ModelSpec, dcn: DeformForm = "gridsample", plan: HalfPlan | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
-        self.half_body = spec.precision == "fp16"
+        self.body_dtype = BODY_DTYPE[spec.precision]
         body = fuse_batch_norm(detector)
         if TRAITS[detector.config.family].channel_order == "rgb":
             take_bgr(body)
         if dcn == "deform":
             use_deform_operator(body)
-        self.body = body.half() if self.half_body else body
+        self.body = to_half(body, plan) if spec.precision == "fp16" else body.to(self.body_dtype)
         self.register_buffer("mean", torch.tensor(spec.mean_bgr))
         self.register_buffer("inverse_std", 1 / torch.tensor(spec.std_bgr))
         self.register_buffer("bins", torch.arange(spec.reg_max + 1.0))
@@ -61,10 +71,10 @@ class ExportedDetector(nn.Module):
         # Cast before the transpose: TensorRT has no uint8 transpose
         x = (images.to(torch.float32) - self.mean) * self.inverse_std
         x = x.permute(0, 3, 1, 2)
-        cls_logits, reg_logits = self.body(x.half() if self.half_body else x)
+        cls_logits, reg_logits = self.body(x.to(self.body_dtype))
         if traced_names(self.spec) == RAW_NAMES:
             # GFLv2 joins its two logits in float32
-            dtype = torch.float16 if self.half_body else torch.float32
+            dtype = torch.float16 if self.spec.precision == "fp16" else torch.float32
             return _rows(cls_logits).to(dtype), _rows(reg_logits).to(dtype)
         scores = _rows(cls_logits).to(torch.float32).sigmoid()
         grid = self._grid(reg_logits) if self.spec.short_long else self._constant_grid()
@@ -130,7 +140,9 @@ def take_bgr(model: nn.Module) -> None:
     first.weight = nn.Parameter(first.weight.flip(1))
 
 
-def build_graph(detector: Detector, spec: ModelSpec, dcn: DeformForm = "gridsample") -> ModelProto:
+def build_graph(
+    detector: Detector, spec: ModelSpec, dcn: DeformForm = "gridsample", plan: HalfPlan | None = None
+) -> ModelProto:
     """Export ``detector`` as described by ``spec`` (precision, NMS) to a simplified, self-describing ONNX model.
 
     Args:
@@ -138,22 +150,27 @@ def build_graph(detector: Detector, spec: ModelSpec, dcn: DeformForm = "gridsamp
         spec: its description; ``precision`` and ``nms`` are what the graph becomes.
         dcn: how deformable convolutions are written: "gridsample" in plain operators, which TensorRT, TensorRT-RTX and
             OpenVINO take, or "deform" as ONNX's DeformConv of opset 19, for ONNX Runtime.
+        plan: with precision "fp16", what stays float32; None: nothing. The file's spec lists it as ``float_layers``.
 
     Returns:
         A checked model of the contract in :mod:`gfl_edge.spec`, batch dynamic.
 
     Raises:
-        InputError: NMS is to run in the plugin, which does not take this model.
+        InputError: NMS is to run in the plugin, which does not take this model; or "deform" with "bf16".
         ParityError: simplifying changed what the graph computes.
+        PrecisionError: a layer came out as float32 that ``plan`` does not name.
     """
     if spec.nms == "plugin":
         plugin_attributes(spec)  # what the plugin cannot do is said before minutes of tracing, not after
-    opset = OPSET if dcn == "gridsample" else DEFORM_OPSET
-    model = _trace(ExportedDetector(detector, spec, dcn).eval(), spec, opset)
+    opset = _opset(spec, dcn)
+    model = _trace(ExportedDetector(detector, spec, dcn, plan).eval(), spec, opset)
+    scopes = node_scopes(model)
     model, same = onnxsim.simplify(model)
     if not same:
         raise ParityError(f"{spec.name}: onnxsim changed what the graph computes. Export with another onnxsim version")
     _tidy(model, spec)
+    if plan is not None and plan.kept_float:
+        spec = replace(spec, float_layers=float_layers(model, scopes, plan))
     if spec.nms == "graph":
         append_nms(model, spec, opset=opset)
     elif spec.nms == "plugin":
@@ -162,6 +179,14 @@ def build_graph(detector: Detector, spec: ModelSpec, dcn: DeformForm = "gridsamp
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _opset(spec: ModelSpec, dcn: DeformForm) -> int:
+    if spec.precision == "bf16" and dcn == "deform":
+        raise InputError("--dcn deform is for ONNX Runtime, which has no bfloat16. Leave out --dcn, or --bf16")
+    if spec.precision == "bf16":
+        return BF16_OPSET
+    return OPSET if dcn == "gridsample" else DEFORM_OPSET
 
 
 def _trace(module: nn.Module, spec: ModelSpec, opset: int) -> ModelProto:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gfl_edge.commandline import run_command
 from gfl_edge.errors import InputError
-from gfl_edge.spec import ModelSpec, NmsPlace, Precision
+from gfl_edge.spec import PRECISION_OPTION, ModelSpec, NmsPlace, Precision
+
+if TYPE_CHECKING:
+    from export.half import HalfPlan
+    from train.models.detector import Detector
 
 DeformForm = Literal["gridsample", "deform"]  # see export.deform, which needs torch
 
@@ -30,6 +35,7 @@ class ExportRequest:
     nms: NmsPlace = "graph"
     dcn: DeformForm = "gridsample"
     short_long: tuple[int, int] | None = None  # pixels; None: the size is fixed
+    check_images: Path | None = None  # pictures on which the range of half is checked, beside those of the comparison
 
 
 def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
@@ -38,7 +44,13 @@ def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
     Raises:
         InputError: unusable checkpoint, unknown model, input size that the network cannot take.
         ParityError: the graph does not compute what PyTorch computes.
+        PrecisionError: the network does not fit into half.
+        SourceError: no pictures at ``check_images``.
     """
+    if request.check_images is not None and request.precision != "fp16":
+        raise InputError(
+            f"--check-images says on what the range of half is checked, not of {request.precision}: add --fp16"
+        )
     # torch takes seconds to import and --help must work without it
     from export import graph, models, parity
     from gfl_edge.files import write_atomically
@@ -57,10 +69,26 @@ def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
     )
     spec = replace(spec, precision=request.precision, nms=request.nms)
     log(f"{request.weights}: {spec.name}, {spec.num_classes} classes; exporting {spec.precision}, NMS {spec.nms}")
-    model = graph.build_graph(detector, spec, request.dcn)
+    plan = _plan_half(detector, spec, request.check_images) if spec.precision == "fp16" else None
+    model = graph.build_graph(detector, spec, request.dcn, plan)
     log(str(parity.compare(detector, model, spec)))
+    if spec.precision == "bf16":
+        score, edge = parity.rounding(detector, spec)
+        log(f"bf16: with activations rounded, too, PyTorch differs by score {score:.2e}, box edge {edge:.2e} strides")
     write_atomically(output, model.SerializeToString())
-    return spec
+    return ModelSpec.from_metadata({prop.key: prop.value for prop in model.metadata_props}, str(output))
+
+
+def _plan_half(detector: Detector, spec: ModelSpec, check_images: Path | None) -> HalfPlan:
+    """What stays float32 in half, by the magnitudes on the pictures of the comparison and those of ``check_images``."""
+    from export import graph, half, parity, ranges
+
+    reference = graph.ExportedDetector(detector, replace(spec, precision="fp32", nms="none")).eval()
+    own = ranges.read_pictures(check_images, spec) if check_images else ()
+    found = ranges.measure(reference, reference.body, itertools.chain([parity.pictures(spec)], own))
+    plan = half.make_plan(found, spec)
+    log(str(plan))
+    return plan
 
 
 def log(message: str) -> None:
@@ -106,7 +134,15 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("SHORT", "LONG"),
         help="keep every frame's aspect ratio, with these sides at most, as in the paper (800 1333); GFL only",
     )
-    parser.add_argument("--fp16", action="store_true", help="half precision between normalisation and decode")
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument("--fp16", action="store_true", help="half precision between normalisation and decode")
+    precision.add_argument("--bf16", action="store_true", help="bfloat16 there instead, for GPUs from sm80 on")
+    parser.add_argument(
+        "--check-images",
+        type=Path,
+        metavar="DIR",
+        help="with --fp16: up to 32 pictures on which to look for layers that half cannot hold, beside generated ones",
+    )
 
 
 def request_from(args: argparse.Namespace) -> ExportRequest:
@@ -116,11 +152,19 @@ def request_from(args: argparse.Namespace) -> ExportRequest:
         model=args.model,
         input_hw=tuple(args.input_size) if args.input_size else None,
         class_names=read_class_names(args.classes) if args.classes else None,
-        precision="fp16" if args.fp16 else "fp32",
+        precision=asked_precision(args),
         nms=args.nms,
         dcn=args.dcn,
         short_long=tuple(args.dynamic) if args.dynamic else None,
+        check_images=args.check_images,
     )
+
+
+def asked_precision(args: argparse.Namespace) -> Precision:
+    """The precision that the options ask for."""
+    if args.bf16:
+        return "bf16"
+    return "fp16" if args.fp16 else "fp32"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -136,8 +180,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError("--weights is missing: give a PyTorch checkpoint (.ckpt, .pth)")
     spec = export_onnx(request_from(args), args.output)
     print(args.output)
-    half = " --fp16" if spec.precision == "fp16" else ""
-    build = f"python export/to_trt.py --onnx {args.output}{half}"
+    build = f"python export/to_trt.py --onnx {args.output}{PRECISION_OPTION[spec.precision]}"
     detect = f"gfl-edge detect --model {args.output} IMAGE"
     log(f"next: {build} --flavor tensorrt" if spec.nms == "plugin" else f"next: {detect}, or {build}")
     return 0

@@ -12,10 +12,10 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 
 from export import default_model, to_onnx
 from export.to_onnx import ExportRequest, log
-from gfl_edge.build import build_engine, check_plugin_place, plan
+from gfl_edge.build import build_engine, check_plugin_place, check_targets, plan
 from gfl_edge.commandline import run_command
 from gfl_edge.errors import InputError, PrecisionError
-from gfl_edge.spec import ModelSpec, read_spec
+from gfl_edge.spec import PRECISION_OPTION, ModelSpec, read_spec
 
 
 def choose_source(args: argparse.Namespace) -> Path:
@@ -24,7 +24,7 @@ def choose_source(args: argparse.Namespace) -> Path:
     if named is not None:
         return named
     if args.model is None:
-        newest = default_model.newest_artifact("fp16" if args.fp16 else "fp32")
+        newest = default_model.newest_artifact(to_onnx.asked_precision(args))
         if newest is not None:
             log(f"no model named: taking {newest}, the newest under {default_model.ARTIFACTS}/")
             return newest
@@ -37,14 +37,16 @@ def onnx_for(source: Path, args: argparse.Namespace) -> tuple[Path, ModelSpec]:
     """The ONNX file to build from, exported first where ``source`` is a checkpoint.
 
     Raises:
-        PrecisionError: half precision was asked for and the ONNX file is float32.
+        PrecisionError: another precision was asked for than that of the ONNX file.
     """
     if source.suffix == ".onnx":
         spec = read_spec(source)
-        if args.fp16 and spec.precision != "fp16":
+        asked = to_onnx.asked_precision(args)
+        if asked not in ("fp32", spec.precision):
+            option = PRECISION_OPTION[asked]
             raise PrecisionError(
                 f"{source} is {spec.precision}: precision is part of an ONNX file and is never changed silently. "
-                "Export a half one with: python export/to_onnx.py --weights CHECKPOINT --fp16 -o MODEL.onnx"
+                f"Export another with: python export/to_onnx.py --weights CHECKPOINT{option} -o MODEL.onnx"
             )
         return source, spec
     request: ExportRequest = replace(to_onnx.request_from(args), weights=source)
@@ -82,6 +84,7 @@ def _run(args: argparse.Namespace) -> int:
     settled = plan(source, args.flavor, targets, args.max_batch)  # before minutes of export, not after
     if source.suffix != ".onnx":
         check_plugin_place(args.nms, settled.flavor)
+        check_targets(to_onnx.asked_precision(args), settled.targets)
     onnx, spec = onnx_for(source, args)
     log(f"building {spec.name} {spec.precision} for {', '.join(settled.targets)} with {settled.flavor}")
     engine, sidecar = build_engine(replace(settled, onnx=onnx), args.output_dir)

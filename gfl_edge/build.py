@@ -19,10 +19,11 @@ from gfl_edge.flavor import Flavor, available_flavors, load_flavor, make_logger
 from gfl_edge.plugin import load_plugin
 from gfl_edge.progress import Progress
 from gfl_edge.sidecar import Sidecar
-from gfl_edge.spec import INPUT_NAME, ModelSpec, NmsPlace, read_spec
+from gfl_edge.spec import INPUT_NAME, ModelSpec, NmsPlace, Precision, read_spec
 
 CURRENT = "current"  # the GPU in this machine
 DEFAULT_TARGET = "sm75"  # RTX 2080 Ti, the GPU of the paper's speed figures; built for where no GPU says otherwise
+FIRST_BF16_SM = 80  # Ampere; TensorRT cannot compile bfloat16 for older GPUs
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,14 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
 
     Raises:
         ModelFileError, ContractError: unusable ONNX file.
-        InputError: the ONNX file needs a plugin, and the flavour takes none.
+        InputError: the ONNX file needs a plugin, and the flavour takes none; or bfloat16, and a target has none.
         MissingDependencyError, BackendError: the plugin that it needs is not there, or does not load.
         BuildError: TensorRT refused the model, with its messages.
         PrecisionError: the network is not of the precision that the ONNX file declares.
     """
     spec = read_spec(plan.onnx)
     check_plugin_place(spec.nms, plan.flavor)
+    check_targets(spec.precision, plan.targets)
     engine = output_dir / plan.engine_name(spec)
     start = time.perf_counter()
     content = _serialize(plan, spec, progress)
@@ -168,6 +170,16 @@ def check_plugin_place(nms: NmsPlace, flavor: Flavor) -> None:
         raise InputError(
             "TensorRT-RTX takes no plugins, and a model of --nms plugin needs GflNms. Export it with --nms graph, "
             "which needs no plugin, or with --nms none or raw, or build with --flavor tensorrt"
+        )
+
+
+def check_targets(precision: Precision, targets: Sequence[str]) -> None:
+    """Raise InputError if a model of that precision is to be built for GPUs that do not compute in it."""
+    old = [target for target in targets if int(target.removeprefix("sm")) < FIRST_BF16_SM]
+    if precision == "bf16" and old:
+        raise InputError(
+            f"bf16 asked for {', '.join(old)}: bfloat16 needs a GPU from sm{FIRST_BF16_SM} on, as the RTX 30 series. "
+            "Take --fp16, or name newer GPUs alone, as in --target sm86"
         )
 
 
@@ -228,7 +240,8 @@ def _set_targets(config: Any, plan: BuildPlan, trt: Any) -> None:
 def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
     """Raise PrecisionError unless the body of ``network`` computes in the precision of ``spec``.
 
-    The body is every convolution, pooling and resize; normalisation, decode and NMS have none and are float32.
+    The body is every convolution, pooling and resize; normalisation, decode and NMS have none and are float32. Those
+    that the spec lists as ``float_layers`` have to be float32, and no other may be.
 
     Returns:
         The number of convolutions.
@@ -238,16 +251,17 @@ def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
     else:
         trt = load_flavor(flavor)
 
-    wanted = {"fp16": trt.DataType.HALF, "fp32": trt.DataType.FLOAT}[spec.precision]
+    wanted = {"fp16": trt.DataType.HALF, "bf16": trt.DataType.BF16, "fp32": trt.DataType.FLOAT}[spec.precision]
+    exceptions = dict.fromkeys(spec.float_layers, trt.DataType.FLOAT)  # TensorRT names layers by the ONNX nodes
     layers: list[trt.ILayer] = [network.get_layer(i) for i in range(network.num_layers)]
     kinds = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION, trt.LayerType.POOLING, trt.LayerType.RESIZE)
     body = [layer for layer in layers if layer.type in kinds]
-    others = [layer for layer in body if not _computes_in(layer, wanted)]
+    others = [layer for layer in body if not _computes_in(layer, exceptions.get(layer.name, wanted))]
     if others or not body:
         listed = ", ".join(f"{layer.name} ({layer.get_output(0).dtype})" for layer in others[:5])
         raise PrecisionError(
             f"{spec.name} is declared {spec.precision}, but {len(others)} of the {len(body)} convolutions, poolings "
-            f"and resizes in its network are not: {listed}. Export it again with: python export/to_onnx.py"
+            f"and resizes in its network are not as it says: {listed}. Export it again with: python export/to_onnx.py"
         )
     return sum(layer.type == trt.LayerType.CONVOLUTION for layer in body)
 

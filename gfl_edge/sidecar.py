@@ -12,7 +12,7 @@ from typing import Any, get_args
 from gfl_edge.errors import ContractError, EngineMismatchError, ModelFileError
 from gfl_edge.files import write_atomically
 from gfl_edge.flavor import Flavor
-from gfl_edge.spec import ModelSpec
+from gfl_edge.spec import PRECISION_OPTION, ModelSpec
 
 
 def sidecar_path(engine: str | Path) -> Path:
@@ -36,9 +36,9 @@ class Sidecar:
     @property
     def rebuild_command(self) -> str:
         """The command that builds this engine again for the machine at hand."""
-        half = " --fp16" if self.spec.precision == "fp16" else ""
+        precision = PRECISION_OPTION[self.spec.precision]
         batch = f" --max-batch {self.max_batch}" if self.max_batch > 1 else ""
-        source = f"--onnx {self.spec.file_stem}.onnx{half}{batch}"
+        source = f"--onnx {self.spec.file_stem}.onnx{precision}{batch}"
         return f"python export/to_trt.py {source} --flavor {self.flavor} --target current"
 
     def write(self, engine: str | Path) -> None:

@@ -23,7 +23,8 @@ SIZE_STEP = 32  # pixels; the backbones halve the input five times
 SMALLEST_SIDE = 320  # pixels of an input of dynamic size; frames that need less are padded
 
 ResizeRule = Literal["stretch", "letterbox", "fit"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
+PRECISION_OPTION: dict[Precision, str] = {"fp32": "", "fp16": " --fp16", "bf16": " --bf16"}  # of the commands
 # graph: a function of plain operations; plugin: TensorRT's plugin GflNms; none: behind the model, which decodes;
 # raw: behind the model, as is the decode
 NmsPlace = Literal["graph", "plugin", "none", "raw"]
@@ -53,6 +54,7 @@ class ModelSpec:
     source_sha256: str = ""  # of the checkpoint
     short_long: tuple[int, int] | None = None  # pixels that the sides of a frame may have; None: the size is fixed
     quantized_layers: int = 0  # convolutions that compute in INT8
+    float_layers: tuple[str, ...] = ()  # ONNX nodes of the body that stay float32 in "fp16": half cannot hold them
 
     def __post_init__(self) -> None:
         _check(self)

@@ -24,7 +24,8 @@ class Backend(Protocol):
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Run uint8 ``[N, H, W, 3]`` BGR of the model's input size.
 
-        Returns the arrays of ``spec.output_names``; those of a "raw" model are float16 where its precision is fp16.
+        Returns the arrays of ``spec.output_names``; those of a "raw" model are float16 where its precision is fp16,
+        else float32.
         A backend that does NMS behind a model without returns those of ``DETECTION_NAMES`` instead.
         They may be reused by the next call.
 

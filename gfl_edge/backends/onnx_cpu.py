@@ -36,7 +36,7 @@ class OnnxRuntimeBackend:
         spec: its description.
 
     Raises:
-        BackendError: ONNX Runtime refuses the model.
+        BackendError: ONNX Runtime refuses the model, or would: it is bfloat16.
     """
 
     name = "onnxruntime"
@@ -45,6 +45,11 @@ class OnnxRuntimeBackend:
     def __init__(self, model: Any, spec: ModelSpec) -> None:
         self.spec = spec
         self._library = optional.load("onnxruntime")
+        if spec.precision == "bf16":
+            raise BackendError(
+                f"{spec.name} is bf16, in which ONNX Runtime computes no convolutions on a CPU: it is made for GPUs "
+                "from sm80 on. Build an engine with export/to_trt.py, take OpenVINO, or export it without --bf16"
+            )
         options = self._library.SessionOptions()
         options.log_severity_level = 3  # errors only
         try:
