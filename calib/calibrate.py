@@ -1,4 +1,4 @@
-"""Make a model INT8 and prove that it still detects: python calib/calibrate.py --onnx M.onnx --images DIR -o OUT.onnx."""
+"""Make a model INT8 and see that it still detects: python calib/calibrate.py --onnx M.onnx --images DIR -o Q.onnx."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _load(request: CalibrationRequest) -> _Model:
         half = " --fp16" if target == "trt" else ""
         raise InputError(
             f"{request.onnx} is {spec.precision}, and what stays float for --target {target} is "
-            f"{PRECISION_FOR[target]}. Export it with: python export/to_onnx.py --weights CHECKPOINT{half} -o MODEL.onnx"
+            f"{PRECISION_FOR[target]}. Export it with: python export/to_onnx.py --weights CHECKPOINT{half} -o M.onnx"
         )
     properties = {prop.key: prop.value for prop in model.metadata_props if not prop.key.startswith(PREFIX)}
     tail = cut_nms(model, spec)

@@ -1,7 +1,7 @@
 """Graphs with QuantizeLinear / DequantizeLinear pairs: which layers they make INT8, and taking pairs away again.
 
-A layer is a node with a dequantized input: a convolution with its weights, or an addition, concatenation, pooling or resize.
-It is called by its weights where it has some ("body.backbone.conv1.0"), else by its node.
+A layer is a node with a dequantized input: a convolution with its weights, or an addition, concatenation, pooling or
+resize. It is called by its weights where it has some ("body.backbone.conv1.0"), else by its node.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class QdqGraph:
         for name in node.input:
             pair = self._pair(name)
             if pair is not None and pair.input[0] in self._initializers:
-                return pair.input[0].removesuffix(".weight")
-        return node.name
+                return str(pair.input[0]).removesuffix(".weight")
+        return str(node.name)
 
     def _pair(self, name: str) -> NodeProto | None:
         """The QuantizeLinear behind which ``name`` is the dequantized tensor, or None."""

@@ -65,8 +65,8 @@ class Ranges:
             ) from error
         if ranges.model_sha256 != model_sha256:
             raise CalibrationError(
-                f"{path} was made for the model {ranges.model_sha256[:12]}, this one is {model_sha256[:12]}: its ranges "
-                "do not fit. Leave out --cache to calibrate"
+                f"{path} was made for the model {ranges.model_sha256[:12]}, this one is {model_sha256[:12]}: "
+                "its ranges do not fit. Leave out --cache to calibrate"
             )
         return ranges
 
