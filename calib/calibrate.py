@@ -7,6 +7,7 @@ import itertools
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -15,15 +16,18 @@ from typing import Any, Literal, cast, get_args
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto
 
-from calib import placement, qdq, sensitivity
+from calib import equalize, placement, qdq, sensitivity
+from calib.agreement import Agreement, wrong_layers
 from calib.histogram import METHODS, Method
 from calib.images import CalibrationImages, choose_images
 from calib.nms import Tail, add_nms, cut_nms
 from calib.qdq import QdqGraph
-from calib.ranges import Ranges, observe
+from calib.ranges import Observed, observe
 from calib.sensitivity import Journal, Probe
 from gfl_edge.backends.select import BackendName
 from gfl_edge.commandline import run_command
@@ -95,16 +99,13 @@ def calibrate(request: CalibrationRequest) -> dict[str, Any]:
     pictures = choose_images(request.images, request.num_images, request.seed)
     for name in pictures.skipped:
         log(f"cannot be read, left out: {name}")
-    log(f"{request.onnx}: {model.spec.name}, {model.spec.precision}, for {model.target}; placing Q/DQ pairs")
+    log(f"{request.onnx}: {model.spec.name}, {model.spec.precision}, for {model.target}")
     plain = qdq.to_float32(model.original)
-    example = next(pictures.inputs(model.spec))
-    graph = placement.place(plain, example, only_convolutions=model.target == "cpu")
-    ranges = _ranges(request, model, graph, pictures)
+    graph, observed = _observe(request, model, plain, pictures)
     probe_inputs = list(itertools.islice(pictures.inputs(model.spec), request.probe_images))
     probe = Probe(graph, placement.final_outputs(plain), probe_inputs)
-    method, snr_db = _choose_method(request, graph, ranges, probe)
-    quantized = graph.with_ranges(ranges.by_method[method])
-    search = _Search(request, model, graph, quantized, method, ranges)
+    method, snr_db = _choose_method(request, graph, observed, probe)
+    search = _Search(request, model, graph, method, observed)
     kept, measured = search.run(probe)
     record = {
         "method": method,
@@ -115,6 +116,7 @@ def calibrate(request: CalibrationRequest) -> dict[str, Any]:
         "model_sha256": model.sha256,
         **qdq.count_layers(search.candidate(kept)),
         "float_layers": kept,
+        "computed_wrongly": search.wrong,
         "measured": measured,
         "versions": {name: metadata.version(name) for name in ("nvidia-modelopt", "onnx", "onnxruntime")},
     }
@@ -150,31 +152,42 @@ def _load(request: CalibrationRequest) -> _Model:
     return _Model(model, tail, spec, properties, target, sha256(request.onnx))
 
 
-def _ranges(request: CalibrationRequest, model: _Model, graph: QdqGraph, pictures: CalibrationImages) -> Ranges:
-    tensors = graph.activations()
-    if request.cache is not None:
-        ranges = Ranges.read(request.cache, model.sha256)
-        if ranges.images_sha256 != pictures.digest:
-            log(f"{request.cache} is of other pictures than those in {request.images}: its ranges are taken")
-        return ranges
-    plain = qdq.without_pairs(graph.model)
-    by_method = observe(plain, tensors, pictures.inputs(model.spec), len(pictures))
-    ranges = Ranges(by_method, model.sha256, pictures.digest, pictures.names)
+def _observe(
+    request: CalibrationRequest, model: _Model, plain: ModelProto, pictures: CalibrationImages
+) -> tuple[QdqGraph, Observed]:
+    """The graph with Q/DQ pairs and what its activations look like; equalizes ``plain``."""
+    cached = Observed.read(request.cache, model.sha256) if request.cache is not None else None
+    if cached is not None and cached.images_sha256 != pictures.digest:
+        log(f"{request.cache} is of other pictures than those in {request.images}: what it says is taken")
+    count, links = len(pictures), equalize.find_links(plain)
+    if cached is not None:
+        channel_ranges = cached.channel_ranges
+    else:
+        channel_ranges = equalize.channel_ranges(plain, links, pictures.inputs(model.spec), count)
+    equalize.equalize(plain, links, channel_ranges)
+    log("placing Q/DQ pairs")
+    graph = placement.place(plain, next(pictures.inputs(model.spec)), only_convolutions=model.target == "cpu")
+    if cached is not None:
+        return graph, cached
+    bare = qdq.without_pairs(graph.model)
+    found = observe(bare, graph.activations(), graph.conv_inputs(), pictures.inputs(model.spec), count)
+    observed = Observed(channel_ranges, *found, model.sha256, pictures.digest, pictures.names)
     path = request.beside(".calibration.json")
-    ranges.write(path)
+    observed.write(path)
     log(f"ranges: {path}")
-    return ranges
+    return graph, observed
 
 
 def _choose_method(
-    request: CalibrationRequest, graph: QdqGraph, ranges: Ranges, probe: Probe
+    request: CalibrationRequest, graph: QdqGraph, observed: Observed, probe: Probe
 ) -> tuple[Method, dict[str, float]]:
     """The method asked for, or the one with the best signal to noise; and that of all that were tried."""
     wanted = METHODS if request.method == "auto" else (request.method,)
-    missing = [method for method in wanted if method not in ranges.by_method]
+    missing = [method for method in wanted if method not in observed.ranges]
     if missing:
         raise CalibrationError(f"{request.cache} has no ranges by {', '.join(missing)}. Leave out --cache to calibrate")
-    found = {m: round(probe.snr_db(graph.with_ranges(ranges.by_method[m])), 2) for m in wanted}
+    models = {m: graph.quantized(observed.ranges[m], observed.channel_means) for m in wanted}
+    found = {method: round(probe.snr_db(model), 2) for method, model in models.items()}
     best = max(wanted, key=lambda method: found[method])
     listed = ", ".join(f"{method} {value:.1f} dB" for method, value in found.items())
     log(f"signal to noise at the head, all layers INT8: {listed}; taking {best}")
@@ -189,14 +202,14 @@ class _Search:
         request: CalibrationRequest,
         model: _Model,
         graph: QdqGraph,
-        quantized: ModelProto,
         method: Method,
-        ranges: Ranges,
+        observed: Observed,
     ) -> None:
-        self._request, self._model, self._graph, self._quantized = request, model, graph, quantized
+        self._request, self._model, self._graph = request, model, graph
+        self._ranges, self._means = observed.ranges[method], observed.channel_means
         key = {
             "model_sha256": model.sha256,
-            "images_sha256": ranges.images_sha256,
+            "images_sha256": observed.images_sha256,
             "method": method,
             "target": model.target,
             "probe_images": request.probe_images,
@@ -204,22 +217,27 @@ class _Search:
             "eval_limit": request.eval_limit,
         }
         self._journal = Journal(request.beside(".sensitivity.json"), key)
+        self.wrong: list[str] = []
 
     def run(self, probe: Probe) -> tuple[list[str], dict[str, Any] | None]:
         """Layers that stay float, and what was measured."""
         request = self._request
+        if self._model.target == "cpu":
+            self.wrong = self._journal.wrong_layers(lambda: self._wrong_layers(probe.pictures[:1]))
+            if self.wrong:
+                log(f"OpenVINO computes {len(self.wrong)} layers wrongly in INT8, they stay float: {self.wrong}")
         if request.annotations is None:
             if request.always_rank:
                 self._rank(probe)
-                self._draw([])
-            return [], None
+                self._draw(self.wrong)
+            return self.wrong, None
         reference = self._journal.trial("reference", lambda: self._metrics(request.onnx, request.eval_limit))
-        full = self._trial([])
+        kept = self.wrong
+        full = self._trial(kept)
         log(f"AP {reference['AP']:.2f} in {self._model.spec.precision}, {full['AP']:.2f} with all layers INT8")
-        kept: list[str] = []
         if not self._passes(full, reference):
             self._rank(probe)
-            sensitivity.measure_ap(self._graph, self._quantized, self._journal, AP_LAYERS, self._small_ap)
+            sensitivity.measure_ap(self._alone, self._journal, AP_LAYERS, self._small_ap)
             kept = self._fewest(reference)
         elif request.always_rank:
             self._rank(probe)
@@ -234,8 +252,19 @@ class _Search:
             "backend": MEASURED_ON[self._model.target],
         }
 
+    def _wrong_layers(self, pictures: Sequence[NDArray[np.uint8]]) -> list[str]:
+        reference = qdq.to_float32(self._model.original)
+        agreement = Agreement(reference, self._model.spec, pictures)
+
+        def lost_db(kept: list[str]) -> float:
+            model = self.candidate(kept)
+            qdq.fold_weights(model)
+            return agreement.lost_db(model)
+
+        return wrong_layers([layer.name for layer in self._graph.layers], lost_db)
+
     def _rank(self, probe: Probe) -> None:
-        sensitivity.measure_snr(self._graph, self._quantized, probe, self._journal)
+        sensitivity.measure_snr(self._graph.layers, self._alone, probe, self._journal)
 
     def _draw(self, kept: list[str]) -> None:
         path = self._request.beside(".sensitivity.svg")
@@ -245,16 +274,16 @@ class _Search:
         )
 
     def _fewest(self, reference: dict[str, float]) -> list[str]:
-        ranked = [row.layer for row in self._journal.ranking()]
+        ranked = [row.layer for row in self._journal.ranking() if row.layer not in self.wrong]
 
         def passes(count: int) -> bool:
-            found = self._trial(ranked[:count])
+            found = self._trial(self.wrong + ranked[:count])
             log(f"{count} layers float: AP {found['AP']:.2f}")
             return self._passes(found, reference)
 
         count = sensitivity.fewest(len(ranked) - 1, passes)
         if count is None:
-            self._draw([])
+            self._draw(self.wrong)
             best = max(trial["AP"] for name, trial in self._journal.trials.items() if name != "reference")
             raise CalibrationError(
                 f"INT8 costs more than {self._request.max_ap_drop:g} AP however many layers stay float: {best:.2f} at "
@@ -262,7 +291,7 @@ class _Search:
                 f"{sensitivity.table(self._journal.ranking(), TABLE_ROWS)}\n"
                 "Calibrate on more or other --images, or fine-tune with fake quantization (train.quantize)"
             )
-        return ranked[:count]
+        return self.wrong + ranked[:count]
 
     def _passes(self, found: dict[str, float], reference: dict[str, float]) -> bool:
         return reference["AP"] - found["AP"] <= self._request.max_ap_drop
@@ -291,17 +320,16 @@ class _Search:
 
     def candidate(self, kept: list[str]) -> ModelProto:
         """The quantized float32 graph with these layers float."""
-        model = ModelProto.FromString(self._quantized.SerializeToString())
-        qdq.keep_float(model, {layer.node for layer in self._graph.layers if layer.name in kept})
-        return model
+        return self._graph.quantized(self._ranges, self._means, kept)
+
+    def _alone(self, layer: str) -> ModelProto:
+        return self.candidate([other.name for other in self._graph.layers if other.name != layer])
 
     def finished(self, kept: list[str], record: dict[str, Any]) -> ModelProto:
         """The model as it is shipped, with these layers float."""
         return self._finish(self.candidate(kept), record)
 
     def _finish(self, model: ModelProto, record: dict[str, Any]) -> ModelProto:
-        if self._model.target == "cpu":
-            qdq.separate_pairs(model)
         qdq.fold_weights(model)
         qdq.restore_half(model, self._model.original)
         add_nms(model, self._model.tail)

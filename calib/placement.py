@@ -51,9 +51,9 @@ def place(model: ModelProto, example: NDArray[np.uint8], only_convolutions: bool
         CalibrationError: Model Optimizer fails on the graph.
         MissingDependencyError: it is not installed.
     """
-    int8 = optional.load("modelopt.onnx.quantization.int8")
-    calib_utils = optional.load("modelopt.onnx.quantization.calib_utils")
     with tempfile.TemporaryDirectory() as folder, _quiet():
+        int8 = optional.load("modelopt.onnx.quantization.int8")
+        calib_utils = optional.load("modelopt.onnx.quantization.calib_utils")
         path = Path(folder) / "float.onnx"
         onnx.save(model, str(path))
         try:
@@ -130,11 +130,11 @@ def _after(nodes: list[NodeProto], kind: str) -> set[str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what Model Optimizer says about GPUs that are not there off the terminal."""
-    logger = logging.getLogger("modelopt")
-    level, logger.level = logger.level, logging.CRITICAL
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.level = level
+        logging.disable(disabled)

@@ -6,7 +6,7 @@ resize. It is called by its weights where it has some ("body.backbone.conv1.0"),
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,10 +75,6 @@ class QdqGraph:
         quantize = self._producers.get(dequantize.input[0])
         return quantize if quantize is not None and quantize.op_type == QUANTIZE else None
 
-    def nodes_of_others(self, layers: Collection[str]) -> set[str]:
-        """Nodes of all layers but these, by name."""
-        return {layer.node for layer in self.layers if layer.name not in layers}
-
     def activations(self) -> dict[str, tuple[str, ...]]:
         """Quantized activations: tensor -> all that have to share its scale, itself included.
 
@@ -96,6 +92,31 @@ class QdqGraph:
 
     def _scalar(self, name: str) -> float:
         return float(numpy_helper.to_array(self._initializers[name]).reshape(-1)[0])
+
+    def conv_inputs(self) -> set[str]:
+        """The tensors that quantized convolutions read."""
+        found = set()
+        for node in self.model.graph.node:
+            pair = self._pair(node.input[0]) if node.op_type == "Conv" else None
+            if pair is not None:
+                found.add(pair.input[0])
+        return found
+
+    def quantized(
+        self,
+        ranges: Mapping[str, float],
+        channel_means: Mapping[str, Sequence[float]],
+        float_layers: Collection[str] = (),
+    ) -> ModelProto:
+        """A copy with these ranges, in which ``float_layers`` stay float; see :func:`correct_biases` for the means.
+
+        Raises:
+            CalibrationError: a quantized tensor has no range or no means.
+        """
+        model = self.with_ranges(ranges)
+        keep_float(model, {layer.node for layer in self.layers if layer.name in float_layers})
+        correct_biases(model, channel_means)
+        return model
 
     def with_ranges(self, ranges: Mapping[str, float]) -> ModelProto:
         """A copy whose activations are clipped at these magnitudes; those that share a scale get the widest of theirs.
@@ -137,39 +158,6 @@ def without_pairs(model: ModelProto) -> ModelProto:
     return copy
 
 
-def separate_pairs(model: ModelProto) -> None:
-    """Give each convolution a Q/DQ pair of its own on its input, in place, each scale a little larger than the last.
-
-    OpenVINO 2026.4 computes wrong values where a 1x1 and a depthwise convolution read one dequantized concatenation
-    (NanoDet-Plus' bottom-up blocks), and merges pairs of equal scales; 1e-4 of a step changes nothing else.
-    """
-    graph = model.graph
-    producers = {output: node for node in graph.node for output in node.output}
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    read: dict[str, int] = {}
-    nodes = []
-    for node in graph.node:
-        dequantize = producers.get(node.input[0]) if node.op_type == "Conv" else None
-        if dequantize is not None and dequantize.op_type == DEQUANTIZE:
-            times = read[dequantize.name] = read.get(dequantize.name, 0) + 1
-            if times > 1:
-                quantize = producers[dequantize.input[0]]
-                scale = numpy_helper.to_array(tensors[quantize.input[1]]) * np.float32(1 + 1e-4 * (times - 1))
-                pair = [NodeProto.FromString(part.SerializeToString()) for part in (quantize, dequantize)]
-                scale_name = f"{quantize.input[1]}_{times}"
-                graph.initializer.append(numpy_helper.from_array(scale, scale_name))
-                for part in pair:
-                    part.name, part.output[0] = f"{part.name}_{times}", f"{part.output[0]}_{times}"
-                    part.input[1] = scale_name
-                pair[1].input[0] = pair[0].output[0]
-                node.input[0] = pair[1].output[0]
-                nodes.extend(pair)
-        nodes.append(node)
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
 def keep_float(model: ModelProto, nodes: Collection[str]) -> None:
     """Take the Q/DQ pairs off the inputs of ``nodes`` (names), in place; pairs that others use stay for them."""
     producers = {output: node for node in model.graph.node for output in node.output}
@@ -198,6 +186,44 @@ def _drop_unused(model: ModelProto) -> None:
         graph.initializer.remove(tensor)
 
 
+def correct_biases(model: ModelProto, channel_means: Mapping[str, Sequence[float]]) -> None:
+    """Take off the biases of INT8 convolutions what rounding their weights adds on average, in place.
+
+    That is the sum over the kernel of (rounded - exact weight) times the mean of the input channel (Nagel et al., ICCV
+    2019, section 4.2, with the means as observed; borders counted like the inside).
+
+    Raises:
+        CalibrationError: an input has no means.
+    """
+    graph = model.graph
+    producers = {output: node for node in graph.node for output in node.output}
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Conv" or len(node.input) < 3 or not _is_int8(node, producers):
+            continue
+        activation, weight = (producers[producers[name].input[0]] for name in node.input[:2])
+        means = np.array(channel_means.get(activation.input[0], ()), np.float32)
+        exact, scales = (numpy_helper.to_array(tensors[name]) for name in weight.input[:2])
+        channels = input_channels(node, exact)
+        if means.size <= channels.max():
+            raise CalibrationError(f"no means of {activation.input[0]}. Calibrate without --cache")
+        rounded = quantize_weights(exact, scales, 0) * scales.reshape(-1, 1, 1, 1)
+        added = ((rounded - exact).sum(axis=(2, 3)) * means[channels]).sum(axis=1)
+        name = f"{node.input[2]}_of_{node.name}"  # a bias may be shared, and belongs to float layers too
+        bias = numpy_helper.to_array(tensors[node.input[2]]) - added
+        graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), name))
+        node.input[2] = name
+    _drop_unused(model)
+
+
+def input_channels(node: NodeProto, weights: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The input channel that each weight ``[O, I, ...]`` of a convolution belongs to, ``[O, I]``."""
+    groups = next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == "group"), 1)
+    outputs, per_group = weights.shape[:2]
+    first = np.arange(outputs) // (outputs // groups) * per_group
+    return np.asarray(first[:, None] + np.arange(per_group), np.int64)
+
+
 def fold_weights(model: ModelProto) -> None:
     """Store quantized weights as INT8, in place: a quarter of the bytes, and nothing left to compute."""
     graph = model.graph
@@ -219,15 +245,17 @@ def quantize_weights(weights: NDArray[np.float32], scales: NDArray[np.float32], 
     return np.asarray(np.clip(steps, -STEPS - 1, STEPS), np.int8)
 
 
-def count_layers(model: ModelProto) -> dict[str, int]:
-    """How many convolutions compute in INT8, and how many there are.
+def _is_int8(conv: NodeProto, producers: Mapping[str, NodeProto]) -> bool:
+    """Whether a convolution's input and weights are both dequantized."""
+    sources = [producers.get(name) for name in conv.input[:2]]
+    return all(source is not None and source.op_type == DEQUANTIZE for source in sources)
 
-    A convolution does where both its input and its weights come from DequantizeLinear.
-    """
-    producers = {output: node.op_type for node in model.graph.node for output in node.output}
+
+def count_layers(model: ModelProto) -> dict[str, int]:
+    """How many convolutions compute in INT8, and how many there are."""
+    producers = {output: node for node in model.graph.node for output in node.output}
     convs = [node for node in model.graph.node if node.op_type == "Conv"]
-    int8 = [node for node in convs if all(producers.get(name) == DEQUANTIZE for name in node.input[:2])]
-    return {"quantized": len(int8), "convolutions": len(convs)}
+    return {"quantized": sum(_is_int8(node, producers) for node in convs), "convolutions": len(convs)}
 
 
 def to_float32(model: ModelProto) -> ModelProto:
@@ -259,8 +287,9 @@ def restore_half(model: ModelProto, original: ModelProto) -> None:
     sources = {node.name: node for node in original.graph.node}
     scales = {node.input[1] for node in model.graph.node if node.op_type == QUANTIZE and node.input[0] in half}
     scales |= _scales_of_weights(model, half)
+    biases = {n.input[2] for n in model.graph.node if n.op_type == "Conv" and len(n.input) > 2 and n.output[0] in half}
     for tensor in model.graph.initializer:
-        if tensor.name in half or tensor.name in scales:
+        if tensor.name in half or tensor.name in scales or tensor.name in biases:
             _retype(tensor, TensorProto.FLOAT, TensorProto.FLOAT16)
     for node in model.graph.node:
         if node.name in sources and node.op_type in ("Cast", "Constant"):

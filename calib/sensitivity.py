@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from calib.qdq import Layer, QdqGraph, keep_float, without_pairs
+from calib.qdq import Layer, QdqGraph, without_pairs
 from calib.ranges import session_with_outputs
 from gfl_edge import optional
 from gfl_edge.files import whole_file, write_atomically
@@ -22,6 +22,7 @@ MOST_DB = 140.0  # what float32 itself rounds
 BARS = 30  # layers in the picture
 
 Outputs = list[list[NDArray[np.float32]]]  # by picture and tensor
+MakeModel = Callable[[str], ModelProto]  # of the name of a layer: the model with this layer alone in INT8
 
 
 @dataclass(frozen=True)
@@ -51,24 +52,27 @@ class Probe:
     """
 
     def __init__(self, graph: QdqGraph, final_outputs: list[str], pictures: Sequence[NDArray[np.uint8]]) -> None:
-        self._names, self._pictures = final_outputs, pictures
+        self._names, self.pictures = final_outputs, pictures
         self._reference = self._run(without_pairs(graph.model))
 
     def _run(self, model: ModelProto) -> Outputs:
         session = session_with_outputs(model, self._names)
-        return [session.run(self._names, {INPUT_NAME: picture}) for picture in self._pictures]
+        return [session.run(self._names, {INPUT_NAME: picture}) for picture in self.pictures]
 
     def snr_db(self, model: ModelProto) -> float:
-        """Signal to noise of ``model`` in decibels: noise over signal of each output in power, averaged."""
-        ratios = []
-        for expected, found in zip(
-            zip(*self._reference, strict=True), zip(*self._run(model), strict=True), strict=True
-        ):
-            signal = sum(float(np.square(values, dtype=np.float64).sum()) for values in expected)
-            noise = sum(float(np.square(b - a, dtype=np.float64).sum()) for a, b in zip(expected, found, strict=True))
-            ratios.append(noise / signal if signal else 0.0)
-        mean = float(np.mean(ratios))
-        return min(MOST_DB, -10 * float(np.log10(mean))) if mean > 0 else MOST_DB
+        """Signal to noise of ``model`` in decibels, see :func:`signal_to_noise`."""
+        return signal_to_noise(self._reference, self._run(model))
+
+
+def signal_to_noise(reference: Outputs, outputs: Outputs) -> float:
+    """Decibels between outputs by picture and tensor: noise over signal of each tensor in power, averaged."""
+    ratios = []
+    for expected, found in zip(zip(*reference, strict=True), zip(*outputs, strict=True), strict=True):
+        signal = sum(float(np.square(values, dtype=np.float64).sum()) for values in expected)
+        noise = sum(float(np.square(b - a, dtype=np.float64).sum()) for a, b in zip(expected, found, strict=True))
+        ratios.append(noise / signal if signal else 0.0)
+    mean = float(np.mean(ratios))
+    return min(MOST_DB, -10 * float(np.log10(mean))) if mean > 0 else MOST_DB
 
 
 class Journal:
@@ -83,11 +87,12 @@ class Journal:
         self._path, self._key = path, dict(key)
         self.layers: dict[str, Sensitivity] = {}
         self.trials: dict[str, dict[str, float]] = {}
+        self.wrong: list[str] | None = None
         try:
             found = json.loads(path.read_text())
             if found["key"] == self._key:
                 self.layers = {row["layer"]: Sensitivity(**row) for row in found["layers"]}
-                self.trials = found["trials"]
+                self.trials, self.wrong = found["trials"], found["wrong"]
         except (OSError, ValueError, KeyError, TypeError):
             pass  # there is none, or none of ours: it is written anew
 
@@ -103,6 +108,13 @@ class Journal:
             self._write()
         return self.trials[name]
 
+    def wrong_layers(self, find: Callable[[], list[str]]) -> list[str]:
+        """The layers that the run time computes wrongly, looked for unless they are known."""
+        if self.wrong is None:
+            self.wrong = find()
+            self._write()
+        return self.wrong
+
     def ranking(self) -> list[Sensitivity]:
         """The layers, the one that costs most first: by AP those where it is known, then by signal to noise."""
         return sorted(
@@ -111,39 +123,32 @@ class Journal:
 
     def _write(self) -> None:
         rows = [asdict(row) for row in self.ranking()]
-        text = json.dumps({"key": self._key, "layers": rows, "trials": self.trials}, indent=1)
+        text = json.dumps({"key": self._key, "wrong": self.wrong, "trials": self.trials, "layers": rows}, indent=1)
         write_atomically(self._path, f"{text}\n".encode())
 
 
-def alone(graph: QdqGraph, quantized: ModelProto, layer: Layer) -> ModelProto:
-    """A copy of ``quantized`` in which this layer alone is INT8."""
-    model = ModelProto.FromString(quantized.SerializeToString())
-    keep_float(model, graph.nodes_of_others({layer.name}))
-    return model
-
-
-def measure_snr(graph: QdqGraph, quantized: ModelProto, probe: Probe, journal: Journal, progress: bool = True) -> None:
+def measure_snr(
+    layers: Sequence[Layer], alone: MakeModel, probe: Probe, journal: Journal, progress: bool = True
+) -> None:
     """Find the signal to noise of each layer alone, unless ``journal`` knows it."""
-    layers = [layer for layer in graph.layers if layer.name not in journal.layers]
-    for layer in track(layers, "sensitivity", len(layers), progress):
-        snr_db = round(probe.snr_db(alone(graph, quantized, layer)), 2)
+    missing = [layer for layer in layers if layer.name not in journal.layers]
+    for layer in track(missing, "sensitivity", len(missing), progress):
+        snr_db = round(probe.snr_db(alone(layer.name)), 2)
         journal.add_layer(Sensitivity(layer.name, layer.kind, snr_db))
 
 
 def measure_ap(
-    graph: QdqGraph,
-    quantized: ModelProto,
+    alone: MakeModel,
     journal: Journal,
     count: int,
     average_precision: Callable[[ModelProto], float],
     progress: bool = True,
 ) -> None:
     """Find the AP with one layer alone in INT8, for the ``count`` layers with the least signal to noise."""
-    by_name = {layer.name: layer for layer in graph.layers}
     worst = sorted(journal.layers.values(), key=lambda row: row.snr_db)[:count]
     for row in track(worst, "AP of single layers", len(worst), progress):
         if row.ap is None:
-            ap = average_precision(alone(graph, quantized, by_name[row.layer]))
+            ap = average_precision(alone(row.layer))
             journal.add_layer(replace(row, ap=round(ap, 3)))
 
 
