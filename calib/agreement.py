@@ -1,7 +1,7 @@
 """Layers that a run time computes wrongly in INT8, found by comparing it with ONNX Runtime.
 
-OpenVINO 2026.4 does so where quantized convolutions read a concatenation (NanoDet-Plus' bottom-up blocks: AP 19.8 instead
-of 30.7), each of them right by itself. Which ones depends on its version, so that it is measured and not assumed.
+OpenVINO 2026.4 does so where quantized convolutions read a concatenation (in NanoDet-Plus' Ghost blocks), each of them
+right by itself. Which ones depends on its version, so that it is measured and not assumed.
 """
 
 from __future__ import annotations
