@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,6 +23,7 @@ from onnx import ModelProto
 
 from calib import equalize, placement, qdq, sensitivity
 from calib.agreement import Agreement, wrong_layers
+from calib.arguments import CalibrationRequest, Target, add_calibration_arguments, request_from
 from calib.histogram import METHODS, Method
 from calib.images import CalibrationImages, choose_images
 from calib.nms import Tail, add_nms, cut_nms
@@ -37,7 +38,6 @@ from gfl_edge.evaluate import evaluate
 from gfl_edge.files import sha256, write_atomically
 from gfl_edge.spec import PREFIX, ModelSpec, Precision, load_contract
 
-Target = Literal["trt", "cpu"]
 RECORD_KEY = "gfl_edge_calibration"  # in the metadata of an INT8 model
 PRECISION_FOR: dict[Target, Precision] = {"trt": "fp16", "cpu": "fp32"}
 # ONNX Runtime computes Q/DQ pairs as they are written, as TensorRT does; OpenVINO is what runs INT8 files on CPUs
@@ -45,30 +45,6 @@ MEASURED_ON: dict[Target, BackendName] = {"trt": "onnxruntime", "cpu": "openvino
 AP_LAYERS = 8  # whose cost in AP is measured, not only in signal to noise
 AP_IMAGES = 100  # on which
 TABLE_ROWS = 15
-
-
-@dataclass(frozen=True)
-class CalibrationRequest:
-    """What to make INT8, on what pictures, and how much AP that may cost."""
-
-    onnx: Path
-    images: Path
-    output: Path
-    method: Method | Literal["auto"] = "auto"
-    num_images: int = 128
-    seed: int = 0
-    target: Target | None = None  # None: "trt" for a half model, "cpu" for a float32 one
-    cache: Path | None = None
-    annotations: Path | None = None  # None: AP is not measured and nothing is refused
-    eval_images: Path | None = None
-    eval_limit: int | None = None
-    max_ap_drop: float = 0.3
-    probe_images: int = 4
-    always_rank: bool = False
-
-    def beside(self, suffix: str) -> Path:
-        """A file beside the output: "M.int8.onnx" -> "M.int8.calibration.json"."""
-        return self.output.with_suffix(suffix)
 
 
 @dataclass(frozen=True)
@@ -345,47 +321,6 @@ class _Search:
 def log(message: str) -> None:
     """A line for the person at the terminal; results alone go to stdout."""
     print(message, file=sys.stderr, flush=True)
-
-
-def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say how to calibrate, shared with export/to_trt.py."""
-    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO instances file to measure AP with")
-    parser.add_argument("--eval-images", type=Path, metavar="DIR", help="its images")
-    parser.add_argument("--eval-limit", type=int, metavar="N", help="measure AP on the first N of them only")
-    parser.add_argument(
-        "--method",
-        choices=("auto", *METHODS),
-        default="auto",
-        help="how ranges are found (default: auto, the one with the least noise at the head)",
-    )
-    parser.add_argument("--num-images", type=int, default=128, metavar="N", help="to calibrate on (default: 128)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images (default: 0)")
-    parser.add_argument(
-        "--max-ap-drop",
-        type=float,
-        default=0.3,
-        metavar="AP",
-        help="points that INT8 may cost; layers stay float until it does not cost more (default: 0.3)",
-    )
-    parser.add_argument("--cache", type=Path, metavar="JSON", help="ranges of an earlier calibration of this model")
-    parser.add_argument(
-        "--sensitivity",
-        action="store_true",
-        dest="always_rank",
-        help="rank the layers even if no layer must stay float",
-    )
-    parser.add_argument(
-        "--probe-images", type=int, default=4, metavar="N", help="on which noise is measured (default: 4)"
-    )
-
-
-def request_from(args: argparse.Namespace, onnx_file: Path, images: Path, output: Path) -> CalibrationRequest:
-    """The request that the options of :func:`add_calibration_arguments` describe."""
-    names = (
-        *("annotations", "eval_images", "eval_limit", "method", "num_images", "seed", "max_ap_drop", "cache"),
-        *("always_rank", "probe_images"),
-    )
-    return CalibrationRequest(onnx_file, images, output, **{name: getattr(args, name) for name in names})
 
 
 def main(argv: list[str] | None = None) -> int:

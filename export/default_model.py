@@ -47,18 +47,22 @@ def default_weights() -> Path:
     return path
 
 
-def newest_artifact(precision: Precision, folder: Path = ARTIFACTS) -> Path | None:
-    """The newest checkpoint, or ONNX file of that precision, under ``folder``; None where there is none."""
-    candidates = [path for path in folder.rglob("*") if path.is_file() and _fits(path, precision)]
+def newest_artifact(precision: Precision, int8: bool = False, folder: Path = ARTIFACTS) -> Path | None:
+    """The newest under ``folder`` of all checkpoints and of the ONNX files of that precision; None if there is none.
+
+    With ``int8`` it is the newest of the ONNX files in INT8 alone.
+    """
+    candidates = [path for path in folder.rglob("*") if path.is_file() and _fits(path, precision, int8)]
     return max(candidates, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _fits(path: Path, precision: Precision) -> bool:
+def _fits(path: Path, precision: Precision, int8: bool) -> bool:
     if path.suffix in CHECKPOINT_SUFFIXES:
-        return True
+        return not int8
     if path.suffix != ".onnx":
         return False
     try:
-        return read_spec(path).precision == precision
+        spec = read_spec(path)
     except (ModelFileError, ContractError):
         return False
+    return spec.precision == precision and bool(spec.quantized_layers) == int8

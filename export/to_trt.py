@@ -10,12 +10,13 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from calib import arguments as calibration
 from export import default_model, to_onnx
 from export.to_onnx import ExportRequest, log
 from gfl_edge.build import build_engine, check_plugin_place, check_targets, plan
 from gfl_edge.commandline import run_command
 from gfl_edge.errors import InputError, PrecisionError
-from gfl_edge.spec import PRECISION_OPTION, ModelSpec, read_spec
+from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision, read_spec
 
 
 def choose_source(args: argparse.Namespace) -> Path:
@@ -24,7 +25,8 @@ def choose_source(args: argparse.Namespace) -> Path:
     if named is not None:
         return named
     if args.model is None:
-        newest = default_model.newest_artifact(to_onnx.asked_precision(args))
+        newest = default_model.newest_artifact("fp16", int8=True) if args.int8 else None
+        newest = newest or default_model.newest_artifact(_precision(args))
         if newest is not None:
             log(f"no model named: taking {newest}, the newest under {default_model.ARTIFACTS}/")
             return newest
@@ -33,15 +35,49 @@ def choose_source(args: argparse.Namespace) -> Path:
     return path
 
 
+def _precision(args: argparse.Namespace) -> Precision:
+    """Of what is not INT8."""
+    return "fp16" if args.int8 else to_onnx.asked_precision(args)
+
+
 def onnx_for(source: Path, args: argparse.Namespace) -> tuple[Path, ModelSpec]:
-    """The ONNX file to build from, exported first where ``source`` is a checkpoint.
+    """The ONNX file to build from, exported first where ``source`` is a checkpoint, and calibrated for --int8.
 
     Raises:
         PrecisionError: another precision was asked for than that of the ONNX file.
+        InputError: --int8 without an INT8 file or pictures to make one on.
     """
+    onnx, spec = _float_onnx(source, args)
+    if not args.int8 or spec.quantized_layers:
+        return onnx, spec
+    from calib.calibrate import calibrate, request_from, summary  # needs Model Optimizer, and only here
+
+    output = args.output_dir / f"{replace(spec, quantized_layers=1).file_stem}.onnx"
+    log(summary(calibrate(request_from(args, onnx, args.calib_images, output)), output))
+    return output, read_spec(output)
+
+
+def _check_int8(source: Path, args: argparse.Namespace) -> None:
+    """Raise InputError if --int8 lacks what it needs, before minutes of export."""
+    if args.int8 and args.bf16:
+        raise InputError("--int8 with --bf16: what is not INT8 is half. Leave one of them out")
+    if (
+        args.int8
+        and args.calib_images is None
+        and not (source.suffix == ".onnx" and read_spec(source).quantized_layers)
+    ):
+        raise InputError(
+            f"--int8: {source} is not INT8 yet. Give pictures of what the detector is to see with --calib-images, and "
+            "--annotations with --eval-images to have its AP tested"
+        )
+
+
+def _float_onnx(source: Path, args: argparse.Namespace) -> tuple[Path, ModelSpec]:
     if source.suffix == ".onnx":
         spec = read_spec(source)
-        asked = to_onnx.asked_precision(args)
+        asked = _precision(args)
+        if spec.quantized_layers and not args.int8 and asked != "fp32":
+            raise PrecisionError(f"{source} is INT8, asked for was {asked}. Give --int8, or the file it was made from")
         if asked not in ("fp32", spec.precision):
             option = PRECISION_OPTION[asked]
             raise PrecisionError(
@@ -49,7 +85,7 @@ def onnx_for(source: Path, args: argparse.Namespace) -> tuple[Path, ModelSpec]:
                 f"Export another with: python export/to_onnx.py --weights CHECKPOINT{option} -o MODEL.onnx"
             )
         return source, spec
-    request: ExportRequest = replace(to_onnx.request_from(args), weights=source)
+    request: ExportRequest = replace(to_onnx.request_from(args), weights=source, precision=_precision(args))
     folder = args.output_dir
     temporary = folder / ".exporting.onnx"
     spec = to_onnx.export_onnx(request, temporary)
@@ -71,6 +107,9 @@ def main(argv: list[str] | None = None) -> int:
         help="GPU to build for: sm75, sm86, ... or current; repeat for several (default: this machine's, else sm75)",
     )
     parser.add_argument("--flavor", default="auto", choices=("auto", "tensorrt", "rtx"), help="which TensorRT")
+    parser.add_argument("--int8", action="store_true", help="INT8 convolutions, the rest half; see calib/calibrate.py")
+    parser.add_argument("--calib-images", type=Path, metavar="DIR", help="with --int8: pictures to calibrate on")
+    calibration.add_calibration_arguments(parser.add_argument_group("calibration, with --int8"))
     parser.add_argument("--max-batch", type=int, default=1, metavar="N", help="largest batch (default: 1)")
     parser.add_argument("-o", "--output-dir", type=Path, default=default_model.ARTIFACTS, metavar="DIR")
     return run_command(parser, _run, argv)
@@ -80,13 +119,15 @@ def _run(args: argparse.Namespace) -> int:
     if args.onnx and args.weights:
         raise InputError("--onnx and --weights both name a model: give one of them")
     source = choose_source(args)
+    _check_int8(source, args)
     targets = [target for word in args.target for target in word.split(",") if target]
     settled = plan(source, args.flavor, targets, args.max_batch)  # before minutes of export, not after
     if source.suffix != ".onnx":
         check_plugin_place(args.nms, settled.flavor)
-        check_targets(to_onnx.asked_precision(args), settled.targets)
+        check_targets(_precision(args), settled.targets)
     onnx, spec = onnx_for(source, args)
-    log(f"building {spec.name} {spec.precision} for {', '.join(settled.targets)} with {settled.flavor}")
+    int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
+    log(f"building {spec.name} {int8}{spec.precision} for {', '.join(settled.targets)} with {settled.flavor}")
     engine, sidecar = build_engine(replace(settled, onnx=onnx), args.output_dir)
     size_mb = engine.stat().st_size / 1e6
     log(f"built in {sidecar.build_seconds:.1f} s, {size_mb:.1f} MB, {sidecar.flavor} {sidecar.version}")

@@ -241,7 +241,8 @@ def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
     """Raise PrecisionError unless the body of ``network`` computes in the precision of ``spec``.
 
     The body is every convolution, pooling and resize; normalisation, decode and NMS have none and are float32. Those
-    that the spec lists as ``float_layers`` have to be float32, and no other may be.
+    that the spec lists as ``float_layers`` have to be float32, and no other may be. Of the convolutions, as many as the
+    spec says have to be INT8, which is to take dequantized tensors.
 
     Returns:
         The number of convolutions.
@@ -263,7 +264,20 @@ def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
             f"{spec.name} is declared {spec.precision}, but {len(others)} of the {len(body)} convolutions, poolings "
             f"and resizes in its network are not as it says: {listed}. Export it again with: python export/to_onnx.py"
         )
-    return sum(layer.type == trt.LayerType.CONVOLUTION for layer in body)
+    convolutions = [layer for layer in body if layer.type == trt.LayerType.CONVOLUTION]
+    dequantized = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
+    quantized = sum(_is_int8(layer, dequantized) for layer in convolutions)
+    if quantized != spec.quantized_layers:
+        raise PrecisionError(
+            f"{spec.name} is declared to have {spec.quantized_layers} convolutions in INT8, and {quantized} of the "
+            f"{len(convolutions)} in its network are. Calibrate it again with: python calib/calibrate.py"
+        )
+    return len(convolutions)
+
+
+def _is_int8(convolution: Any, dequantized: set[str]) -> bool:
+    """Whether both a convolution's input and its weights are dequantized, which TensorRT then computes in INT8."""
+    return convolution.num_inputs > 1 and all(convolution.get_input(i).name in dequantized for i in range(2))
 
 
 def _computes_in(layer: Any, wanted: Any) -> bool:

@@ -36,7 +36,7 @@ class Sidecar:
     @property
     def rebuild_command(self) -> str:
         """The command that builds this engine again for the machine at hand."""
-        precision = PRECISION_OPTION[self.spec.precision]
+        precision = " --int8" if self.spec.quantized_layers else PRECISION_OPTION[self.spec.precision]
         batch = f" --max-batch {self.max_batch}" if self.max_batch > 1 else ""
         source = f"--onnx {self.spec.file_stem}.onnx{precision}{batch}"
         return f"python export/to_trt.py {source} --flavor {self.flavor} --target current"

@@ -1,0 +1,78 @@
+"""What calibration is asked for, on the command line or otherwise; needs no optional package."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from calib.histogram import METHODS, Method
+
+Target = Literal["trt", "cpu"]
+
+
+@dataclass(frozen=True)
+class CalibrationRequest:
+    """What to make INT8, on what pictures, and how much AP that may cost."""
+
+    onnx: Path
+    images: Path
+    output: Path
+    method: Method | Literal["auto"] = "auto"
+    num_images: int = 128
+    seed: int = 0
+    target: Target | None = None  # None: "trt" for a half model, "cpu" for a float32 one
+    cache: Path | None = None
+    annotations: Path | None = None  # None: AP is not measured and nothing is refused
+    eval_images: Path | None = None
+    eval_limit: int | None = None
+    max_ap_drop: float = 0.3
+    probe_images: int = 4
+    always_rank: bool = False
+
+    def beside(self, suffix: str) -> Path:
+        """A file beside the output: "M.int8.onnx" -> "M.int8.calibration.json"."""
+        return self.output.with_suffix(suffix)
+
+
+def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say how to calibrate, shared with export/to_trt.py."""
+    group = parser.add_argument_group("calibration")
+    group.add_argument("--annotations", type=Path, metavar="JSON", help="COCO instances file to measure AP with")
+    group.add_argument("--eval-images", type=Path, metavar="DIR", help="its images")
+    group.add_argument("--eval-limit", type=int, metavar="N", help="measure AP on the first N of them only")
+    group.add_argument(
+        "--method",
+        choices=("auto", *METHODS),
+        default="auto",
+        help="how ranges are found (default: auto, the one with the least noise at the head)",
+    )
+    group.add_argument("--num-images", type=int, default=128, metavar="N", help="to calibrate on (default: 128)")
+    group.add_argument("--seed", type=int, default=0, help="of the choice of images (default: 0)")
+    group.add_argument(
+        "--max-ap-drop",
+        type=float,
+        default=0.3,
+        metavar="AP",
+        help="points that INT8 may cost; layers stay float until it does not cost more (default: 0.3)",
+    )
+    group.add_argument("--cache", type=Path, metavar="JSON", help="ranges of an earlier calibration of this model")
+    group.add_argument(
+        "--sensitivity",
+        action="store_true",
+        dest="always_rank",
+        help="rank the layers even if no layer must stay float",
+    )
+    group.add_argument(
+        "--probe-images", type=int, default=4, metavar="N", help="on which noise is measured (default: 4)"
+    )
+
+
+def request_from(args: argparse.Namespace, onnx_file: Path, images: Path, output: Path) -> CalibrationRequest:
+    """The request that the options of :func:`add_calibration_arguments` describe."""
+    names = (
+        *("annotations", "eval_images", "eval_limit", "method", "num_images", "seed", "max_ap_drop", "cache"),
+        *("always_rank", "probe_images"),
+    )
+    return CalibrationRequest(onnx_file, images, output, **{name: getattr(args, name) for name in names})
