@@ -220,6 +220,14 @@ class _Search:
         if self._journal.layers:
             self._draw(kept)
         found = self._trial(kept)
+        if self._model.spec.precision == "fp16":  # candidates are compared in float32, which CPUs run faster
+            limit = request.eval_limit
+            found = self._journal.trial("finished", lambda: self._metrics_of(self.finished(kept, {}), limit))
+            if not self._passes(found, reference):
+                raise CalibrationError(
+                    f"AP {found['AP']:.2f} where the rest is half, {self._trial(kept)['AP']:.2f} where it is float32, "
+                    f"{reference['AP']:.2f} before. Nothing was written. Give a smaller --max-ap-drop to keep more float"
+                )
         return kept, {
             **found,
             "reference": reference,
@@ -274,11 +282,12 @@ class _Search:
 
     def _trial(self, kept: list[str]) -> dict[str, float]:
         name = ",".join(kept) or "all INT8"
-        return self._journal.trial(name, lambda: self._metrics_of(self.finished(kept, {}), self._request.eval_limit))
+        model = self._finish(self.candidate(kept), {}, "fp32")
+        return self._journal.trial(name, lambda: self._metrics_of(model, self._request.eval_limit))
 
     def _small_ap(self, model: ModelProto) -> float:
         limit = min(AP_IMAGES, self._request.eval_limit or AP_IMAGES)
-        return self._metrics_of(self._finish(model, {}), limit)["AP"]
+        return self._metrics_of(self._finish(model, {}, "fp32"), limit)["AP"]
 
     def _metrics_of(self, model: ModelProto, limit: int | None) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
@@ -303,13 +312,15 @@ class _Search:
 
     def finished(self, kept: list[str], record: dict[str, Any]) -> ModelProto:
         """The model as it is shipped, with these layers float."""
-        return self._finish(self.candidate(kept), record)
+        return self._finish(self.candidate(kept), record, self._model.spec.precision)
 
-    def _finish(self, model: ModelProto, record: dict[str, Any]) -> ModelProto:
+    def _finish(self, model: ModelProto, record: dict[str, Any], precision: Precision) -> ModelProto:
         qdq.fold_weights(model)
-        qdq.restore_half(model, self._model.original)
+        if precision == "fp16":
+            qdq.restore_half(model, self._model.original)
         add_nms(model, self._model.tail)
-        spec = replace(self._model.spec, quantized_layers=qdq.count_layers(model)["quantized"])
+        quantized = qdq.count_layers(model)["quantized"]
+        spec = replace(self._model.spec, precision=precision, quantized_layers=quantized)
         properties = {**self._model.metadata, **spec.to_metadata(), RECORD_KEY: json.dumps(record)}
         del model.metadata_props[:]
         for key, value in properties.items():

@@ -50,10 +50,10 @@ def onnx_for(source: Path, args: argparse.Namespace) -> tuple[Path, ModelSpec]:
     onnx, spec = _float_onnx(source, args)
     if not args.int8 or spec.quantized_layers:
         return onnx, spec
-    from calib.calibrate import calibrate, request_from, summary  # needs Model Optimizer, and only here
+    from calib.calibrate import calibrate, summary  # needs Model Optimizer, and only here
 
     output = args.output_dir / f"{replace(spec, quantized_layers=1).file_stem}.onnx"
-    log(summary(calibrate(request_from(args, onnx, args.calib_images, output)), output))
+    log(summary(calibrate(calibration.request_from(args, onnx, args.calib_images, output)), output))
     return output, read_spec(output)
 
 
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--flavor", default="auto", choices=("auto", "tensorrt", "rtx"), help="which TensorRT")
     parser.add_argument("--int8", action="store_true", help="INT8 convolutions, the rest half; see calib/calibrate.py")
     parser.add_argument("--calib-images", type=Path, metavar="DIR", help="with --int8: pictures to calibrate on")
-    calibration.add_calibration_arguments(parser.add_argument_group("calibration, with --int8"))
+    calibration.add_calibration_arguments(parser)
     parser.add_argument("--max-batch", type=int, default=1, metavar="N", help="largest batch (default: 1)")
     parser.add_argument("-o", "--output-dir", type=Path, default=default_model.ARTIFACTS, metavar="DIR")
     return run_command(parser, _run, argv)
