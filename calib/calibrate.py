@@ -116,6 +116,11 @@ def _check(request: CalibrationRequest) -> None:
 def _load(request: CalibrationRequest) -> _Model:
     model, spec = load_contract(request.onnx)
     placement.check_quantizable(model, str(request.onnx))
+    if spec.nms == "plugin":
+        raise InputError(
+            f"{request.onnx} was exported with --nms plugin, which nothing here can run. Export it with --nms graph, "
+            "none or raw"
+        )
     target = request.target or ("trt" if spec.precision == "fp16" else "cpu")
     if spec.precision != PRECISION_FOR[target]:
         half = " --fp16" if target == "trt" else ""
@@ -226,7 +231,7 @@ class _Search:
             if not self._passes(found, reference):
                 raise CalibrationError(
                     f"AP {found['AP']:.2f} where the rest is half, {self._trial(kept)['AP']:.2f} where it is float32, "
-                    f"{reference['AP']:.2f} before. Nothing was written. Give a smaller --max-ap-drop to keep more float"
+                    f"{reference['AP']:.2f} before. Nothing was written. A smaller --max-ap-drop keeps more float"
                 )
         return kept, {
             **found,

@@ -294,6 +294,9 @@ def restore_half(model: ModelProto, original: ModelProto) -> None:
     for node in model.graph.node:
         if node.name in sources and node.op_type in ("Cast", "Constant"):
             node.CopyFrom(_with_ends(sources[node.name], node))
+    for output in model.graph.output:
+        if output.name in half:
+            output.type.tensor_type.elem_type = TensorProto.FLOAT16
     del model.graph.value_info[:]
     for opset in model.opset_import:
         if opset.domain == "" and opset.version < HALF_SCALES_OPSET:
