@@ -15,6 +15,7 @@ from gfl_edge.errors import CheckpointError, InputError
 from train.config import Config, LossConfig, ModelConfig, TrainConfig
 from train.criterion import CONFIGS, CriterionConfig
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
+from train.models.batch_norm import fuse_batch_norm
 from train.models.detector import DetectorConfig
 from train.models.published import read_model_file
 from train.models.traits import TRAITS, Family
@@ -82,6 +83,8 @@ class TrainedNetwork(nn.Module):
 def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
     """The detector of a configuration with the weights it starts from, frozen as it says, in training mode.
 
+    Where it is to be fake-quantized its batch norms are folded.
+
     Raises:
         CheckpointError: weights that cannot be read, or are of another architecture.
         InputError: settings that do not fit the architecture.
@@ -94,6 +97,8 @@ def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
     backbone = imagenet_weights(architecture) if config.model.imagenet else config.model.backbone_weights
     if backbone is not None:
         load_backbone(detector, backbone)
+    if config.quantize.enabled:
+        detector = fuse_batch_norm(detector)
     if config.train.sync_batchnorm:
         nn.SyncBatchNorm.convert_sync_batchnorm(detector)  # type: ignore[no-untyped-call]  # in place
     _freeze(detector, config.train)
