@@ -188,7 +188,7 @@ def start(toml, tmp_path):
     return f'model.weights="{tmp_path / "float" / "last.pt"}"'
 
 
-def test_a_run_leaves_a_float_checkpoint(toml, start, modelopt, capsys):
+def test_a_run_leaves_a_float_checkpoint(toml, start, modelopt, capsys, tmp_path):
     train(read_config(toml, [start, *ON]))
     assert "convolutions compute as in INT8, ranges by max" in capsys.readouterr().err
     assert all(math.isfinite(loss) for loss in losses("run"))
@@ -197,6 +197,8 @@ def test_a_run_leaves_a_float_checkpoint(toml, start, modelopt, capsys):
     folded = fuse_batch_norm(load_detector("float/last.pt")).state_dict()
     trained = fuse_batch_norm(load_detector("run/last.pt")).state_dict()
     assert any((trained[key] - value).abs().max() > 1e-4 for key, value in folded.items())
+    with pytest.raises(InputError, match=r"model\.weights: the batch norms of .* are folded"):
+        train(read_config(toml, [f'model.weights="{tmp_path / "run" / "last.pt"}"', 'train.output="on"']))
     # Exporting compares the graph with PyTorch
     spec = export_onnx(ExportRequest(Path("run/last.pt"), nms="none"), Path("qat.onnx"))
     assert spec.class_names == ("white", "grey")
