@@ -278,7 +278,7 @@ class _Search:
                 f"INT8 costs more than {self._request.max_ap_drop:g} AP however many layers stay float: {best:.2f} at "
                 f"best, {reference['AP']:.2f} without. Nothing was written. The layers that hurt most:\n"
                 f"{sensitivity.table(self._journal.ranking(), TABLE_ROWS)}\n"
-                "Calibrate on more or other --images, or fine-tune with fake quantization (train.quantize)"
+                "Calibrate on more or other --images, or fine-tune by train/train.py --set quantize.enabled=true"
             )
         return self.wrong + ranked[:count]
 

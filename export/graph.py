@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import logging
 import warnings
 from collections.abc import Iterator
@@ -16,7 +14,6 @@ import onnxsim
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from export.deform import DEFORM_OPSET, TRANSLATIONS, DeformForm, use_deform_operator
 from export.half import HalfPlan, float_layers, node_scopes, to_half
@@ -25,6 +22,7 @@ from gfl_edge import decode
 from gfl_edge._version import __version__
 from gfl_edge.errors import InputError, ParityError
 from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIZE_STEP, ModelSpec, Precision
+from train.models.batch_norm import fuse_batch_norm
 from train.models.detector import Detector
 from train.models.traits import TRAITS
 
@@ -116,22 +114,6 @@ def _rows(maps: list[Tensor]) -> Tensor:
 def traced_names(spec: ModelSpec) -> tuple[str, ...]:
     """The outputs of the traced network, before any NMS is added."""
     return RAW_NAMES if spec.nms in ("raw", "plugin") else CANDIDATE_NAMES
-
-
-def fuse_batch_norm(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` in eval mode whose batch norms are folded into the convolutions before them.
-
-    Done in float32: the statistics of a batch norm may not fit into half. Every batch norm of our networks is
-    registered right behind its convolution.
-    """
-    model = copy.deepcopy(model).eval()
-    for parent in list(model.modules()):
-        children = list(parent.named_children())
-        for (conv_name, conv), (norm_name, norm) in itertools.pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
-                setattr(parent, norm_name, nn.Identity())
-    return model
 
 
 def take_bgr(model: nn.Module) -> None:

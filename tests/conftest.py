@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))  # train, export, calib are packages of the checkout, not installed
 
+from squares_run import squares, toml  # noqa: E402, F401
+
 from export.default_model import CHECKPOINTS, data_folder  # noqa: E402
 
 

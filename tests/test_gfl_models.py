@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 import torch
 
-from export.graph import fuse_batch_norm
 from gfl_edge import decode
 from gfl_edge.boxes import multiclass_nms
 from gfl_edge.errors import InputError
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
+from train.models.batch_norm import fuse_batch_norm
 from train.models.deform_conv import DeformConv2d, deform_conv2d
 from train.models.gfl_head import GFLHead, GroupNorm, HeadLayout, distribution_statistics, joint_logits
 from train.models.published import build_model, model_files, read_model_file

@@ -10,7 +10,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -28,82 +27,6 @@ from train.weights import load_detector
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((CHECKOUT / "train" / "configs").glob("*.toml"))
-
-# Group norms in the head, and batch norms that keep their statistics: the same whatever the batch
-SETTINGS = """
-[model.gfl]
-depth = 18
-base_channels = 8
-neck_channels = 32
-head_channels = 64
-stacked_convs = 1
-strides = [8, 16, 32]
-
-[data]
-input_hw = [64, 64]
-resize = "fit"
-
-[data.train]
-format = "coco"
-images = "images"
-annotations = "instances.json"
-
-[data.val]
-format = "coco"
-images = "images"
-annotations = "instances.json"
-
-[optimizer]
-kind = "adamw"
-lr = 2e-3
-
-[schedule]
-kind = "cosine"
-warmup_steps = 2
-
-[train]
-output = "run"
-epochs = 2
-batch = 4
-threads = 1
-device = "cpu"
-norm_eval = true
-ema_decay = 0.9
-"""
-
-
-@pytest.fixture(scope="module")
-def squares(tmp_path_factory):
-    """A folder with 8 pictures of white and grey squares, their COCO annotations and ``run.toml``."""
-    import cv2
-
-    folder = tmp_path_factory.mktemp("squares")
-    (folder / "images").mkdir()
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for number in range(1, 9):
-        picture = np.zeros((64, 64, 3), np.uint8)
-        (x, y), side, kind = rng.integers(0, 32, 2).tolist(), int(rng.integers(16, 32)), int(rng.integers(1, 3))
-        picture[y : y + side, x : x + side] = 255 if kind == 1 else 100
-        cv2.imwrite(str(folder / "images" / f"{number}.png"), picture)
-        images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
-        box = {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0}
-        annotations.append({"id": number, "image_id": number, "category_id": kind, **box})
-    categories = [{"id": 1, "name": "white"}, {"id": 2, "name": "grey"}]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "instances.json").write_text(json.dumps(content))
-    (folder / "run.toml").write_text(SETTINGS)
-    return folder
-
-
-@pytest.fixture
-def toml(squares, monkeypatch, tmp_path):
-    """The configuration file; the current folder is empty."""
-    monkeypatch.setenv("GFL_EDGE_DATA", str(squares))
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    yield squares / "run.toml"
-    torch.set_num_threads(threads)
 
 
 def losses(folder):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from calib.histogram import Method
 from export.default_model import data_folder
 from gfl_edge.errors import InputError
 from train.data.config import DataConfig
@@ -18,7 +19,7 @@ from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
 from train.plain_values import build, parse_toml
 
-SECTIONS = ("model", "data", "optimizer", "schedule", "loss", "train")
+SECTIONS = ("model", "data", "optimizer", "schedule", "loss", "quantize", "train")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,18 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class QuantizeConfig:
+    """Fake quantization, see :mod:`train.quantize`. It fine-tunes trained weights, with a low lr for few epochs."""
+
+    enabled: bool = False
+    calibration_batches: int = 8  # of the first epoch, from which the ranges of activations are found
+    method: Method = "entropy"  # by which they are
+
+    def __post_init__(self) -> None:
+        _check_from("calibration_batches", self.calibration_batches, 1)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """The loop."""
 
@@ -150,6 +163,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], folder: Path | None = None) -> Config:
@@ -171,14 +185,18 @@ class Config:
                 f"Known: {', '.join(SECTIONS)}"
             )
         _refuse_num_classes(values["model"])
-        return cls(
+        config = cls(
             model=build(ModelConfig, values["model"], "model", folder),
             data=DataConfig.from_dict(values["data"], "data", folder),
             train=build(TrainConfig, values["train"], "train"),
             optimizer=build(OptimizerConfig, values.get("optimizer", {}), "optimizer"),
             schedule=build(ScheduleConfig, values.get("schedule", {}), "schedule"),
             loss=build(LossConfig, values.get("loss", {}), "loss"),
+            quantize=build(QuantizeConfig, values.get("quantize", {}), "quantize"),
         )
+        if config.quantize.enabled:
+            _check_quantizable(config)
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: texts, numbers, lists and mappings; fields that are None are left out."""
@@ -242,6 +260,14 @@ def _refuse_num_classes(model: Any) -> None:
     for table in ("nanodet", "gfl"):
         if isinstance(model, Mapping) and "num_classes" in (model.get(table) or {}):
             raise InputError(f"model.{table}.num_classes: leave it out, the data say it; choose with data.classes")
+
+
+def _check_quantizable(config: Config) -> None:
+    if config.model.weights is None:
+        raise InputError("model.weights: missing; quantize.enabled fine-tunes the weights of a trained detector")
+    for name in ("auxiliary", "sync_batchnorm", "compile"):
+        if getattr(config.train, name):
+            raise InputError(f"train.{name}: not with quantize.enabled; leave it out")
 
 
 def _plain(value: Any) -> Any:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from gfl_edge import optional
 from gfl_edge.errors import CheckpointError, InputError
+from train.checkpoint import describe_weights
 from train.config import Config, LossConfig, ModelConfig, TrainConfig
 from train.criterion import CONFIGS, CriterionConfig
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
+from train.models.batch_norm import fuse_batch_norm
 from train.models.detector import DetectorConfig
 from train.models.published import read_model_file
 from train.models.traits import TRAITS, Family
@@ -82,11 +84,13 @@ class TrainedNetwork(nn.Module):
 def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
     """The detector of a configuration with the weights it starts from, frozen as it says, in training mode.
 
+    Where it is to be fake-quantized its batch norms are folded.
+
     Raises:
         CheckpointError: weights that cannot be read, or are of another architecture.
         InputError: settings that do not fit the architecture.
     """
-    start = load_detector(config.model.weights) if config.model.weights else None
+    start = _start(config)
     architecture = _architecture(config.model, start)
     detector = _allocate(replace(architecture, num_classes=num_classes), config.train)
     if start is not None:
@@ -94,11 +98,27 @@ def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
     backbone = imagenet_weights(architecture) if config.model.imagenet else config.model.backbone_weights
     if backbone is not None:
         load_backbone(detector, backbone)
+    if config.quantize.enabled:
+        detector = fuse_batch_norm(detector)
     if config.train.sync_batchnorm:
         nn.SyncBatchNorm.convert_sync_batchnorm(detector)  # type: ignore[no-untyped-call]  # in place
     _freeze(detector, config.train)
     detector.train()
     return detector
+
+
+def _start(config: Config) -> NanoDet | GFL | None:
+    """The detector whose weights training starts from."""
+    path = config.model.weights
+    if path is None:
+        return None
+    own = describe_weights(path)
+    if own and own.config.get("quantize", {}).get("enabled") and not config.quantize.enabled:
+        raise InputError(
+            f"model.weights: the batch norms of {path} are folded, for fake quantization. Go on with quantize.enabled, "
+            "or start from the weights that it was trained from"
+        )
+    return load_detector(path)
 
 
 def warm_start(detector: NanoDet | GFL, start: NanoDet | GFL, origin: str) -> None:

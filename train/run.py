@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import sys
@@ -30,6 +31,7 @@ from train.models import GFL, NanoDet
 from train.models.traits import TRAITS
 from train.network import TrainedNetwork, build_detector, criterion_config, weights_name
 from train.optim import Schedule, build_optimizer
+from train.quantize import fake_quantize, float_state
 from train.weights import describe_architecture
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,8 @@ class Run:
         self.network = TrainedNetwork(
             self.detector, config.train.channels_last, config.train.auxiliary_detach_epoch
         ).to(process.device)
+        if config.quantize.enabled:
+            self._fake_quantize()
         self.average = WeightAverage(self.detector, config.train.ema_decay) if config.train.ema_decay else None
         self.trainer = self._trainer()
         self.validation = self._validation(data.val)
@@ -141,7 +145,8 @@ class Run:
 
     def _evaluated_state(self) -> dict[str, torch.Tensor]:
         network = self.detector if self.average is None else self.average.network
-        return dict(network.state_dict())
+        assert isinstance(network, (NanoDet, GFL))
+        return float_state(network) if self.config.quantize.enabled else dict(network.state_dict())
 
     def _saved(self, resume: bool) -> Checkpoint | None:
         last = self.folder / LAST
@@ -202,6 +207,15 @@ class Run:
             return None
         spec = describe(self.detector, input_hw=data.input_hw, class_names=self.class_names, short_long=data.short_long)
         return Validation(data, annotations, spec, self.process, train.evaluation_batch, train.workers)
+
+    def _fake_quantize(self) -> None:
+        """By ranges of the first batches; a resumed run finds the same ones, and then takes those it has saved."""
+        settings, device = self.config.quantize, self.process.device
+        batches = itertools.islice(self.data.batches(0), settings.calibration_batches)
+        images = (batch.to(device).images for batch in batches)
+        count = fake_quantize(self.network, self.detector, images, settings.method)
+        share_buffers(self.network, self.process)
+        self._say(f"{count} convolutions compute as in INT8, ranges by {settings.method}; AP is measured so, too")
 
     def _check_resize(self) -> None:
         family = self.detector.config.family
