@@ -30,9 +30,14 @@ def cut_nms(model: ModelProto, spec: ModelSpec) -> Tail:
 
 
 def add_nms(model: ModelProto, tail: Tail) -> None:
-    """Put back what :func:`cut_nms` cut off, in place."""
+    """Put back what :func:`cut_nms` cut off, in place, in the opset of ``model``."""
     if tail.nodes:
         model.graph.node.extend(tail.nodes)
         model.functions.extend(tail.functions)
+        opset = next(opset.version for opset in model.opset_import if opset.domain == "")
+        for function in model.functions:  # the model's may have risen for half scales
+            for own in function.opset_import:
+                if own.domain == "":
+                    own.version = opset
         del model.graph.output[:]
         model.graph.output.extend(tail.outputs)
