@@ -199,6 +199,7 @@ class _Search:
         }
         self._journal = Journal(request.beside(".sensitivity.json"), key)
         self.wrong: list[str] = []
+        self._reference: dict[str, float] = {}
 
     def run(self, probe: Probe) -> tuple[list[str], dict[str, Any] | None]:
         """Layers that stay float, and what was measured."""
@@ -212,27 +213,21 @@ class _Search:
                 self._rank(probe)
                 self._draw(self.wrong)
             return self.wrong, None
-        reference = self._journal.trial("reference", lambda: self._metrics(request.onnx, request.eval_limit))
+        self._reference = self._journal.trial("reference", lambda: self._metrics(request.onnx, request.eval_limit))
+        reference = self._reference
         kept = self.wrong
         full = self._trial(kept)
         log(f"AP {reference['AP']:.2f} in {self._model.spec.precision}, {full['AP']:.2f} with all layers INT8")
-        if not self._passes(full, reference):
+        if not self._passes(full):
             self._rank(probe)
-            sensitivity.measure_ap(self._alone, self._journal, AP_LAYERS, self._small_ap)
-            kept = self._fewest(reference)
+            small = self._journal.trial("reference, few images", lambda: self._metrics(request.onnx, self._few()))
+            sensitivity.measure_ap(self._alone, self._journal, AP_LAYERS, self._small_ap, small["AP"])
+            kept = self._fewest()
         elif request.always_rank:
             self._rank(probe)
         if self._journal.layers:
             self._draw(kept)
         found = self._trial(kept)
-        if self._model.spec.precision == "fp16":  # candidates are compared in float32, which CPUs run faster
-            limit = request.eval_limit
-            found = self._journal.trial("finished", lambda: self._metrics_of(self.finished(kept, {}), limit))
-            if not self._passes(found, reference):
-                raise CalibrationError(
-                    f"AP {found['AP']:.2f} where the rest is half, {self._trial(kept)['AP']:.2f} where it is float32, "
-                    f"{reference['AP']:.2f} before. Nothing was written. A smaller --max-ap-drop keeps more float"
-                )
         return kept, {
             **found,
             "reference": reference,
@@ -257,42 +252,43 @@ class _Search:
 
     def _draw(self, kept: list[str]) -> None:
         path = self._request.beside(".sensitivity.svg")
-        sensitivity.draw(path, self._model.spec.name, self._journal.ranking(), kept)
+        sensitivity.draw(path, self._model.spec.name, self._journal.ranking(self._request.max_ap_drop), kept)
         log(
-            f"{sensitivity.table(self._journal.ranking(), TABLE_ROWS)}\nall layers: {path.with_suffix('.json')}, {path}"
+            f"{sensitivity.table(self._journal.ranking(self._request.max_ap_drop), TABLE_ROWS)}\nall layers: {path.with_suffix('.json')}, {path}"
         )
 
-    def _fewest(self, reference: dict[str, float]) -> list[str]:
-        ranked = [row.layer for row in self._journal.ranking() if row.layer not in self.wrong]
+    def _fewest(self) -> list[str]:
+        ranked = [row.layer for row in self._journal.ranking(self._request.max_ap_drop) if row.layer not in self.wrong]
 
         def passes(count: int) -> bool:
             found = self._trial(self.wrong + ranked[:count])
             log(f"{count} layers float: AP {found['AP']:.2f}")
-            return self._passes(found, reference)
+            return self._passes(found)
 
         count = sensitivity.fewest(len(ranked) - 1, passes)
         if count is None:
             self._draw(self.wrong)
-            best = max(trial["AP"] for name, trial in self._journal.trials.items() if name != "reference")
+            best = max(trial["AP"] for name, trial in self._journal.trials.items() if "reference" not in name)
             raise CalibrationError(
                 f"INT8 costs more than {self._request.max_ap_drop:g} AP however many layers stay float: {best:.2f} at "
-                f"best, {reference['AP']:.2f} without. Nothing was written. The layers that hurt most:\n"
-                f"{sensitivity.table(self._journal.ranking(), TABLE_ROWS)}\n"
+                f"best, {self._reference['AP']:.2f} without. Nothing was written. The layers that hurt most:\n"
+                f"{sensitivity.table(self._journal.ranking(self._request.max_ap_drop), TABLE_ROWS)}\n"
                 "Calibrate on more or other --images, or fine-tune by train/train.py --set quantize.enabled=true"
             )
         return self.wrong + ranked[:count]
 
-    def _passes(self, found: dict[str, float], reference: dict[str, float]) -> bool:
-        return reference["AP"] - found["AP"] <= self._request.max_ap_drop
+    def _passes(self, found: dict[str, float]) -> bool:
+        return self._reference["AP"] - found["AP"] <= self._request.max_ap_drop
 
     def _trial(self, kept: list[str]) -> dict[str, float]:
         name = ",".join(kept) or "all INT8"
-        model = self._finish(self.candidate(kept), {}, "fp32")
-        return self._journal.trial(name, lambda: self._metrics_of(model, self._request.eval_limit))
+        return self._journal.trial(name, lambda: self._metrics_of(self.finished(kept, {}), self._request.eval_limit))
 
     def _small_ap(self, model: ModelProto) -> float:
-        limit = min(AP_IMAGES, self._request.eval_limit or AP_IMAGES)
-        return self._metrics_of(self._finish(model, {}, "fp32"), limit)["AP"]
+        return self._metrics_of(self._finish(model, {}), self._few())["AP"]
+
+    def _few(self) -> int:
+        return min(AP_IMAGES, self._request.eval_limit or AP_IMAGES)
 
     def _metrics_of(self, model: ModelProto, limit: int | None) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
@@ -317,15 +313,13 @@ class _Search:
 
     def finished(self, kept: list[str], record: dict[str, Any]) -> ModelProto:
         """The model as it is shipped, with these layers float."""
-        return self._finish(self.candidate(kept), record, self._model.spec.precision)
+        return self._finish(self.candidate(kept), record)
 
-    def _finish(self, model: ModelProto, record: dict[str, Any], precision: Precision) -> ModelProto:
+    def _finish(self, model: ModelProto, record: dict[str, Any]) -> ModelProto:
         qdq.fold_weights(model)
-        if precision == "fp16":
-            qdq.restore_half(model, self._model.original)
+        qdq.restore_half(model, self._model.original)
         add_nms(model, self._model.tail)
-        quantized = qdq.count_layers(model)["quantized"]
-        spec = replace(self._model.spec, precision=precision, quantized_layers=quantized)
+        spec = replace(self._model.spec, quantized_layers=qdq.count_layers(model)["quantized"])
         properties = {**self._model.metadata, **spec.to_metadata(), RECORD_KEY: json.dumps(record)}
         del model.metadata_props[:]
         for key, value in properties.items():

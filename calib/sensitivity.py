@@ -33,13 +33,13 @@ class Sensitivity:
         layer: name, see :class:`calib.qdq.Layer`.
         kind: operator.
         snr_db: signal to noise at the outputs of the head's final convolutions, in decibels; low is bad.
-        ap: of the model with this layer alone in INT8, in percent on a few images; None where it was not measured.
+        ap_drop: points of AP on a few images; None where it was not measured.
     """
 
     layer: str
     kind: str
     snr_db: float
-    ap: float | None = None
+    ap_drop: float | None = None
 
 
 class Probe:
@@ -115,14 +115,16 @@ class Journal:
             self._write()
         return self.wrong
 
-    def ranking(self) -> list[Sensitivity]:
-        """The layers, the one that costs most first: by AP those where it is known, then by signal to noise."""
-        return sorted(
-            self.layers.values(), key=lambda row: (row.ap is None, row.ap if row.ap is not None else 0.0, row.snr_db)
-        )
+    def ranking(self, max_ap_drop: float) -> list[Sensitivity]:
+        """The layers, the one that costs most first.
+
+        Those that cost more than ``max_ap_drop`` alone come first; smaller differences on a few images are chance, and
+        signal to noise says more.
+        """
+        return sorted(self.layers.values(), key=lambda row: ((row.ap_drop or 0.0) <= max_ap_drop, row.snr_db))
 
     def _write(self) -> None:
-        rows = [asdict(row) for row in self.ranking()]
+        rows = [asdict(row) for row in self.layers.values()]
         text = json.dumps({"key": self._key, "wrong": self.wrong, "trials": self.trials, "layers": rows}, indent=1)
         write_atomically(self._path, f"{text}\n".encode())
 
@@ -142,14 +144,15 @@ def measure_ap(
     journal: Journal,
     count: int,
     average_precision: Callable[[ModelProto], float],
+    reference: float,
     progress: bool = True,
 ) -> None:
-    """Find the AP with one layer alone in INT8, for the ``count`` layers with the least signal to noise."""
+    """Find what one layer alone costs of the AP ``reference``, for the ``count`` with the least signal to noise."""
     worst = sorted(journal.layers.values(), key=lambda row: row.snr_db)[:count]
     for row in track(worst, "AP of single layers", len(worst), progress):
-        if row.ap is None:
+        if row.ap_drop is None:
             ap = average_precision(alone(row.layer))
-            journal.add_layer(replace(row, ap=round(ap, 3)))
+            journal.add_layer(replace(row, ap_drop=round(reference - ap, 3)))
 
 
 def fewest(most: int, passes: Callable[[int], bool]) -> int | None:
@@ -170,10 +173,10 @@ def fewest(most: int, passes: Callable[[int], bool]) -> int | None:
 
 def table(ranking: Sequence[Sensitivity], rows: int) -> str:
     """The first layers of a ranking as lines of text."""
-    lines = [f"{'layer':<56} {'operator':<8} {'SNR, dB':>8} {'AP alone':>9}"]
+    lines = [f"{'layer':<56} {'operator':<8} {'SNR, dB':>8} {'AP lost':>8}"]
     for row in ranking[:rows]:
-        ap = "-" if row.ap is None else f"{row.ap:.2f}"
-        lines.append(f"{row.layer[-56:]:<56} {row.kind:<8} {row.snr_db:>8.1f} {ap:>9}")
+        drop = "-" if row.ap_drop is None else f"{row.ap_drop:.2f}"
+        lines.append(f"{row.layer[-56:]:<56} {row.kind:<8} {row.snr_db:>8.1f} {drop:>8}")
     return "\n".join(lines)
 
 
