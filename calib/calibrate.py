@@ -29,7 +29,7 @@ from calib.images import CalibrationImages, choose_images
 from calib.nms import Tail, add_nms, cut_nms
 from calib.qdq import QdqGraph
 from calib.ranges import Observed, observe
-from calib.sensitivity import Journal, Probe
+from calib.sensitivity import Journal, Probe, Sensitivity
 from gfl_edge.backends.select import BackendName
 from gfl_edge.commandline import run_command
 from gfl_edge.detector import Detector
@@ -252,13 +252,14 @@ class _Search:
 
     def _draw(self, kept: list[str]) -> None:
         path = self._request.beside(".sensitivity.svg")
-        sensitivity.draw(path, self._model.spec.name, self._journal.ranking(self._request.max_ap_drop), kept)
-        log(
-            f"{sensitivity.table(self._journal.ranking(self._request.max_ap_drop), TABLE_ROWS)}\nall layers: {path.with_suffix('.json')}, {path}"
-        )
+        sensitivity.draw(path, self._model.spec.name, self._ranking(), kept)
+        log(f"{sensitivity.table(self._ranking(), TABLE_ROWS)}\nall layers: {path.with_suffix('.json')}, {path}")
+
+    def _ranking(self) -> list[Sensitivity]:
+        return self._journal.ranking(self._request.max_ap_drop)
 
     def _fewest(self) -> list[str]:
-        ranked = [row.layer for row in self._journal.ranking(self._request.max_ap_drop) if row.layer not in self.wrong]
+        ranked = [row.layer for row in self._ranking() if row.layer not in self.wrong]
 
         def passes(count: int) -> bool:
             found = self._trial(self.wrong + ranked[:count])
@@ -272,7 +273,7 @@ class _Search:
             raise CalibrationError(
                 f"INT8 costs more than {self._request.max_ap_drop:g} AP however many layers stay float: {best:.2f} at "
                 f"best, {self._reference['AP']:.2f} without. Nothing was written. The layers that hurt most:\n"
-                f"{sensitivity.table(self._journal.ranking(self._request.max_ap_drop), TABLE_ROWS)}\n"
+                f"{sensitivity.table(self._ranking(), TABLE_ROWS)}\n"
                 "Calibrate on more or other --images, or fine-tune by train/train.py --set quantize.enabled=true"
             )
         return self.wrong + ranked[:count]
