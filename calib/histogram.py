@@ -17,6 +17,7 @@ METHODS: tuple[Method, ...] = ("entropy", "max", "percentile", "mse")
 BINS = 2048
 STEPS = 127  # of INT8, symmetric, on one side
 PERCENTILE = 99.99
+NARROWEST = 1e-36  # width of a bin whose inverse float32 can hold
 STRIDE = 16  # bins between the ranges that "entropy" and "mse" try
 
 
@@ -39,7 +40,7 @@ class Histogram:
         magnitudes = np.abs(values)
         self.largest = max(self.largest, largest)
         if self.width == 0.0 and largest > 0.0:
-            self.width = largest / BINS
+            self.width = max(largest / BINS, NARROWEST)
         while largest > self.width * BINS:
             self.counts = np.concatenate((self.counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, np.int64)))
             self.width *= 2

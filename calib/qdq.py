@@ -27,12 +27,12 @@ class Layer:
 
     Attributes:
         name: see the module.
-        node: of the graph.
+        nodes: of the graph; several where a head's levels share their weights.
         kind: operator.
     """
 
     name: str
-    node: str
+    nodes: tuple[str, ...]
     kind: str
 
 
@@ -52,13 +52,14 @@ class QdqGraph:
             raise CalibrationError("no layer of the graph can be quantized. Is it a detector of this project?")
 
     def _find_layers(self) -> list[Layer]:
-        found = []
+        found: dict[str, Layer] = {}
         for node in self.model.graph.node:
-            dequantized = [i for i, name in enumerate(node.input) if self._pair(name) is not None]
-            if not dequantized or node.op_type in (QUANTIZE, DEQUANTIZE, "Shape"):
-                continue
-            found.append(Layer(self._layer_name(node), node.name, node.op_type))
-        return found
+            dequantized = any(self._pair(name) is not None for name in node.input)
+            if dequantized and node.op_type not in (QUANTIZE, DEQUANTIZE, "Shape"):
+                name = self._layer_name(node)
+                others = found[name].nodes if name in found else ()
+                found[name] = Layer(name, (*others, node.name), node.op_type)
+        return list(found.values())
 
     def _layer_name(self, node: NodeProto) -> str:
         for name in node.input:
@@ -114,7 +115,7 @@ class QdqGraph:
             CalibrationError: a quantized tensor has no range or no means.
         """
         model = self.with_ranges(ranges)
-        keep_float(model, {layer.node for layer in self.layers if layer.name in float_layers})
+        keep_float(model, {node for layer in self.layers if layer.name in float_layers for node in layer.nodes})
         correct_biases(model, channel_means)
         return model
 
