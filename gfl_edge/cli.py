@@ -1,4 +1,4 @@
-"""The command line: gfl-edge camera | detect | eval."""
+"""The command line: gfl-edge camera | detect | eval | compare."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from gfl_edge._version import __version__
 from gfl_edge.backends.select import BackendName, NmsChoice
@@ -21,11 +21,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_camera(commands.add_parser("camera", help="run on a camera, video, stream or folder of pictures"))
     _add_detect(commands.add_parser("detect", help="write annotated copies of pictures"))
     _add_eval(commands.add_parser("eval", help="COCO AP through the pipeline that runs on the device"))
+    _add_compare(commands.add_parser("compare", help="two models side by side: AP, size, latency, agreement"))
     return parser
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, metavar="M", help=".onnx or .engine file")
+    _add_backend_arguments(parser)
+
+
+def _add_backend_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=get_args(BackendName), default="auto", help="what runs it (default: auto)")
     parser.add_argument("--nms", choices=get_args(NmsChoice), default="auto", help="where NMS runs (default: auto)")
 
@@ -96,43 +101,65 @@ def _detect(args: argparse.Namespace) -> int:
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     _add_model_arguments(parser)
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+    _add_data_arguments(parser)
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO instances file")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result here as well")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.set_defaults(run=_eval)
 
 
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result here as well")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+
+
 def _eval(args: argparse.Namespace) -> int:
-    from gfl_edge import environment
     from gfl_edge.detector import Detector
     from gfl_edge.evaluate import evaluate
-    from gfl_edge.files import sha256, write_atomically
 
     with Detector(args.model, args.backend, args.nms) as detector:
         result = evaluate(detector, args.images, args.annotations, args.limit)
-        spec, ran = detector.spec, detector.backend.describe()
-        report = {
-            **result.to_dict(),
-            "model": {
-                "name": spec.name,
-                "file": args.model.name,
-                "sha256": sha256(args.model),
-                "precision": spec.precision,
-                "nms": ran.pop("nms", "graph" if spec.has_nms else "host"),
-                "score_threshold": spec.score_threshold,
-                "iou_threshold": spec.iou_threshold,
-            },
-            "backend": {"name": detector.backend.name, **ran},
-            "annotations": args.annotations.name,
-            **environment.describe(["gfl-edge", *sys.argv[1:]]),
-        }
+        _report({**result.to_dict(), **detector.describe()}, result.skipped, args)
+    return 0
+
+
+def _report(measured: dict[str, Any], skipped: tuple[str, ...], args: argparse.Namespace) -> None:
+    """Write what was measured on ``--images``, and on what, to stdout and to ``--json``."""
+    from gfl_edge import environment
+    from gfl_edge.files import write_atomically
+
+    annotations = args.annotations.name if args.annotations else None
+    report = {**measured, "annotations": annotations, **environment.describe(["gfl-edge", *sys.argv[1:]])}
     text = json.dumps(report, indent=2)
     print(text)
     if args.json:
         write_atomically(args.json, f"{text}\n".encode())
-    if result.skipped:
-        print(f"{len(result.skipped)} unreadable images left out: {', '.join(result.skipped)}", file=sys.stderr)
+    if skipped:
+        print(f"{len(skipped)} unreadable images left out: {', '.join(skipped)}", file=sys.stderr)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("reference", type=Path, metavar="A", help="the reference, .onnx or .engine file")
+    parser.add_argument("candidate", type=Path, metavar="B", help="what is compared with it, as its INT8 form")
+    _add_backend_arguments(parser)
+    _add_data_arguments(parser)
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO instances file (default: no AP)")
+    parser.add_argument(
+        "--score", type=float, default=0.3, metavar="S", help="match detections from this score on (default: 0.3)"
+    )
+    parser.set_defaults(run=_compare)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from gfl_edge.compare import compare, table
+    from gfl_edge.detector import Detector
+
+    with (
+        Detector(args.reference, args.backend, args.nms) as reference,
+        Detector(args.candidate, args.backend, args.nms) as candidate,
+    ):
+        result = compare(reference, candidate, args.images, args.annotations, limit=args.limit, score=args.score)
+    print(table(result), file=sys.stderr)
+    _report(result.to_dict(), result.skipped, args)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from gfl_edge.backends.base import Backend, FrameBackend, Outputs
 from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
+from gfl_edge.files import sha256
 from gfl_edge.preprocess import Image, Placement, check_frame, input_size, resize_into
 from gfl_edge.spec import ModelSpec
 
@@ -106,6 +108,23 @@ class Detector:
             np.array(classes),
             self.spec.class_names,
         )
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Plain values for reports: the ``model``, with its file's SHA-256, and the ``backend`` that runs it."""
+        spec, ran = self.spec, self.backend.describe()
+        return {
+            "model": {
+                "name": spec.name,
+                "file": self.path.name,
+                "sha256": sha256(self.path),
+                "precision": spec.precision,
+                "quantized_layers": spec.quantized_layers,
+                "nms": ran.pop("nms", "graph" if spec.has_nms else "host"),
+                "score_threshold": spec.score_threshold,
+                "iou_threshold": spec.iou_threshold,
+            },
+            "backend": {"name": self.backend.name, **ran},
+        }
 
     def close(self) -> None:
         """Free the backend; the detector cannot run any more."""

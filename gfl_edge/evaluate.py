@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from gfl_edge.coco import read_instances
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError
+from gfl_edge.preprocess import Image
 from gfl_edge.progress import track
 from gfl_edge.sources import read_image
 
@@ -65,29 +66,63 @@ def evaluate(
         AnnotationError: unreadable or foreign annotation file, or categories that the model does not know.
         InputError: no image could be read, or ``limit`` is not positive.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit}: expected at least 1 image")
+    check_limit(limit)
     coco = read_annotations(annotations)
     category_ids = match_categories(coco, detector.spec.class_names, annotations)
-    chosen = sorted(coco.getImgIds())[:limit]
-    files = {image_id: Path(images) / coco.imgs[image_id]["file_name"] for image_id in chosen}
-    _check_files(files, images)
+    frames = Frames(annotated_files(coco, images, limit), images, f"evaluating {detector.spec.name}", progress)
     results: list[dict[str, Any]] = []
-    evaluated, skipped, milliseconds = [], [], 0.0
-    for image_id, path in track(files.items(), f"evaluating {detector.spec.name}", len(files), progress):
-        frame = read_image(path)
-        if frame is None:
-            skipped.append(path.name)
-            continue
-        start = time.perf_counter()
-        found = detector(frame)
-        milliseconds += 1000 * (time.perf_counter() - start)
+    evaluated, total_ms = [], 0.0
+    for image_id, frame in frames:
+        found, milliseconds = timed(detector, frame)
+        total_ms += milliseconds
         evaluated.append(image_id)
         results.extend(coco_results(found, image_id, category_ids))
-    if not evaluated:
-        raise InputError(f"none of the {len(files)} images under {images} could be read, first {skipped[0]}")
     metrics = average_precision(coco, results, evaluated)
-    return Evaluation(metrics, len(evaluated), tuple(skipped), milliseconds / len(evaluated))
+    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), total_ms / len(evaluated))
+
+
+class Frames:
+    """Reads image files one after the other, with a progress line on stderr.
+
+    Args:
+        files: paths by image id.
+        folder: where they lie, for messages.
+        label: of the progress line.
+        progress: whether to draw it.
+
+    Attributes:
+        skipped: names of the files so far that could not be read.
+    """
+
+    def __init__(self, files: Mapping[int, Path], folder: str | Path, label: str, progress: bool = True) -> None:
+        self.skipped: list[str] = []
+        self._files, self._folder, self._label, self._progress = files, folder, label, progress
+
+    def __iter__(self) -> Iterator[tuple[int, Image]]:
+        """Yield id and frame of every file that can be read; raises InputError at the end if there was none."""
+        for image_id, path in track(self._files.items(), self._label, len(self._files), self._progress):
+            frame = read_image(path)
+            if frame is None:
+                self.skipped.append(path.name)
+            else:
+                yield image_id, frame
+        if len(self.skipped) == len(self._files):
+            raise InputError(
+                f"none of the {len(self._files)} images under {self._folder} could be read, first {self.skipped[0]}"
+            )
+
+
+def timed(detector: Detector, frame: Image) -> tuple[Detections, float]:
+    """What ``detector`` finds in a frame, and the milliseconds from the frame to its detections."""
+    start = time.perf_counter()
+    found = detector(frame)
+    return found, 1000 * (time.perf_counter() - start)
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise InputError where a limit leaves no image."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit}: expected at least 1 image")
 
 
 def read_annotations(path: str | Path) -> Any:
@@ -151,13 +186,21 @@ def average_precision(coco: Any, results: list[dict[str, Any]], image_ids: list[
     }
 
 
-def _check_files(files: dict[int, Path], images: str | Path) -> None:
+def annotated_files(coco: Any, images: str | Path, limit: int | None = None) -> dict[int, Path]:
+    """Paths by image id of an annotation file's first ``limit`` images, in order of id.
+
+    Raises:
+        InputError: one of them is not in the folder ``images``.
+    """
+    chosen = sorted(coco.getImgIds())[:limit]
+    files = {image_id: Path(images) / coco.imgs[image_id]["file_name"] for image_id in chosen}
     missing = [path.name for path in files.values() if not path.is_file()]
     if missing:
         raise InputError(
             f"{len(missing)} of {len(files)} images are not under {images}, first {missing[0]}. "
             "Give the folder of the annotation file's images with --images"
         )
+    return files
 
 
 @contextlib.contextmanager

@@ -53,6 +53,7 @@ def test_every_module_imports_with_numpy_alone():
         ["-m", "gfl_edge", "camera", "--help"],
         ["-m", "gfl_edge", "detect", "--help"],
         ["-m", "gfl_edge", "eval", "--help"],
+        ["-m", "gfl_edge", "compare", "--help"],
         ["export/to_onnx.py", "--help"],
         ["export/to_trt.py", "--help"],
         ["train/train.py", "--help"],

@@ -1,0 +1,337 @@
+"""Two models side by side on the same images: AP, size, latency, and how far their detections agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gfl_edge.boxes import pairwise_iou
+from gfl_edge.detections import Detections
+from gfl_edge.detector import Detector
+from gfl_edge.errors import InputError, SourceError
+from gfl_edge.evaluate import (
+    METRICS,
+    Frames,
+    annotated_files,
+    average_precision,
+    check_limit,
+    coco_results,
+    match_categories,
+    read_annotations,
+    timed,
+)
+from gfl_edge.preprocess import Image
+from gfl_edge.sources import image_files
+
+SCORE = 0.3  # detections from here on are what a person would see
+IOU = 0.5  # from here on two boxes are of the same object
+WARM_UPS = 3  # runs before the first that counts
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two detections of the same object: their indices in either list, and how their boxes overlap."""
+
+    reference: int
+    candidate: int
+    iou: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the detections of two models are the same.
+
+    A detection whose score lies just above the threshold in one model and just below in the other counts as different.
+
+    Attributes:
+        score: detections with at least this score were matched.
+        iou: what two boxes had to overlap by, see :func:`match`.
+        reference: detections of the reference.
+        candidate: detections of the candidate.
+        matched: pairs of them.
+        of_reference: matched / reference; None where that is 0 / 0.
+        of_candidate: matched / candidate; likewise.
+        f1: 2 * matched / (reference + candidate), the harmonic mean of both; 1 where every detection has its partner,
+            None where there was none.
+        mean_iou: of the boxes of a pair; None without pairs.
+        mean_score_difference: of the absolute differences within pairs; None without pairs.
+    """
+
+    score: float
+    iou: float
+    reference: int
+    candidate: int
+    matched: int
+    of_reference: float | None
+    of_candidate: float | None
+    f1: float | None
+    mean_iou: float | None
+    mean_score_difference: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One of the two models.
+
+    Attributes:
+        metrics: the twelve COCO numbers, see :class:`gfl_edge.evaluate.Evaluation`; None without annotations.
+        size_bytes: of its file.
+        median_ms: per image, of pre-processing, network and post-processing, without reading the file.
+        p90_ms: likewise; nine of ten images took no longer.
+        model: see :meth:`gfl_edge.detector.Detector.describe`.
+        backend: likewise.
+    """
+
+    metrics: dict[str, float] | None
+    size_bytes: int
+    median_ms: float
+    p90_ms: float
+    model: dict[str, Any]
+    backend: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, the metrics at the top level, null where they were not measured."""
+        metrics = {name: None if self.metrics is None else round(self.metrics[name], 3) for name in METRICS}
+        return {
+            **metrics,
+            "size_bytes": self.size_bytes,
+            "median_ms": round(self.median_ms, 3),
+            "p90_ms": round(self.p90_ms, 3),
+            "model": self.model,
+            "backend": self.backend,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same images.
+
+    Attributes:
+        reference: what the other is compared with.
+        candidate: the other.
+        agreement: of their detections.
+        images: how many images both ran on.
+        skipped: names of images that could not be read and so were left out.
+    """
+
+    reference: Measured
+    candidate: Measured
+    agreement: Agreement
+    images: int
+    skipped: tuple[str, ...]
+
+    @property
+    def latency_ratio(self) -> float:
+        """Median latency of the candidate by that of the reference; below 1 it is the faster one."""
+        return self.candidate.median_ms / self.reference.median_ms
+
+    @property
+    def size_ratio(self) -> float:
+        """Size of the candidate's file by that of the reference's."""
+        return self.candidate.size_bytes / self.reference.size_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        agreement = {
+            name: round(value, 4) if isinstance(value, float) else value
+            for name, value in asdict(self.agreement).items()
+        }
+        return {
+            "reference": self.reference.to_dict(),
+            "candidate": self.candidate.to_dict(),
+            "latency_ratio": round(self.latency_ratio, 4),
+            "size_ratio": round(self.size_ratio, 4),
+            "agreement": agreement,
+            "images": self.images,
+            "skipped": list(self.skipped),
+        }
+
+
+def compare(
+    reference: Detector,
+    candidate: Detector,
+    images: str | Path,
+    annotations: str | Path | None = None,
+    *,
+    limit: int | None = None,
+    score: float = SCORE,
+    progress: bool = True,
+) -> Comparison:
+    """Run two detectors on the same images, image by image in turn, so that both meet the same load of the machine.
+
+    Which of them is the first changes from image to image. Their latencies compare with each other rather than with
+    those of a model that has the machine for itself.
+
+    Args:
+        reference: what the other is compared with.
+        candidate: of the same classes.
+        images: folder of the annotation file's ``file_name`` entries; without annotations the images directly in it are
+            taken, in order of name.
+        annotations: COCO instances JSON; None: AP is not measured.
+        limit: only the first so many images.
+        score: detections with at least this score are matched, see :class:`Agreement`. AP takes all.
+        progress: draw a progress line on stderr.
+
+    Raises:
+        AnnotationError: unreadable or foreign annotation file, or categories that the models do not know.
+        InputError: the classes differ, no such folder, missing images, none that could be read, ``limit`` or ``score``.
+    """
+    check_limit(limit)
+    if not 0 <= score <= 1:
+        raise InputError(f"--score {score}: expected 0..1")
+    _check_classes(reference, candidate)
+    coco = None if annotations is None else read_annotations(annotations)
+    category_ids = () if coco is None else match_categories(coco, reference.spec.class_names, str(annotations))
+    files = _all_files(Path(images), limit) if coco is None else annotated_files(coco, images, limit)
+    frames = Frames(files, images, "comparing", progress)
+    runs = (_Run(reference), _Run(candidate))
+    image_ids: list[int] = []
+    for image_id, frame in frames:
+        if not image_ids:
+            for run in runs * WARM_UPS:
+                run.detector(frame)
+        for run in runs if len(image_ids) % 2 == 0 else reversed(runs):
+            run.measure(frame)
+        image_ids.append(image_id)
+    measured = [run.result(coco, image_ids, category_ids) for run in runs]
+    agreement = agree(zip(runs[0].found, runs[1].found, strict=True), score)
+    return Comparison(measured[0], measured[1], agreement, len(image_ids), tuple(frames.skipped))
+
+
+def agree(
+    pairs: Iterable[tuple[Detections, Detections]], score: float = SCORE, iou_threshold: float = IOU
+) -> Agreement:
+    """Agreement over images, given what the reference and what the candidate found in each."""
+    counts, overlaps, differences = [0, 0], [], []
+    for all_of_reference, all_of_candidate in pairs:
+        reference, candidate = all_of_reference.above(score), all_of_candidate.above(score)
+        counts = [counts[0] + len(reference), counts[1] + len(candidate)]
+        for pair in match(reference, candidate, iou_threshold):
+            overlaps.append(pair.iou)
+            differences.append(abs(float(reference.scores[pair.reference]) - float(candidate.scores[pair.candidate])))
+    matched = len(overlaps)
+    return Agreement(
+        score=score,
+        iou=iou_threshold,
+        reference=counts[0],
+        candidate=counts[1],
+        matched=matched,
+        of_reference=_ratio(matched, counts[0]),
+        of_candidate=_ratio(matched, counts[1]),
+        f1=_ratio(2 * matched, sum(counts)),
+        mean_iou=_ratio(sum(overlaps), matched),
+        mean_score_difference=_ratio(sum(differences), matched),
+    )
+
+
+def match(reference: Detections, candidate: Detections, iou_threshold: float = IOU) -> list[Match]:
+    """Pair the detections of one image, each with one other at most.
+
+    The reference's detections choose in order of falling score: the free one of their class that overlaps most, if its
+    IoU is at least ``iou_threshold``; of those that overlap alike, the one of the highest score.
+    """
+    overlaps = pairwise_iou(reference.boxes, candidate.boxes)
+    overlaps[reference.class_ids[:, None] != candidate.class_ids[None, :]] = -1.0
+    matches = []
+    for i in range(len(reference) if len(candidate) else 0):
+        j = int(np.argmax(overlaps[i]))
+        if overlaps[i, j] >= np.float32(iou_threshold):
+            matches.append(Match(i, j, float(overlaps[i, j])))
+            overlaps[:, j] = -1.0  # taken
+    return matches
+
+
+def table(comparison: Comparison) -> str:
+    """The comparison for people: lines of aligned columns, A the reference and B the candidate."""
+    rows = [("", "A", "B", "B against A"), *_model_rows(comparison), *_agreement_rows(comparison)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def _model_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    a, b = comparison.reference, comparison.candidate
+    rows = [
+        ("file", a.model["file"], b.model["file"], ""),
+        ("backend", a.backend["name"], b.backend["name"], ""),
+        ("precision", a.model["precision"], b.model["precision"], ""),
+        ("INT8 convolutions", str(a.model["quantized_layers"]), str(b.model["quantized_layers"]), ""),
+        ("size, MB", f"{a.size_bytes / 1e6:.2f}", f"{b.size_bytes / 1e6:.2f}", f"x {comparison.size_ratio:.2f}"),
+    ]
+    for name in ("AP", "AP50"):
+        if a.metrics is None or b.metrics is None:
+            rows.append((name, "not measured", "not measured", ""))
+        else:
+            values = round(a.metrics[name], 2), round(b.metrics[name], 2)  # so that the difference is that of the row
+            rows.append((name, f"{values[0]:.2f}", f"{values[1]:.2f}", f"{values[1] - values[0]:+.2f}"))
+    return [
+        *rows,
+        ("latency, median ms", f"{a.median_ms:.2f}", f"{b.median_ms:.2f}", f"x {comparison.latency_ratio:.2f}"),
+        ("latency, p90 ms", f"{a.p90_ms:.2f}", f"{b.p90_ms:.2f}", f"x {b.p90_ms / a.p90_ms:.2f}"),
+    ]
+
+
+def _agreement_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    found = comparison.agreement
+
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    return [
+        ("images", str(comparison.images), str(comparison.images), ""),
+        (f"detections from {found.score:g} on", str(found.reference), str(found.candidate), ""),
+        ("  that the other has", shown(found.of_reference), shown(found.of_candidate), f"F1 {shown(found.f1)}"),
+        ("  IoU with it, mean", "", "", shown(found.mean_iou)),
+        ("  score difference, mean", "", "", shown(found.mean_score_difference)),
+    ]
+
+
+class _Run:
+    """A detector, what it has found so far, and the milliseconds that each image took."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+        self.found: list[Detections] = []
+        self._milliseconds: list[float] = []
+
+    def measure(self, frame: Image) -> None:
+        found, milliseconds = timed(self.detector, frame)
+        self.found.append(found)
+        self._milliseconds.append(milliseconds)
+
+    def result(self, coco: Any, image_ids: list[int], category_ids: tuple[int, ...]) -> Measured:
+        metrics = None
+        if coco is not None:
+            rows = zip(image_ids, self.found, strict=True)
+            results = [row for image_id, found in rows for row in coco_results(found, image_id, category_ids)]
+            metrics = average_precision(coco, results, image_ids)
+        median_ms, p90_ms = np.percentile(self._milliseconds, (50, 90)).tolist()
+        return Measured(metrics, self.detector.path.stat().st_size, median_ms, p90_ms, **self.detector.describe())
+
+
+def _all_files(folder: Path, limit: int | None) -> dict[int, Path]:
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder of images. Give one with --images")
+    return dict(enumerate(image_files(folder)[:limit]))
+
+
+def _check_classes(reference: Detector, candidate: Detector) -> None:
+    a, b = reference.spec.class_names, candidate.spec.class_names
+    if a == b:
+        return
+    names = f"{reference.path.name} and {candidate.path.name}"
+    advice = "Compare models of the same classes; export/to_onnx.py names them by --classes"
+    if len(a) != len(b):
+        raise InputError(f"{names} differ in classes: {len(a)} ({a[0]} ...) and {len(b)} ({b[0]} ...). {advice}")
+    first = next(i for i in range(len(a)) if a[i] != b[i])
+    raise InputError(
+        f"{names} differ in classes: number {first} is {a[first]!r} in one, {b[first]!r} in the other. {advice}"
+    )
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
