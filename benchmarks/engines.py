@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.models import export
 from export.default_model import CHECKPOINTS
@@ -42,10 +42,10 @@ def measure(folder: Path) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def build(name: str, precision: Precision, target: str, onnx: Path, folder: Path) -> dict[str, Any]:
+def build(name: str, precision: Precision | Literal["int8"], target: str, onnx: Path, folder: Path) -> dict[str, Any]:
     """Build one engine with TensorRT-RTX by the command that users run, and say what it took."""
-    half = ["--fp16"] if precision == "fp16" else []
-    words = ["--onnx", str(onnx), *half, "--target", target, "--flavor", "rtx", "-o", str(folder)]
+    option = [] if precision == "fp32" else [f"--{precision}"]
+    words = ["--onnx", str(onnx), *option, "--target", target, "--flavor", "rtx", "-o", str(folder)]
     start = time.perf_counter()
     child = subprocess.run(
         [sys.executable, "-c", _CHILD, *words], cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, text=True

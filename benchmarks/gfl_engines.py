@@ -23,7 +23,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """Export and build every model in both precisions; ``folder`` takes the files."""
     rows = []
     for name in model_files():
-        weights = _random_weights(name, folder)
+        weights = random_weights(name, folder)
         for precision in PRECISIONS:
             onnx = folder / f"{name}-{precision}.onnx"
             log(f"== {name}, {precision}")
@@ -39,7 +39,7 @@ def measure(folder: Path) -> dict[str, Any]:
     return {"weights": "random", "rows": rows}
 
 
-def _random_weights(name: str, folder: Path) -> Path:
+def random_weights(name: str, folder: Path) -> Path:
     """A checkpoint of a published architecture, with batch norms and offsets that are not those of a fresh network."""
     torch.manual_seed(0)
     detector = build_model(name)

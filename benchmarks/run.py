@@ -14,7 +14,7 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import ap, assigner, engines, gfl_engines, iteration, kernels, nms, training
+from benchmarks import ap, assigner, engines, gfl_engines, int8, iteration, kernels, nms, training
 from gfl_edge import environment
 from gfl_edge.commandline import run_command
 from gfl_edge.files import write_atomically
@@ -43,6 +43,7 @@ MEASUREMENTS = {
     "assigner": Measurement("assigner", assigner.measure),
     "engines": Measurement("engines", engines.measure),
     "gfl-engines": Measurement("gfl_engines", gfl_engines.measure),
+    "int8": Measurement("int8", int8.measure),
     "iteration": Measurement("iteration", iteration.measure, iteration.draw),
     "kernels": Measurement("kernels", kernels.measure),
     "bccd": Measurement("bccd", training.measure_bccd, training.draw_bccd),

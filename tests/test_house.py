@@ -28,7 +28,7 @@ import importlib, sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        own = {"gfl_edge", "export", "train", "benchmarks"}
+        own = {"gfl_edge", "export", "calib", "train", "benchmarks"}
         if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", *own}:
             raise ImportError(f"{name} is out of reach")
 

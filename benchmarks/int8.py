@@ -1,0 +1,120 @@
+"""INT8: what it costs in AP, what it saves, and the engines that come of it; calibrated on coco128 alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.engines import TARGETS, build
+from benchmarks.gfl_engines import random_weights
+from benchmarks.models import ANNOTATIONS, IMAGES, export
+from calib.arguments import CalibrationRequest, Target
+from calib.calibrate import PRECISION_FOR, RECORD_KEY, calibrate
+from export.default_model import data_folder
+from export.to_onnx import ExportRequest, export_onnx, log
+from gfl_edge.compare import compare
+from gfl_edge.detector import Detector
+from gfl_edge.files import sha256
+from gfl_edge.spec import load_onnx
+
+CALIBRATION = "coco128/train2017"
+PUBLISHED = ("nanodet-plus-m-416", "nanodet-m-416")
+GFL = ("gfl-r50-1x", "gfl-r101-dcn-2x", "gfl-x101-dcn-2x")
+GFL_IMAGES = 16  # of 800x1344, since their weights are random anyway
+TIMED_IMAGES = 100
+KEPT = ("method", "snr_db", "calibration_images", "quantized", "convolutions", "float_layers", "computed_wrongly")
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """AP, sizes and CPU times of the published models, and INT8 engines; ``folder`` takes the files.
+
+    INT8 files of an earlier run that are there already are not made again.
+    """
+    data = data_folder()
+    models: dict[str, Any] = {}
+    for name in PUBLISHED:
+        models[name] = {}
+        for target in ("trt", "cpu"):
+            models[name][target] = _published(name, target, folder, data)
+        onnx = folder / f"{name}-trt.int8.onnx"
+        models[name]["engines"] = [build(name, "int8", sm, onnx, folder) for sm in TARGETS]
+        models[name]["on this CPU"] = _cpu_times(name, folder, data)
+    return {
+        "annotations": ANNOTATIONS,
+        "calibrated_on": CALIBRATION,
+        "models": models,
+        "gfl": {"weights": "random", "rows": [row for name in GFL for row in _gfl(name, folder, data)]},
+    }
+
+
+def _published(name: str, target: Target, folder: Path, data: Path) -> dict[str, Any]:
+    source = _source(name, target, folder)
+    request = CalibrationRequest(
+        source,
+        data / CALIBRATION,
+        folder / f"{name}-{target}.int8.onnx",
+        target=target,
+        annotations=data / ANNOTATIONS,
+        eval_images=data / IMAGES,
+        always_rank=True,
+    )
+    record = _calibrated(request)
+    return {
+        "measured": record["measured"],
+        **{key: record[key] for key in KEPT},
+        "bytes": request.output.stat().st_size,
+        "bytes_before": source.stat().st_size,
+    }
+
+
+def _source(name: str, target: Target, folder: Path) -> Path:
+    """The float model, exported unless it is there."""
+    path = folder / f"{name}-{target}.onnx"
+    return path if path.is_file() else export(name, folder, PRECISION_FOR[target]).replace(path)
+
+
+def _calibrated(request: CalibrationRequest) -> dict[str, Any]:
+    """The record of an INT8 model, which is made unless it is there; with the seconds that took."""
+    if request.output.is_file():
+        properties = {prop.key: prop.value for prop in load_onnx(request.output).metadata_props}
+        record: dict[str, Any] = json.loads(properties[RECORD_KEY])
+        if record["model_sha256"] == sha256(request.onnx):
+            return record
+    log(f"== {request.output.name}")
+    return calibrate(request)
+
+
+def _cpu_times(name: str, folder: Path, data: Path) -> dict[str, Any]:
+    """Milliseconds per frame in OpenVINO, float32 and INT8 in turn."""
+    with Detector(_source(name, "cpu", folder)) as before, Detector(folder / f"{name}-cpu.int8.onnx") as after:
+        found = compare(before, after, data / IMAGES, limit=TIMED_IMAGES)
+    return {
+        "backend": found.candidate.backend["name"],
+        "images": found.images,
+        "fp32_median_ms": round(found.reference.median_ms, 3),
+        "int8_median_ms": round(found.candidate.median_ms, 3),
+        "int8_over_fp32": round(found.candidate.median_ms / found.reference.median_ms, 3),
+    }
+
+
+def _gfl(name: str, folder: Path, data: Path) -> list[dict[str, Any]]:
+    onnx = folder / f"{name}.onnx"
+    if not onnx.is_file():
+        log(f"== {name}")
+        export_onnx(ExportRequest(random_weights(name, folder), precision="fp16"), onnx)
+    request = CalibrationRequest(onnx, data / CALIBRATION, folder / f"{name}.int8.onnx", num_images=GFL_IMAGES)
+    start = time.perf_counter()
+    record = _calibrated(replace(request, method="entropy", probe_images=1))
+    seconds = round(time.perf_counter() - start, 1)
+    rows = []
+    for sm in TARGETS:
+        row = build(name, "int8", sm, request.output, folder)
+        rows.append(
+            {**row, "calibration_seconds": seconds, **{key: record[key] for key in ("quantized", "convolutions")}}
+        )
+        for path in folder.glob("*.engine"):  # 100 MB and more each
+            path.unlink()
+    return rows
