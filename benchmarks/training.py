@@ -16,7 +16,7 @@ from export.to_onnx import ExportRequest, export_onnx, log
 from gfl_edge.detector import Detector
 from gfl_edge.evaluate import evaluate
 from gfl_edge.files import write_atomically
-from train.checkpoint import BEST
+from train.checkpoint import BEST, LAST
 from train.config import Config, read_config
 from train.criterion import Quality, Regression
 from train.data.load import load_data
@@ -131,9 +131,9 @@ def _read(name: str, folder: Path) -> Config:
 
 
 def _train(config: Config) -> float:
-    """Seconds that it took."""
+    """Seconds that it took; of a run that was stopped, those since it goes on."""
     start = time.perf_counter()
-    train(config)
+    train(config, resume=(config.train.output / LAST).is_file())
     return time.perf_counter() - start
 
 
