@@ -71,8 +71,8 @@ def _assign_image(
 
 def _inside_any(centres: Tensor, boxes: Tensor) -> Tensor:
     """Which of the points ``[A, 2]`` lie inside one of the boxes ``[G, 4]`` -> bool ``[A]``."""
-    margins = torch.cat((centres - boxes[:, None, :2], boxes[:, None, 2:] - centres), dim=-1)
-    return (margins.amin(dim=-1) > 0).any(dim=0)
+    (x, y), (left, top, right, bottom) = centres.T, boxes.T[..., None]
+    return ((x > left) & (y > top) & (x < right) & (y < bottom)).any(dim=0)
 
 
 def _classification_cost(cls_logits: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def _match(cost: Tensor, wanted: Tensor, topk: int) -> tuple[Tensor, Tensor]:
     ranks = torch.arange(cheapest.shape[1], device=cost.device)
     taken = torch.zeros_like(cost, dtype=torch.bool).scatter_(1, cheapest, ranks < wanted[:, None])
     claims = taken.sum(dim=0)
-    keys = sort_keys(cost, torch.arange(num_objects, device=cost.device)[:, None])
-    keys = keys.where(taken | (claims > 1), torch.iinfo(torch.int64).max)
     columns = claims.nonzero().squeeze(1)
-    return keys[:, columns].amin(dim=0) & LARGEST_INDEX, columns
+    keys = sort_keys(cost[:, columns], torch.arange(num_objects, device=cost.device)[:, None])
+    keys = keys.where(taken[:, columns] | (claims[columns] > 1), torch.iinfo(torch.int64).max)
+    return keys.amin(dim=0) & LARGEST_INDEX, columns
