@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,18 @@ from typing import Any
 from benchmarks.engines import TARGETS, build
 from benchmarks.gfl_engines import random_weights
 from benchmarks.models import ANNOTATIONS, IMAGES, export
+from benchmarks.training import bccd_list, read_shipped, train_seconds
 from calib.arguments import CalibrationRequest, Target
 from calib.calibrate import PRECISION_FOR, RECORD_KEY, calibrate
+from export import to_trt
 from export.default_model import data_folder
 from export.to_onnx import ExportRequest, export_onnx, log
 from gfl_edge.compare import compare
 from gfl_edge.detector import Detector
+from gfl_edge.errors import GflEdgeError
 from gfl_edge.files import sha256
 from gfl_edge.spec import load_onnx
+from train.checkpoint import BEST
 
 CALIBRATION = "coco128/train2017"
 PUBLISHED = ("nanodet-plus-m-416", "nanodet-m-416")
@@ -46,6 +49,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "annotations": ANNOTATIONS,
         "calibrated_on": CALIBRATION,
         "models": models,
+        "bccd": _bccd(folder),
         "gfl": {"weights": "random", "rows": [row for name in GFL for row in _gfl(name, folder, data)]},
     }
 
@@ -79,12 +83,18 @@ def _source(name: str, target: Target, folder: Path) -> Path:
 def _calibrated(request: CalibrationRequest) -> dict[str, Any]:
     """The record of an INT8 model, which is made unless it is there; with the seconds that took."""
     if request.output.is_file():
-        properties = {prop.key: prop.value for prop in load_onnx(request.output).metadata_props}
-        record: dict[str, Any] = json.loads(properties[RECORD_KEY])
+        record = _record(request.output)
         if record["model_sha256"] == sha256(request.onnx):
             return record
     log(f"== {request.output.name}")
     return calibrate(request)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What calibration wrote into an INT8 file."""
+    properties = {prop.key: prop.value for prop in load_onnx(path).metadata_props}
+    record: dict[str, Any] = json.loads(properties[RECORD_KEY])
+    return record
 
 
 def _cpu_times(name: str, folder: Path, data: Path) -> dict[str, Any]:
@@ -100,21 +110,53 @@ def _cpu_times(name: str, folder: Path, data: Path) -> dict[str, Any]:
     }
 
 
+def _bccd(folder: Path) -> dict[str, Any]:
+    """The blood cell detector by the command for own data: calibrated on its training list, tested on the others."""
+    config = read_shipped("bccd_nanodet_m", folder)
+    best = config.train.output / BEST
+    if not best.is_file():
+        train_seconds(config)
+    training_json, images = bccd_list(config, "train", folder)
+    calibration = folder / "bccd_train"
+    calibration.mkdir(exist_ok=True)
+    for image in json.loads(training_json.read_text())["images"]:
+        (calibration / image["file_name"]).unlink(missing_ok=True)
+        (calibration / image["file_name"]).symlink_to(images / image["file_name"])
+    validation, _ = bccd_list(config, "val", folder)
+    words = ["--int8", "--weights", best, "--calib-images", calibration, "--annotations", validation]
+    output = folder / "bccd"
+    command = [*words, "--eval-images", images, "--target", "sm75", "--flavor", "rtx", "-o", output]
+    if to_trt.main([str(word) for word in command]) != 0:
+        raise GflEdgeError("export/to_trt.py --int8 failed on the detector of blood cells")
+    (after,) = output.glob("*-int8-fp16.onnx")
+    (before,) = set(output.glob("*-fp16.onnx")) - {after}
+    test, _ = bccd_list(config, "test", folder)
+    with Detector(before, "onnxruntime") as half, Detector(after, "onnxruntime") as int8:
+        found = compare(half, int8, images, test)
+    record = _record(after)
+    return {
+        "validation": record["measured"],
+        "test_before": found.reference.metrics,
+        "test": found.candidate.metrics,
+        "agreement_f1": found.agreement.f1,
+        **{key: record[key] for key in KEPT},
+        "bytes": after.stat().st_size,
+        "bytes_before": before.stat().st_size,
+        "engine_bytes": next(output.glob("*.engine")).stat().st_size,
+    }
+
+
 def _gfl(name: str, folder: Path, data: Path) -> list[dict[str, Any]]:
     onnx = folder / f"{name}.onnx"
     if not onnx.is_file():
         log(f"== {name}")
         export_onnx(ExportRequest(random_weights(name, folder), precision="fp16"), onnx)
     request = CalibrationRequest(onnx, data / CALIBRATION, folder / f"{name}.int8.onnx", num_images=GFL_IMAGES)
-    start = time.perf_counter()
     record = _calibrated(replace(request, method="entropy", probe_images=1))
-    seconds = round(time.perf_counter() - start, 1)
     rows = []
     for sm in TARGETS:
         row = build(name, "int8", sm, request.output, folder)
-        rows.append(
-            {**row, "calibration_seconds": seconds, **{key: record[key] for key in ("quantized", "convolutions")}}
-        )
+        rows.append({**row, **{key: record[key] for key in ("quantized", "convolutions")}})
         for path in folder.glob("*.engine"):  # 100 MB and more each
             path.unlink()
     return rows

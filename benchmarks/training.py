@@ -25,7 +25,6 @@ from train.run import train
 
 CONFIGS = Path(__file__).resolve().parent.parent / "train" / "configs"
 REPORTED = ("AP", "AP50", "AP75")
-TEST_LIST = "bccd/BCCD/ImageSets/Main/test.txt"
 
 # The paper's two changes to ATSS, one by one: a score that learns the quality (QFL), edges as distributions (DFL)
 VARIANTS: dict[str, tuple[Quality, Regression]] = {
@@ -42,10 +41,10 @@ def measure_bccd(folder: Path) -> dict[str, Any]:
 
     The checkpoint is chosen on the validation list; the numbers of the test list are those of that one alone.
     """
-    config = _read("bccd_nanodet_m", folder)
-    seconds = _train(config)
+    config = read_shipped("bccd_nanodet_m", folder)
+    seconds = train_seconds(config)
     best = config.train.output / BEST
-    annotations, images = _test_list(config, folder)
+    annotations, images = bccd_list(config, "test", folder)
     torch_result = evaluate_checkpoint(best, images, annotations)
     onnx = folder / "bccd.onnx"
     spec = export_onnx(ExportRequest(best), onnx)
@@ -77,8 +76,8 @@ def draw_bccd(result: dict[str, Any]) -> bytes:
 
 def measure_overfit(folder: Path) -> dict[str, Any]:
     """GFL-R18 learns 16 images of coco128 by heart."""
-    config = _read("overfit_gfl_r18", folder)
-    seconds = _train(config)
+    config = read_shipped("overfit_gfl_r18", folder)
+    seconds = train_seconds(config)
     return {
         "config": "train/configs/overfit_gfl_r18.toml",
         "training_minutes": round(seconds / 60, 2),
@@ -92,7 +91,7 @@ def measure_ablation(folder: Path) -> dict[str, Any]:
     Evaluated on the test list after the last epoch, so that nothing is chosen by it. Runs that ``folder`` has already
     are not made again.
     """
-    base = _read("ablation_bccd", folder)
+    base = read_shipped("ablation_bccd", folder)
     done = folder / "runs.json"
     runs: list[dict[str, Any]] = json.loads(done.read_text()) if done.is_file() else []
     for seed in SEEDS:
@@ -107,7 +106,7 @@ def measure_ablation(folder: Path) -> dict[str, Any]:
                 model=replace(base.model, gfl=network),
                 train=replace(base.train, seed=seed, output=folder / f"{name}-{seed}"),
             )
-            seconds = _train(config)
+            seconds = train_seconds(config)
             metrics = _curve(config, "metrics.csv", ("epoch", *REPORTED))[-1]
             runs.append({"variant": name, "seed": seed, "seconds": round(seconds, 1), **metrics})
             write_atomically(done, json.dumps(runs).encode())
@@ -125,12 +124,13 @@ def draw_ablation(result: dict[str, Any]) -> bytes:
     return dot_chart("BCCD test list, three seeds each; the line is the mean", "AP, percent", groups)
 
 
-def _read(name: str, folder: Path) -> Config:
+def read_shipped(name: str, folder: Path) -> Config:
+    """A configuration of train/configs that writes below ``folder``."""
     config = read_config(CONFIGS / f"{name}.toml")
     return replace(config, train=replace(config.train, output=folder / name))
 
 
-def _train(config: Config) -> float:
+def train_seconds(config: Config) -> float:
     """Seconds that it took; of a run that was stopped, those since it goes on."""
     start = time.perf_counter()
     train(config, resume=(config.train.output / LAST).is_file())
@@ -142,15 +142,14 @@ def _curve(config: Config, file_name: str, columns: tuple[str, ...]) -> list[dic
         return [{name: round(float(row[name]), 3) for name in columns} for row in csv.DictReader(file)]
 
 
-def _test_list(config: Config, folder: Path) -> tuple[Path, Path]:
-    """COCO file and image folder of BCCD's test list."""
+def bccd_list(config: Config, name: str, folder: Path) -> tuple[Path, Path]:
+    """COCO file and image folder of one of BCCD's lists: "train", "val" or "test"."""
     assert config.data.val is not None
     assert config.data.val.image_list is not None
-    root = config.data.val.image_list.parents[4]
-    test = replace(config.data.val, image_list=root / TEST_LIST)
-    annotations = load_data(replace(config.data, val=test)).val
+    files = replace(config.data.val, image_list=config.data.val.image_list.with_name(f"{name}.txt"))
+    annotations = load_data(replace(config.data, val=files)).val
     assert annotations is not None
-    path = folder / "test.json"
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(annotations.to_coco()))
     return path, annotations.image_folder
 
