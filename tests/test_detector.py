@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import onnx
@@ -222,3 +225,31 @@ def test_a_closed_detector_is_closed_for_good(model):
     with gfl_edge.Detector(model) as detector:
         pass
     detector.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="alternate signal stacks are looked at on Linux")
+def test_openvino_leaves_the_signal_stack_alone(exported, pytestconfig):
+    """Python handles signals on it: where it is gone, Ctrl-C and every child that ends kill the program."""
+    code = """
+import ctypes, faulthandler, sys
+import numpy as np
+from gfl_edge.detector import Detector
+
+class Stack(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+def current():
+    stack = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.address, stack.flags, stack.size
+
+faulthandler.enable()  # installs one
+before = current()
+assert before[0]
+with Detector(sys.argv[1], "openvino") as detector:
+    detector(np.zeros((64, 64, 3), np.uint8))
+    detector.backend.describe()
+    assert current() == before
+assert current() == before
+"""
+    subprocess.run([sys.executable, "-c", code, exported("nanodet-m-320")], cwd=pytestconfig.rootpath, check=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gfl_edge import optional
 from gfl_edge.backends.base import Outputs
 from gfl_edge.backends.checks import check_batch
+from gfl_edge.backends.signal_stack import signal_stack_kept
 from gfl_edge.errors import BackendError
 from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, ModelSpec
 
@@ -99,7 +100,8 @@ class OpenVinoBackend:
     def __init__(self, model: Any, spec: ModelSpec) -> None:
         self.spec = spec
         self._library = optional.load("openvino")
-        self._core: Any = self._library.Core()
+        with signal_stack_kept():
+            self._core: Any = self._library.Core()
         inlined = optional.load("onnx.inliner").inline_local_functions(model)  # it knows no model-local functions
         self._content = inlined.SerializeToString()
         self._compiled: dict[int | None, Any] = {}
@@ -114,7 +116,8 @@ class OpenVinoBackend:
                 network = self._core.read_model(self._content, b"")
                 if batch is not None:
                     network.reshape({INPUT_NAME: [batch, *self.spec.input_hw, 3]})
-                self._compiled[batch] = self._core.compile_model(network, "CPU", settings).create_infer_request()
+                with signal_stack_kept():
+                    self._compiled[batch] = self._core.compile_model(network, "CPU", settings).create_infer_request()
             except RuntimeError as error:
                 raise BackendError(f"OpenVINO cannot load {self.spec.name}: {error}") from error
         return self._compiled[batch]
@@ -132,7 +135,8 @@ class OpenVinoBackend:
     def describe(self) -> dict[str, str]:
         """See :meth:`gfl_edge.backends.base.Backend.describe`."""
         version = self._library.__version__.partition("-")[0]
-        device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
+        with signal_stack_kept():
+            device = self._core.get_property("CPU", "FULL_DEVICE_NAME")
         return {"library": "openvino", "version": version, "device": str(device)}
 
     def close(self) -> None:
