@@ -88,6 +88,60 @@ def test_training_claims():
         assert name == "on" or value == pytest.approx(test[name], abs=0.05)
 
 
+def test_int8_table():
+    found, blood_cells = result("int8.json")["models"], result("int8.json")["bccd"]
+    rows = {(cells[0], cells[1]): cells[2:] for cells in table("model, INT8")}
+    expected = {}
+    for name, model in found.items():
+        for target in ("trt", "cpu"):
+            row = model[target]
+            aps = (row["measured"]["reference"]["AP"], row["measured"]["AP"])
+            expected[name, target] = (row, aps)
+    expected["blood cells", "trt"] = (blood_cells, (blood_cells["test_before"]["AP"], blood_cells["test"]["AP"]))
+    assert len(rows) == len(expected)
+    for (title, target), cells in rows.items():
+        model, size, *special = title.split(", ")
+        row, aps = expected[(special[0] if special else f"{NAMES[model]}-{size}"), target]
+        counts = [f"{row['quantized']} of {row['convolutions']}", str(len(row["float_layers"]))]
+        sizes = [f"{row[key] / 1e6:.2f}" for key in ("bytes_before", "bytes")]
+        assert cells == [*counts, *(f"{ap:.2f}" for ap in aps), *sizes]
+
+
+def test_int8_keeps_the_ap():
+    models = result("int8.json")["models"]
+    for name, least in (("nanodet-plus-m-416", 30.6), ("nanodet-m-416", 23.5)):
+        for target in ("trt", "cpu"):
+            measured = models[name][target]["measured"]
+            assert measured["images"] == 397
+            assert measured["AP"] >= least
+            assert measured["drop"] <= 0.3
+
+
+def test_int8_engine_table():
+    found = result("int8.json")
+    expected = {}
+    for name, model in found["models"].items():
+        for row in model["engines"]:
+            expected[name, row["target"]] = (row, model["trt"])
+    for row in found["gfl"]["rows"]:
+        expected[row["model"], row["target"]] = (row, row)
+    for name, target, counts, *cells in table("INT8 engine"):
+        row, counted = expected.pop((name, target))
+        assert counts == f"{counted['quantized']} of {counted['convolutions']}"
+        sizes = [f"{row['engine_bytes'] / 1e6:.1f}", f"{row['peak_memory_bytes'] / 1e6:.0f}"]
+        assert cells == [f"{row['build_seconds']:.1f}", *sizes]
+    assert not expected
+
+
+def test_int8_speed_claims():
+    models = result("int8.json")["models"]
+    claimed = re.search(r"takes ([\d.]+) times as long.*?and ([\d.]+) times with", README, re.S)
+    ratios = [models[f"nanodet-{kind}-416"]["on this CPU"]["int8_over_fp32"] for kind in ("plus-m", "m")]
+    assert claimed.groups() == tuple(f"{ratio:.2f}" for ratio in ratios)
+    wrong = re.search(r"wrong values for (\d+) of NanoDet-Plus'", README)
+    assert int(wrong[1]) == len(models["nanodet-plus-m-416"]["cpu"]["computed_wrongly"])
+
+
 @pytest.mark.parametrize("boxes", [100, 500])
 def test_assigner_claims(boxes):
     row = next(row for row in result("assigner.json")["by_boxes"] if row["boxes"] == boxes)
@@ -95,6 +149,16 @@ def test_assigner_claims(boxes):
     (faster,) = re.findall(rf"with {boxes} objects.*?([\d.]+)\s+times less", README, re.S)[:1]
     assert claimed == f"{row['assignment_and_loss_ms']:.1f}"
     assert faster == f"{row['times_faster']}"
+
+
+def test_iteration_claims():
+    cases = result("iteration.json")["cases"]
+    names = ("gfl-r50-1x, 800x1344, 1 picture", "nanodet-m, 320x320, 8 pictures", "nanodet-plus-m, 416x416, 8 pictures")
+    rows = [next(row for row in cases[name]["by_boxes"] if row["boxes"] == 100) for name in names]
+    claimed = re.search(r"assignment is ([\d.]+) % for GFL-R50, ([\d.]+) %\s+for NanoDet-m and ([\d.]+) %", README)
+    assert [float(value) for value in claimed.groups()] == [
+        pytest.approx(row["assign_percent"], abs=0.051 if row["assign_percent"] > 1 else 0.0051) for row in rows
+    ]
 
 
 def test_nms_claims():
