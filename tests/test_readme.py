@@ -135,7 +135,7 @@ def test_int8_engine_table():
 
 def test_int8_speed_claims():
     models = result("int8.json")["models"]
-    claimed = re.search(r"takes ([\d.]+) times as long.*?and ([\d.]+) times with", README, re.S)
+    claimed = re.search(r"takes ([\d.]+) times as\s+long.*?and ([\d.]+) times with", README, re.S)
     ratios = [models[f"nanodet-{kind}-416"]["on this CPU"]["int8_over_fp32"] for kind in ("plus-m", "m")]
     assert claimed.groups() == tuple(f"{ratio:.2f}" for ratio in ratios)
     wrong = re.search(r"wrong values for (\d+) of NanoDet-Plus'", README)
