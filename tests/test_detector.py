@@ -56,7 +56,7 @@ def test_backends_and_places_of_nms_agree(model, frame, backend, nms):
     np.testing.assert_array_equal(found.class_ids[sure], reference.class_ids[sure])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("picture", [PICTURE, "coco/val2017_mix397/000000000139.jpg"])
 def test_raw_maps_give_what_the_graph_gives(exported, data, backend, precision, picture):
     frame = cv2.imread(str(data(picture)))

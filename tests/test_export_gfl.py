@@ -46,7 +46,7 @@ def build(detector, form="gridsample", input_hw=(96, 128), **changes):
     return graph.build_graph(detector, spec, form), spec
 
 
-@pytest.mark.parametrize("kind", ["v1", "v2"])
+@pytest.mark.parametrize("kind", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 def test_both_forms_of_deformable_convolution_are_equal(kind):
     detector = network(dcn=kind)
     found = []
@@ -141,6 +141,7 @@ class TestDynamicSize:
         assert sidecar.spec.short_long == (320, 416)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gfl", "gflv2"])
 def test_raw_maps_of_dynamic_size(family, tmp_path):
     """At sizes that were not traced, and with the joint logits of GFLv2."""
