@@ -11,11 +11,11 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from export.default_model import DEFAULT_NAME, data_folder, default_weights
-from export.to_onnx import ExportRequest, export_onnx, log
+from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge import optional
 from gfl_edge.build import build_engine, plan
 from gfl_edge.camera import CameraSummary, run_camera
-from gfl_edge.commandline import run_command
+from gfl_edge.commandline import log, run_command
 from gfl_edge.detector import Detector
 from gfl_edge.draw import draw_detections, picture_sheet
 from gfl_edge.errors import InputError

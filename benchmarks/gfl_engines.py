@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from benchmarks.engines import PRECISIONS, build
-from export.to_onnx import ExportRequest, export_onnx, log
+from export.to_onnx import ExportRequest, export_onnx
+from gfl_edge.commandline import log
 from train.models.published import build_model, model_files
 
 TARGET = "sm75"

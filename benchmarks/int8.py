@@ -15,7 +15,8 @@ from calib.arguments import CalibrationRequest, Target
 from calib.calibrate import PRECISION_FOR, RECORD_KEY, calibrate
 from export import to_trt
 from export.default_model import data_folder
-from export.to_onnx import ExportRequest, export_onnx, log
+from export.to_onnx import ExportRequest, export_onnx
+from gfl_edge.commandline import log
 from gfl_edge.compare import compare
 from gfl_edge.detector import Detector
 from gfl_edge.errors import GflEdgeError

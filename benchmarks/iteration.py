@@ -15,7 +15,7 @@ import torch
 from benchmarks.assigner import random_target
 from benchmarks.plots import bar_chart
 from export.default_model import data_folder
-from export.to_onnx import log
+from gfl_edge.commandline import log
 from train.config import Config
 from train.criterion import Criterion
 from train.data.load import load_data

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from calib.sensitivity import signal_to_noise
+from calib.sensitivity import first, signal_to_noise
 from gfl_edge.backends.onnx_cpu import OnnxRuntimeBackend, OpenVinoBackend
 from gfl_edge.progress import Progress
 from gfl_edge.spec import ModelSpec
@@ -72,11 +72,7 @@ def wrong_layers(layers: Sequence[str], lost_db: Callable[[list[str]], float], p
 
         right = 0
         while fails(len(layers)):
-            low, high = right, len(layers)  # right with the first ``low`` of them, wrong with ``high``
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (low, middle) if fails(middle) else (middle, high)
-            wrong.append(layers[high - 1])
-            right = low
+            right = first(right, len(layers), fails) - 1  # layers that do no harm before the one that does
+            wrong.append(layers[right])
         line.advance()
     return wrong

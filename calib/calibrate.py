@@ -31,7 +31,7 @@ from calib.qdq import QdqGraph
 from calib.ranges import Observed, observe
 from calib.sensitivity import Journal, Probe, Sensitivity
 from gfl_edge.backends.select import BackendName
-from gfl_edge.commandline import run_command
+from gfl_edge.commandline import log, run_command
 from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError
 from gfl_edge.evaluate import evaluate
@@ -327,11 +327,6 @@ class _Search:
             model.metadata_props.add(key=key, value=value)
         onnx.checker.check_model(model, full_check=True)
         return model
-
-
-def log(message: str) -> None:
-    """A line for the person at the terminal; results alone go to stdout."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,6 +18,7 @@ BINS = 2048
 STEPS = 127  # of INT8, symmetric, on one side
 PERCENTILE = 99.99
 NARROWEST = 1e-36  # width of a bin whose inverse float32 can hold
+MOST_VALUES = 1 << 19  # of one call of Histogram.add that are counted
 STRIDE = 16  # bins between the ranges that "entropy" and "mse" try
 
 
@@ -35,9 +36,11 @@ class Histogram:
         self.width = 0.0
         self.largest = 0.0
 
-    def add(self, values: NDArray[np.float32], largest: float) -> None:
-        """Count the magnitudes of ``values``, finite and flat; the largest may be of more than these."""
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count the magnitudes of ``values``, finite and flat: of an even sample where there are very many."""
         magnitudes = np.abs(values)
+        largest = float(magnitudes.max(initial=0.0))
+        magnitudes = magnitudes[:: -(-magnitudes.size // MOST_VALUES) or 1]
         self.largest = max(self.largest, largest)
         if self.width == 0.0 and largest > 0.0:
             self.width = max(largest / BINS, NARROWEST)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge.errors import InputError
-from gfl_edge.preprocess import input_size, resize_into
+from gfl_edge.preprocess import single_input
 from gfl_edge.sources import IMAGE_SUFFIXES, read_image
 from gfl_edge.spec import ModelSpec
 
@@ -44,9 +44,7 @@ class CalibrationImages:
             frame = read_image(self.folder / name)
             if frame is None:
                 raise InputError(f"{self.folder / name} was readable and is no more. Calibrate again")
-            batch = np.empty((1, *input_size(frame.shape[:2], spec), 3), np.uint8)
-            resize_into(frame, batch[0], spec.resize, spec.short_long)
-            yield batch
+            yield single_input(frame, spec)
 
 
 def choose_images(folder: str | Path, count: int, seed: int = 0) -> CalibrationImages:

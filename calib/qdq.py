@@ -125,16 +125,17 @@ class QdqGraph:
         Raises:
             CalibrationError: a quantized tensor has no range.
         """
-        missing = [name for name in self.activations() if name not in ranges]
+        shared = self.activations()
+        missing = [name for name in shared if name not in ranges]
         if missing:
             raise CalibrationError(
                 f"{len(missing)} tensors have no range, the first {missing[0]}. Calibrate without --cache"
             )
         model = ModelProto.FromString(self.model.SerializeToString())
         scales = {
-            node.input[1]: max(ranges[member] for member in members) / STEPS
-            for name, members in self.activations().items()
-            for node in [self._quantize_of(name)]
+            node.input[1]: max(ranges[member] for member in shared[node.input[0]]) / STEPS
+            for node in model.graph.node
+            if node.op_type == QUANTIZE and node.input[0] in shared
         }
         for tensor in model.graph.initializer:
             if tensor.name in scales:
@@ -142,9 +143,6 @@ class QdqGraph:
                 value = np.float32(scales[tensor.name] or 1.0)
                 tensor.CopyFrom(numpy_helper.from_array(np.asarray(value), tensor.name))
         return model
-
-    def _quantize_of(self, tensor: str) -> NodeProto:
-        return next(n for n in self.model.graph.node if n.op_type == QUANTIZE and n.input[0] == tensor)
 
 
 def keep_convolutions(model: ModelProto) -> None:

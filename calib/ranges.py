@@ -20,7 +20,6 @@ from gfl_edge.progress import track
 from gfl_edge.spec import INPUT_NAME
 
 FORMAT = 1
-MOST_VALUES = 1 << 19  # of one tensor in one picture that are counted; of larger ones an even sample is
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def observe(
             flat = values.reshape(-1)
             if not np.isfinite(flat).all():
                 raise CalibrationError(f"{name} has values that are not finite. Export the model again as float32")
-            histograms[name].add(flat[:: -(-flat.size // MOST_VALUES)], float(np.abs(flat).max()))
+            histograms[name].add(flat)
             if name in conv_inputs:
                 means[name] = means.get(name, np.float64(0)) + values.mean(axis=(0, 2, 3), dtype=np.float64) / count
     ranges = {method: {name: found.range(method) for name, found in histograms.items()} for method in METHODS}

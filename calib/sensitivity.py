@@ -165,10 +165,15 @@ def fewest(most: int, passes: Callable[[int], bool]) -> int | None:
         if count == most:
             return None
         failed, count = count, min(2 * count, most)
-    while count - failed > 1:
-        middle = (failed + count) // 2
-        failed, count = (failed, middle) if passes(middle) else (middle, count)
-    return count
+    return first(failed, count, passes)
+
+
+def first(low: int, high: int, test: Callable[[int], bool]) -> int:
+    """The least number up to ``high``, which passes, above ``low``, which does not; found by halving the gap."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if test(middle) else (middle, high)
+    return high
 
 
 def table(ranking: Sequence[Sensitivity], rows: int) -> str:

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gfl_edge.preprocess import input_size, resize_into
+from gfl_edge.preprocess import single_input
 from gfl_edge.sources import open_source
 from gfl_edge.spec import ModelSpec
 
@@ -54,10 +54,7 @@ def read_pictures(source: Path, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
     """
     with open_source(source) as frames:
         for frame in itertools.islice(frames, MOST_PICTURES):
-            height, width = frame.image.shape[:2]
-            images = np.empty((1, *input_size((height, width), spec), 3), np.uint8)
-            resize_into(frame.image, images[0], spec.resize, spec.short_long)
-            yield images
+            yield single_input(frame.image, spec)
 
 
 def measure(network: nn.Module, body: nn.Module, batches: Iterable[NDArray[np.uint8]]) -> dict[str, Range]:

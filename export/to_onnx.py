@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gfl_edge.commandline import run_command
+from gfl_edge.commandline import log, run_command
 from gfl_edge.errors import InputError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, NmsPlace, Precision
 
@@ -89,11 +89,6 @@ def _plan_half(detector: Detector, spec: ModelSpec, check_images: Path | None) -
     plan = half.make_plan(found, spec)
     log(str(plan))
     return plan
-
-
-def log(message: str) -> None:
-    """A line for the person at the terminal; results alone go to stdout."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def read_class_names(text: str) -> tuple[str, ...]:

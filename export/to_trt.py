@@ -12,9 +12,9 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 
 from calib import arguments as calibration
 from export import default_model, to_onnx
-from export.to_onnx import ExportRequest, log
+from export.to_onnx import ExportRequest
 from gfl_edge.build import build_engine, check_plugin_place, check_targets, plan
-from gfl_edge.commandline import run_command
+from gfl_edge.commandline import log, run_command
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision, read_spec
 

@@ -32,3 +32,8 @@ def run_command(
     except BrokenPipeError:  # the reader of our output left, as `head` does
         sys.stderr.close()
         return FAILURE
+
+
+def log(message: str) -> None:
+    """A line for the person at the terminal; results alone go to stdout."""
+    print(message, file=sys.stderr, flush=True)

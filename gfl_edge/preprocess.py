@@ -65,6 +65,18 @@ def input_size(frame_hw: tuple[int, int], spec: ModelSpec) -> tuple[int, int]:
     return spec.input_hw if spec.short_long is None else fitted_input(frame_hw, spec.short_long)
 
 
+def single_input(frame: Image, spec: ModelSpec) -> Image:
+    """A frame of uint8 ``[h, w, 3]`` BGR as the input of a batch of one, uint8 ``[1, H, W, 3]``.
+
+    Raises:
+        FrameError: it is no 8-bit BGR picture.
+    """
+    height, width = check_frame(frame).shape[:2]
+    batch = np.empty((1, *input_size((height, width), spec), 3), np.uint8)
+    resize_into(frame, batch[0], spec.resize, spec.short_long)
+    return batch
+
+
 def fitted_input(frame_hw: tuple[int, int], short_long: tuple[int, int]) -> tuple[int, int]:
     """The input (height, width) for a frame of ``frame_hw`` pixels where the size is dynamic.
 

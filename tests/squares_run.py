@@ -83,3 +83,17 @@ def toml(squares, monkeypatch, tmp_path):
     threads = torch.get_num_threads()
     yield squares / "run.toml"
     torch.set_num_threads(threads)
+
+
+def interrupted_at(step):
+    """For ``Trainer._step``: raises TrainingError once that many steps are done."""
+    from train.loop import Trainer, TrainingError
+
+    original = Trainer._step
+
+    def stepping(self, batches, count):
+        if self.position.step == step:
+            raise TrainingError("interrupted")
+        return original(self, batches, count)
+
+    return stepping

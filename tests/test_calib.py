@@ -173,7 +173,7 @@ class TestHistogram:
     def of(values, parts=3):
         histogram = Histogram()
         for part in np.array_split(np.asarray(values, np.float32), parts):
-            histogram.add(part, float(np.abs(part).max(initial=0)))
+            histogram.add(part)
         return histogram
 
     def test_nothing_but_zeros(self):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from squares_run import interrupted_at
 from torch import nn
 
 from export.graph import build_graph
@@ -216,19 +217,6 @@ def test_resuming_gives_the_same_files(toml, start, modelopt):
     whole, parts = Checkpoint.load("whole/last.pt"), Checkpoint.load("parts/last.pt")
     assert whole.metrics == parts.metrics
     assert all(torch.equal(value, parts.state_dict[name]) for name, value in whole.state_dict.items())
-
-
-def interrupted_at(step):
-    from train.loop import Trainer
-
-    original = Trainer._step
-
-    def stepping(self, batches, count):
-        if self.position.step == step:
-            raise TrainingError("interrupted")
-        return original(self, batches, count)
-
-    return stepping
 
 
 def test_mixed_precision(toml, start, modelopt):

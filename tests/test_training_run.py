@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from squares_run import interrupted_at
 
 from export.models import describe_checkpoint
 from gfl_edge.errors import CheckpointError, InputError
@@ -68,7 +69,7 @@ def test_resuming_a_run_gives_the_same_files(toml):
     # Interrupted after step 3, in the middle of the second epoch
     config = read_config(toml, ['train.output="parts"', "train.epochs=3", "train.checkpoint_steps=1"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.loop.Trainer._step", _interrupted_at(3))
+        patch.setattr("train.loop.Trainer._step", interrupted_at(3))
         with pytest.raises(TrainingError, match="interrupted"):
             train(config)
     train(config, resume=True)
@@ -76,19 +77,6 @@ def test_resuming_a_run_gives_the_same_files(toml):
     whole, parts = Checkpoint.load("whole/last.pt"), Checkpoint.load("parts/last.pt")
     assert whole.metrics == parts.metrics
     assert all(torch.equal(value, parts.state_dict[name]) for name, value in whole.state_dict.items())
-
-
-def _interrupted_at(step):
-    from train.loop import Trainer
-
-    original = Trainer._step
-
-    def stepping(self, batches, count):
-        if self.position.step == step:
-            raise TrainingError("interrupted")
-        return original(self, batches, count)
-
-    return stepping
 
 
 def test_two_processes_learn_what_one_does(toml, squares, tmp_path):

@@ -35,7 +35,6 @@ from train.models.efficientnet_lite import SamePadConv
 FINAL = re.compile(r"(head\.gfl_cls|bbox_head\.(gfl_cls|gfl_reg|reg_conf|atss_centerness))\b")  # stay float
 QUANTIZER = re.compile(r"\.(input|weight|output)_quantizer\.")  # in the keys of a state dict
 LEAST_CHANNELS, CHANNEL_STEP, LEAST_KERNEL = 16, 8, 3  # of TensorRT's INT8 kernels
-MOST_VALUES = 1 << 19  # of one tensor in one batch that are counted; of larger ones an even sample is
 
 
 def int8_convolutions(detector: nn.Module) -> dict[str, nn.Conv2d]:
@@ -113,10 +112,9 @@ def observe(
     def count_into(name: str) -> Any:
         def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             values = inputs[0].detach().flatten().float()
-            largest = float(values.abs().max())
-            if not largest < float("inf"):
+            if not values.isfinite().all():
                 raise CalibrationError(f"the input of {name} is not finite. Train the network without quantize first")
-            histograms[name].add(values[:: -(-values.numel() // MOST_VALUES)].cpu().numpy(), largest)
+            histograms[name].add(values.cpu().numpy())
 
         return count
 
