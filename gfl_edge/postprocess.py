@@ -14,6 +14,8 @@ from gfl_edge.backends.base import Outputs
 from gfl_edge.boxes import Floats, Indices, areas
 from gfl_edge.spec import ModelSpec
 
+CHUNK = 200  # candidates; 100 to 400 take within 10 % as long, all of them at once 1.6 times as long
+
 Found = tuple[Floats, Floats, NDArray[np.int32]]  # boxes [n, 4], scores [n], classes [n], by falling score
 
 
@@ -48,7 +50,7 @@ def detections_from_scores(boxes: NDArray[Any], scores: NDArray[Any], spec: Mode
     pairs = pairs[np.argsort(-flat[pairs], kind="stable")[: spec.max_candidates]]
     anchors, classes = np.divmod(pairs, scores.shape[1])
     candidates = np.asarray(boxes[anchors], np.float32)
-    kept = kept_boxes(candidates, classes, spec.iou_threshold)[: spec.max_detections]
+    kept = kept_boxes(candidates, classes, spec.iou_threshold, spec.max_detections)
     return candidates[kept], flat[pairs[kept]], classes[kept].astype(np.int32)
 
 
@@ -72,12 +74,12 @@ def detections_from_raw(
     scores = scores[order]
     anchors, classes = np.divmod(pairs[order], cls_logits.shape[1])
     boxes = _decode(np.asarray(reg_logits)[anchors], anchors, spec, input_hw)
-    kept = kept_boxes(boxes, classes, spec.iou_threshold)[: spec.max_detections]
+    kept = kept_boxes(boxes, classes, spec.iou_threshold, spec.max_detections)
     return boxes[kept], scores[kept], classes[kept].astype(np.int32)
 
 
-def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float) -> Indices:
-    """The boxes that :func:`gfl_edge.boxes.classwise_nms` keeps, found by OpenCV, which is several times faster.
+def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float, most: int) -> Indices:
+    """The first ``most`` boxes that :func:`gfl_edge.boxes.classwise_nms` keeps, found by OpenCV, some ten times faster.
 
     OpenCV's IoU is rounded once more: pairs within 1e-7 of the threshold may fall on the other side of it.
 
@@ -85,18 +87,26 @@ def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float) -> Indices
         boxes: ``[n, 4]`` xyxy in order of falling score, with coordinates from 0 on.
         classes: ``[n]``.
         iou_threshold: 0..1.
+        most: how many at most.
 
     Returns:
         Their indices, rising.
     """
+    suppress = optional.load("cv2").dnn.NMSBoxes
+    (empty,) = np.nonzero(areas(boxes) <= 0)
     apart = boxes.astype(np.float64)
     apart[:, 2:] -= apart[:, :2]
     apart[:, :2] += (classes * (2.0 * (1 + boxes.max(initial=0))))[:, None]  # classes side by side never overlap
-    order = np.arange(len(boxes), 0, -1, dtype=np.float32)  # the scores' order is all that matters
-    kept = np.zeros(len(boxes), np.bool_)
-    kept[np.asarray(optional.load("cv2").dnn.NMSBoxes(apart, order, 0.0, iou_threshold), np.int64)] = True
-    kept |= areas(boxes) <= 0  # OpenCV takes two empty boxes for the same one
-    return np.flatnonzero(kept)
+    apart[empty] = 1  # empty boxes overlap with nothing, but for OpenCV all with each other: unit squares in a row
+    apart[empty, 0] = -2 * np.arange(1, 1 + len(empty))
+    falling = np.arange(len(boxes), 0, -1, dtype=np.float32)  # of the scores their order alone matters
+    kept = np.empty(0, np.int64)
+    for start in range(0, len(boxes), CHUNK):  # a box depends on those before it alone: mostly the first few suffice
+        tried = np.concatenate((kept, np.arange(start, min(start + CHUNK, len(boxes)))))
+        kept = tried[np.asarray(suppress(apart[tried], falling[tried], 0.0, iou_threshold), np.int64)]
+        if len(kept) >= most:
+            break
+    return kept[:most]
 
 
 def sigmoid(logits: NDArray[Any]) -> Floats:
