@@ -14,7 +14,7 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import ap, assigner, engines, gfl_engines, int8, iteration, kernels, nms, training
+from benchmarks import ap, assigner, engines, gfl_engines, int8, iteration, kernels, nms, peers, training
 from gfl_edge import environment
 from gfl_edge.commandline import run_command
 from gfl_edge.files import write_atomically
@@ -46,6 +46,7 @@ MEASUREMENTS = {
     "int8": Measurement("int8", int8.measure),
     "iteration": Measurement("iteration", iteration.measure, iteration.draw),
     "kernels": Measurement("kernels", kernels.measure),
+    "peers": Measurement("peers", peers.measure),
     "bccd": Measurement("bccd", training.measure_bccd, training.draw_bccd),
     "overfit": Measurement("overfit", training.measure_overfit),
     "ablation": Measurement("ablation", training.measure_ablation, training.draw_ablation),

