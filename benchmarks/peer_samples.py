@@ -95,7 +95,9 @@ class OpenModelZoo:
     def _decode(self, levels: Levels) -> tuple[Floats, Floats]:
         bins = np.linspace(0, self.spec.reg_max, self.spec.reg_max + 1)
         centres = np.concatenate([grid(self.spec, stride) for stride in self.spec.strides])
-        strides = np.concatenate([np.full(len(s), stride) for stride, (s, _) in zip(self.spec.strides, levels)])
+        strides = np.concatenate(
+            [np.full(len(s), stride) for stride, (s, _) in zip(self.spec.strides, levels, strict=True)]
+        )
         logits = np.concatenate([reg for _, reg in levels]).reshape(-1, 4, self.spec.reg_max + 1)
         weights = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
         weights = weights / np.sum(weights, axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""From a frame to its detections on a CPU: gfl_edge beside other run times with the post-processing of their samples."""
+"""From a frame to its detections on a CPU: gfl_edge beside other run times with their samples' post-processing."""
 
 from __future__ import annotations
 
