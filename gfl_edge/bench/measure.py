@@ -1,0 +1,129 @@
+"""Runs the cases of a measurement in turns, so that what disturbs the machine disturbs all of them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gfl_edge.bench.counters import Counters, Recorder
+from gfl_edge.bench.protocols import BOUNDARIES, Sample, Timed
+from gfl_edge.bench.stages import notes, summarize_stages
+from gfl_edge.bench.timing import WarmUp, summarize, warm_up
+from gfl_edge.detector import Detector
+from gfl_edge.progress import Progress
+
+TURN_SECONDS = 1.0  # of one case before the next has its turn
+LEAST_TURN_RUNS = 3
+NOISY_P95 = 1.25  # of the median, from which on a machine was not quiet
+FEW_SAMPLES = 100  # below which the 99th percentile is one or two runs
+
+
+@dataclass
+class Case:
+    """One model under one protocol and batch, and what was measured so far.
+
+    Attributes:
+        model: id of the model in the report.
+        detector: that runs it.
+        timed: the protocol.
+        recorder: of the device's counters.
+        samples: runs that count.
+        warm_up: what came before them.
+    """
+
+    model: str
+    detector: Detector
+    timed: Timed
+    recorder: Recorder
+    samples: list[Sample] = field(default_factory=list)
+    warm_up: WarmUp | None = None
+
+    def prepare(self) -> None:
+        """Run until the times are stable."""
+        self.warm_up = warm_up(lambda: self.timed.step().latency_ms)
+
+    def take_turn(self) -> None:
+        """Run for a while. The first run does not count: it finds the caches as the case before left them."""
+        self.timed.step()
+        with self.recorder.turn() as turn:
+            start, halfway = time.perf_counter(), False
+            while turn.images < LEAST_TURN_RUNS * self.timed.batch or time.perf_counter() - start < TURN_SECONDS:
+                self.samples.append(self.timed.step())
+                turn.images += self.timed.batch
+                if not halfway and time.perf_counter() - start > TURN_SECONDS / 2:
+                    self.recorder.read(turn)
+                    halfway = True
+
+    def result(self) -> dict[str, Any]:
+        """Plain values for the report, see docs/report.md."""
+        assert self.warm_up is not None
+        latencies_ms = [sample.latency_ms for sample in self.samples]
+        measured = tuple(self.samples[0].stages_ms)
+        stages = [sample.stages_ms for sample in self.samples]
+        return {
+            "model": self.model,
+            "protocol": self.timed.name,
+            "boundaries": BOUNDARIES[self.timed.name],
+            "differences": self.timed.differences(),
+            "batch": self.timed.batch,
+            "latency": asdict(summarize(latencies_ms, self.timed.batch)),
+            "stages": summarize_stages(stages, latencies_ms, notes(self.detector, measured)),
+            "warm_up": asdict(self.warm_up),
+            "device": self.recorder.summary(),
+        }
+
+
+def run_cases(cases: Sequence[Case], seconds: float, seed: int = 0, progress: bool = True) -> list[dict[str, Any]]:
+    """Warm up and measure every case for about ``seconds``; the order within a round is drawn anew each time."""
+    rounds = max(1, round(seconds / TURN_SECONDS))
+    generator = np.random.default_rng(seed)
+    with Progress("warming up", len(cases), enabled=progress) as line:
+        for case in cases:
+            case.prepare()
+            line.advance()
+    with Progress("measuring, turns", rounds * len(cases), enabled=progress) as line:
+        for _ in range(rounds):
+            for index in generator.permutation(len(cases)):
+                cases[index].take_turn()
+                line.advance()
+    return [case.result() for case in cases]
+
+
+def make_case(model: str, detector: Detector, timed: Timed, counters: Counters) -> Case:
+    """A case of which nothing is measured yet."""
+    return Case(model, detector, timed, Recorder(counters))
+
+
+def warnings(machine: dict[str, Any], runs: Sequence[dict[str, Any]]) -> list[str]:
+    """What makes these numbers doubtful, in words for a person."""
+    return [*_busy(machine), *(problem for run in runs for problem in _doubts(run))]
+
+
+def _busy(machine: dict[str, Any]) -> list[str]:
+    found = []
+    load, cores = machine["load_average_1min"], machine["cores"]
+    if load is not None and load > 0.25 * cores:
+        found.append(f"the machine was busy before it began: load average {load:.2f} on {cores} cores")
+    if (machine["cpu_percent_of_others"] or 0) > 5:
+        found.append(f"other processes took {machine['cpu_percent_of_others']:.0f} % of the CPU meanwhile")
+    if (machine["cpu_percent_stolen"] or 0) > 1:
+        found.append(f"the host gave {machine['cpu_percent_stolen']:.0f} % of the CPU to other virtual machines")
+    return found
+
+
+def _doubts(run: dict[str, Any]) -> list[str]:
+    latency, name = run["latency"], f"{run['model']}, {run['protocol']}, batch {run['batch']}"
+    found = []
+    if not run["warm_up"]["stable"]:
+        found.append(f"{name}: times were not stable after {run['warm_up']['runs']} runs of warm-up")
+    if latency["p95_ms"] > NOISY_P95 * latency["p50_ms"]:
+        found.append(f"{name}: p95 is {latency['p95_ms'] / latency['p50_ms']:.2f} times p50, so something disturbed it")
+    if latency["samples"] < FEW_SAMPLES:
+        found.append(f"{name}: {latency['samples']} samples, so that p99 is little more than the longest")
+    if run["device"]["throttled"]:
+        found.append(f"{name}: the device throttled ({', '.join(run['device']['throttle_reasons'])})")
+    return found

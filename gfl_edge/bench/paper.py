@@ -1,0 +1,57 @@
+"""The models of the papers, what they reached, and which of ours they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GPU = "GeForce RTX 2080 Ti"
+REAL_TIME_FPS = 30.0
+INPUT_HW = (800, 1333)  # of the protocol; networks pad to 800 x 1344
+SOURCES = (
+    "AP and FPS of GFL: implus/GFocal README and mmdetection configs/gfl README; GFLv2: implus/GFocalV2 README",
+    "FPS: PyTorch, batch 1, 1333 x 800, RTX 2080 Ti (GFocal tools/benchmark.py: 2000 images after 5 warm-ups, upload, "
+    "forward, decode and NMS, without image loading and resize)",
+)
+
+
+@dataclass(frozen=True)
+class PaperModel:
+    """A row of the papers' tables.
+
+    Attributes:
+        name: of this project.
+        network: how the names of its exported files begin; models that differ in training alone share it.
+        ap_minival: COCO AP on val2017, percent.
+        ap_test_dev: on test-dev; None: not published.
+        fps: images per second; None: not published.
+        target: whether it is the one that the project is measured against.
+    """
+
+    name: str
+    network: str
+    ap_minival: float | None
+    ap_test_dev: float | None
+    fps: float | None
+    target: bool = False
+
+
+PAPER_MODELS = (
+    PaperModel("gfl-r50-1x", "gfl-r50", 40.2, 40.3, 19.4),
+    PaperModel("gfl-r50-2x", "gfl-r50", 42.8, 43.1, 19.4),
+    PaperModel("gfl-r101-2x", "gfl-r101", 44.9, 45.0, 14.6),
+    PaperModel("gfl-r101-dcn-2x", "gfl-r101-dcn", 47.2, 47.3, 12.7),
+    PaperModel("gfl-x101-2x", "gfl-x101-32x4d", 45.7, 46.0, 12.2),
+    PaperModel("gfl-x101-dcn-2x", "gfl-x101-32x4d-dcn", 48.3, 48.2, 10.0, target=True),
+    PaperModel("gflv2-r50-1x", "gflv2-r50", 41.0, None, None),
+    PaperModel("gflv2-r50-2x", "gflv2-r50", 43.9, None, None),
+    PaperModel("gflv2-r101-2x", "gflv2-r101", 45.8, None, None),
+    PaperModel("gflv2-x101-dcn-2x", "gflv2-x101-32x4d-dcn", 48.8, None, 10.7),
+)
+
+
+def is_network(model_name: str, row: PaperModel) -> bool:
+    """Whether a model file's name, "gfl-r50-800x1344", is of this row's network at an input of any size."""
+    network, _, size = model_name.rpartition("-")
+    if "dynamic" in model_name:  # "gfl-r50-dynamic-800-1333"
+        network = model_name.partition("-dynamic")[0]
+    return network == row.network and (size.replace("x", "").isdigit())
