@@ -55,7 +55,7 @@ class Spread:
 
 
 @_styled
-def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Points]) -> bytes:
+def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Points], whole: bool = False) -> bytes:
     """Curves over a common axis.
 
     Args:
@@ -63,14 +63,18 @@ def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Poin
         x_label: quantity and unit.
         y_label: quantity and unit.
         curves: points (x, y) by the name in the legend.
+        whole: show y from 0 on, and mark on the x axis the values that there are, no others.
     """
     figure = _figure(7, 4)
     axes = figure.add_subplot()
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    if whole:
+        axes.set_ylim(bottom=0)
+        axes.set_xticks(sorted({x for points in curves.values() for x, _ in points}))
     axes.grid(alpha=0.3)
-    axes.legend()
+    _legend_below(figure)
     return _svg(figure)
 
 
@@ -114,7 +118,7 @@ def bar_chart(title: str, x_label: str, parts: Mapping[str, Mapping[str, float]]
         starts = {row: starts[row] + values[name] for row, values in parts.items()}
     axes.set(title=title, xlabel=x_label)
     axes.invert_yaxis()
-    axes.legend(ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    _legend_below(figure)
     return _svg(figure)
 
 
@@ -162,10 +166,12 @@ def point_chart(
     for label, places in by_label.items():
         axes.plot(*zip(*sorted(places), strict=True), color=INK, alpha=0.35, linewidth=1)
         axes.annotate(label, max(places), textcoords="offset points", xytext=(7, -3), fontsize=9)
-    axes.margins(x=0.22, y=0.12)
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, right + 0.25 * (right - left))  # room for the labels
+    axes.margins(y=0.12)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    _legend_below(figure)
     return _svg(figure)
 
 
@@ -195,6 +201,13 @@ def spread_chart(title: str, x_label: str, rows: Mapping[str, Spread]) -> bytes:
 
 def _figure(width: float, height: float) -> Any:
     return optional.load("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def _legend_below(figure: Any) -> None:
+    """Where it hides nothing, in rows as wide as the figure."""
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    columns = max(1, int(figure.get_figwidth() * 10) // (max(map(len, labels)) + 7))
+    figure.legend(loc="outside lower center", ncols=min(columns, len(labels)))
 
 
 def _svg(figure: Any) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,31 +130,37 @@ def _latency(report: dict[str, Any]) -> Section:
                 *(run["model"], run["protocol"], str(run["batch"]), str(latency["samples"])),
                 *(number(latency[f"{key}_ms"]) for key in keys),
                 number(100 * latency["cv"], 1),
-                f"{warm_up['runs']}, {'stable' if warm_up['stable'] else 'never stable'}",
+                f"{warm_up['runs']}" if warm_up["stable"] else f"{warm_up['runs']}, unstable",
             )
         )
-    headers = ("model", "protocol", "batch", "samples", *keys, "CV, %", "warm-up runs")
-    table = Table("Milliseconds per run; CV is standard deviation by mean", headers, tuple(rows))
+    headers = ("model", "protocol", "batch", "samples", *keys, "CV, %", "warm-up")
+    table = Table("Milliseconds per run; CV is standard deviation by mean; warm-up is in runs", headers, tuple(rows))
     differences = sorted({text for run in report["runs"] for text in run["differences"]})
     words = ("Where this differs from the protocol's original:",) if differences else ()
     return Section("Latency", words, tuple(differences), (table,), figures.distribution(report))
 
 
 def _stages(report: dict[str, Any]) -> Section:
-    rows, notes = [], set()
+    rows = []
     for run in report["runs"]:
-        by_name = {stage["name"]: stage for stage in run["stages"]}
-        rows.append(
-            (
-                *(run["model"], run["protocol"], str(run["batch"])),
-                *(number(by_name[name]["mean_ms"], missing="-") for name in STAGES),
-            )
-        )
-        notes |= {(name, by_name[name]["note"]) for name in STAGES if by_name[name]["note"]}
+        means = {stage["name"]: number(stage["mean_ms"], missing="-") for stage in run["stages"]}
+        rows.append((run["model"], run["protocol"], str(run["batch"]), *(means[name] for name in STAGES)))
     table = Table("Mean milliseconds per run", ("model", "protocol", "batch", *STAGES), tuple(rows))
-    points = tuple(f"{name}: {note}" for name, note in sorted(notes, key=lambda row: STAGES.index(row[0])))
     words = ("From the same runs as the latency, whose stages are resize to other; read and draw come on top.",)
-    return Section("Stages", words, points, (table,), figures.stages(report))
+    return Section("Stages", words, tuple(_stage_notes(report)), (table,), figures.stages(report))
+
+
+def _stage_notes(report: dict[str, Any]) -> Iterator[str]:
+    """What is said about stages, with the protocols it is said of where those are not all."""
+    protocols = sorted({run["protocol"] for run in report["runs"]})
+    for name in STAGES:
+        said: dict[str, set[str]] = {}
+        for run in report["runs"]:
+            for stage in run["stages"]:
+                if stage["name"] == name and stage["note"]:
+                    said.setdefault(stage["note"], set()).add(run["protocol"])
+        for note, of in sorted(said.items()):
+            yield f"{name}: {note}" if sorted(of) == protocols else f"{name}, {', '.join(sorted(of))}: {note}"
 
 
 def _batches(report: dict[str, Any]) -> Section:
@@ -222,7 +228,7 @@ def _paper(report: dict[str, Any]) -> Section:
     rows = []
     for row in report["paper"]:
         here = row["here"]
-        cells = (NOT_MEASURED,) * 5
+        cells = ("-", "-", NOT_MEASURED, "-", "-")
         if here is not None:
             ratio = number(here["ratio"], missing="-")
             real_time = "yes" if here["real_time"] else "no"
@@ -254,9 +260,7 @@ def _bounds(report: dict[str, Any]) -> Section:
         return Section(title, ("No bound: these models are engines, whose graphs are not in the file.",))
     names = [row["gpu"] for row in models[0]["bounds"]]
     rows = [(model["id"], f"{model['cost']['macs'] / 1e9:.2f}", *map(_bound_cell, model["bounds"])) for model in models]
-    table = Table(
-        "No faster than: milliseconds per image, and FPS, at best", ("model", "10^9 MACs", *names), tuple(rows)
-    )
+    table = Table("No faster than: milliseconds per image / FPS at best", ("model", "10^9 MACs", *names), tuple(rows))
     words = ("These are bounds from the graph's own multiplications and bytes, not measurements. They assume:",)
     return Section(title, words, tuple(report["bound_assumptions"]), (table, _peaks(report)))
 
@@ -264,8 +268,7 @@ def _bounds(report: dict[str, Any]) -> Section:
 def _bound_cell(row: dict[str, Any]) -> str:
     if row["bound_ms"] is None:
         return "cannot"
-    fps = "" if row["bound_fps"] is None else f" ({row['bound_fps']:.0f} FPS)"
-    return f"{row['bound_ms']:.3g} ms{fps}"
+    return f"{row['bound_ms']:.3g} / {number(row['bound_fps'], 0, '-')}"
 
 
 def _peaks(report: dict[str, Any]) -> Table:

@@ -28,15 +28,17 @@ a { color: inherit; }
 .scroll { overflow-x: auto; margin: 12px 0; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; width: 100%; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: 8px 12px; color: var(--soft); position: sticky; left: 0; }
-th, td { padding: 5px 12px; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
+th, td { padding: 5px 10px; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
 thead th { background: var(--panel); white-space: nowrap; }
 tbody th { font-weight: 600; white-space: nowrap; }
-td.number { text-align: right; white-space: nowrap; }
-td.words { min-width: 9rem; }
+th.number, td.number { text-align: right; }
+td { white-space: nowrap; }
+td.words, td.long { white-space: normal; }
+td.words { min-width: 12rem; }
 td.long { min-width: 22rem; }
 ul.warnings { background: var(--warn-ground); color: var(--warn); padding: 10px 12px 10px 32px; border-radius: 6px; }
 figure { margin: 16px 0; }
-figure svg { display: block; width: 100%; max-width: 860px; height: auto; }
+figure svg { display: block; width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: 0.875rem; max-width: 80ch; }
 @media (max-width: 640px) { main { padding: 16px 12px 40px; } figure { overflow-x: auto; }
   figure svg { min-width: 560px; } }
@@ -46,7 +48,8 @@ figcaption { color: var(--soft); font-size: 0.875rem; max-width: 80ch; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
 """
 _LONG = 60  # characters from which on a cell is a sentence
-_WORDS = 20  # ... or at least several words
+_NUMBER = re.compile(r"[-+]?[\d.]+|-")
+_WORDS = 30  # ... or at least several words
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -86,7 +89,8 @@ def _section(name: str, section: Section) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in table.headers)
+    columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.headers)
+    head = "".join(map(_header, table.headers, columns))
     rows = "".join(
         f'<tr><th scope="row">{escape(first)}</th>{"".join(map(_cell, rest))}</tr>\n' for first, *rest in table.rows
     )
@@ -97,8 +101,13 @@ def _table(table: Table) -> str:
     )
 
 
+def _header(text: str, cells: Sequence[str]) -> str:
+    kind = ' class="number"' if any(map(_NUMBER.fullmatch, cells)) else ""
+    return f'<th scope="col"{kind}>{escape(text)}</th>'
+
+
 def _cell(text: str) -> str:
-    if re.fullmatch(r"[-+]?[\d.]+|-", text):
+    if _NUMBER.fullmatch(text):
         return f'<td class="number">{escape(text)}</td>'
     kind = "long" if len(text) > _LONG else "words" if len(text) > _WORDS else ""
     return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
@@ -115,5 +124,14 @@ def inline_svg(figure: Figure) -> str:
     text = re.sub(r"fill: #ffffff", "fill: none", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{figure.name}-", text)  # ids are those of the page
-    text = re.sub(r' width="[^"]*pt" height="[^"]*pt"|height="[^"]*pt" | width="[^"]*pt"', "", text, count=2)
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(figure.words)}"', 1)
+    text, width = _without_size(text)
+    words = escape(figure.words)
+    return text.replace("<svg", f'<svg role="img" aria-label="{words}" style="max-width: {width:.0f}px"', 1)
+
+
+def _without_size(svg: str) -> tuple[str, float]:
+    """A picture that takes the width it is given, and the pixels that it has by itself."""
+    opening, rest = svg.split(">", 1)
+    points = re.search(r'width="([\d.]+)pt"', opening)
+    assert points is not None
+    return re.sub(r'\b(width|height)="[\d.]+pt"', "", opening) + ">" + rest, float(points[1]) * 96 / 72

@@ -100,7 +100,7 @@ def make_case(model: str, detector: Detector, timed: Timed, counters: Counters) 
 
 def warnings(machine: dict[str, Any], runs: Sequence[dict[str, Any]]) -> list[str]:
     """What makes these numbers doubtful, in words for a person."""
-    return [*_busy(machine), *(problem for run in runs for problem in _doubts(run))]
+    return [*_busy(machine), *_unstable(runs), *_disturbed(runs), *_short(runs), *_throttled(runs)]
 
 
 def _busy(machine: dict[str, Any]) -> list[str]:
@@ -115,15 +115,37 @@ def _busy(machine: dict[str, Any]) -> list[str]:
     return found
 
 
-def _doubts(run: dict[str, Any]) -> list[str]:
-    latency, name = run["latency"], f"{run['model']}, {run['protocol']}, batch {run['batch']}"
-    found = []
-    if not run["warm_up"]["stable"]:
-        found.append(f"{name}: times were not stable after {run['warm_up']['runs']} runs of warm-up")
-    if latency["p95_ms"] > NOISY_P95 * latency["p50_ms"]:
-        found.append(f"{name}: p95 is {latency['p95_ms'] / latency['p50_ms']:.2f} times p50, so something disturbed it")
-    if latency["samples"] < FEW_SAMPLES:
-        found.append(f"{name}: {latency['samples']} samples, so that p99 is little more than the longest")
-    if run["device"]["throttled"]:
-        found.append(f"{name}: the device throttled ({', '.join(run['device']['throttle_reasons'])})")
-    return found
+def _unstable(runs: Sequence[dict[str, Any]]) -> list[str]:
+    found = [run for run in runs if not run["warm_up"]["stable"]]
+    return [f"times never became stable in the warm-up of {_listed(found, runs)}"] if found else []
+
+
+def _disturbed(runs: Sequence[dict[str, Any]]) -> list[str]:
+    found = [run for run in runs if run["latency"]["p95_ms"] > NOISY_P95 * run["latency"]["p50_ms"]]
+    if not found:
+        return []
+    worst = max(run["latency"]["p95_ms"] / run["latency"]["p50_ms"] for run in found)
+    return [f"p95 is up to {worst:.2f} times p50, so something disturbed {_listed(found, runs)}"]
+
+
+def _short(runs: Sequence[dict[str, Any]]) -> list[str]:
+    found = [run for run in runs if run["latency"]["samples"] < FEW_SAMPLES]
+    if not found:
+        return []
+    least = min(run["latency"]["samples"] for run in found)
+    return [f"p99 is little more than the longest, with {least} samples or a few more, of {_listed(found, runs)}"]
+
+
+def _throttled(runs: Sequence[dict[str, Any]]) -> list[str]:
+    found = [run for run in runs if run["device"]["throttled"]]
+    if not found:
+        return []
+    reasons = sorted({reason for run in found for reason in run["device"]["throttle_reasons"]})
+    return [f"the device throttled ({', '.join(reasons)}) in {_listed(found, runs)}"]
+
+
+def _listed(found: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> str:
+    if len(found) == len(runs):
+        return "every run"
+    names = [f"{run['model']} ({run['protocol']}, batch {run['batch']})" for run in found[:4]]
+    return ", ".join(names) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
