@@ -19,7 +19,7 @@ INK = "#333333"  # of text, axes and marks; no data has it, so that a page can p
 SERIES = ("#3b7dd8", "#e0762f", "#2f9e63", "#b455c8", "#b89600", "#d64550", "#2aa3b5", "#8a6d5a")
 _STYLE = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-    "axes.prop_cycle": f"cycler('color', {list(SERIES)})",
+    "axes.prop_cycle": f"cycler('linestyle', ['-', '--']) * cycler('color', {list(SERIES)})",
     "grid.color": "#888888",
     "legend.framealpha": 0.0,
     "font.size": 10,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,9 @@ def changes(
         any_device: compare even where the devices are not the same.
 
     Raises:
-        InputError: another device, or nothing that both measured.
+        InputError: another device, AP on other pictures, or nothing that both measured.
     """
+    _check_pictures(old, new)
     if not any_device:
         _check_devices(old, new)
     before, after = dict(_runs(old)), dict(_runs(new))
@@ -89,13 +90,32 @@ def changes(
 
 
 def _runs(report: dict[str, Any]) -> Iterator[tuple[Key, tuple[float, float | None]]]:
-    """Median and AP of each run; AP only where both would be of the same pictures."""
+    """Median and AP of each run."""
     models = {model["id"]: model for model in report["models"]}
     for run in report["runs"]:
         model = models[run["model"]]
         ap = None if model["accuracy"] is None else model["accuracy"]["metrics"]["AP"]
         key = (run["model"], run["protocol"], run["batch"], model["backend"]["name"])
         yield key, (run["latency"]["p50_ms"], ap)
+
+
+def _check_pictures(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise InputError where both have AP, on different pictures."""
+    before, after = ({_pictures(model) for model in report["models"]} - {None} for report in (old, new))
+    if before and after and before != after:
+        raise InputError(
+            f"the old report's AP is on {_named(before)}, this one's on {_named(after)}, which do not compare. Measure "
+            "with the same --images, --annotations and --limit, or leave out --annotations"
+        )
+
+
+def _pictures(model: dict[str, Any]) -> tuple[str, int] | None:
+    accuracy = model["accuracy"]
+    return None if accuracy is None else (accuracy["annotations"], accuracy["images"])
+
+
+def _named(pictures: Set[tuple[str, int] | None]) -> str:
+    return ", ".join(f"{row[1]} images of {row[0]}" for row in pictures if row)
 
 
 def _check_devices(old: dict[str, Any], new: dict[str, Any]) -> None:

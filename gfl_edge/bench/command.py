@@ -85,13 +85,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:
-    """Write ``report.html``, ``report.md`` with its figures, and ``report.json``, which comes last, into ``folder``.
+    """Write the pages, and last ``report.json``, into ``folder``.
 
     Each file is whole or not there; other files in the folder stay.
     """
+    write_pages(report, folder)
+    write_atomically(folder / "report.json", f"{json.dumps(report, indent=1)}\n".encode())
+
+
+def write_pages(report: dict[str, Any], folder: Path) -> None:
+    """Write ``report.html``, and ``report.md`` with its figures, into ``folder``."""
     sections = document(report)
     write_atomically(folder / "report.html", page(TITLE, sections).encode())
     for figure in (figure for section in sections for figure in section.figures):
         write_atomically(folder / f"{figure.name}.svg", figure.svg)
     write_atomically(folder / "report.md", markdown(TITLE, sections).encode())
-    write_atomically(folder / "report.json", f"{json.dumps(report, indent=1)}\n".encode())

@@ -92,8 +92,16 @@ def _summary(report: dict[str, Any]) -> Section:
         words.append(
             f"AP is COCO AP in percent of the same files on {accuracy['images']} images ({accuracy['annotations']})."
         )
+    if any(model["precision"] != "fp32" and _is_openvino(model) for model in report["models"]):
+        words.append(
+            "OpenVINO computes in float32 what a file has in half or bfloat16: such a file is smaller, not faster."
+        )
     table = Table("Accuracy and speed", headers, tuple(rows))
     return Section("Summary", tuple(words), (), (table,), figures.accuracy(report))
+
+
+def _is_openvino(model: dict[str, Any]) -> bool:
+    return model["backend"] is not None and bool(model["backend"]["name"] == "openvino")
 
 
 def main_runs(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -228,11 +236,11 @@ def _paper(report: dict[str, Any]) -> Section:
     rows = []
     for row in report["paper"]:
         here = row["here"]
-        cells = ("-", "-", NOT_MEASURED, "-", "-")
+        cells = ("-", "-", NOT_MEASURED, "-", "-", "-")
         if here is not None:
             ratio = number(here["ratio"], missing="-")
             real_time = "yes" if here["real_time"] else "no"
-            cells = (here["device"], here["model"], number(here["fps"], 1), ratio, real_time)
+            cells = (here["device"], here["model"], number(here["fps"], 1), ratio, real_time, number(here["ap"], 1))
         rows.append(
             (
                 row["name"] + (" (the target)" if row["target"] else ""),
@@ -242,7 +250,7 @@ def _paper(report: dict[str, Any]) -> Section:
         )
     headers = (
         *("model", "AP minival", "AP test-dev", "FPS, RTX 2080 Ti"),
-        *("here on", "file", "FPS here", "ratio", "real time"),
+        *("here on", "as", "FPS here", "ratio", "real time", "AP here"),
     )
     table = Table("Papers: PyTorch at 1333 x 800. Here: protocol gfocal", headers, tuple(rows))
     words = (
@@ -260,9 +268,18 @@ def _bounds(report: dict[str, Any]) -> Section:
         return Section(title, ("No bound: these models are engines, whose graphs are not in the file.",))
     names = [row["gpu"] for row in models[0]["bounds"]]
     rows = [(model["id"], f"{model['cost']['macs'] / 1e9:.2f}", *map(_bound_cell, model["bounds"])) for model in models]
-    table = Table("No faster than: milliseconds per image / FPS at best", ("model", "10^9 MACs", *names), tuple(rows))
+    table = Table(
+        "No faster than: milliseconds per image / FPS at best",
+        ("model", "10^9 MACs", *(_short(name) for name in names)),
+        tuple(rows),
+    )
     words = ("These are bounds from the graph's own multiplications and bytes, not measurements. They assume:",)
     return Section(title, words, tuple(report["bound_assumptions"]), (table, _peaks(report)))
+
+
+def _short(gpu: str) -> str:
+    """Without the product line: "RTX 2080 Ti"."""
+    return gpu.partition(" ")[2]
 
 
 def _bound_cell(row: dict[str, Any]) -> str:
