@@ -11,9 +11,8 @@ import numpy as np
 
 from gfl_edge.bench.counters import Counters, Recorder
 from gfl_edge.bench.protocols import BOUNDARIES, Sample, Timed
-from gfl_edge.bench.stages import notes, summarize_stages
+from gfl_edge.bench.stages import summarize_stages
 from gfl_edge.bench.timing import WarmUp, summarize, warm_up
-from gfl_edge.detector import Detector
 from gfl_edge.progress import Progress
 
 TURN_SECONDS = 1.0  # of one case before the next has its turn
@@ -28,7 +27,6 @@ class Case:
 
     Attributes:
         model: id of the model in the report.
-        detector: that runs it.
         timed: the protocol.
         recorder: of the device's counters.
         samples: runs that count.
@@ -36,7 +34,6 @@ class Case:
     """
 
     model: str
-    detector: Detector
     timed: Timed
     recorder: Recorder
     samples: list[Sample] = field(default_factory=list)
@@ -71,7 +68,7 @@ class Case:
             "differences": self.timed.differences(),
             "batch": self.timed.batch,
             "latency": asdict(summarize(latencies_ms, self.timed.batch)),
-            "stages": summarize_stages(stages, latencies_ms, notes(self.detector, measured)),
+            "stages": summarize_stages(stages, latencies_ms, self.timed.stages.notes(measured)),
             "warm_up": asdict(self.warm_up),
             "device": self.recorder.summary(),
         }
@@ -93,9 +90,9 @@ def run_cases(cases: Sequence[Case], seconds: float, seed: int = 0, progress: bo
     return [case.result() for case in cases]
 
 
-def make_case(model: str, detector: Detector, timed: Timed, counters: Counters) -> Case:
+def make_case(model: str, timed: Timed, counters: Counters) -> Case:
     """A case of which nothing is measured yet."""
-    return Case(model, detector, timed, Recorder(counters))
+    return Case(model, timed, Recorder(counters))
 
 
 def warnings(machine: dict[str, Any], runs: Sequence[dict[str, Any]]) -> list[str]:

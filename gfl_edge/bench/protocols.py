@@ -14,7 +14,7 @@ import numpy as np
 from gfl_edge import postprocess
 from gfl_edge.bench import paper
 from gfl_edge.bench.frames import Frames
-from gfl_edge.bench.stages import split
+from gfl_edge.bench.stages import StageReader
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.draw import draw_detections
@@ -51,6 +51,7 @@ class Timed(Protocol):
 
     name: ProtocolName
     batch: int
+    stages: StageReader
 
     def step(self) -> Sample:
         """Run once, on the next frames."""
@@ -68,7 +69,7 @@ class Stream:
     batch = 1
 
     def __init__(self, detector: Detector, frames: Frames) -> None:
-        self._detector = detector
+        self._detector, self.stages = detector, StageReader(detector)
         self._next: Iterator[tuple[Image, Path | None]] = itertools.cycle(
             zip(frames.images, frames.files or itertools.repeat(None), strict=False)
         )
@@ -85,7 +86,7 @@ class Stream:
         start = time.perf_counter()
         found = self._detector(frame)
         latency_ms = _since_ms(start)
-        stages = split(self._detector)
+        stages = self.stages.split()
         start = time.perf_counter()
         draw_detections(frame, found.above(DRAW_SCORE))
         return Sample(latency_ms, {**outside, **stages, "draw": _since_ms(start)})
@@ -101,7 +102,7 @@ class Offline:
     name: ProtocolName = "offline"
 
     def __init__(self, detector: Detector, frames: Frames, batch: int) -> None:
-        self._detector, self.batch = detector, batch
+        self._detector, self.batch, self.stages = detector, batch, StageReader(detector)
         self._next = itertools.cycle(frames.images)
 
     def step(self) -> Sample:
@@ -109,7 +110,7 @@ class Offline:
         frames = list(itertools.islice(self._next, self.batch))
         start = time.perf_counter()
         self._detector.detect_batch(frames)
-        return Sample(_since_ms(start), split(self._detector))
+        return Sample(_since_ms(start), self.stages.split())
 
     def differences(self) -> list[str]:
         """None."""
@@ -123,7 +124,7 @@ class GFocal:
     batch = 1
 
     def __init__(self, detector: Detector, frames: Frames) -> None:
-        self._detector = detector
+        self._detector, self.stages = detector, StageReader(detector)
         self._frames = frames.images
         self._next = itertools.cycle(frames.images)
 
@@ -141,7 +142,7 @@ class GFocal:
         Detections(placement.to_frame(boxes), np.array(scores), np.array(classes), spec.class_names)
         end = time.perf_counter()
         detector.last_ms = {"preprocess": 0.0, "network": 1000 * (ran - start), "postprocess": 1000 * (end - ran)}
-        stages = split(detector)
+        stages = self.stages.split()
         stages.pop("resize", None)
         return Sample(1000 * (end - start), stages)
 

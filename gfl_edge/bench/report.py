@@ -145,7 +145,7 @@ class _Model:
                     f"--batch {batch}: {self.detector.path} takes {most} at most. Rebuild it with a larger --max-batch"
                 )
         return [
-            make_case(self.id, self.detector, make_protocol(name, self.detector, frames, batch), self.counters)
+            make_case(self.id, make_protocol(name, self.detector, frames, batch), self.counters)
             for name, batch in kinds
         ]
 

@@ -13,7 +13,6 @@ from gfl_edge.detector import Detector
 
 STAGES = ("read", "resize", "upload", "network", "nms", "download", "other", "draw")
 OUTSIDE = ("read", "draw")  # not part of the latency
-_NOT_TIMED = "not part of this protocol"
 OTHER = "what the latency has beside the stages: copies, launches, waits, boxes brought back to the frame"
 
 
@@ -28,43 +27,45 @@ class StagedBackend(Protocol):
     stage_ms: Mapping[str, float]
 
 
-def split(detector: Detector) -> dict[str, float]:
-    """Milliseconds of the stages of the detector's last call, those that can be told apart."""
-    last, backend = detector.last_ms, detector.backend
-    if isinstance(backend, StagedBackend) and backend.stage_ms:
-        found = dict(backend.stage_ms)
-    else:
-        found = {"network": last["network"]}
-    if not isinstance(backend, FrameBackend):
-        found["resize"] = last["preprocess"]
-    if _nms_place(detector) == "host":
-        found["nms"] = last["postprocess"]
-    return found
+class StageReader:
+    """Reads where the time of a detector's last call went.
 
+    Args:
+        detector: whose stages are read, after each call.
+    """
 
-def notes(detector: Detector, measured: Sequence[str]) -> dict[str, str]:
-    """Why a stage is not among those measured, or what it holds, by its name."""
-    found = {"other": OTHER}
-    on_cpu = detector.backend.name in ON_CPU
-    place = _nms_place(detector)
-    for stage in STAGES:
-        if stage in measured or stage == "other":
-            continue
-        if on_cpu and stage in ("upload", "download"):
-            found[stage] = "not needed: the network reads and writes the memory of the CPU"
-        elif stage in OUTSIDE:
-            found[stage] = "not measured: the pictures were in memory" if stage == "read" else _NOT_TIMED
-        elif stage == "nms" and place in ("graph", "plugin"):
-            found[stage] = "part of network: NMS is in the graph"
-        elif stage == "resize" and not isinstance(detector.backend, FrameBackend):
-            found[stage] = _NOT_TIMED
-        else:
-            found[stage] = "part of network: the backend does not separate it"
-    return found
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._resizes = isinstance(detector.backend, FrameBackend)  # on its own
+        self._on_cpu = detector.backend.name in ON_CPU
+        self._nms = detector.backend.describe().get("nms", "graph" if detector.spec.has_nms else "host")
 
+    def split(self) -> dict[str, float]:
+        """Milliseconds of the stages that can be told apart."""
+        last, backend = self._detector.last_ms, self._detector.backend
+        found = dict(backend.stage_ms) if isinstance(backend, StagedBackend) else {}
+        found = found or {"network": last["network"]}
+        if not self._resizes:
+            found["resize"] = last["preprocess"]
+        if self._nms == "host":
+            found["nms"] = last["postprocess"]
+        return found
 
-def _nms_place(detector: Detector) -> str:
-    return str(detector.backend.describe().get("nms", "graph" if detector.spec.has_nms else "host"))
+    def notes(self, measured: Sequence[str]) -> dict[str, str]:
+        """Why a stage is not among those ``measured``, or what it holds, by its name."""
+        missing = [stage for stage in STAGES if stage not in measured and stage != "other"]
+        return {"other": OTHER, **{stage: self._why_not(stage) for stage in missing}}
+
+    def _why_not(self, stage: str) -> str:
+        if self._on_cpu and stage in ("upload", "download"):
+            return "not needed: the network reads and writes the memory of the CPU"
+        if stage == "read":
+            return "not measured: the pictures were in memory"
+        if stage == "draw" or (stage == "resize" and not self._resizes):
+            return "not part of this protocol"
+        if stage == "nms" and self._nms in ("graph", "plugin"):
+            return "part of network: NMS is in the graph"
+        return "part of network: the backend does not separate it"
 
 
 def summarize_stages(
@@ -75,7 +76,7 @@ def summarize_stages(
     Args:
         samples: milliseconds by stage of every run; all have the same stages.
         latencies_ms: of the same runs.
-        why: see :func:`notes`.
+        why: see :meth:`StageReader.notes`.
     """
     columns = {stage: np.array([sample[stage] for sample in samples]) for stage in samples[0]}
     inside = [values for stage, values in columns.items() if stage not in OUTSIDE]
