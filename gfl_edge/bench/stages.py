@@ -24,18 +24,24 @@ class StagedBackend(Protocol):
         stage_ms: of the last run, of "resize", "upload", "network", "nms", "download" those that it has.
     """
 
-    stage_ms: Mapping[str, float]
+    stage_ms: dict[str, float]
+
+    def time_stages(self) -> None:
+        """Measure them from now on."""
+        ...
 
 
 class StageReader:
     """Reads where the time of a detector's last call went.
 
     Args:
-        detector: whose stages are read, after each call.
+        detector: whose stages are read, after each call; a GPU backend measures them from now on.
     """
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
+        if isinstance(detector.backend, StagedBackend):
+            detector.backend.time_stages()
         self._resizes = isinstance(detector.backend, FrameBackend)  # on its own
         self._on_cpu = detector.backend.name in ON_CPU
         self._nms = detector.backend.describe().get("nms", "graph" if detector.spec.has_nms else "host")
