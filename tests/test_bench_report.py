@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_backend_tensorrt import tiny_onnx
+from fake_gpu import FakeTensorRT, engine_file
+from test_backend_tensorrt import SPEC, VERSION, tiny_onnx, write_engine
 
 from gfl_edge.bench import measure, report, timing
 from gfl_edge.bench.against import changes, read_report
@@ -29,6 +31,7 @@ from gfl_edge.cli import main
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError, SourceError
 from gfl_edge.evaluate import METRICS
+from gfl_edge.sidecar import Sidecar
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("matplotlib")
@@ -602,3 +605,26 @@ def test_help_says_every_choice(capsys):
     text = capsys.readouterr().out
     assert "{stream,offline,gfocal}" in text
     assert "--max-slowdown" in text
+
+
+def test_an_engine_on_a_gpu(gpu, monkeypatch, tmp_path):
+    """A fake one: its stages are told apart, it has no counters, and its file holds no graph."""
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(gpu, "tensorrt", VERSION))
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    spec = replace(SPEC, nms="none", class_names=("cat", "dog"), max_candidates=40, score_threshold=0.3)
+    sidecar = Sidecar("tensorrt", VERSION, ("sm75",), 3, "0" * 64, "", spec, 1.0)
+    engine = write_engine(tmp_path / "tiny.engine", engine_file(spec, 3), sidecar)
+    found = bench(request(engine, backend="auto", batches=(3,)), ["x"], progress=False)
+    (model,) = found["models"]
+    assert (model["cost"], model["bounds"], model["nms"]) == (None, [], "kernels")
+    assert model["backend"]["device"] == "Fake RTX 2080 Ti (sm75)"
+    for run in found["runs"]:
+        assert {"power", "throttling"} <= {row["what"] for row in run["device"]["missing"]}
+        by_name = {row["name"]: row for row in run["stages"]}
+        assert by_name["resize"]["p50_ms"] == run["batch"]  # a millisecond for each frame, by the fake GPU's clock
+        assert by_name["upload"]["p50_ms"] == by_name["network"]["p50_ms"] == by_name["download"]["p50_ms"] == 1
+        assert by_name["nms"]["p50_ms"] >= 1
+    assert "engines, whose graphs are not in the file" in " ".join(parse(found)[0].texts)
+    gpu.closed = False  # to be opened again
+    with pytest.raises(InputError, match=r"--batch 4: .*tiny\.engine takes 3 at most"):
+        bench(request(engine, backend="auto", batches=(4,)), ["x"], progress=False)

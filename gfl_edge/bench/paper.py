@@ -8,8 +8,8 @@ GPU = "GeForce RTX 2080 Ti"
 REAL_TIME_FPS = 30.0
 INPUT_HW = (800, 1333)  # of the protocol; networks pad to 800 x 1344
 SOURCES = (
-    "AP and FPS: README of implus/GFocal, for GFLv2 of implus/GFocalV2; mmdetection's own checkpoints (configs/gfl) reach "
-    "up to 0.2 points more or less",
+    "AP and FPS: README of implus/GFocal, for GFLv2 of implus/GFocalV2; mmdetection's own checkpoints (configs/gfl) "
+    "reach up to 0.2 points more or less",
     "FPS: PyTorch, batch 1, 1333 x 800, RTX 2080 Ti (GFocal tools/benchmark.py: 2000 images after 5 warm-ups, upload, "
     "forward, decode and NMS, without image loading and resize)",
 )
