@@ -178,6 +178,7 @@ def test_names_of_the_papers_models():
         ("gfl-r50-800x1344", "gfl-r50-1x", True),
         ("gfl-r50-800x1344", "gfl-r50-2x", True),
         ("gfl-r50-dynamic-800-1333", "gfl-r50-1x", True),
+        ("gfl-r50-320x320", "gfl-r50-1x", False),  # faster, and not comparable
         ("gfl-r101-dcn-800x1344", "gfl-r101-dcn-2x", True),
         ("gfl-r101-dcn-800x1344", "gfl-r101-2x", False),
         ("gfl-x101-32x4d-dcn-800x1344", "gfl-x101-dcn-2x", True),

@@ -16,7 +16,7 @@ import pytest
 from fake_gpu import FakeTensorRT, engine_file
 from test_backend_tensorrt import SPEC, VERSION, tiny_onnx, write_engine
 
-from gfl_edge.bench import measure, report, timing
+from gfl_edge.bench import measure, paper, timing
 from gfl_edge.bench.against import changes, read_report
 from gfl_edge.bench.command import write_report
 from gfl_edge.bench.document import document
@@ -192,10 +192,10 @@ def test_a_model_of_the_papers_stands_beside_its_number(measured):
     models, runs = copy.deepcopy(measured["models"]), copy.deepcopy(measured["runs"][:1])
     models[0]["name"] = "gfl-x101-32x4d-dcn-800x1344"
     runs[0]["latency"]["fps"] = 25.0
-    rows = {row["name"]: row for row in report._paper_rows(models, runs)}
+    rows = {row["name"]: row for row in paper.rows(models, runs)}
     assert rows["gfl-x101-dcn-2x"]["here"] is None  # by another protocol
     runs[0]["protocol"] = "gfocal"
-    here = {row["name"]: row["here"] for row in report._paper_rows(models, runs)}
+    here = {row["name"]: row["here"] for row in paper.rows(models, runs)}
     assert here["gfl-x101-2x"] is None
     assert here["gfl-x101-dcn-2x"]["ratio"] == pytest.approx(2.5)
     assert here["gfl-x101-dcn-2x"]["real_time"] is False
@@ -216,7 +216,7 @@ def test_gfocal_finds_what_the_detector_finds(tiny):
 def test_generated_pictures_are_the_same_for_a_seed():
     assert np.array_equal(load_frames(None, 3).images[5], load_frames(None, 3).images[5])
     assert not np.array_equal(load_frames(None, 3).images[5], load_frames(None, 4).images[5])
-    assert load_frames(None).images[0].shape == (720, 1280, 3)
+    assert load_frames(None).images[0].shape == (800, 1333, 3)
 
 
 def test_folders_that_cannot_be_used(tmp_path):
@@ -321,17 +321,19 @@ class Gpu:
         if stage_ms is not None:
             self.backend.stage_ms = stage_ms
         self.spec = Fixed.spec
-        self.last_ms = {"preprocess": 0.1, "network": 9.0, "postprocess": 1.0}
+
+
+LAST_MS = {"preprocess": 0.1, "network": 9.0, "postprocess": 1.0}
 
 
 def test_stages_of_a_gpu():
     whole = StageReader(Gpu("kernels"))
-    assert whole.split() == {"network": 9.0}
+    assert whole.split(LAST_MS) == {"network": 9.0}
     said = whole.notes(("network", "draw"))
     assert said["nms"] == said["upload"] == said["resize"] == "part of network: the backend does not separate it"
-    assert StageReader(Gpu("host")).split() == {"network": 9.0, "nms": 1.0}
+    assert StageReader(Gpu("host")).split(LAST_MS) == {"network": 9.0, "nms": 1.0}
     parts = {"upload": 1.0, "resize": 0.5, "network": 5.0, "nms": 1.5, "download": 0.2}
-    assert StageReader(Gpu("kernels", parts)).split() == parts
+    assert StageReader(Gpu("kernels", parts)).split(LAST_MS) == parts
     assert StageReader(Gpu("graph")).notes(("network",))["nms"] == "part of network: NMS is in the graph"
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gfl_edge.bench.document import Table
 from gfl_edge.bench.report import FORMAT
+from gfl_edge.bench.sections import Table
 from gfl_edge.errors import InputError
 
 Key = tuple[str, str, int, str]  # model, protocol, batch, backend

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 from gfl_edge.bench import figures
-from gfl_edge.bench.figures import Figure
+from gfl_edge.bench.device_section import device_section
 from gfl_edge.bench.protocols import BOUNDARIES
+from gfl_edge.bench.reference_sections import bounds_section, paper_section, versions_section
+from gfl_edge.bench.sections import NOT_MEASURED, Section, Table, number
 from gfl_edge.bench.stages import STAGES
-
-NOT_MEASURED = "not measured"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text, and what the table shows."""
-
-    caption: str
-    headers: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the report; shown in the order words, points, tables, figures."""
-
-    title: str
-    words: tuple[str, ...] = ()
-    points: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    figures: tuple[Figure, ...] = field(default=())
 
 
 def document(report: dict[str, Any]) -> list[Section]:
@@ -42,10 +21,10 @@ def document(report: dict[str, Any]) -> list[Section]:
         _latency(report),
         _stages(report),
         _batches(report),
-        _device(report),
-        _paper(report),
-        _bounds(report),
-        _versions(report),
+        device_section(report),
+        paper_section(report),
+        bounds_section(report),
+        versions_section(report),
     ]
 
 
@@ -53,11 +32,6 @@ def precision(model: dict[str, Any]) -> str:
     """ "FP16", or "INT8 + FP16" where convolutions are quantized and the rest is half."""
     body = str(model["precision"]).upper()
     return f"INT8 + {body}" if model["quantized_layers"] else body
-
-
-def number(value: float | None, digits: int = 2, missing: str = NOT_MEASURED) -> str:
-    """A number with so many digits behind the point."""
-    return missing if value is None else f"{value:.{digits}f}"
 
 
 def _about(report: dict[str, Any]) -> Section:
@@ -181,143 +155,3 @@ def _batches(report: dict[str, Any]) -> Section:
     ]
     table = Table(BOUNDARIES["offline"], ("model", "batch", "p50 of a batch, ms", "images per second"), tuple(rows))
     return Section("Throughput by batch", (), (), (table,), figures.batches(report))
-
-
-def _device(report: dict[str, Any]) -> Section:
-    machine = report["machine"]
-    rows, reasons = [], set()
-    for run in report["runs"]:
-        device = run["device"]
-        rows.append(
-            (
-                *(run["model"], run["protocol"], str(run["batch"])),
-                *(_ranges(device[key]) for key in ("clocks_mhz", "temperatures_c", "powers_w")),
-                number(device["energy_per_image_j"], 3, "not available"),
-                {None: "not available", True: ", ".join(device["throttle_reasons"]), False: "no"}[device["throttled"]],
-            )
-        )
-        reasons |= {f"{row['what']} ({device['source']}): {row['why']}" for row in device["missing"]}
-    headers = ("model", "protocol", "batch", "clocks, MHz", "temperatures, C", "power, W", "J per image", "throttled")
-    table = Table("Mean, and smallest to largest, while the model ran", headers, tuple(rows))
-    words = [
-        f"Load average before the start: {number(machine['load_average_1min'])} on {machine['cores']} cores. Meanwhile "
-        f"other processes took {number(machine['cpu_percent_of_others'], 1, 'an unknown share')} % of the CPU, and "
-        f"{number(machine['cpu_percent_stolen'], 1, 'an unknown share')} % went to other virtual machines. Largest "
-        f"memory of the whole process: {_megabytes(machine['process_peak_bytes'])}."
-    ]
-    if reasons:
-        words.append("Not available, and why:")
-    return Section("Device", tuple(words), tuple(sorted(reasons)), (table, _memory(report)))
-
-
-def _memory(report: dict[str, Any]) -> Table:
-    rows = tuple(
-        (model["id"], *(_megabytes(model["memory"][key]) for key in ("host_bytes", "device_bytes_in_use")))
-        for model in report["models"]
-        if model["memory"] is not None
-    )
-    return Table(
-        "Memory: what loading a model added on the host, and what the GPU had in use then",
-        ("model", "host", "GPU"),
-        rows,
-    )
-
-
-def _megabytes(nbytes: int | None) -> str:
-    return "not available" if nbytes is None else f"{nbytes / 1e6:.0f} MB"
-
-
-def _ranges(rows: Sequence[dict[str, Any]]) -> str:
-    parts = [f"{row['name']} {row['mean']:.4g} ({row['min']:.4g}-{row['max']:.4g})" for row in rows]
-    return "; ".join(parts) or "not available"
-
-
-def _paper(report: dict[str, Any]) -> Section:
-    rows = []
-    for row in report["paper"]:
-        here = row["here"]
-        cells = ("-", "-", NOT_MEASURED, "-", "-", "-")
-        if here is not None:
-            ratio = number(here["ratio"], missing="-")
-            real_time = "yes" if here["real_time"] else "no"
-            cells = (here["device"], here["model"], number(here["fps"], 1), ratio, real_time, number(here["ap"], 1))
-        rows.append(
-            (
-                row["name"] + (" (the target)" if row["target"] else ""),
-                *(number(row[key], 1, "-") for key in ("ap_minival", "ap_test_dev", "fps")),
-                *cells,
-            )
-        )
-    headers = (
-        *("model", "AP minival", "AP test-dev", "FPS, RTX 2080 Ti"),
-        *("here on", "as", "FPS here", "ratio", "real time", "AP here"),
-    )
-    table = Table("Papers: PyTorch at 1333 x 800. Here: protocol gfocal", headers, tuple(rows))
-    words = (
-        "Only runs of the protocol gfocal stand beside the papers' numbers; the ratio is FPS here by FPS there, "
-        "whatever the device.",
-        *report["paper_sources"],
-    )
-    return Section("Against the papers", words, (), (table,))
-
-
-def _bounds(report: dict[str, Any]) -> Section:
-    models = [model for model in report["models"] if model["bounds"]]
-    title = "Bounds for GPUs that are not at hand"
-    if not models:
-        return Section(title, ("No bound: these models are engines, whose graphs are not in the file.",))
-    names = [row["gpu"] for row in models[0]["bounds"]]
-    rows = [(model["id"], f"{model['cost']['macs'] / 1e9:.2f}", *map(_bound_cell, model["bounds"])) for model in models]
-    table = Table(
-        "No faster than: milliseconds per image / FPS at best",
-        ("model", "10^9 MACs", *(_short(name) for name in names)),
-        tuple(rows),
-    )
-    words = ("These are bounds from the graph's own multiplications and bytes, not measurements. They assume:",)
-    return Section(title, words, tuple(report["bound_assumptions"]), (table, _peaks(report)))
-
-
-def _short(gpu: str) -> str:
-    """Without the product line: "RTX 2080 Ti"."""
-    return gpu.partition(" ")[2]
-
-
-def _bound_cell(row: dict[str, Any]) -> str:
-    if row["bound_ms"] is None:
-        return "cannot"
-    return f"{row['bound_ms']:.3g} / {number(row['bound_fps'], 0, '-')}"
-
-
-def _peaks(report: dict[str, Any]) -> Table:
-    kinds = ("fp32", "fp16", "int8")
-    rows = tuple(
-        (
-            row["name"],
-            *(number(row[f"{kind}_tera_ops"], 1, "-") for kind in kinds),
-            f"{row['bandwidth_gb_s']:g}",
-            f"{row['l2_bytes'] / 2**20:.1f}",
-            row["source"],
-        )
-        for row in report["gpus"]
-    )
-    headers = ("GPU", *(f"{kind.upper()}, 10^12/s" for kind in kinds), "GB/s", "L2, MiB", "source")
-    return Table("What the bounds rest on", headers, rows)
-
-
-def _versions(report: dict[str, Any]) -> Section:
-    models = tuple(
-        (model["id"], model["file"], model["sha256"][:12], *_backend_cells(model["backend"]))
-        for model in report["models"]
-    )
-    versions = tuple(report["versions"].items())
-    return Section(
-        "Files and versions",
-        tables=(
-            Table("Files", ("model", "file", "SHA-256 begins", "library", "device"), models),
-            Table("Versions", ("package", "version"), versions),
-        ),
-    )
-
-
-def _backend_cells(backend: dict[str, Any] | None) -> tuple[str, str]:
-    return ("not run", "-") if backend is None else (f"{backend['library']} {backend['version']}", backend["device"])

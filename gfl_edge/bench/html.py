@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from gfl_edge.bench.document import Section, Table
 from gfl_edge.bench.figures import Figure
+from gfl_edge.bench.sections import Section, Table
 from gfl_edge.plots import INK
 
 _STYLE = """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 GPU = "GeForce RTX 2080 Ti"
 REAL_TIME_FPS = 30.0
@@ -51,8 +53,38 @@ PAPER_MODELS = (
 
 
 def is_network(model_name: str, row: PaperModel) -> bool:
-    """Whether a model file's name, "gfl-r50-800x1344", is of this row's network at an input of any size."""
-    network, _, size = model_name.rpartition("-")
-    if "dynamic" in model_name:  # "gfl-r50-dynamic-800-1333"
-        network = model_name.partition("-dynamic")[0]
-    return network == row.network and (size.replace("x", "").isdigit())
+    """Whether a model file's name is of this row's network, at the papers' input size."""
+    return model_name in (f"{row.network}-800x1344", f"{row.network}-dynamic-800-1333")
+
+
+def rows(models: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The papers' models with the fastest run of the same network here, by the papers' protocol."""
+    timed = {run["model"]: run for run in runs if run["protocol"] == "gfocal"}
+    found = []
+    for row in PAPER_MODELS:
+        same = [model for model in models if is_network(model["name"], row) and model["id"] in timed]
+        best = max(same, key=lambda model: float(timed[model["id"]]["latency"]["fps"]), default=None)
+        here = None if best is None else _here(best, timed[best["id"]], row)
+        found.append(
+            {
+                "name": row.name,
+                "ap_minival": row.ap_minival,
+                "ap_test_dev": row.ap_test_dev,
+                "fps": row.fps,
+                "target": row.target,
+                "here": here,
+            }
+        )
+    return found
+
+
+def _here(model: dict[str, Any], run: dict[str, Any], row: PaperModel) -> dict[str, Any]:
+    fps = run["latency"]["fps"]
+    return {
+        "model": model["id"],
+        "device": model["backend"]["device"],
+        "fps": fps,
+        "ratio": None if row.fps is None else fps / row.fps,
+        "real_time": fps >= REAL_TIME_FPS,
+        "ap": None if model["accuracy"] is None else model["accuracy"]["metrics"]["AP"],
+    }

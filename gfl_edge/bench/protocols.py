@@ -86,7 +86,7 @@ class Stream:
         start = time.perf_counter()
         found = self._detector(frame)
         latency_ms = _since_ms(start)
-        stages = self.stages.split()
+        stages = self.stages.split(self._detector.last_ms)
         start = time.perf_counter()
         draw_detections(frame, found.above(DRAW_SCORE))
         return Sample(latency_ms, {**outside, **stages, "draw": _since_ms(start)})
@@ -110,7 +110,7 @@ class Offline:
         frames = list(itertools.islice(self._next, self.batch))
         start = time.perf_counter()
         self._detector.detect_batch(frames)
-        return Sample(_since_ms(start), self.stages.split())
+        return Sample(_since_ms(start), self.stages.split(self._detector.last_ms))
 
     def differences(self) -> list[str]:
         """None."""
@@ -141,9 +141,7 @@ class GFocal:
         boxes, scores, classes = postprocess.detections(outputs, 0, spec, input_hw)
         Detections(placement.to_frame(boxes), np.array(scores), np.array(classes), spec.class_names)
         end = time.perf_counter()
-        detector.last_ms = {"preprocess": 0.0, "network": 1000 * (ran - start), "postprocess": 1000 * (end - ran)}
-        stages = self.stages.split()
-        stages.pop("resize", None)
+        stages = self.stages.split({"network": 1000 * (ran - start), "postprocess": 1000 * (end - ran)})
         return Sample(1000 * (end - start), stages)
 
     def differences(self) -> list[str]:

@@ -105,7 +105,7 @@ def bench(request: BenchRequest, command: list[str] | None = None, progress: boo
         "warnings": warnings(disturbed, runs),
         "models": rows,
         "runs": runs,
-        "paper": _paper_rows(rows, runs),
+        "paper": paper.rows(rows, runs),
         "paper_sources": list(paper.SOURCES),
         "real_time_fps": paper.REAL_TIME_FPS,
         "gpus": gpu_table(),
@@ -196,7 +196,7 @@ def _bound_row(path: Path) -> dict[str, Any]:
         "score_threshold": spec.score_threshold,
         "iou_threshold": spec.iou_threshold,
     }
-    row = _model_row(spec.file_stem, described, path, spec)
+    row = _model_row(f"{spec.file_stem} (bound only)", described, path, spec)
     return {**row, "backend": None, "memory": None, "accuracy": None, **_bounds(path, spec.input_hw)}
 
 
@@ -226,39 +226,6 @@ def _settings(request: BenchRequest, frames: Frames) -> dict[str, Any]:
         "seed": request.seed,
         "frames": frames.describe(),
         "annotations": None if request.annotations is None else request.annotations.name,
-    }
-
-
-def _paper_rows(models: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The papers' models with the fastest run of the same network here, by the papers' protocol."""
-    timed = {run["model"]: run for run in runs if run["protocol"] == "gfocal"}
-    rows = []
-    for row in paper.PAPER_MODELS:
-        same = [model for model in models if paper.is_network(model["name"], row) and model["id"] in timed]
-        best = max(same, key=lambda model: float(timed[model["id"]]["latency"]["fps"]), default=None)
-        here = None if best is None else _paper_cell(best, timed[best["id"]], row)
-        rows.append(
-            {
-                "name": row.name,
-                "ap_minival": row.ap_minival,
-                "ap_test_dev": row.ap_test_dev,
-                "fps": row.fps,
-                "target": row.target,
-                "here": here,
-            }
-        )
-    return rows
-
-
-def _paper_cell(model: dict[str, Any], run: dict[str, Any], row: paper.PaperModel) -> dict[str, Any]:
-    fps = run["latency"]["fps"]
-    return {
-        "model": model["id"],
-        "device": model["backend"]["device"],
-        "fps": fps,
-        "ratio": None if row.fps is None else fps / row.fps,
-        "real_time": fps >= paper.REAL_TIME_FPS,
-        "ap": None if model["accuracy"] is None else model["accuracy"]["metrics"]["AP"],
     }
 
 

@@ -46,15 +46,20 @@ class StageReader:
         self._on_cpu = detector.backend.name in ON_CPU
         self._nms = detector.backend.describe().get("nms", "graph" if detector.spec.has_nms else "host")
 
-    def split(self) -> dict[str, float]:
-        """Milliseconds of the stages that can be told apart."""
-        last, backend = self._detector.last_ms, self._detector.backend
+    def split(self, last_ms: Mapping[str, float]) -> dict[str, float]:
+        """Milliseconds of the stages that can be told apart.
+
+        Args:
+            last_ms: of the last call, as :attr:`gfl_edge.detector.Detector.last_ms`; without "preprocess" where the
+                input was resized before.
+        """
+        backend = self._detector.backend
         found = dict(backend.stage_ms) if isinstance(backend, StagedBackend) else {}
-        found = found or {"network": last["network"]}
-        if not self._resizes:
-            found["resize"] = last["preprocess"]
+        found = found or {"network": last_ms["network"]}
+        if not self._resizes and "preprocess" in last_ms:
+            found["resize"] = last_ms["preprocess"]
         if self._nms == "host":
-            found["nms"] = last["postprocess"]
+            found["nms"] = last_ms["postprocess"]
         return found
 
     def notes(self, measured: Sequence[str]) -> dict[str, str]:
