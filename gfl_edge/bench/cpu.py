@@ -28,7 +28,7 @@ class CpuCounters:
 
     def _find_missing(self) -> dict[str, str]:
         first = self.read()
-        missing = {"memory": "the memory of a process on the CPU is given as host_bytes"}
+        missing = {"memory": "no GPU is used; host memory is given for each model"}
         if not first.clocks_mhz:
             missing["clocks"] = f"no cpufreq below {self._root}sys: {_NOT_SHOWN}"
         if not first.temperatures_c:

@@ -7,33 +7,48 @@ from typing import Any
 
 from gfl_edge.bench.sections import Section, Table, number
 
+NOT_AVAILABLE = "not available"
+
 
 def device_section(report: dict[str, Any]) -> Section:
     """Load, counters and memory, and why some are missing."""
-    machine = report["machine"]
-    rows, reasons = [], set()
-    for run in report["runs"]:
-        device = run["device"]
-        rows.append(
-            (
-                *(run["model"], run["protocol"], str(run["batch"])),
-                *(_ranges(device[key]) for key in ("clocks_mhz", "temperatures_c", "powers_w")),
-                number(device["energy_per_image_j"], 3, "not available"),
-                {None: "not available", True: ", ".join(device["throttle_reasons"]), False: "no"}[device["throttled"]],
-            )
-        )
-        reasons |= {f"{row['what']} ({device['source']}): {row['why']}" for row in device["missing"]}
-    headers = ("model", "protocol", "batch", "clocks, MHz", "temperatures, C", "power, W", "J per image", "throttled")
-    table = Table("Mean, and smallest to largest, while the model ran", headers, tuple(rows))
-    words = [
+    reasons = {
+        f"{row['what']} ({run['device']['source']}): {row['why']}"
+        for run in report["runs"]
+        for row in run["device"]["missing"]
+    }
+    counters = _counters(report["runs"])
+    shown = any(set(row[3:]) != {NOT_AVAILABLE} for row in counters.rows)
+    words = (_load(report["machine"]), *(("Not available, and why:",) if reasons else ()))
+    tables = (*((counters,) if shown else ()), _memory(report))
+    return Section("Device", words, tuple(sorted(reasons)), tables)
+
+
+def _load(machine: dict[str, Any]) -> str:
+    others, stolen = (
+        number(machine[key], 1, "an unknown share") for key in ("cpu_percent_of_others", "cpu_percent_stolen")
+    )
+    return (
         f"Load average before the start: {number(machine['load_average_1min'])} on {machine['cores']} cores. Meanwhile "
-        f"other processes took {number(machine['cpu_percent_of_others'], 1, 'an unknown share')} % of the CPU, and "
-        f"{number(machine['cpu_percent_stolen'], 1, 'an unknown share')} % went to other virtual machines. Largest "
-        f"memory of the whole process: {_megabytes(machine['process_peak_bytes'])}."
-    ]
-    if reasons:
-        words.append("Not available, and why:")
-    return Section("Device", tuple(words), tuple(sorted(reasons)), (table, _memory(report)))
+        f"other processes took {others} % of the CPU, and {stolen} % went to other virtual machines. Largest memory of "
+        f"the whole process: {_megabytes(machine['process_peak_bytes'])}."
+    )
+
+
+def _counters(runs: Sequence[dict[str, Any]]) -> Table:
+    headers = ("model", "protocol", "batch", "clocks, MHz", "temperatures, C", "power, W", "J per image", "throttled")
+    return Table("Mean, and smallest to largest, while the model ran", headers, tuple(map(_counter_row, runs)))
+
+
+def _counter_row(run: dict[str, Any]) -> tuple[str, ...]:
+    device = run["device"]
+    throttled = {None: NOT_AVAILABLE, True: ", ".join(device["throttle_reasons"]), False: "no"}[device["throttled"]]
+    return (
+        *(run["model"], run["protocol"], str(run["batch"])),
+        *(_ranges(device[key]) for key in ("clocks_mhz", "temperatures_c", "powers_w")),
+        number(device["energy_per_image_j"], 3, NOT_AVAILABLE),
+        throttled,
+    )
 
 
 def _memory(report: dict[str, Any]) -> Table:
@@ -50,9 +65,13 @@ def _memory(report: dict[str, Any]) -> Table:
 
 
 def _megabytes(nbytes: int | None) -> str:
-    return "not available" if nbytes is None else f"{nbytes / 1e6:.0f} MB"
+    return NOT_AVAILABLE if nbytes is None else f"{nbytes / 1e6:.0f} MB"
 
 
 def _ranges(rows: Sequence[dict[str, Any]]) -> str:
-    parts = [f"{row['name']} {row['mean']:.4g} ({row['min']:.4g}-{row['max']:.4g})" for row in rows]
-    return "; ".join(parts) or "not available"
+    return "; ".join(f"{row['name']} {_range(row)}" for row in rows) or NOT_AVAILABLE
+
+
+def _range(row: dict[str, Any]) -> str:
+    mean = f"{row['mean']:.4g}"
+    return mean if row["min"] == row["max"] else f"{mean} ({row['min']:.4g}-{row['max']:.4g})"

@@ -9,7 +9,7 @@ from gfl_edge.bench import figures
 from gfl_edge.bench.device_section import device_section
 from gfl_edge.bench.protocols import BOUNDARIES
 from gfl_edge.bench.reference_sections import bounds_section, paper_section, versions_section
-from gfl_edge.bench.sections import NOT_MEASURED, Section, Table, number
+from gfl_edge.bench.sections import NOT_MEASURED, Section, Table, milliseconds, number
 from gfl_edge.bench.stages import STAGES
 
 
@@ -94,8 +94,8 @@ def _summary_row(model: dict[str, Any], run: dict[str, Any], real_time_fps: floa
         precision(model),
         model["backend"]["name"],
         number(accuracy and accuracy["metrics"]["AP"]),
-        number(latency["p50_ms"]),
-        number(latency["p95_ms"]),
+        milliseconds(latency["p50_ms"]),
+        milliseconds(latency["p95_ms"]),
         number(latency["fps"], 1),
         "yes" if latency["fps"] >= real_time_fps else "no",
         number(model["size_bytes"] / 1e6),
@@ -103,14 +103,14 @@ def _summary_row(model: dict[str, Any], run: dict[str, Any], real_time_fps: floa
 
 
 def _latency(report: dict[str, Any]) -> Section:
-    keys = ("mean", "p50", "p90", "p95", "p99", "min", "max")
+    keys = ("mean", "p50", "p90", "p95", "p99", "max")
     rows = []
     for run in report["runs"]:
         latency, warm_up = run["latency"], run["warm_up"]
         rows.append(
             (
                 *(run["model"], run["protocol"], str(run["batch"]), str(latency["samples"])),
-                *(number(latency[f"{key}_ms"]) for key in keys),
+                *(milliseconds(latency[f"{key}_ms"]) for key in keys),
                 number(100 * latency["cv"], 1),
                 f"{warm_up['runs']}" if warm_up["stable"] else f"{warm_up['runs']}, unstable",
             )
@@ -125,7 +125,7 @@ def _latency(report: dict[str, Any]) -> Section:
 def _stages(report: dict[str, Any]) -> Section:
     rows = []
     for run in report["runs"]:
-        means = {stage["name"]: number(stage["mean_ms"], missing="-") for stage in run["stages"]}
+        means = {stage["name"]: milliseconds(stage["mean_ms"], "-") for stage in run["stages"]}
         rows.append((run["model"], run["protocol"], str(run["batch"]), *(means[name] for name in STAGES)))
     table = Table("Mean milliseconds per run", ("model", "protocol", "batch", *STAGES), tuple(rows))
     words = ("From the same runs as the latency, whose stages are resize to other; read and draw come on top.",)
@@ -150,7 +150,7 @@ def _batches(report: dict[str, Any]) -> Section:
     if not runs:
         return Section("Throughput by batch", (f"Throughput by batch was {NOT_MEASURED}: --batch 1,8 does.",))
     rows = [
-        (run["model"], str(run["batch"]), number(run["latency"]["p50_ms"]), number(run["latency"]["fps"], 1))
+        (run["model"], str(run["batch"]), milliseconds(run["latency"]["p50_ms"]), number(run["latency"]["fps"], 1))
         for run in runs
     ]
     table = Table(BOUNDARIES["offline"], ("model", "batch", "p50 of a batch, ms", "images per second"), tuple(rows))

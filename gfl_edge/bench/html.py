@@ -34,7 +34,7 @@ tbody th { font-weight: 600; white-space: nowrap; }
 th.number, td.number { text-align: right; }
 td { white-space: nowrap; }
 td.words, td.long { white-space: normal; }
-td.words { min-width: 12rem; }
+td.words { min-width: 9.5rem; }
 td.long { min-width: 22rem; }
 ul.warnings { background: var(--warn-ground); color: var(--warn); padding: 10px 12px 10px 32px; border-radius: 6px; }
 figure { margin: 16px 0; }

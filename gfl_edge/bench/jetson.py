@@ -30,7 +30,7 @@ class JetsonCounters:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         first = self.read()
-        self.missing: dict[str, str] = {"memory": "CPU and GPU of a Jetson share memory: see host_bytes"}
+        self.missing: dict[str, str] = {"memory": "CPU and GPU share it; host memory is given for each model"}
         for what, found, where in (
             ("clocks", first.clocks_mhz, "sys/class/devfreq"),
             ("temperature", first.temperatures_c, "sys/class/thermal"),

@@ -12,11 +12,11 @@ def paper_section(report: dict[str, Any]) -> Section:
     rows = []
     for row in report["paper"]:
         here = row["here"]
-        cells = ("-", "-", NOT_MEASURED, "-", "-", "-")
+        cells = (NOT_MEASURED, "-", "-", "-", "-", "-")
         if here is not None:
             ratio = number(here["ratio"], missing="-")
             real_time = "yes" if here["real_time"] else "no"
-            cells = (here["device"], here["model"], number(here["fps"], 1), ratio, real_time, number(here["ap"], 1))
+            cells = (number(here["fps"]), ratio, real_time, number(here["ap"], 1), here["model"], here["device"])
         rows.append(
             (
                 row["name"] + (" (the target)" if row["target"] else ""),
@@ -25,8 +25,8 @@ def paper_section(report: dict[str, Any]) -> Section:
             )
         )
     headers = (
-        *("model", "AP minival", "AP test-dev", "FPS, RTX 2080 Ti"),
-        *("here on", "as", "FPS here", "ratio", "real time", "AP here"),
+        *("model", "AP minival", "AP test-dev", "FPS, paper"),
+        *("FPS here", "ratio", "real time", "AP here", "as", "here on"),
     )
     table = Table("Papers: PyTorch at 1333 x 800. Here: protocol gfocal", headers, tuple(rows))
     words = (
