@@ -13,7 +13,7 @@ from gfl_edge.errors import SourceError
 from gfl_edge.preprocess import Image
 from gfl_edge.sources import image_files, read_image
 
-GENERATED = 16
+GENERATED = 8
 GENERATED_HW = (800, 1333)  # the largest of the papers' inputs
 MOST_IN_MEMORY = 64
 _RECTANGLES = 40
