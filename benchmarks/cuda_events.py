@@ -1,4 +1,4 @@
-"""Times of work on a GPU by CUDA's events, for which gfl_edge.cuda has no use."""
+"""Times of work on a GPU by CUDA's events, and the driver calls for which gfl_edge.cuda has no use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gfl_edge.cuda.cuda_python import load_driver
+from gfl_edge.cuda.interface import CudaDevice
 
 
 def call(function: str, *arguments: Any) -> Any:
@@ -17,20 +18,22 @@ def call(function: str, *arguments: Any) -> Any:
     return values[0] if values else None
 
 
-def microseconds(stream: int, queue: Callable[[], None], runs: int, warm_ups: int = 20) -> list[float]:
+def microseconds(
+    device: CudaDevice, stream: int, queue: Callable[[], None], runs: int, warm_ups: int = 20
+) -> list[float]:
     """Times on the GPU of ``runs`` calls of ``queue``, which puts work on ``stream``, by events before and after each.
 
-    The CUDA context must be current on this thread.
+    Use it inside ``with device.active()``.
     """
-    events = [call("cuEventCreate", 0) for _ in range(2)]
+    events = device.create_event(), device.create_event()
     times = []
     for i in range(warm_ups + runs):
-        call("cuEventRecord", events[0], stream)
+        device.record_event(events[0], stream)
         queue()
-        call("cuEventRecord", events[1], stream)
-        call("cuEventSynchronize", events[1])
+        device.record_event(events[1], stream)
+        device.synchronize(stream)
         if i >= warm_ups:
-            times.append(1e3 * float(call("cuEventElapsedTime", *events)))
+            times.append(1e3 * device.elapsed_ms(*events))
     for event in events:
-        call("cuEventDestroy", event)
+        device.destroy_event(event)
     return times

@@ -42,7 +42,7 @@ def measure(folder: Path) -> dict[str, Any]:
     for name in PUBLISHED:
         models[name] = {}
         for target in ("trt", "cpu"):
-            models[name][target] = _published(name, target, folder, data)
+            models[name][target] = published(name, target, folder, data)
         onnx = folder / f"{name}-trt.int8.onnx"
         models[name]["engines"] = [build(name, "int8", sm, onnx, folder) for sm in TARGETS]
         models[name]["on this CPU"] = _cpu_times(name, folder, data)
@@ -55,10 +55,11 @@ def measure(folder: Path) -> dict[str, Any]:
     }
 
 
-def _published(name: str, target: Target, folder: Path, data: Path) -> dict[str, Any]:
-    source = _source(name, target, folder)
+def published(name: str, target: Target, folder: Path, data: Path) -> dict[str, Any]:
+    """A published model in INT8: AP, size and what stays float. It is made unless it is there."""
+    float_model = source(name, target, folder)
     request = CalibrationRequest(
-        source,
+        float_model,
         data / CALIBRATION,
         folder / f"{name}-{target}.int8.onnx",
         target=target,
@@ -71,11 +72,11 @@ def _published(name: str, target: Target, folder: Path, data: Path) -> dict[str,
         "measured": record["measured"],
         **{key: record[key] for key in KEPT},
         "bytes": request.output.stat().st_size,
-        "bytes_before": source.stat().st_size,
+        "bytes_before": float_model.stat().st_size,
     }
 
 
-def _source(name: str, target: Target, folder: Path) -> Path:
+def source(name: str, target: Target, folder: Path) -> Path:
     """The float model, exported unless it is there."""
     path = folder / f"{name}-{target}.onnx"
     return path if path.is_file() else export(name, folder, PRECISION_FOR[target]).replace(path)
@@ -100,7 +101,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _cpu_times(name: str, folder: Path, data: Path) -> dict[str, Any]:
     """Milliseconds per frame in OpenVINO, float32 and INT8 in turn."""
-    with Detector(_source(name, "cpu", folder)) as before, Detector(folder / f"{name}-cpu.int8.onnx") as after:
+    with Detector(source(name, "cpu", folder)) as before, Detector(folder / f"{name}-cpu.int8.onnx") as after:
         found = compare(before, after, data / IMAGES, limit=TIMED_IMAGES)
     return {
         "backend": found.candidate.backend["name"],

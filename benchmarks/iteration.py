@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from benchmarks.assigner import random_target
-from benchmarks.plots import bar_chart
 from export.default_model import data_folder
 from gfl_edge.commandline import log
+from gfl_edge.plots import bar_chart
 from train.config import Config
 from train.criterion import Criterion
 from train.data.load import load_data

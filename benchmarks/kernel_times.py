@@ -144,7 +144,7 @@ def median_us(device: CudaDevice, stream: int, queue: Callable[[], None]) -> flo
     """Microseconds of what ``queue`` puts on ``stream``, as a CUDA graph."""
     graph = device.capture(stream, queue)
     try:
-        return statistics.median(microseconds(stream, lambda: device.launch_graph(graph, stream), RUNS))
+        return statistics.median(microseconds(device, stream, lambda: device.launch_graph(graph, stream), RUNS))
     finally:
         device.destroy_graph(graph)
 

@@ -14,8 +14,9 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import ap, assigner, engines, gfl_engines, int8, iteration, kernels, nms, peers, training
+from benchmarks import ap, assigner, engines, gfl_engines, int8, iteration, kernels, nms, peers, report, training
 from gfl_edge import environment
+from gfl_edge.bench.command import write_pages
 from gfl_edge.commandline import run_command
 from gfl_edge.files import write_atomically
 
@@ -27,14 +28,16 @@ class Measurement:
     """What can be measured.
 
     Attributes:
-        name: of its result file, without suffix.
+        name: of its result file, without suffix, below benchmarks/results.
         measure: takes a folder for files of its own; returns plain values.
         draw: a picture of the result, as SVG.
+        write: puts other files of the result into the folder of its JSON.
     """
 
     name: str
     measure: Callable[[Path], dict[str, Any]]
     draw: Callable[[dict[str, Any]], bytes] | None = None
+    write: Callable[[dict[str, Any], Path], None] | None = None
 
 
 MEASUREMENTS = {
@@ -47,6 +50,7 @@ MEASUREMENTS = {
     "iteration": Measurement("iteration", iteration.measure, iteration.draw),
     "kernels": Measurement("kernels", kernels.measure),
     "peers": Measurement("peers", peers.measure),
+    "report": Measurement("report/report", report.measure, write=write_pages),
     "bccd": Measurement("bccd", training.measure_bccd, training.draw_bccd),
     "overfit": Measurement("overfit", training.measure_overfit),
     "ablation": Measurement("ablation", training.measure_ablation, training.draw_ablation),
@@ -78,6 +82,8 @@ def _run(args: argparse.Namespace) -> int:
         picture = measurement.draw(json.loads(text))
         write_atomically(path.with_suffix(".svg"), picture)
         print(path.with_suffix(".svg"))
+    if measurement.write is not None:
+        measurement.write(json.loads(text), path.parent)
     return 0
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engines import build
-from benchmarks.plots import dot_chart, line_chart
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.commandline import log
 from gfl_edge.detector import Detector
 from gfl_edge.evaluate import evaluate
 from gfl_edge.files import write_atomically
+from gfl_edge.plots import dot_chart, line_chart
 from train.checkpoint import BEST, LAST
 from train.config import Config, read_config
 from train.criterion import Quality, Regression

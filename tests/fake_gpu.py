@@ -43,6 +43,8 @@ class FakeGpu:
         pinned: blocks of pinned memory that are still referred to.
         modules: that are not unloaded.
         graphs: captured work that is not destroyed, by handle.
+        events: that are not destroyed, and how much had been worked when they were reached.
+        worked: pieces of work that were done.
         capturing: the work of the graph that is being captured.
         calls: how often each method was called.
         copied: bytes of each copy, in order.
@@ -62,6 +64,8 @@ class FakeGpu:
         self.modules: set[int] = set()
         self.functions: dict[int, tuple[int, str]] = {}  # module and name
         self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.events: dict[int, int | None] = {}
+        self.worked = 0
         self.capturing: list[Callable[[], None]] | None = None
         self.calls: Counter[str] = Counter()
         self.copied: list[int] = []
@@ -76,6 +80,7 @@ class FakeGpu:
         assert not self.pinned
         assert not self.modules
         assert not self.graphs
+        assert not self.events
         assert self._depth == 0
         assert self.closed
 
@@ -211,9 +216,38 @@ class FakeGpu:
         self._enter("destroy_graph")
         del self.graphs[graph]
 
+    def create_event(self) -> int:
+        self._enter("create_event")
+        event = self._address()
+        self.events[event] = None
+        return event
+
+    def record_event(self, event: int, stream: int) -> None:
+        self._enter("record_event")
+        assert event in self.events
+
+        def note() -> None:
+            self.worked -= 1  # this is no work
+            self.events[event] = self.worked
+
+        self.queue(stream, note)
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """A millisecond for each piece of work in between."""
+        self._enter("elapsed_ms")
+        first, last = self.events[start], self.events[end]
+        assert first is not None
+        assert last is not None
+        return float(last - first)
+
+    def destroy_event(self, event: int) -> None:
+        self._enter("destroy_event")
+        del self.events[event]
+
     def synchronize(self, stream: int) -> None:
         self._enter("synchronize")
         while self.streams[stream]:
+            self.worked += 1
             self.streams[stream].pop(0)()
 
     def close(self) -> None:

@@ -467,6 +467,13 @@ class TestSearch:
         assert sensitivity.signal_to_noise(signal, [[np.full(4, 11.0, np.float32)]]) == pytest.approx(20)
         assert sensitivity.signal_to_noise(signal, signal) == sensitivity.MOST_DB
 
+    def test_the_picture_shows_the_worst_layers(self, tmp_path):
+        ranking = [sensitivity.Sensitivity(f"layer{i}", "Conv", 20.0 + i) for i in range(sensitivity.BARS + 5)]
+        sensitivity.draw(tmp_path / "s.svg", "the model", ranking, ["layer3"])
+        picture = (tmp_path / "s.svg").read_text()
+        assert all(text in picture for text in ("the model", "layer0<", "kept float", "INT8"))
+        assert f"layer{sensitivity.BARS}<" not in picture
+
 
 class TestPlacement:
     def test_head_normalisation_and_decode_stay_float(self, float_onnx):

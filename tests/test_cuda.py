@@ -68,6 +68,9 @@ class FakeDriver:
     CUdevice_attribute = Attribute
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+    CUstreamCaptureStatus = SimpleNamespace(CU_STREAM_CAPTURE_STATUS_ACTIVE=1)
+    CUevent_flags = SimpleNamespace(CU_EVENT_DEFAULT=0)
+    CUevent_record_flags = SimpleNamespace(CU_EVENT_RECORD_EXTERNAL=1)
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -76,6 +79,7 @@ class FakeDriver:
         self.contexts: list[str] = []
         self.captured: list[Callable[[], None]] | None = None  # while the stream is being captured
         self.graphs: dict[int, list[Callable[[], None]]] = {}
+        self.events: list[int] = []  # when they were reached, in calls
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
@@ -211,6 +215,29 @@ class FakeDriver:
         for work in self.graphs[graph]:
             self._queue(stream, work)
 
+    def cuStreamIsCapturing(self, stream: int) -> int:  # noqa: N802
+        return 0 if self.captured is None else 1
+
+    def cuEventCreate(self, flags: int) -> int:  # noqa: N802
+        assert flags == 0
+        self.events.append(0)
+        return len(self.events) - 1
+
+    def cuEventRecord(self, event: int, stream: int) -> None:  # noqa: N802
+        assert self.captured is None, "such an event has no time"
+        self.events[event] = len(self.calls)
+
+    def cuEventRecordWithFlags(self, event: int, stream: int, flags: int) -> None:  # noqa: N802
+        assert flags == 1
+        assert self.captured is not None, "CUDA_ERROR_INVALID_VALUE"
+        self._queue(stream, lambda: self.events.__setitem__(event, len(self.calls)))
+
+    def cuEventElapsedTime(self, start: int, end: int) -> float:  # noqa: N802
+        return float(self.events[end] - self.events[start])
+
+    def cuEventDestroy(self, event: int) -> None:  # noqa: N802
+        assert self.events[event] is not None
+
     def cuStreamSynchronize(self, stream: int) -> None:  # noqa: N802
         assert stream == 0x57
 
@@ -245,6 +272,7 @@ class FakePycuda(ModuleType):
         self.Device = lambda number: FakePycudaDevice(self, number)
         self.Context = SimpleNamespace(pop=lambda: self.record("pop"))
         self.Stream = lambda: FakePycudaStream(self)
+        self.Event = lambda: FakePycudaEvent(self)
 
     def record(self, name: str) -> None:
         self.calls.append(name)
@@ -375,6 +403,19 @@ class FakePycudaStream:
         self.library.calls.append("destroy stream")
 
 
+class FakePycudaEvent:
+    def __init__(self, library: FakePycuda) -> None:
+        self.library, self.reached = library, 0
+
+    def record(self, stream: FakePycudaStream) -> FakePycudaEvent:
+        self.library.record("event")
+        self.reached = len(self.library.calls)
+        return self
+
+    def time_till(self, event: FakePycudaEvent) -> float:
+        return float(event.reached - self.reached)
+
+
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     fake = FakeDriver()
@@ -437,6 +478,24 @@ class TestBothLibraries:
             device.unload_module(module)
         assert found.tolist() == [7] * 6 + [9] * 2
         assert {"cuModuleUnload", "unload module"} & set(fake.calls)
+
+    def test_events(self, device: CudaDevice, fake: FakeDriver | FakePycuda) -> None:
+        with device.active():
+            stream, address = device.create_stream(), device.malloc(4)
+            first, second = device.create_event(), device.create_event()
+            assert first != second
+            device.record_event(first, stream)
+            device.memset(address, 1, 4, stream)
+            device.record_event(second, stream)
+            assert device.elapsed_ms(first, second) >= 2
+            fake.fails = {
+                "cuEventRecord": CUresult.CUDA_ERROR_ILLEGAL_ADDRESS,
+                "event": FakePycuda.LogicError("cuEventRecord failed: error illegal address"),
+            }
+            with pytest.raises(BackendError, match=r"CUDA failed.*cuEventRecord.*error illegal address"):
+                device.record_event(first, stream)
+            device.destroy_event(first)
+            device.destroy_event(second)
 
     def test_a_module_that_cuda_refuses(self, device: CudaDevice, fake: FakeDriver | FakePycuda) -> None:
         fake.fails = {
@@ -563,6 +622,23 @@ class TestCudaPython:
         device.destroy_graph(graph)
         assert not driver.graphs
 
+    def test_events_of_a_graph_have_the_times_of_its_launches(self, driver: FakeDriver) -> None:
+        device = CudaPythonDevice()
+        stream, address = device.create_stream(), device.malloc(4)
+        events = device.create_event(), device.create_event()
+
+        def queue() -> None:
+            device.record_event(events[0], stream)
+            device.memset(address, 5, 4, stream)
+            device.record_event(events[1], stream)
+
+        graph = device.capture(stream, queue)
+        assert driver.events == [0, 0]
+        device.launch_graph(graph, stream)
+        first = list(driver.events)
+        device.launch_graph(graph, stream)
+        assert min(driver.events) > max(first) > 0
+
     def test_an_error_during_capture_comes_through(self, driver: FakeDriver) -> None:
         device = CudaPythonDevice()
         stream = device.create_stream()
@@ -630,6 +706,8 @@ class TestCudaPython:
             assert getattr(real.CUdevice_attribute, attribute.name).value == attribute.value
         assert real.CUstream_flags.CU_STREAM_NON_BLOCKING.value == 1
         assert real.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL.value == 1
+        assert real.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_ACTIVE.value == 1
+        assert real.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL.value == 1
 
     @pytest.mark.skipif(not optional.available("cuda.bindings.driver"), reason="cuda-python is not installed")
     def test_the_real_library_takes_the_types_that_are_passed(self) -> None:
@@ -644,6 +722,8 @@ class TestCudaPython:
             ("cuStreamBeginCapture", (0, mode)),
             ("cuGraphInstantiate", (driver.CUgraph(0), 0)),
             ("cuGraphLaunch", (0, 0)),
+            ("cuEventRecordWithFlags", (0, 0, driver.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL)),
+            ("cuEventElapsedTime", (0, 0)),
         ]
         for name, arguments in calls:
             try:

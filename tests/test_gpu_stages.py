@@ -18,6 +18,7 @@ from test_backend_tensorrt import SPEC, VERSION, build_tiny, write_engine
 from gfl_edge import Detector, optional
 from gfl_edge.backends.base import FrameBackend
 from gfl_edge.backends.tensorrt import TensorRTBackend
+from gfl_edge.bench.stages import StagedBackend
 from gfl_edge.boxes import multiclass_nms
 from gfl_edge.cuda.graphs import MOST_GRAPHS
 from gfl_edge.decode import decode
@@ -92,6 +93,46 @@ def assert_same(found: Any, expected: Any) -> None:
 
 def copied(outputs: Any) -> dict[str, np.ndarray]:
     return {name: array.copy() for name, array in outputs.items()}
+
+
+class TestStageTimes:
+    """The fake GPU takes a millisecond for each piece of work."""
+
+    def test_a_run_of_ready_inputs(self, load: Load) -> None:
+        backend = load(SPEC)
+        assert isinstance(backend, StagedBackend)
+        backend.run(resized(random_frames((32, 64))))
+        assert backend.stage_ms == {}
+        backend.time_stages()
+        backend.time_stages()
+        for _ in range(3):  # call by call, captured, replayed
+            backend.run(resized(random_frames((32, 64))))
+            assert backend.stage_ms == {"upload": 1, "network": 1, "download": len(SPEC.output_names)}
+        assert backend._graphs._graphs
+
+    @BEHIND
+    def test_frames_through_kernels(self, load: Load, spec: ModelSpec, gpu: FakeGpu) -> None:
+        backend = load(spec)
+        expected = copied(backend.run_frames(random_frames((40, 50), (90, 30)), HW)[0])
+        backend.time_stages()
+        for _ in range(3):
+            outputs, _ = backend.run_frames(random_frames((40, 50), (90, 30)), HW)
+            assert_same(copied(outputs), expected)
+            assert list(backend.stage_ms) == ["upload", "resize", "network", "nms", "download"]
+            assert backend.stage_ms["resize"] == 2  # frames
+            assert backend.stage_ms["upload"] == backend.stage_ms["network"] == backend.stage_ms["download"] == 1
+            assert backend.stage_ms["nms"] >= 1
+        backend.run(resized(random_frames((32, 64))))
+        assert "resize" not in backend.stage_ms
+        backend.close()
+        del outputs, _
+        assert not gpu.events
+
+    def test_a_closed_backend_is_not_timed(self, load: Load) -> None:
+        backend = load(SPEC)
+        backend.close()
+        with pytest.raises(BackendError, match="is closed"):
+            backend.time_stages()
 
 
 class TestNms:

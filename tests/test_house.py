@@ -54,6 +54,7 @@ def test_every_module_imports_with_numpy_alone():
         ["-m", "gfl_edge", "detect", "--help"],
         ["-m", "gfl_edge", "eval", "--help"],
         ["-m", "gfl_edge", "compare", "--help"],
+        ["-m", "gfl_edge", "bench", "--help"],
         ["export/to_onnx.py", "--help"],
         ["export/to_trt.py", "--help"],
         ["train/train.py", "--help"],

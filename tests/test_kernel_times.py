@@ -64,7 +64,7 @@ def test_each_kernel_is_queued_alone(
 ) -> None:
     captured = []
 
-    def microseconds(stream: int, queue: Callable[[], None], runs: int) -> list[float]:
+    def microseconds(device: object, stream: int, queue: Callable[[], None], runs: int) -> list[float]:
         captured.append(gpu.queued.copy())
         gpu.queued.clear()
         assert len(gpu.graphs) == 1
@@ -95,7 +95,7 @@ def test_kernels_alone_find_what_the_whole_call_left(
         expected = nms.results()
         assert (expected["num_dets"] > 1).all()
 
-        def microseconds(stream: int, queue: Callable[[], None], runs: int) -> list[float]:
+        def microseconds(device: object, stream: int, queue: Callable[[], None], runs: int) -> list[float]:
             queue()
             for name, array in nms.results().items():
                 np.testing.assert_array_equal(array, expected[name])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from gfl_edge.backends.base import Outputs
+from gfl_edge.cuda.events import Mark, unmarked
 from gfl_edge.cuda.interface import CudaDevice
 from gfl_edge.cuda.kernels import Kernels, NmsInputs, NmsOutputs, Workspace, nms_params, resize_params
 from gfl_edge.cuda.memory import MirroredMemory, offsets
@@ -35,8 +36,13 @@ class GpuNms:
             self._detections.close()
             raise
 
-    def queue(self, batch: int, input_hw: tuple[int, int], tensors: Mapping[str, int], stream: int) -> None:
-        """Queue everything from the engine's outputs, given by their addresses, to the detections on the host."""
+    def queue(
+        self, batch: int, input_hw: tuple[int, int], tensors: Mapping[str, int], stream: int, mark: Mark = unmarked
+    ) -> None:
+        """Queue everything from the engine's outputs, given by their addresses, to the detections on the host.
+
+        ``mark`` is called with "nms" and "download" where these end.
+        """
         *starts, end = self._offsets(batch)
         outputs = NmsOutputs(*(self._detections.address + start for start in starts))
         if self._spec.nms == "raw":
@@ -45,7 +51,9 @@ class GpuNms:
             inputs = NmsInputs(tensors["scores"], boxes=tensors["boxes"])
         params = nms_params(self._spec, batch, input_hw)
         self._kernels.nms(params, inputs, outputs, self._workspace, stream)
+        mark("nms")
         self._detections.download(end, stream)
+        mark("download")
 
     def outputs(self, batch: int) -> Outputs:
         """Where the detections are once the stream is done, by the names that a model with NMS gives them."""
@@ -101,15 +109,27 @@ class GpuFrames:
             self._memory = MirroredMemory(self._device, nbytes)
         return self._memory
 
-    def queue(self, placements: Sequence[Placement], input_hw: tuple[int, int], target: int, stream: int) -> None:
-        """Queue the copy of the frames that were taken, and their resize into the input at address ``target``."""
+    def queue(
+        self,
+        placements: Sequence[Placement],
+        input_hw: tuple[int, int],
+        target: int,
+        stream: int,
+        mark: Mark = unmarked,
+    ) -> None:
+        """Queue the copy of the frames that were taken, and their resize into the input at address ``target``.
+
+        ``mark`` is called with "upload" and "resize" where these end.
+        """
         assert self._memory is not None
         *starts, end = self._offsets([placement.frame_hw for placement in placements])
         self._memory.upload(end, stream)
+        mark("upload")
         slot_bytes = 3 * input_hw[0] * input_hw[1]
         for index, (placement, start) in enumerate(zip(placements, starts, strict=True)):
             params = resize_params(self._spec, placement, input_hw)
             self._kernels.resize(params, self._memory.address + start, target + index * slot_bytes, stream)
+        mark("resize")
 
     def _offsets(self, sizes_hw: Sequence[tuple[int, ...]]) -> list[int]:
         return offsets([3 * height * width for height, width in sizes_hw], _ALIGNMENT)

@@ -18,6 +18,7 @@ from gfl_edge.backends.checks import check_batch, check_shape
 from gfl_edge.backends.engine_contract import DTYPE_OF, engine_contract, output_problem, size_problem, tensor_problem
 from gfl_edge.backends.gpu_stages import GpuFrames, GpuNms
 from gfl_edge.cuda import CudaLibrary, open_device
+from gfl_edge.cuda.events import START, Mark, StageClock, unmarked
 from gfl_edge.cuda.graphs import GraphCache
 from gfl_edge.cuda.kernels import Kernels, nms_params
 from gfl_edge.errors import BackendError, ContractError, MissingDependencyError
@@ -41,6 +42,10 @@ class TensorRTBackend:
 
     Behind an engine without NMS the project's kernels do what is left to do, on the engine's stream, so that the
     outputs are detections. Where the kernels cannot be used, a warning says why, and the outputs are the engine's own.
+
+    Attributes:
+        stage_ms: milliseconds on the GPU of the last run, by stage: upload, resize, network, nms, download, those that
+            there are. Empty before :meth:`time_stages`.
 
     Args:
         engine_path: engine, with its sidecar beside it.
@@ -117,6 +122,9 @@ class TensorRTBackend:
         self._resources.callback(self._device.destroy_stream, self._stream)
         compiles_late = self._flavor == "rtx" and self.spec.short_long is not None  # see _runtime_config
         self._graphs = GraphCache(self._device, self._stream, enabled=cuda_graphs and not compiles_late)
+        self.stage_ms: dict[str, float] = {}
+        self._clock: StageClock | None = None
+        self._mark: Mark = unmarked
         # What is made later, at first use, goes after the context, which waits for the work that is still queued
         self._late_resources = self._resources.enter_context(ExitStack())
         self._resources.callback(self._graphs.clear)
@@ -264,7 +272,18 @@ class TensorRTBackend:
             stage.take(frames)
             placements = [place_frame(size, input_hw, self.spec.resize, self.spec.short_long) for size in sizes]
             target = self._addresses[INPUT_NAME]
-            return self._run(tuple(sizes), lambda: stage.queue(placements, input_hw, target, self._stream)), placements
+            send = lambda: stage.queue(placements, input_hw, target, self._stream, self._mark)  # noqa: E731
+            return self._run(tuple(sizes), send), placements
+
+    def time_stages(self) -> None:
+        """Time the stages of every run from now on, which costs the GPU some microseconds each."""
+        self._open_context()
+        if self._clock is None:
+            with self._device.active():
+                self._settle()  # the graphs so far have no events
+            self._clock = StageClock(self._device, self._stream)
+            self._late_resources.callback(self._clock.close)
+            self._mark = self._clock.mark
 
     def _open_frames(self) -> GpuFrames | None:
         """The stage before the engine, made at the first call; None where frames are resized on the host."""
@@ -282,25 +301,32 @@ class TensorRTBackend:
         """Run the batch that ``send`` queues; ``key`` stands for all of its calls and their parameters."""
         self._graphs.run(key, lambda: self._queue(send))
         self._device.synchronize(self._stream)
+        if self._clock is not None:
+            sent = ("upload",) if key == INPUT_NAME else ("upload", "resize")
+            self.stage_ms = self._clock.read((*sent, "network", *(("nms",) if self._nms else ()), "download"))
         if self._nms is not None:
             return self._nms.outputs(self._shape[0])
         return {name: self._host(name, shape) for name, shape in self._output_shapes().items()}
 
     def _queue(self, send: Callable[[], None]) -> None:
         """Queue everything from upload to download."""
+        self._mark(START)
         send()
         if not self._open_context().execute_async_v3(self._stream):
             raise self._failed("cannot run this engine")
+        self._mark("network")
         if self._nms is not None:
             batch, height, width, _ = self._shape
-            self._nms.queue(batch, (height, width), self._addresses, self._stream)
+            self._nms.queue(batch, (height, width), self._addresses, self._stream, self._mark)
             return
         for name, shape in self._output_shapes().items():
             self._device.copy_to_host(self._host(name, shape), self._addresses[name], self._stream)
+        self._mark("download")
 
     def _upload_images(self) -> None:
         pinned = self._host(INPUT_NAME, self._shape)
         self._device.copy_to_device(self._addresses[INPUT_NAME], pinned, self._stream)
+        self._mark("upload")
 
     def _output_shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the engine's outputs, by name, at the size that is set."""

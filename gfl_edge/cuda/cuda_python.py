@@ -191,6 +191,28 @@ class CudaPythonDevice:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_graph`."""
         self._release("cuGraphExecDestroy", graph)
 
+    def create_event(self) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.create_event`."""
+        return int(self._call("cuEventCreate", self._driver.CUevent_flags.CU_EVENT_DEFAULT))
+
+    def record_event(self, event: int, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.record_event`."""
+        capturing = self._driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_ACTIVE
+        if self._call("cuStreamIsCapturing", stream) == capturing:
+            # External: a node of the graph. Otherwise it would only order what is captured, and have no time
+            external = self._driver.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL
+            self._call("cuEventRecordWithFlags", event, stream, external)
+        else:
+            self._call("cuEventRecord", event, stream)
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.elapsed_ms`."""
+        return float(self._call("cuEventElapsedTime", start, end))
+
+    def destroy_event(self, event: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_event`."""
+        self._release("cuEventDestroy", event)
+
     def synchronize(self, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""
         self._call("cuStreamSynchronize", stream)

@@ -119,6 +119,22 @@ class CudaDevice(Protocol):
         """Give a graph back that is not running any more."""
         ...
 
+    def create_event(self) -> int:
+        """Handle of a new event."""
+        ...
+
+    def record_event(self, event: int, stream: int) -> None:
+        """Queue a note of the time when all before it is done; within a graph, each launch notes it anew."""
+        ...
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Milliseconds between two events that were recorded, and are done."""
+        ...
+
+    def destroy_event(self, event: int) -> None:
+        """Give an event back."""
+        ...
+
     def synchronize(self, stream: int) -> None:
         """Wait until all that is queued on ``stream`` is done."""
         ...

@@ -37,6 +37,7 @@ class PycudaDevice:
         # pycuda frees what no object refers to any more, so its objects are kept under their addresses and handles
         self._memory: dict[int, Any] = {}
         self._streams: dict[int, Any] = {}
+        self._events: dict[int, Any] = {}
         self._modules: dict[int, Any] = {}
         self._functions: dict[int, tuple[int, Any]] = {}  # with the module's number
         self._closed = False
@@ -172,6 +173,24 @@ class PycudaDevice:
     def destroy_graph(self, graph: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_graph`."""
         raise _no_graphs()
+
+    def create_event(self) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.create_event`."""
+        event = self._call(self._driver.Event)
+        self._events[id(event)] = event
+        return id(event)
+
+    def record_event(self, event: int, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.record_event`."""
+        self._call(self._events[event].record, self._streams[stream])
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.elapsed_ms`."""
+        return float(self._call(self._events[start].time_till, self._events[end]))
+
+    def destroy_event(self, event: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_event`."""
+        del self._events[event]
 
     def synchronize(self, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""

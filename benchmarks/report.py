@@ -1,0 +1,46 @@
+"""The report of the NanoDet models in FP32, FP16 and INT8 on this machine, and bounds of two GFL models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gfl_engines import random_weights
+from benchmarks.int8 import published, source
+from benchmarks.models import ANNOTATIONS, IMAGES
+from export.default_model import CHECKPOINTS, data_folder
+from export.to_onnx import ExportRequest, export_onnx
+from gfl_edge.bench.report import BenchRequest, bench
+from gfl_edge.commandline import log
+
+BOUNDS = ("gfl-r50-1x", "gfl-x101-dcn-2x")  # with random weights, which a bound does not depend on
+BATCHES = (1, 8)
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """The tree of docs/report.md; models of an earlier run that are in ``folder`` are not made again."""
+    data = data_folder()
+    models = tuple(path for name in CHECKPOINTS for path in _forms(name, folder, data))
+    request = BenchRequest(
+        models=models,
+        batches=BATCHES,
+        images=data / IMAGES,
+        annotations=data / ANNOTATIONS,
+        bound_only=tuple(_bounded(name, folder) for name in BOUNDS),
+    )
+    return bench(request, ["python", "benchmarks/run.py", "report"])
+
+
+def _forms(name: str, folder: Path, data: Path) -> tuple[Path, Path, Path]:
+    """FP32, FP16, and INT8 as it is placed for CPUs, which is made unless it is there."""
+    published(name, "cpu", folder, data)
+    return source(name, "cpu", folder), source(name, "trt", folder), folder / f"{name}-cpu.int8.onnx"
+
+
+def _bounded(name: str, folder: Path) -> Path:
+    """The half model, exported unless it is there."""
+    path = folder / f"{name}.onnx"
+    if not path.is_file():
+        log(f"== {name}")
+        export_onnx(ExportRequest(random_weights(name, folder), precision="fp16"), path)
+    return path

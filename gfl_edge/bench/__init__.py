@@ -1,0 +1,1 @@
+"""Measuring a model file on a device: ``gfl-edge bench``. docs/report.md describes what comes out."""

@@ -1,0 +1,154 @@
+"""A new report against an old one: what became slower or less accurate than is allowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gfl_edge.bench.report import FORMAT
+from gfl_edge.bench.sections import Table
+from gfl_edge.errors import InputError
+
+Key = tuple[str, str, int, str]  # model, protocol, batch, backend
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number of both reports.
+
+    Attributes:
+        key: model, protocol, batch, backend.
+        what: "p50, ms" or "AP".
+        before: in the old report.
+        after: in the new one.
+        limit: what ``after`` may be at most, or for AP at least.
+        failed: whether it is beyond.
+    """
+
+    key: Key
+    what: str
+    before: float
+    after: float
+    limit: float
+    failed: bool
+
+
+def read_report(path: str | Path) -> dict[str, Any]:
+    """A ``report.json``, or the one in the folder ``path``.
+
+    Raises:
+        InputError: it cannot be read, or is of another format.
+    """
+    path = Path(path)
+    path = path / "report.json" if path.is_dir() else path
+    try:
+        report: dict[str, Any] = json.loads(path.read_bytes())
+        found = report["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no report ({error}). Give the report.json of: gfl-edge bench -o REPORT") from error
+    if found != FORMAT:
+        raise InputError(f"{path} is a report of format {found}, this gfl_edge reads {FORMAT}. Measure again")
+    return report
+
+
+def changes(
+    old: dict[str, Any], new: dict[str, Any], max_slowdown: float, max_ap_drop: float, any_device: bool = False
+) -> list[Change]:
+    """What both reports measured.
+
+    Args:
+        old: the earlier report.
+        new: the later one.
+        max_slowdown: p50 may be so many times that of before, 1.1 being 10 % more.
+        max_ap_drop: points of AP that may be lost.
+        any_device: compare even where the devices are not the same.
+
+    Raises:
+        InputError: another device, AP on other pictures, or nothing that both measured.
+    """
+    _check_pictures(old, new)
+    if not any_device:
+        _check_devices(old, new)
+    before, after = dict(_runs(old)), dict(_runs(new))
+    common = [key for key in after if key in before]
+    if not common:
+        raise InputError(
+            "the reports have no model, protocol, batch and backend in common: the old one has "
+            f"{_listed(before)}, the new one {_listed(after)}. Measure the same models in the same way"
+        )
+    found = []
+    for key in common:
+        (old_ms, old_ap), (new_ms, new_ap) = before[key], after[key]
+        limit_ms = old_ms * max_slowdown
+        found.append(Change(key, "p50, ms", old_ms, new_ms, limit_ms, new_ms > limit_ms))
+        if old_ap is not None and new_ap is not None:
+            found.append(Change(key, "AP", old_ap, new_ap, old_ap - max_ap_drop, new_ap < old_ap - max_ap_drop))
+    return found
+
+
+def _runs(report: dict[str, Any]) -> Iterator[tuple[Key, tuple[float, float | None]]]:
+    """Median and AP of each run."""
+    models = {model["id"]: model for model in report["models"]}
+    for run in report["runs"]:
+        model = models[run["model"]]
+        ap = None if model["accuracy"] is None else model["accuracy"]["metrics"]["AP"]
+        key = (run["model"], run["protocol"], run["batch"], model["backend"]["name"])
+        yield key, (run["latency"]["p50_ms"], ap)
+
+
+def _check_pictures(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise InputError where both have AP, on different pictures."""
+    before, after = ({_pictures(model) for model in report["models"]} - {None} for report in (old, new))
+    if before and after and before != after:
+        raise InputError(
+            f"the old report's AP is on {_named(before)}, this one's on {_named(after)}, which do not compare. Measure "
+            "with the same --images, --annotations and --limit, or leave out --annotations"
+        )
+
+
+def _pictures(model: dict[str, Any]) -> tuple[str, int] | None:
+    accuracy = model["accuracy"]
+    return None if accuracy is None else (accuracy["annotations"], accuracy["images"])
+
+
+def _named(pictures: Set[tuple[str, int] | None]) -> str:
+    return ", ".join(f"{row[1]} images of {row[0]}" for row in pictures if row)
+
+
+def _check_devices(old: dict[str, Any], new: dict[str, Any]) -> None:
+    before, after = _devices(old), _devices(new)
+    if before != after:
+        raise InputError(
+            f"the old report is of {', '.join(before)}, this one of {', '.join(after)}: times of different devices say "
+            "nothing about a regression. Measure the old version here, or insist with --any-device"
+        )
+
+
+def _devices(report: dict[str, Any]) -> list[str]:
+    """The CPU, and what the models ran on."""
+    own = {model["backend"]["device"] for model in report["models"] if model["backend"] is not None}
+    device = report["device"]
+    return [f"{device['cpu']}, {device['cores']} cores", *sorted(own)]
+
+
+def _listed(runs: dict[Key, Any]) -> str:
+    return "; ".join(" ".join(map(str, key)) for key in list(runs)[:3]) or "none"
+
+
+def table(found: list[Change]) -> Table:
+    """The changes for people."""
+    rows = tuple(
+        (
+            *(change.key[0], change.key[1], str(change.key[2]), change.key[3], change.what),
+            *(f"{value:.2f}" for value in (change.before, change.after)),
+            f"x {change.after / change.before:.3f}" if change.what != "AP" else f"{change.after - change.before:+.2f}",
+            f"{change.limit:.2f}",
+            "REGRESSION" if change.failed else "ok",
+        )
+        for change in found
+    )
+    headers = ("model", "protocol", "batch", "backend", "what", "before", "now", "change", "limit", "")
+    return Table("Against the old report", headers, rows)

@@ -1,0 +1,102 @@
+"""The command ``gfl-edge bench``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from gfl_edge import optional
+from gfl_edge.bench.against import changes, read_report, table
+from gfl_edge.bench.document import document
+from gfl_edge.bench.html import page
+from gfl_edge.bench.markdown import markdown, table_text
+from gfl_edge.bench.protocols import ProtocolName
+from gfl_edge.bench.report import BenchRequest, announce, bench
+from gfl_edge.commandline import FAILURE, log
+from gfl_edge.files import write_atomically
+
+TITLE = "gfl_edge: speed and accuracy"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options beside ``--backend`` and ``--nms``."""
+    parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="M", help=".onnx or .engine files")
+    parser.add_argument(
+        "--protocol", choices=get_args(ProtocolName), default="stream", help="what is timed (default: stream)"
+    )
+    parser.add_argument(
+        "--batch", type=_numbers, default=(), metavar="N,N", help="batches to measure the throughput of, as 1,8"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to run on (default: generated ones)")
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO file of the pictures (default: no AP)")
+    parser.add_argument("--limit", type=int, metavar="N", help="AP on the first N pictures only")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="of measuring per model and batch (default: 10)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of generated pictures and the order of turns (default: 0)")
+    parser.add_argument(
+        "--bound-only", type=Path, nargs="+", default=(), metavar="M", help=".onnx files to compute bounds of, not run"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="REPORT", help="folder of the report")
+    _add_against(parser.add_argument_group("regression"))
+
+
+def _add_against(group: Any) -> None:
+    group.add_argument("--against", type=Path, metavar="OLD", help="report.json to compare with; exit 1 if worse")
+    group.add_argument(
+        "--max-slowdown", type=float, default=1.1, metavar="R", help="p50 may be so many times the old (default: 1.1)"
+    )
+    group.add_argument("--max-ap-drop", type=float, default=0.2, metavar="AP", help="points AP may lose (default: 0.2)")
+    group.add_argument("--any-device", action="store_true", help="compare with a report of another device")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write the report and compare; the exit status."""
+    optional.load("matplotlib")  # what the report needs should not be missed after the measurement
+    old = None if args.against is None else read_report(args.against)
+    request = BenchRequest(
+        models=tuple(args.model),
+        batches=args.batch,
+        bound_only=tuple(args.bound_only),
+        **{
+            name: getattr(args, name)
+            for name in ("protocol", "images", "annotations", "limit", "seconds", "backend", "nms", "seed")
+        },
+    )
+    report = bench(request, ["gfl-edge", *sys.argv[1:]])
+    write_report(report, args.output)
+    announce(report)
+    print(table_text(document(report)[1].tables[0]))
+    print(args.output / "report.html")
+    if old is None:
+        return 0
+    found = changes(old, report, args.max_slowdown, args.max_ap_drop, args.any_device)
+    print(table_text(table(found)))
+    worse = sum(change.failed for change in found)
+    log(f"{worse} of {len(found)} numbers are worse than {args.against} allows" if worse else "no regression")
+    return FAILURE if worse else 0
+
+
+def write_report(report: dict[str, Any], folder: Path) -> None:
+    """Write the pages, and last ``report.json``, into ``folder``.
+
+    Each file is whole or not there; other files in the folder stay.
+    """
+    write_pages(report, folder)
+    write_atomically(folder / "report.json", f"{json.dumps(report, indent=1)}\n".encode())
+
+
+def write_pages(report: dict[str, Any], folder: Path) -> None:
+    """Write ``report.html``, and ``report.md`` with its figures, into ``folder``."""
+    sections = document(report)
+    write_atomically(folder / "report.html", page(TITLE, sections).encode())
+    for figure in (figure for section in sections for figure in section.figures):
+        write_atomically(folder / f"{figure.name}.svg", figure.svg)
+    write_atomically(folder / "report.md", markdown(TITLE, sections).encode())

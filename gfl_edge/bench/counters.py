@@ -1,0 +1,149 @@
+"""What a device says about itself while it works: clocks, temperature, power, throttling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The counters of a device at one moment; what it does not have is left out.
+
+    Attributes:
+        clocks_mhz: by name.
+        temperatures_c: by name.
+        powers_w: by name of the rail; what a whole board or card takes is ``TOTAL``.
+        energy_j: a counter that only grows; None: there is none.
+        throttled: why the device runs slower than it could, now.
+        throttle_events: counters that grow when it does, by name.
+    """
+
+    clocks_mhz: Mapping[str, float] = field(default_factory=dict)
+    temperatures_c: Mapping[str, float] = field(default_factory=dict)
+    powers_w: Mapping[str, float] = field(default_factory=dict)
+    energy_j: float | None = None
+    throttled: tuple[str, ...] = ()
+    throttle_events: Mapping[str, int] = field(default_factory=dict)
+
+
+TOTAL = "total"
+
+
+class Counters(Protocol):
+    """The counters of one device."""
+
+    name: str  # where they come from
+    missing: dict[str, str]  # why there are none: "clocks", "temperature", "power", "throttling", "memory" -> reason
+
+    def read(self) -> Reading:
+        """The counters now; never raises for what is not there."""
+        ...
+
+    def memory_bytes(self) -> int | None:
+        """Memory of the device in use, by everything on it; None: not known."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device. Calling it twice is fine."""
+        ...
+
+
+@dataclass
+class _Turn:
+    seconds: float
+    images: int
+    readings: list[Reading]
+
+
+class Recorder:
+    """Collects readings while one case runs, turn by turn."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._turns: list[_Turn] = []
+
+    @contextmanager
+    def turn(self) -> Iterator[_Turn]:
+        """Read at the start and the end of a ``with`` block, which sets ``images`` to how many it ran."""
+        turn = _Turn(0.0, 0, [self._counters.read()])
+        start = time.perf_counter()
+        yield turn
+        turn.seconds = time.perf_counter() - start
+        turn.readings.append(self._counters.read())
+        self._turns.append(turn)
+
+    def read(self, turn: _Turn) -> None:
+        """Read in the middle of a turn."""
+        turn.readings.append(self._counters.read())
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values for the report, see docs/report.md.
+
+        Clocks, temperatures and powers are those of the middles and ends of turns: at their starts the device may have
+        come from something else.
+        """
+        working = [reading for turn in self._turns for reading in turn.readings[1:]]
+        return {
+            "source": self._counters.name,
+            "clocks_mhz": _ranges([reading.clocks_mhz for reading in working]),
+            "temperatures_c": _ranges([reading.temperatures_c for reading in working]),
+            "powers_w": _ranges([reading.powers_w for reading in working]),
+            "energy_per_image_j": self._energy_per_image(),
+            "energy_from": self._energy_source(),
+            "throttled": self._throttled(working),
+            "throttle_reasons": sorted({reason for reading in working for reason in reading.throttled} | self._grown()),
+            "missing": [{"what": what, "why": why} for what, why in sorted(self._counters.missing.items())],
+        }
+
+    def _energy_source(self) -> str | None:
+        readings = [reading for turn in self._turns for reading in turn.readings]
+        if readings and all(reading.energy_j is not None for reading in readings):
+            return "counter"
+        return "power" if any(TOTAL in reading.powers_w for reading in readings) else None
+
+    def _energy_per_image(self) -> float | None:
+        """Joules of everything that ran in the turns, reading and drawing included, by their images."""
+        source, images = self._energy_source(), sum(turn.images for turn in self._turns)
+        if source is None or not images:
+            return None
+        if source == "counter":
+            return sum(_energy_of(turn) for turn in self._turns) / images
+        watts = [r.powers_w[TOTAL] for turn in self._turns for r in turn.readings[1:] if TOTAL in r.powers_w]
+        return float(np.mean(watts)) * sum(turn.seconds for turn in self._turns) / images
+
+    def _grown(self) -> set[str]:
+        """Counters of throttling that grew during a turn."""
+        return {
+            name
+            for turn in self._turns
+            for name, after in turn.readings[-1].throttle_events.items()
+            if after > turn.readings[0].throttle_events.get(name, after)
+        }
+
+    def _throttled(self, working: Sequence[Reading]) -> bool | None:
+        if "throttling" in self._counters.missing:
+            return None
+        return bool(self._grown()) or any(reading.throttled for reading in working)
+
+
+def _energy_of(turn: _Turn) -> float:
+    first, last = turn.readings[0].energy_j, turn.readings[-1].energy_j
+    assert first is not None
+    assert last is not None
+    return last - first
+
+
+def _ranges(values: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """Smallest, mean and largest of each name."""
+    names = sorted({name for row in values for name in row})
+    found = []
+    for name in names:
+        column = [row[name] for row in values if name in row]
+        found.append({"name": name, "min": min(column), "mean": float(np.mean(column)), "max": max(column)})
+    return found

@@ -1,0 +1,51 @@
+"""Which counters describe what a model runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gfl_edge.backends.base import Backend
+from gfl_edge.bench.counters import Counters, Reading
+from gfl_edge.bench.cpu import CpuCounters
+from gfl_edge.bench.jetson import JetsonCounters, is_jetson
+from gfl_edge.bench.nvml import NvmlCounters
+from gfl_edge.errors import BackendError, MissingDependencyError
+
+ON_CPU = ("openvino", "onnxruntime")  # backends that use no GPU
+
+
+class NoCounters:
+    """For a GPU about which nothing can be found out."""
+
+    name = "none"
+
+    def __init__(self, reason: str) -> None:
+        self.missing = dict.fromkeys(("clocks", "temperature", "power", "throttling", "memory"), reason)
+
+    def read(self) -> Reading:
+        """Nothing."""
+        return Reading()
+
+    def memory_bytes(self) -> int | None:
+        """None."""
+        return None
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def open_counters(backend: Backend, root: Path = Path("/")) -> Counters:
+    """The counters of the device that ``backend`` runs on; where there are none, they say why.
+
+    Args:
+        backend: that runs a model.
+        root: folder that stands for the root of the file system.
+    """
+    if is_jetson(root):
+        return JetsonCounters(root)
+    if backend.name in ON_CPU:
+        return CpuCounters(root)
+    try:
+        return NvmlCounters(backend.describe()["device"])
+    except (BackendError, MissingDependencyError) as error:
+        return NoCounters(str(error))

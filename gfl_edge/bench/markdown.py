@@ -1,0 +1,31 @@
+"""A report as Markdown, its figures as files beside it or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gfl_edge.bench.sections import Section, Table
+
+
+def markdown(title: str, sections: Sequence[Section]) -> str:
+    """The whole page; figures are links to ``NAME.svg``."""
+    return "\n\n".join([f"# {title}", *(block for section in sections for block in _blocks(section))]) + "\n"
+
+
+def _blocks(section: Section) -> list[str]:
+    blocks = [f"## {section.title}", *section.words]
+    if section.points:
+        blocks.append("\n".join(f"- {point}" for point in section.points))
+    for table in section.tables:
+        blocks += [f"{table.caption}:", table_text(table)]
+    return blocks + [f"![{figure.words}]({figure.name}.svg)" for figure in section.figures]
+
+
+def table_text(table: Table) -> str:
+    """A table with aligned columns, readable as plain text, too."""
+    rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in (table.headers, *table.rows)]
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(table.headers))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

@@ -1,0 +1,176 @@
+"""What is timed: from which point to which, on how many frames at once."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from gfl_edge import postprocess
+from gfl_edge.bench import paper
+from gfl_edge.bench.frames import Frames
+from gfl_edge.bench.stages import StageReader
+from gfl_edge.detections import Detections
+from gfl_edge.detector import Detector
+from gfl_edge.draw import draw_detections
+from gfl_edge.preprocess import Image, place_frame, single_input
+from gfl_edge.sources import read_image
+
+ProtocolName = Literal["stream", "offline", "gfocal"]
+DRAW_SCORE = 0.35
+
+BOUNDARIES: dict[ProtocolName, str] = {
+    "stream": "one frame at a time, from a BGR frame in memory to its detections, resize included; reading the file "
+    "and drawing are timed beside it",
+    "offline": "batches, from BGR frames in memory to their detections, resize included",
+    "gfocal": "batch 1, as GFocal's tools/benchmark.py: from an input that is resized already to detections in pixels "
+    "of the frame: upload, forward, decode and NMS; no image loading, no resize",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One timed run.
+
+    Attributes:
+        latency_ms: by the protocol's boundaries.
+        stages_ms: by stage, see :data:`gfl_edge.bench.stages.STAGES`.
+    """
+
+    latency_ms: float
+    stages_ms: dict[str, float]
+
+
+class Timed(Protocol):
+    """Runs a detector the way that is to be timed."""
+
+    name: ProtocolName
+    batch: int
+    stages: StageReader
+
+    def step(self) -> Sample:
+        """Run once, on the next frames."""
+        ...
+
+    def differences(self) -> list[str]:
+        """In what this differs from what the protocol's name promises."""
+        ...
+
+
+class Stream:
+    """See ``BOUNDARIES``."""
+
+    name: ProtocolName = "stream"
+    batch = 1
+
+    def __init__(self, detector: Detector, frames: Frames) -> None:
+        self._detector, self.stages = detector, StageReader(detector)
+        self._next: Iterator[tuple[Image, Path | None]] = itertools.cycle(
+            zip(frames.images, frames.files or itertools.repeat(None), strict=False)
+        )
+
+    def step(self) -> Sample:
+        """See :class:`Timed`."""
+        frame, path = next(self._next)
+        outside: dict[str, float] = {}
+        if path is not None:
+            start = time.perf_counter()
+            again = read_image(path)
+            outside["read"] = _since_ms(start)
+            frame = frame if again is None else again
+        start = time.perf_counter()
+        found = self._detector(frame)
+        latency_ms = _since_ms(start)
+        stages = self.stages.split(self._detector.last_ms)
+        start = time.perf_counter()
+        draw_detections(frame, found.above(DRAW_SCORE))
+        return Sample(latency_ms, {**outside, **stages, "draw": _since_ms(start)})
+
+    def differences(self) -> list[str]:
+        """None."""
+        return []
+
+
+class Offline:
+    """See ``BOUNDARIES``."""
+
+    name: ProtocolName = "offline"
+
+    def __init__(self, detector: Detector, frames: Frames, batch: int) -> None:
+        self._detector, self.batch, self.stages = detector, batch, StageReader(detector)
+        self._next = itertools.cycle(frames.images)
+
+    def step(self) -> Sample:
+        """See :class:`Timed`."""
+        frames = list(itertools.islice(self._next, self.batch))
+        start = time.perf_counter()
+        self._detector.detect_batch(frames)
+        return Sample(_since_ms(start), self.stages.split(self._detector.last_ms))
+
+    def differences(self) -> list[str]:
+        """None."""
+        return []
+
+
+class GFocal:
+    """See ``BOUNDARIES``."""
+
+    name: ProtocolName = "gfocal"
+    batch = 1
+
+    def __init__(self, detector: Detector, frames: Frames) -> None:
+        self._detector, self.stages = detector, StageReader(detector)
+        self._frames = frames.images
+        self._next = itertools.cycle(frames.images)
+
+    def step(self) -> Sample:
+        """See :class:`Timed`."""
+        frame, detector = next(self._next), self._detector
+        spec = detector.spec
+        images = single_input(frame, spec)  # before the clock starts
+        input_hw = (images.shape[1], images.shape[2])
+        placement = place_frame((frame.shape[0], frame.shape[1]), input_hw, spec.resize, spec.short_long)
+        start = time.perf_counter()
+        outputs = detector.backend.run(images)
+        ran = time.perf_counter()
+        boxes, scores, classes = postprocess.detections(outputs, 0, spec, input_hw)
+        Detections(placement.to_frame(boxes), np.array(scores), np.array(classes), spec.class_names)
+        end = time.perf_counter()
+        stages = self.stages.split({"network": 1000 * (ran - start), "postprocess": 1000 * (end - ran)})
+        return Sample(1000 * (end - start), stages)
+
+    def differences(self) -> list[str]:
+        """See :class:`Timed`."""
+        spec = self._detector.spec
+        found = [
+            "the input is uint8, and normalised in the graph: a quarter of the bytes are uploaded",
+            "warm-up lasts until times are stable rather than 5 runs; percentiles beside the mean, which FPS come from",
+            f"{len(self._frames)} pictures in turn instead of 2000 of COCO val2017",
+        ]
+        padded = (paper.INPUT_HW[0], -(-paper.INPUT_HW[1] // 32) * 32)
+        if spec.short_long is None and spec.input_hw != padded:
+            found.append(
+                f"the input is {spec.input_hw[0]} x {spec.input_hw[1]}, that of the paper {padded[0]} x {padded[1]}: "
+                "these times do not compare with the paper's"
+            )
+        elif spec.short_long is None:
+            found.append("every picture is padded to 800 x 1344; GFocal's inputs follow the picture's aspect ratio")
+        if self._detector.backend.describe()["device"].find("2080 Ti") < 0:
+            found.append(f"the paper's times are of PyTorch on a {paper.GPU}")
+        return found
+
+
+def make_protocol(name: ProtocolName, detector: Detector, frames: Frames, batch: int) -> Timed:
+    """The protocol of that name; ``batch`` is that of "offline", the others run one frame at a time."""
+    if name == "offline":
+        return Offline(detector, frames, batch)
+    return Stream(detector, frames) if name == "stream" else GFocal(detector, frames)
+
+
+def _since_ms(start: float) -> float:
+    return 1000 * (time.perf_counter() - start)

@@ -1,0 +1,102 @@
+"""Where the time of a frame goes: the stages of a run, taken from the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from gfl_edge.backends.base import FrameBackend
+from gfl_edge.bench.device import ON_CPU
+from gfl_edge.detector import Detector
+
+STAGES = ("read", "resize", "upload", "network", "nms", "download", "other", "draw")
+OUTSIDE = ("read", "draw")  # not part of the latency
+OTHER = "what the latency has beside the stages: copies, launches, waits, boxes brought back to the frame"
+
+
+@runtime_checkable
+class StagedBackend(Protocol):
+    """A GPU backend that measures its own stages by events on its stream.
+
+    Attributes:
+        stage_ms: of the last run, of "resize", "upload", "network", "nms", "download" those that it has.
+    """
+
+    stage_ms: dict[str, float]
+
+    def time_stages(self) -> None:
+        """Measure them from now on."""
+        ...
+
+
+class StageReader:
+    """Reads where the time of a detector's last call went.
+
+    Args:
+        detector: whose stages are read, after each call; a GPU backend measures them from now on.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        if isinstance(detector.backend, StagedBackend):
+            detector.backend.time_stages()
+        self._resizes = isinstance(detector.backend, FrameBackend)  # on its own
+        self._on_cpu = detector.backend.name in ON_CPU
+        self._nms = detector.backend.describe().get("nms", "graph" if detector.spec.has_nms else "host")
+
+    def split(self, last_ms: Mapping[str, float]) -> dict[str, float]:
+        """Milliseconds of the stages that can be told apart.
+
+        Args:
+            last_ms: of the last call, as :attr:`gfl_edge.detector.Detector.last_ms`; without "preprocess" where the
+                input was resized before.
+        """
+        backend = self._detector.backend
+        found = dict(backend.stage_ms) if isinstance(backend, StagedBackend) else {}
+        found = found or {"network": last_ms["network"]}
+        if not self._resizes and "preprocess" in last_ms:
+            found["resize"] = last_ms["preprocess"]
+        if self._nms == "host":
+            found["nms"] = last_ms["postprocess"]
+        return found
+
+    def notes(self, measured: Sequence[str]) -> dict[str, str]:
+        """Why a stage is not among those ``measured``, or what it holds, by its name."""
+        missing = [stage for stage in STAGES if stage not in measured and stage != "other"]
+        return {"other": OTHER, **{stage: self._why_not(stage) for stage in missing}}
+
+    def _why_not(self, stage: str) -> str:
+        if self._on_cpu and stage in ("upload", "download"):
+            return "not needed: the network reads and writes the memory of the CPU"
+        if stage == "read":
+            return "not measured: the pictures were in memory"
+        if stage == "draw" or (stage == "resize" and not self._resizes):
+            return "not part of this protocol"
+        if stage == "nms" and self._nms in ("graph", "plugin"):
+            return "part of network: NMS is in the graph"
+        return "part of network: the backend does not separate it"
+
+
+def summarize_stages(
+    samples: Sequence[Mapping[str, float]], latencies_ms: Sequence[float], why: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Plain values for the report, a row per stage in order; see docs/report.md.
+
+    Args:
+        samples: milliseconds by stage of every run; all have the same stages.
+        latencies_ms: of the same runs.
+        why: see :meth:`StageReader.notes`.
+    """
+    columns = {stage: np.array([sample[stage] for sample in samples]) for stage in samples[0]}
+    inside = [values for stage, values in columns.items() if stage not in OUTSIDE]
+    columns["other"] = np.maximum(0.0, np.asarray(latencies_ms) - np.sum(inside, axis=0))
+    return [_row(stage, columns.get(stage), why.get(stage, "")) for stage in STAGES]
+
+
+def _row(stage: str, values_ms: Any, note: str) -> dict[str, Any]:
+    if values_ms is None:
+        return {"name": stage, "mean_ms": None, "p50_ms": None, "p95_ms": None, "note": note}
+    p50_ms, p95_ms = np.percentile(values_ms, (50, 95)).tolist()
+    return {"name": stage, "mean_ms": float(values_ms.mean()), "p50_ms": p50_ms, "p95_ms": p95_ms, "note": note}
