@@ -1,4 +1,4 @@
-"""The command line: gfl-edge camera | detect | eval | compare."""
+"""The command line: gfl-edge camera | detect | eval | compare | models | doctor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from gfl_edge._version import __version__
 from gfl_edge.backends.select import BackendName, NmsChoice
-from gfl_edge.commandline import run_command
+from gfl_edge.commandline import FAILURE, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,6 +22,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_detect(commands.add_parser("detect", help="write annotated copies of pictures"))
     _add_eval(commands.add_parser("eval", help="COCO AP through the pipeline that runs on the device"))
     _add_compare(commands.add_parser("compare", help="two models side by side: AP, size, latency, agreement"))
+    _add_models(commands.add_parser("models", help="the published weights that are known by name"))
+    _add_doctor(commands.add_parser("doctor", help="what this machine has and lacks, and the commands that add it"))
     return parser
 
 
@@ -161,6 +163,32 @@ def _compare(args: argparse.Namespace) -> int:
     print(table(result), file=sys.stderr)
     _report(result.to_dict(), result.skipped, args)
     return 0
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON, with addresses and digests")
+    parser.set_defaults(run=_models)
+
+
+def _models(args: argparse.Namespace) -> int:
+    from gfl_edge import weights
+
+    rows = weights.listing()
+    print(json.dumps(rows, indent=2) if args.json else weights.table(rows))
+    return 0
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from gfl_edge.doctor import examine
+
+    report = examine()
+    print(json.dumps(report.to_dict(), indent=2) if args.json else report)
+    return 0 if report.ways else FAILURE
 
 
 def main(argv: list[str] | None = None) -> int:
