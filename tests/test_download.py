@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,8 +24,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), Handler)
         self.content, self.etag = CONTENT, '"one"'
         self.modified = ""
         self.kind = "application/octet-stream"
@@ -35,7 +36,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/model.pth"
+        return "http://{}:{}/model.pth".format(*self.server_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -73,14 +74,22 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
         yield server
+    finally:
         server.shutdown()
         thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running(Server()) as server:
+        yield server
 
 
 @pytest.fixture
@@ -124,7 +133,7 @@ def test_a_cut_is_resumed_within_one_call(server: Server, wanted: Wanted) -> Non
 
 def test_a_cut_is_resumed_by_the_next_call(server: Server, wanted: Wanted) -> None:
     server.cuts = [100_000] * 3
-    with pytest.raises(DownloadError, match="was cut 3 times; 300000 bytes are there. Run this again to go on"):
+    with pytest.raises(DownloadError, match=r"was cut 3 times; 300000 bytes are there\. Run this again to go on"):
         download(wanted)
     assert left(wanted) == {"model.pth.part", "model.pth.part.version"}
     assert download(wanted) == DIGEST
@@ -143,16 +152,13 @@ def test_the_bar_of_a_resumed_download_starts_where_it_was_cut(
 
 
 def test_a_file_that_changed_meanwhile_is_not_patched_together(server: Server, wanted: Wanted) -> None:
-    server.content, server.etag, server.cuts = CONTENT[::-1], '"zero"', [400_000]
-    change = Wanted(server.url, wanted.path, DIGEST)
-
     class Changing(list[int]):
         def pop(self, index: int = -1) -> int:  # type: ignore[override]
-            server.content, server.etag = CONTENT, '"one"'
+            server.content, server.etag = CONTENT, '"one"'  # after the first answer has begun
             return super().pop(index)
 
-    server.cuts = Changing([400_000])
-    assert download(change) == DIGEST
+    server.content, server.etag, server.cuts = CONTENT[::-1], '"zero"', Changing([400_000])
+    assert download(wanted) == DIGEST
     assert server.asked == ["", "bytes=400000-"]
 
 
@@ -209,7 +215,7 @@ def test_a_web_page_is_no_file(server: Server, wanted: Wanted) -> None:
     assert left(wanted) == set()
 
 
-def test_offline(server: Server, wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline(server: Server, wanted: Wanted) -> None:
     server.server_close()  # nobody listens any more
     with pytest.raises(DownloadError, match="cannot be reached"):
         download(wanted)
@@ -224,25 +230,11 @@ def test_plain_http_is_refused(server: Server, wanted: Wanted) -> None:
 def test_a_redirection_to_plain_http_is_refused(
     server: Server, wanted: Wanted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Server() as other:
-        thread = threading.Thread(target=other.serve_forever)
-        thread.start()
-        server.redirect = other.url.replace("127.0.0.1", "127.0.0.2")
-        monkeypatch.setattr(download_module, "LOOPBACK", ("127.0.0.1",))
-        other_side = ThreadingHTTPServer(("127.0.0.2", other.server_address[1]), Handler)
-        other_side.__dict__.update({k: v for k, v in other.__dict__.items() if k in ("content", "etag", "kind")})
-        other_side.__dict__.update(modified="", cuts=[], ranges=True, redirect="", asked=[])
-        second = threading.Thread(target=other_side.serve_forever)
-        second.start()
-        try:
-            with pytest.raises(DownloadError, match="127.0.0.2.*not HTTPS"):
-                download(wanted)
-        finally:
-            for each in (other, other_side):
-                each.shutdown()
-            other_side.server_close()
-            thread.join()
-            second.join()
+    monkeypatch.setattr(download_module, "LOOPBACK", ("127.0.0.1",))
+    with running(Server("127.0.0.2")) as far:
+        server.redirect = far.url
+        with pytest.raises(DownloadError, match=r"127\.0\.0\.2.*not HTTPS"):
+            download(wanted)
     assert left(wanted) == set()
 
 
