@@ -142,15 +142,6 @@ def test_version():
     assert run(sys.executable, "-m", "gfl_edge", "--version").stdout.strip() == f"gfl-edge {gfl_edge.__version__}"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    result = run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(CHECKOUT))
-    assert result.returncode == 0, result.stdout + result.stderr
-    (path,) = folder.glob("*.whl")
-    return path
-
-
 def test_the_wheel_holds_gfl_edge_alone(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
