@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from documents import CHECKOUT, COMMANDS, DOCUMENTS, OTHER, PYTHON, Block, blocks, read, why_not
 
-IMAGES = 8
+IMAGES, CALIBRATION_IMAGES = 16, 32
 # Parses the command line of a script, which its arguments are, without running it
 PARSE = """
 import runpy, sys
@@ -44,7 +44,9 @@ class Inputs:
             "video.mp4": self._video,
             "val2017": lambda: self._folder("val2017", self._images()),
             "instances_val2017.json": self._annotations,
-            "pictures": lambda: self._folder("pictures", sorted(data("coco128/train2017").iterdir())[:IMAGES]),
+            "pictures": lambda: self._folder(
+                "pictures", sorted(data("coco128/train2017").iterdir())[:CALIBRATION_IMAGES]
+            ),
             "artifacts/nanodet-m-320.onnx": lambda: exported("nanodet-m-320"),
             "A.onnx": lambda: exported("nanodet-m-320"),
             "B.onnx": lambda: exported("nanodet-m-320", "fp16"),
