@@ -102,19 +102,18 @@ class TestPackages:
         assert found.status == "ok"
         assert found.detail.partition(":")[0] == __import__("numpy").__version__
 
-    @pytest.mark.parametrize(
-        ("error", "status", "remedy"),
-        [
-            (MissingDependencyError("onnx cannot be imported (libx.so)"), "problem", "pip install 'gfl-edge[cpu]'"),
-            (MissingDependencyError("present as type stubs only"), "missing", "pip install 'gfl-edge[cpu]'"),
-            (OSError("libx.so"), "problem", "pip install --force-reinstall onnx"),
-        ],
-    )
-    def test_broken(self, error, status, remedy, monkeypatch) -> None:
-        monkeypatch.setattr(packages.optional, "load", lambda module: broken(error))
+    @pytest.mark.parametrize("error", [ImportError("libx.so"), OSError("libx.so"), KeyError("libx.so")])
+    def test_broken(self, error, monkeypatch) -> None:
+        monkeypatch.setattr(packages.optional.importlib, "import_module", lambda module: broken(error))
         found = packages.loaded("CPU", packages.CPU[1])
-        assert (found.status, found.remedy) == (status, remedy)
-        assert str(error) in found.detail
+        assert (found.status, found.remedy) == ("problem", "pip install --force-reinstall onnx")
+        assert found.detail == f"does not load: {type(error).__name__}: {error}"
+        assert "apt install libgl1" in packages.loaded("OpenCV", opencv.CV2).remedy
+
+    def test_stubs_are_no_library(self, monkeypatch) -> None:
+        monkeypatch.setattr(packages.optional.importlib, "import_module", lambda module: SimpleNamespace())
+        found = packages.loaded("CPU", packages.CPU[1])
+        assert (found.status, found.remedy) == ("missing", "pip install 'gfl-edge[cpu]'")
 
     def test_without_metadata_the_module_says_its_version(self, monkeypatch) -> None:
         """As TensorRT from JetPack's Debian packages."""

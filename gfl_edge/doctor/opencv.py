@@ -14,7 +14,12 @@ from gfl_edge.doctor.packages import Package, loaded
 from gfl_edge.sources import DEVICES
 
 SECTION = "OpenCV"
-CV2 = Package("cv2", "pictures, videos, cameras", ("opencv-python", "opencv-python-headless", "opencv-contrib-python"))
+# What a minimal image of Debian or Ubuntu lacks, or the wheel that does without
+WINDOW_LIBRARIES = "sudo apt install libgl1 libglib2.0-0, or: pip install --force-reinstall opencv-python-headless"
+CV2 = Package(
+    *("cv2", "pictures, videos, cameras", ("opencv-python", "opencv-python-headless", "opencv-contrib-python")),
+    repair=WINDOW_LIBRARIES,
+)
 # The distribution's OpenCV is built with GStreamer, that of the wheels is not
 WITH_GSTREAMER = "sudo apt install python3-opencv, for an environment of: python3 -m venv --system-site-packages .venv"
 SHOWN_BY = ("DISPLAY", "WAYLAND_DISPLAY")

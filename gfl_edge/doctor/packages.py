@@ -20,17 +20,24 @@ class Package:
         use: what it is for.
         distributions: what pip may call it.
         extra: of gfl-edge, which brings it; "" for what comes with gfl-edge itself.
+        repair: the command for one that is installed and does not load; default: install it again.
     """
 
     module: str
     use: str
     distributions: tuple[str, ...]
     extra: str = ""
+    repair: str = ""
 
     @property
     def install(self) -> str:
         """The command that adds it."""
         return f"pip install 'gfl-edge[{self.extra}]'" if self.extra else f"pip install {self.distributions[0]}"
+
+    @property
+    def reinstall(self) -> str:
+        """The command that replaces it by the same again."""
+        return f"pip install --force-reinstall {self.distributions[0]}"
 
 
 CPU = (
@@ -65,14 +72,18 @@ def loaded(section: str, package: Package) -> Finding:
         return Finding(section, package.module, "missing", package.use, package.install)
     try:
         module = optional.load(package.module)
-    except MissingDependencyError as error:
-        stubs = "stubs only" in str(error)
-        return Finding(section, package.module, "missing" if stubs else "problem", str(error), package.install)
     except Exception as error:  # its own libraries can fail in any way
-        again = f"pip install --force-reinstall {package.distributions[0]}"
-        return Finding(section, package.module, "problem", f"does not load: {type(error).__name__}: {error}", again)
+        if isinstance(error, MissingDependencyError) and "stubs only" in str(error):
+            return Finding(section, package.module, "missing", package.use, package.install)
+        return Finding(section, package.module, "problem", _reason(error), package.repair or package.reinstall)
     version = _version(package) or str(getattr(module, "__version__", "of unknown version"))
     return Finding(section, package.module, "ok", f"{version}: {package.use}")
+
+
+def _reason(error: Exception) -> str:
+    """What a library says of why it does not load, without our own advice around it."""
+    cause = error.__cause__ if isinstance(error, MissingDependencyError) and error.__cause__ else error
+    return f"does not load: {type(cause).__name__}: {cause}"
 
 
 def _present(section: str, package: Package) -> Finding:
