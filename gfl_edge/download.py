@@ -9,7 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,10 +145,9 @@ def _fetch(wanted: Wanted, part: Path) -> bool:
             return False
         raise DownloadError(f"{wanted.url}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, TimeoutError, http.client.HTTPException, ConnectionError) as error:
-        if part.is_file() and part.stat().st_size > start:  # it has begun
-            return False
         reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"{wanted.url} cannot be reached ({reason})") from error
+        rest = f"; {start} bytes are there, from which it goes on when you run this again" if start else ""
+        raise DownloadError(f"{wanted.url} cannot be reached ({reason}){rest}") from error
 
 
 def _receive(response: Any, wanted: Wanted, part: Path, start: int) -> bool:
@@ -166,11 +165,13 @@ def _receive(response: Any, wanted: Wanted, part: Path, start: int) -> bool:
     with (
         part.open("ab" if start else "wb") as file,
         Progress(label, total, done=start, per_unit=MEGABYTE, unit=" MB") as bar,
-        suppress(TimeoutError, http.client.HTTPException, ConnectionError),  # what has come stays
     ):
-        while chunk := response.read(CHUNK_BYTES):
-            file.write(chunk)
-            bar.advance(len(chunk))
+        try:
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                bar.advance(len(chunk))
+        except (TimeoutError, http.client.HTTPException, ConnectionError):  # what has come stays
+            return False
     return bar.done == total or not total
 
 

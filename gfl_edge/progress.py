@@ -19,7 +19,7 @@ class Progress:
 
     Args:
         label: what is being done.
-        total: number of steps.
+        total: number of steps; 0 where it is not known.
         stream: where to draw; default stderr.
         enabled: draw nothing where False.
         done: steps that were done before; they do not count for the rate.
@@ -68,7 +68,8 @@ class Progress:
         bar = "#" * round(fraction * WIDTH)
         rate = (self.done - self._before) / seconds if seconds > 0 else 0.0
         remaining = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
-        counted = "/".join(self._counted(steps) for steps in (self.done, self.total)) + self._unit
+        steps = (self.done, self.total) if self.total else (self.done,)
+        counted = "/".join(map(self._counted, steps)) + self._unit
         per_second = f"{rate / self._per_unit:.1f}{self._unit}/s"
         line = f"{self.label} [{bar:-<{WIDTH}}] {counted}, {per_second}, {seconds:.0f} s{remaining}"
         self._stream.write(f"\r{line}\x1b[K" if self._live else f"{line}\n")

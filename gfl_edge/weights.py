@@ -46,8 +46,8 @@ def fetch(entry: PublishedWeights, unchecked: bool = False) -> Path:
         return wanted.path
     if not (entry.sha256 or unchecked):
         raise DownloadError(
-            f"no digest of {entry.name} is published, so that a download cannot be checked. Accept that with "
-            f"--unchecked, or {by_hand(entry)}"
+            f"no digest of {entry.name} is published, so that a download cannot be checked. Accept that by adding "
+            f"--unchecked to export/to_onnx.py or export/to_trt.py, or {by_hand(entry)}"
         )
     try:
         digest = download(wanted)

@@ -183,6 +183,19 @@ def test_every_block_says_what_it_is() -> None:
             assert block.language in (*COMMANDS, *PYTHON, *OTHER), block
 
 
+def test_the_api_reference_has_every_module(tmp_path: Path) -> None:
+    pytest.importorskip("pdoc", reason="pdoc is not installed (extra docs)")
+    words = [sys.executable, "docs/build.py", "-o", str(tmp_path / "site")]
+    built = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    for path in (CHECKOUT / "gfl_edge").rglob("*.py"):
+        page = path.parent if path.name == "__init__.py" else path
+        if path.name != "__main__.py":
+            assert (tmp_path / "site" / page.relative_to(CHECKOUT)).with_suffix(".html").is_file(), path
+    front = (tmp_path / "site" / "gfl_edge.html").read_text()
+    assert 'id="Detector.detect_batch"' in front  # what loads when it is used is there, too
+
+
 def test_a_wrong_option_is_found(checkout: Path) -> None:
     with pytest.raises(AssertionError, match="unrecognized arguments: --sauce"):
         parse("gfl-edge camera --model m.onnx --sauce 0", checkout)

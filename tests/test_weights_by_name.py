@@ -101,7 +101,7 @@ class TestFetch:
     def test_without_a_digest_it_must_be_accepted(self, online, cache, capsys) -> None:
         entry = CATALOGUE["nanodet-plus-m-416"]
         with pytest.raises(
-            DownloadError, match=r"no digest of nanodet-plus-m-416 is published.*--unchecked, or get http"
+            DownloadError, match=r"no digest of nanodet-plus-m-416 is published.*--unchecked to .*, or get http"
         ):
             weights.fetch(entry)
         assert weights.fetch(entry, unchecked=True) == cache / entry.file_name
