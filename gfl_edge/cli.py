@@ -17,7 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of every sub-command; needs no optional package."""
     parser = argparse.ArgumentParser(prog="gfl-edge", description="Run and measure GFL detectors.")
     parser.add_argument("--version", action="version", version=f"gfl-edge {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True)
     _add_camera(commands.add_parser("camera", help="run on a camera, video, stream or folder of pictures"))
     _add_detect(commands.add_parser("detect", help="write annotated copies of pictures"))
     _add_eval(commands.add_parser("eval", help="COCO AP through the pipeline that runs on the device"))
