@@ -120,10 +120,10 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.onnx and args.weights:
         raise InputError("--onnx and --weights both name a model: give one of them")
+    targets = [target for word in args.target for target in word.split(",") if target]
+    settled = plan(Path(), args.flavor, targets, args.max_batch)  # before minutes of download and export, not after
     source = choose_source(args)
     _check_int8(source, args)
-    targets = [target for word in args.target for target in word.split(",") if target]
-    settled = plan(source, args.flavor, targets, args.max_batch)  # before minutes of export, not after
     if source.suffix != ".onnx":
         check_plugin_place(args.nms, settled.flavor)
         check_targets(_precision(args), settled.targets)
