@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := cpu,eval,rtx,train,export,calib,dev
 
-.PHONY: demo test check slow wheel clean
+.PHONY: demo test check slow wheel docs trial clean
 
 demo: $(VENV)/ready
 	$(BIN)/python benchmarks/demo.py
@@ -33,5 +33,12 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	sed -i -E 's/, in: list/, in_: list/; s/(def add_scale_nd.*channel_axis: int)\)/\1 = ...)/' $(VENV)/stubs/tensorrt_bindings/tensorrt.pyi
 	touch $@
 
+docs: $(VENV)/ready
+	$(BIN)/python docs/build.py -o site
+
+# The wheel in fresh environments of every Python that it supports, as a newcomer installs it; needs those Pythons
+trial: wheel
+	$(BIN)/python -m pytest --run-slow tests/test_fresh_install.py
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

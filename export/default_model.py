@@ -1,11 +1,12 @@
-"""Which model is meant where none is named."""
+"""Which checkpoint is meant: by its name, or where none is named."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from gfl_edge.errors import ContractError, InputError, ModelFileError
+from gfl_edge import catalogue, weights
+from gfl_edge.errors import ContractError, ModelFileError
 from gfl_edge.spec import Precision, read_spec
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -20,7 +21,6 @@ CHECKPOINTS = {
     "nanodet-plus-m-320": "weights/nanodet_plus_m/nanodet_plus_m_320_from_ncnn_fp16.pth",
     "nanodet-plus-m-416": "weights/nanodet_plus_m/nanodet_plus_m_416_from_ncnn_fp16.pth",
 }
-DEFAULT_WEIGHTS = Path(CHECKPOINTS[DEFAULT_NAME])
 
 
 def data_folder() -> Path:
@@ -32,19 +32,31 @@ def data_folder() -> Path:
     return root / "data" if (root / "data").is_dir() else root
 
 
-def default_weights() -> Path:
-    """The checkpoint of NanoDet-Plus-m-416.
+def find_weights(named: Path, unchecked: bool = False) -> Path:
+    """The checkpoint that ``--weights`` names: a file, or published weights by name.
+
+    Published weights are taken from the data folder where they are there, else from the cache, into which they are
+    downloaded where they are not.
+
+    Args:
+        named: a file or a name of :data:`gfl_edge.catalogue.CATALOGUE`.
+        unchecked: see :func:`gfl_edge.weights.fetch`.
 
     Raises:
-        InputError: it is not there; says which file to put where.
+        InputError: neither a file nor such a name.
+        DownloadError: they cannot be downloaded; says which file to put where.
     """
-    path = data_folder() / DEFAULT_WEIGHTS
-    if not path.is_file():
-        raise InputError(
-            f"no model at hand: put NanoDet-Plus-m-416's weights at {path}, or set GFL_EDGE_DATA to the folder that "
-            f"holds {DEFAULT_WEIGHTS}, or name a checkpoint with --weights"
-        )
-    return path
+    if named.is_file() or named.suffix in CHECKPOINT_SUFFIXES:  # whoever reads it says that a file is missing
+        return named
+    entry = catalogue.find(str(named))
+    if entry.name in CHECKPOINTS and (path := data_folder() / CHECKPOINTS[entry.name]).is_file():
+        return path
+    return weights.fetch(entry, unchecked)
+
+
+def default_weights(unchecked: bool = False) -> Path:
+    """The checkpoint of NanoDet-Plus-m-416, see :func:`find_weights`."""
+    return find_weights(Path(DEFAULT_NAME), unchecked)
 
 
 def newest_artifact(precision: Precision, int8: bool = False, folder: Path = ARTIFACTS) -> Path | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from export import default_model
 from gfl_edge.commandline import log, run_command
 from gfl_edge.errors import InputError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, NmsPlace, Precision
@@ -105,7 +106,15 @@ def read_class_names(text: str) -> tuple[str, ...]:
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say what to export, shared with to_trt.py."""
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="PyTorch checkpoint (.ckpt, .pth)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE|NAME",
+        help="PyTorch checkpoint (.ckpt, .pth), or the name of published weights (gfl-edge models lists them)",
+    )
+    parser.add_argument(
+        "--unchecked", action="store_true", help="download published weights even if no digest of them is known"
+    )
     parser.add_argument("--model", metavar="NAME", help="fail unless the checkpoint is this model; sets the input size")
     parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="pixels, multiples of 32")
     parser.add_argument("--classes", metavar="A,B,C|FILE", help="class names, for detectors of your own")
@@ -172,8 +181,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.weights is None:
-        raise InputError("--weights is missing: give a PyTorch checkpoint (.ckpt, .pth)")
-    spec = export_onnx(request_from(args), args.output)
+        raise InputError("--weights is missing: give a PyTorch checkpoint (.ckpt, .pth) or a name of: gfl-edge models")
+    weights = default_model.find_weights(args.weights, args.unchecked)
+    spec = export_onnx(replace(request_from(args), weights=weights), args.output)
     print(args.output)
     build = f"python export/to_trt.py --onnx {args.output}{PRECISION_OPTION[spec.precision]}"
     detect = f"gfl-edge detect --model {args.output} IMAGE"

@@ -21,16 +21,18 @@ from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision, read_spec
 
 def choose_source(args: argparse.Namespace) -> Path:
     """The checkpoint or ONNX file to build from: the one named, else the newest artifact, else the default model."""
-    named: Path | None = args.onnx or args.weights
-    if named is not None:
-        return named
+    onnx: Path | None = args.onnx
+    if onnx is not None:
+        return onnx
+    if args.weights is not None:
+        return default_model.find_weights(args.weights, args.unchecked)
     if args.model is None:
         newest = default_model.newest_artifact("fp16", int8=True) if args.int8 else None
         newest = newest or default_model.newest_artifact(_precision(args))
         if newest is not None:
             log(f"no model named: taking {newest}, the newest under {default_model.ARTIFACTS}/")
             return newest
-    path = default_model.default_weights()
+    path = default_model.default_weights(args.unchecked)
     log(f"no model named and none under {default_model.ARTIFACTS}/: taking {default_model.DEFAULT_NAME} from {path}")
     return path
 
@@ -118,10 +120,10 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.onnx and args.weights:
         raise InputError("--onnx and --weights both name a model: give one of them")
+    targets = [target for word in args.target for target in word.split(",") if target]
+    settled = plan(Path(), args.flavor, targets, args.max_batch)  # before minutes of download and export, not after
     source = choose_source(args)
     _check_int8(source, args)
-    targets = [target for word in args.target for target in word.split(",") if target]
-    settled = plan(source, args.flavor, targets, args.max_batch)  # before minutes of export, not after
     if source.suffix != ".onnx":
         check_plugin_place(args.nms, settled.flavor)
         check_targets(_precision(args), settled.targets)

@@ -1,4 +1,4 @@
-"""The command line: gfl-edge camera | detect | eval | compare | bench."""
+"""The command line: gfl-edge camera | detect | eval | compare | bench | models | doctor."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from typing import Any, get_args
 from gfl_edge._version import __version__
 from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.bench import command
-from gfl_edge.commandline import run_command
+from gfl_edge.commandline import FAILURE, run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every sub-command; needs no optional package."""
     parser = argparse.ArgumentParser(prog="gfl-edge", description="Run and measure GFL detectors.")
     parser.add_argument("--version", action="version", version=f"gfl-edge {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True)
     _add_camera(commands.add_parser("camera", help="run on a camera, video, stream or folder of pictures"))
     _add_detect(commands.add_parser("detect", help="write annotated copies of pictures"))
     _add_eval(commands.add_parser("eval", help="COCO AP through the pipeline that runs on the device"))
     _add_compare(commands.add_parser("compare", help="two models side by side: AP, size, latency, agreement"))
     _add_bench(commands.add_parser("bench", help="speed, stages, memory, energy and AP, as a report"))
+    _add_models(commands.add_parser("models", help="the published weights that are known by name"))
+    _add_doctor(commands.add_parser("doctor", help="what this machine has and lacks, and the commands that add it"))
     return parser
 
 
@@ -169,6 +171,32 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     command.add_arguments(parser)
     _add_backend_arguments(parser)
     parser.set_defaults(run=command.run)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON, with addresses and digests")
+    parser.set_defaults(run=_models)
+
+
+def _models(args: argparse.Namespace) -> int:
+    from gfl_edge import weights
+
+    rows = weights.listing()
+    print(json.dumps(rows, indent=2) if args.json else weights.table(rows))
+    return 0
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from gfl_edge.doctor import examine
+
+    report = examine()
+    print(json.dumps(report.to_dict(), indent=2) if args.json else report)
+    return 0 if report.ways else FAILURE
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gfl_edge.errors import GflEdgeError
 
@@ -37,3 +37,10 @@ def run_command(
 def log(message: str) -> None:
     """A line for the person at the terminal; results alone go to stdout."""
     print(message, file=sys.stderr, flush=True)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines of aligned columns; every row has as many cells as the first."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)

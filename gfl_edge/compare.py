@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gfl_edge.boxes import pairwise_iou
+from gfl_edge.commandline import aligned
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError, SourceError
@@ -247,10 +248,7 @@ def match(reference: Detections, candidate: Detections, iou_threshold: float = I
 
 def table(comparison: Comparison) -> str:
     """The comparison for people: lines of aligned columns, A the reference and B the candidate."""
-    rows = [("", "A", "B", "B against A"), *_model_rows(comparison), *_agreement_rows(comparison)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
+    return aligned([("", "A", "B", "B against A"), *_model_rows(comparison), *_agreement_rows(comparison)])
 
 
 def _model_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:

@@ -10,6 +10,7 @@
     │       ├── CheckpointError
     │       ├── ContractError    an ONNX file without, or with other, gfl_edge metadata
     │       └── EngineMismatchError   built for another TensorRT, version or GPU
+    ├── DownloadError            published weights that cannot be brought here, or are not the published ones
     ├── BackendError             a run-time library refused to load or run a model
     ├── BuildError               TensorRT could not build an engine
     ├── PrecisionError           the built network is not of the precision that was asked for
@@ -60,6 +61,10 @@ class ContractError(ModelFileError):
 
 class EngineMismatchError(ModelFileError):
     """An engine built for another TensorRT flavour, version or GPU."""
+
+
+class DownloadError(GflEdgeError):
+    """Published weights cannot be brought here, or are not the published ones."""
 
 
 class BackendError(GflEdgeError):

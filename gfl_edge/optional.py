@@ -9,7 +9,8 @@ from types import ModuleType
 from gfl_edge.errors import MissingDependencyError
 
 EXTRA_OF = {
-    "cv2": "",  # a core dependency, but importing gfl_edge alone must not need it
+    "numpy": "",  # core dependencies; importing gfl_edge alone needs no OpenCV
+    "cv2": "",
     "onnx": "cpu",
     "onnxruntime": "cpu",
     "openvino": "cpu",

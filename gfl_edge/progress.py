@@ -19,13 +19,27 @@ class Progress:
 
     Args:
         label: what is being done.
-        total: number of steps.
+        total: number of steps; 0 where it is not known.
         stream: where to draw; default stderr.
         enabled: draw nothing where False.
+        done: steps that were done before; they do not count for the rate.
+        per_unit: steps of one unit that is shown; 1 shows steps.
+        unit: its name, as in " MB".
     """
 
-    def __init__(self, label: str, total: int, stream: TextIO | None = None, enabled: bool = True) -> None:
-        self.label, self.total, self.done = label, total, 0
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        stream: TextIO | None = None,
+        enabled: bool = True,
+        *,
+        done: int = 0,
+        per_unit: float = 1,
+        unit: str = "",
+    ) -> None:
+        self.label, self.total, self.done = label, total, done
+        self._before, self._per_unit, self._unit = done, per_unit, unit
         self._stream = stream or sys.stderr
         self._enabled = enabled
         self._live = self._stream.isatty()
@@ -52,11 +66,17 @@ class Progress:
         seconds = now - self._start
         fraction = min(1.0, self.done / self.total) if self.total else 1.0
         bar = "#" * round(fraction * WIDTH)
-        rate = self.done / seconds if seconds > 0 else 0.0
+        rate = (self.done - self._before) / seconds if seconds > 0 else 0.0
         remaining = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
-        line = f"{self.label} [{bar:-<{WIDTH}}] {self.done}/{self.total}, {rate:.1f}/s, {seconds:.0f} s{remaining}"
+        steps = (self.done, self.total) if self.total else (self.done,)
+        counted = "/".join(map(self._counted, steps)) + self._unit
+        per_second = f"{rate / self._per_unit:.1f}{self._unit}/s"
+        line = f"{self.label} [{bar:-<{WIDTH}}] {counted}, {per_second}, {seconds:.0f} s{remaining}"
         self._stream.write(f"\r{line}\x1b[K" if self._live else f"{line}\n")
         self._stream.flush()
+
+    def _counted(self, steps: int) -> str:
+        return str(steps) if self._per_unit == 1 else f"{steps / self._per_unit:.1f}"
 
     def __enter__(self) -> Progress:
         return self

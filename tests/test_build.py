@@ -284,10 +284,11 @@ class TestCommand:
 
     def test_no_weights_anywhere_says_which_file_to_put_where(self, capsys, monkeypatch, tmp_path):
         monkeypatch.setenv("GFL_EDGE_DATA", str(tmp_path))
+        monkeypatch.setenv("GFL_EDGE_CACHE", str(tmp_path / "cache"))
         assert to_trt.main(["--fp16"]) == 1
         error = capsys.readouterr().err
-        assert "put NanoDet-Plus-m-416's weights at" in error
-        assert "nanodet_plus_m_416_from_ncnn_fp16.pth" in error
+        assert "/nanodet-plus-m_416_checkpoint.ckpt with a browser" in error
+        assert f"as nanodet-plus-m_416_checkpoint.ckpt into {tmp_path}/cache/weights" in error
 
     def test_a_plugin_for_rtx_is_refused_before_the_export(self, checkpoint, capsys, tmp_path):
         words = ["--weights", str(checkpoint("nanodet-m-320")), "--nms", "plugin", "--flavor", "rtx"]
@@ -308,6 +309,7 @@ class TestCommand:
             (["--onnx", "a.onnx", "--weights", "b.pth"], "give one of them"),
             (["--onnx", "none.onnx"], "none.onnx: no such file"),
             (["--weights", "none.pth"], "none.pth: no such checkpoint"),
+            (["--weights", "nanodet-plus-m"], r"did you mean nanodet-plus-m-\d{3}\?"),
             (["--flavor", "tensorrt"], "tensorrt cannot be imported|full TensorRT builds only"),
         ],
     )

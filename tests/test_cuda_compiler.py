@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from gfl_edge.cache import cache_folder
 from gfl_edge.cuda import compiler as compiler_module
-from gfl_edge.cuda.compiler import CudaSource, Nvrtc, PycudaNvcc, cache_folder, compiled, inlined, open_compiler
+from gfl_edge.cuda.compiler import CudaSource, Nvrtc, PycudaNvcc, compiled, inlined, open_compiler
 from gfl_edge.errors import BackendError, MissingDependencyError
 
 SCALE = CudaSource(

@@ -55,6 +55,8 @@ def test_every_module_imports_with_numpy_alone():
         ["-m", "gfl_edge", "eval", "--help"],
         ["-m", "gfl_edge", "compare", "--help"],
         ["-m", "gfl_edge", "bench", "--help"],
+        ["-m", "gfl_edge", "models", "--help"],
+        ["-m", "gfl_edge", "doctor", "--help"],
         ["export/to_onnx.py", "--help"],
         ["export/to_trt.py", "--help"],
         ["train/train.py", "--help"],
@@ -141,15 +143,6 @@ def test_version():
     assert run(sys.executable, "-m", "gfl_edge", "--version").stdout.strip() == f"gfl-edge {gfl_edge.__version__}"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    result = run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(CHECKOUT))
-    assert result.returncode == 0, result.stdout + result.stderr
-    (path,) = folder.glob("*.whl")
-    return path
-
-
 def test_the_wheel_holds_gfl_edge_alone(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -187,6 +180,12 @@ def test_the_wheel_runs_in_a_bare_environment(wheel, tmp_path):
     assert imported.returncode == 0, imported.stderr
     helped = run(str(python), "-m", "gfl_edge", "eval", "--help", cwd=tmp_path, env=environment)
     assert helped.returncode == 0, helped.stderr
+    listed = run(str(python), "-m", "gfl_edge", "models", cwd=tmp_path, env=environment)
+    assert listed.returncode == 0, listed.stderr
+    assert "gfl-r50-1x" in listed.stdout
+    doctor = run(str(python), "-m", "gfl_edge", "doctor", cwd=tmp_path, env=environment)
+    assert doctor.returncode == 1, doctor.stderr
+    assert "-> pip install 'gfl-edge[cpu]'" in doctor.stdout
     (tmp_path / "m.onnx").touch()
     failed = run(str(python), "-m", "gfl_edge", "detect", "--model", "m.onnx", "a.jpg", cwd=tmp_path, env=environment)
     assert failed.returncode == 1

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from gfl_edge import optional
+from gfl_edge.cache import CACHE_VARIABLE, cache_folder
 from gfl_edge.errors import BackendError, MissingDependencyError
 from gfl_edge.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
 
-CACHE_VARIABLE = "GFL_EDGE_CACHE"
 _DIGEST_BYTES = 32  # of SHA-256, before what it was made from
 
 
@@ -201,18 +200,6 @@ def compiled(source: CudaSource, compute_capability: str, compiler: Compiler | N
         if path:
             _write(path, image)
     return image
-
-
-def cache_folder() -> Path | None:
-    """Where gfl_edge keeps what it can make again; None where there is no home for it."""
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named)
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "gfl_edge"
-    try:
-        return Path.home() / ".cache" / "gfl_edge"
-    except RuntimeError:  # a user without a home
-        return None
 
 
 def _file_name(source: CudaSource, compute_capability: str, compiler: Compiler) -> str:

@@ -19,19 +19,15 @@ MODELS_FOLDER = Path(__file__).resolve().parent.parent / "configs" / "models"
 
 @dataclass(frozen=True)
 class Published:
-    """Where a model comes from.
+    """Where a model comes from; its weights are in :data:`gfl_edge.catalogue.CATALOGUE` under the file's name.
 
     Attributes:
         name: of its configuration in the project that published it.
         project: that project, as owner/name on GitHub.
-        url: of the checkpoint.
-        val_ap: COCO AP on val2017 in percent that the project states for this checkpoint.
     """
 
     name: str
     project: str
-    url: str
-    val_ap: float
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,92 @@
+"""The wheel as a newcomer installs it: a fresh environment of every supported Python, an empty home, no PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gfl_edge import __version__
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+# Where pyenv keeps its versions, which need not be on the PATH
+PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+
+pytestmark = pytest.mark.slow
+
+
+def find_python(version: str) -> str:
+    """An interpreter of that version that can make environments; skips where there is none."""
+    candidates = [*sorted(PYENV.glob(f"{version}.*/bin/python")), shutil.which(f"python{version}")]
+    for python in filter(None, candidates):
+        words = [str(python), "-c", "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"]
+        answer = subprocess.run(words, capture_output=True, text=True, check=False)
+        if answer.stdout.strip() == version:
+            return str(python)
+    pytest.skip(f"no Python {version} with ensurepip, neither in {PYENV} nor on the PATH")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file of a small detector, as somebody with a checkout gives it away."""
+    import onnx
+    import torch
+
+    from export import graph, models
+    from train.models import NanoDet, NanoDetConfig
+
+    torch.manual_seed(0)
+    config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
+    detector = NanoDet(config).eval()
+    path = tmp_path_factory.mktemp("model") / "small.onnx"
+    onnx.save(graph.build_graph(detector, models.describe(detector, input_hw=(64, 96))), path)
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path, model: Path) -> Path:
+    """An empty home folder but for a picture and a model."""
+    import cv2
+
+    shutil.copyfile(model, tmp_path / "small.onnx")
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    assert cv2.imwrite(str(tmp_path / "street.jpg"), image)
+    return tmp_path
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_a_newcomer(version: str, wheel: Path, home: Path) -> None:
+    kept = ("PATH", "LANG", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+    environment = {name: value for name, value in os.environ.items() if name in kept or name.startswith("PIP_")}
+    environment["HOME"] = str(home)
+
+    def run(*words: str, status: int = 0) -> str:
+        result = subprocess.run(
+            words, cwd=home, env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert result.returncode == status, f"{words}\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    run(find_python(version), "-m", "venv", "env")
+    scripts = home / "env" / "bin"
+    pip, gfl_edge = (scripts / "pip", "install", "--quiet"), str(scripts / "gfl-edge")
+    run(*map(str, (*pip, wheel)))
+    assert "-> pip install 'gfl-edge[cpu]'" in run(gfl_edge, "doctor", status=1)
+    run(
+        *map(str, (*pip, "gfl-edge[cpu]"))
+    )  # what the doctor says: the package is there, so that pip adds the extra alone
+    report = json.loads(run(gfl_edge, "doctor", "--json"))
+    assert {"ONNX files by openvino", "ONNX files by onnxruntime"} <= set(report["ways"])
+    assert run(str(scripts / "python"), "-c", "import gfl_edge; print(gfl_edge.__version__)").strip() == __version__
+    assert "nanodet-plus-m-416" in run(gfl_edge, "models")
+    for backend in ("openvino", "onnxruntime"):
+        words = ("--model", "small.onnx", "--backend", backend, "--score", "0.0", "street.jpg", "-o", backend)
+        assert json.loads(run(gfl_edge, "detect", *words))["skipped"] == []
+        assert (home / backend / "street.jpg").is_file()
+    installed = run(str(scripts / "pip"), "list", "--format", "freeze")
+    assert "torch" not in installed
