@@ -120,7 +120,7 @@ class NcnnModelZoo:
 
     def __init__(self, path: Path, spec: ModelSpec, threads: int) -> None:
         self.spec = spec
-        zoo = optional.load("ncnn.model_zoo.nanodet")
+        zoo: Any = optional.load("ncnn.model_zoo.nanodet")
         param, weights = ncnn_files(path)
         renamed = path.with_suffix(".zoo.param")
         renamed.write_text(zoo_param(param.read_text()))
@@ -181,7 +181,7 @@ def resize(frame: Image, spec: ModelSpec) -> tuple[Image, tuple[float, float], t
     return resized, (ratio, ratio), (left, top)
 
 
-def grid(spec: ModelSpec, stride: int) -> NDArray[np.float64]:
+def grid(spec: ModelSpec, stride: int) -> NDArray[Any]:
     """Centres ``[A_i, 2]`` xy of a level's anchors in pixels of the input."""
     rows, columns = (-(-side // stride) for side in spec.input_hw)
     x, y = np.meshgrid(np.arange(columns) * stride, np.arange(rows) * stride)

@@ -48,8 +48,8 @@ def _measure_model(name: str, folder: Path) -> dict[str, Any]:
     files = annotated_files(coco, data_folder() / IMAGES)
     frames = list(Frames(files, IMAGES, f"reading for {name}"))
     with ExitStack() as stack:
-        pipelines, categories = _pipelines(name, folder, stack)
-        categories = match_categories(coco, categories, ANNOTATIONS)
+        pipelines, class_names = _pipelines(name, folder, stack)
+        categories = match_categories(coco, class_names, ANNOTATIONS)
         milliseconds: dict[str, dict[float, list[float]]] = {
             label: {EVALUATED_SCORE: [], SHOWN_SCORE: []} for label in pipelines
         }
