@@ -92,6 +92,7 @@ class Camera:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(sources, "time", clock)
+    monkeypatch.setattr(sources.LiveStream, "_pause", lambda self, seconds: clock.sleep(seconds))
     return clock
 
 
