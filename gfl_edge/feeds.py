@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gfl_edge.errors import FrameError, SourceError
+from gfl_edge.errors import FrameError, GflEdgeError, SourceError
 from gfl_edge.latency import LatencyHistogram
 from gfl_edge.pipeline import BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
 from gfl_edge.preprocess import check_frame
@@ -240,7 +240,9 @@ class Feeds:
     def _lose(self, feed: Feed, error: Exception) -> None:
         self._active.remove(feed)
         feed.fail(error)
-        logger.warning("source %d is left out: %s", feed.index, error, exc_info=not isinstance(error, SourceError))
+        # What is no error of the source's own is a bug, whose place matters
+        cause = None if isinstance(error, GflEdgeError) else error
+        logger.warning("source %d is left out: %s", feed.index, error, exc_info=cause)
 
     def _all_failed(self) -> SourceError | None:
         errors = [feed.error for feed in self.feeds if feed.error]

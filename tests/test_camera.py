@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from gfl_edge.sinks import MEASURED_FRAMES, VideoSink, Window, why_no_window
 from gfl_edge.sources import Frame
 from gfl_edge.status import STAGES, StageClock, StatusLine
 from gfl_edge.stop_signals import StopSignals
+
+pytestmark = pytest.mark.usefixtures("ctrl_c", "no_screen")
 
 
 class FakeDetector:
@@ -68,20 +70,6 @@ class FakeDetector:
 @pytest.fixture
 def detector() -> FakeDetector:
     return FakeDetector()
-
-
-@pytest.fixture(autouse=True)
-def no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c() -> Iterator[None]:
-    """Python's own Ctrl-C, which is off where the tests run in the background of a shell."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
