@@ -16,7 +16,7 @@ from gfl_edge.errors import InputError, SourceError
 from gfl_edge.feeds import Feed, Feeds
 from gfl_edge.pipeline import Pipeline
 from gfl_edge.sinks import STDOUT, JsonLinesSink, VideoSink, Window, why_no_window
-from gfl_edge.sources import RECONNECT_SECONDS, Frame, Source
+from gfl_edge.sources import RECONNECT_SECONDS, Frame, FrameSource, Source
 from gfl_edge.stop_signals import StopSignals
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def run_camera(
 
     Args:
         model: model file, or a detector, which is left open.
-        source: see :func:`gfl_edge.sources.open_source`; or several of them.
+        source: see :func:`gfl_edge.sources.open_source`; or several of them. They are read, and closed in the end, by
+            threads of their own.
         backend: what runs a model file.
         score: detections with at least this score are drawn, written and handed on.
         show: True = in a window (q, Esc or its close button ends the run), None = in one if there is a screen.
@@ -154,7 +155,7 @@ def _rate(frames: int, seconds: float) -> float:
 
 
 def _listed(source: Source | Sequence[Source]) -> list[Source]:
-    sources: list[Source] = [source] if isinstance(source, (int, str, Path)) else list(source)
+    sources: list[Source] = [source] if isinstance(source, (int, str, Path, FrameSource)) else list(source)
     if not sources:
         raise InputError("no source: give a camera number, file, folder, URL or pipeline, or several of them")
     return sources
@@ -179,7 +180,7 @@ def _check_settings(
     if len(set(files)) < len(files):
         raise InputError(f"{json_lines} is to hold both a video and the detections: give two files")
     for source in sources:
-        if not isinstance(source, int) and Path(source).resolve() in files:
+        if isinstance(source, (str, Path)) and Path(source).resolve() in files:
             raise InputError(f"{source} is the source and would be written over: choose another output file")
 
 

@@ -60,7 +60,8 @@ class Feed:
     """
 
     def __init__(self, index: int, source: Source, reconnect_seconds: float, changed: threading.Condition) -> None:
-        self.index, self.name = index, without_password(str(source))
+        self.index = index
+        self.name = source.name if isinstance(source, FrameSource) else without_password(str(source))
         self.source: FrameSource | None = None
         self.inbox: BoundedQueue[Taken] = BoundedQueue(WAITING, changed)
         self.delivered, self.latency = 0, LatencyHistogram()

@@ -32,8 +32,6 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 8.0  # between attempts to reconnect
 STREAM_TIMEOUT_MS = 10_000  # FFmpeg's own is 30 s, in which a dropped stream would just hang
 DEVICES = Path("/dev")  # where Linux lists cameras
 
-Source = int | str | Path  # see open_source
-
 logger = logging.getLogger(__name__)
 
 
@@ -91,6 +89,9 @@ class FrameSource(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+Source = int | str | Path | FrameSource  # see open_source
 
 
 class PictureFiles(FrameSource):
@@ -230,7 +231,7 @@ def open_source(source: Source, *, reconnect_seconds: float = RECONNECT_SECONDS)
     Args:
         source: camera number (also as digits, or ``/dev/videoN``), video file, image file, folder of images (sorted by
             name, hidden files left out), URL of a stream (rtsp, http, rtmp, udp, ...), or GStreamer pipeline, which is
-            known by its ``!`` and ends in ``appsink``.
+            known by its ``!`` and ends in ``appsink``. A FrameSource, such as one of your own, is returned as it is.
         reconnect_seconds: how long to try after a camera or stream drops, with 0.5 to 8 s between attempts; 0 = not
             at all. A stream that declares a length is a file from afar: it ends, and is not opened again.
 
@@ -240,6 +241,8 @@ def open_source(source: Source, *, reconnect_seconds: float = RECONNECT_SECONDS)
     """
     if not reconnect_seconds >= 0:
         raise InputError(f"reconnect_seconds {reconnect_seconds}: expected 0 (never) or more")
+    if isinstance(source, FrameSource):
+        return source
     text = str(source)
     camera = re.fullmatch(r"(?:/dev/video)?(-?\d+)", text)
     if camera:

@@ -120,6 +120,12 @@ class TestOverlap:
         for number in range(5):
             assert events.index(("prepare", number + 1)) < events.index(("inferred", number))
 
+    def test_a_source_of_the_applications_own(self, detector: FakeDetector) -> None:
+        source = FakeSource("mine", 7)
+        summary = run_camera(detector, source)  # type: ignore[arg-type]
+        assert (summary.frames, summary.sources[0].name) == (7, "mine")
+        assert source.closed == ["gfl_edge read mine"]
+
     def test_queues_are_told(self, tmp_path: Path, sources: Sources) -> None:
         (name,) = sources.add(FakeSource(count=20))
         summary = run_camera(SlowDetector(infer_s=0.01), name, output=tmp_path / "out.avi")  # type: ignore[arg-type]
