@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-import os
+import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks.looping_source import LoopingSource
 from benchmarks.models import IMAGES, export
 from benchmarks.plots import Points, line_chart
-from export.default_model import CHECKPOINTS, data_folder
+from export.default_model import CHECKOUT, CHECKPOINTS, data_folder
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.camera import run_camera
 from gfl_edge.camera_summary import CameraSummary
@@ -23,9 +23,8 @@ from gfl_edge.commandline import log
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector, Prepared
 from gfl_edge.draw import draw_detections
-from gfl_edge.preprocess import Image
 from gfl_edge.sinks import VideoSink
-from gfl_edge.sources import Frame, FrameSource, open_source
+from gfl_edge.sources import Frame, open_source
 
 MODEL, SMALL_MODEL, SMALL_HW = "nanodet-plus-m-416", "nanodet-m-320", (64, 96)
 VIDEO, SECOND_VIDEO = "video/vtest.avi", "video/one-by-one-person-detection.mp4"
@@ -33,32 +32,9 @@ SCORE = 0.35
 FRAMES, TURNS = 400, 5  # of the overlap
 SLOW_WRITE_S = 0.02
 SHARED_FRAMES = 900  # of three sources together, so that none ends before
-MEMORY_FRAMES, MEMORY_STEP = 100_000, 1000
-MEMORY_FPS = 1000.0  # of the source: more than the detector takes, so that frames are dropped, too
-MEMORY_WARM_UP = 10_000  # frames, before which the slope does not count
 LIVE_FPS, DETECTOR_FPS, LIVE_FRAMES = 30.0, 10.0, 900
 
 OnFrame = Callable[[Frame, Detections], None]
-
-
-class LoopingSource(FrameSource):
-    """A live source that plays images over and over.
-
-    Args:
-        images: uint8 ``[H, W, 3]`` BGR.
-        fps: frames per second.
-        count: frames to play; None = without end.
-    """
-
-    def __init__(self, images: Sequence[Image], fps: float, count: int | None = None) -> None:
-        super().__init__("loop", live=True, fps=fps, total=None)
-        self._images, self._count, self._period_s = images, count, 1 / fps
-
-    def __iter__(self) -> Iterator[Frame]:
-        start = time.monotonic()
-        for index in itertools.count() if self._count is None else range(self._count):
-            time.sleep(max(0.0, start + index * self._period_s - time.monotonic()))
-            yield Frame(index, str(index), time.time(), self._images[index % len(self._images)].copy())
 
 
 class SlowedDetector(Detector):
@@ -69,6 +45,7 @@ class SlowedDetector(Detector):
         end = time.perf_counter() + 1 / DETECTOR_FPS
         found = super().infer(prepared)
         time.sleep(max(0.0, end - time.perf_counter()))
+        self.last_ms["network"] = 1000 / DETECTOR_FPS
         return found
 
 
@@ -77,7 +54,6 @@ def measure(folder: Path) -> dict[str, Any]:
     model, small = export(MODEL, folder), folder / "small.onnx"
     export_onnx(ExportRequest(data_folder() / CHECKPOINTS[SMALL_MODEL], input_hw=SMALL_HW), small)
     return {
-        # First, as memory that others have freed would hide what it takes
         "memory": _measure_memory(small, folder),
         "overlap": _measure_overlap(model, folder),
         "three_sources": _measure_three_sources(model, folder),
@@ -94,54 +70,13 @@ def draw(result: dict[str, Any]) -> bytes:
 
 
 def _measure_memory(model: Path, folder: Path) -> dict[str, Any]:
-    log(f"== memory over {MEMORY_FRAMES} frames")
-    samples: list[tuple[int, float]] = []
-    done = 0
-
-    def sample(frame: Frame, _: Detections) -> None:
-        nonlocal done
-        done += 1
-        if done % MEMORY_STEP == 0:
-            samples.append((done, round(_resident_mb(), 2)))
-
-    with Detector(model) as detector:
-        summary = run_camera(
-            detector,
-            LoopingSource(_first_images(50, (96, 128)), MEMORY_FPS),
-            show=False,
-            output=folder / "memory.mp4",
-            json_lines=folder / "memory.jsonl",
-            max_frames=MEMORY_FRAMES,
-            on_frame=sample,
-        )
-        backend = detector.backend.name
-    frames, resident = np.array([point for point in samples if point[0] > MEMORY_WARM_UP]).T
-    return {
-        "model": f"{SMALL_MODEL} at {SMALL_HW[0]}x{SMALL_HW[1]}",
-        "backend": backend,
-        "resident_mb": samples,
-        "slope_bytes_per_frame": round(float(np.polyfit(frames, resident, 1)[0]) * 1e6, 2),
-        "slope_after_frames": MEMORY_WARM_UP,
-        **_told(summary),
-    }
-
-
-def _resident_mb() -> float:
-    """Memory of this process that is in use, by Linux."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def _first_images(count: int, size_hw: tuple[int, int] | None = None) -> list[Image]:
-    """The first frames of the video, or their upper left corners."""
-    height, width = size_hw or (None, None)
-    images = []
-    with open_source(data_folder() / VIDEO) as source:
-        for frame in source:
-            images.append(frame.image[:height, :width].copy())
-            if len(images) == count:
-                break
-    return images
+    """In another process: this one holds PyTorch."""
+    log("== memory")
+    paths = [str(path.resolve()) for path in (model, data_folder() / VIDEO, folder)]
+    words = [sys.executable, "-m", "benchmarks.camera_memory", *paths]
+    run = subprocess.run(words, stdout=subprocess.PIPE, check=True, cwd=CHECKOUT)
+    found: dict[str, Any] = json.loads(run.stdout)
+    return {"model": f"{SMALL_MODEL} at {SMALL_HW[0]}x{SMALL_HW[1]}", **found}
 
 
 def _measure_overlap(model: Path, folder: Path) -> dict[str, Any]:
@@ -229,7 +164,7 @@ def _measure_live(model: Path) -> dict[str, Any]:
     with SlowedDetector(model) as detector:
         summary = run_camera(
             detector,
-            LoopingSource(_first_images(50), LIVE_FPS, LIVE_FRAMES),
+            LoopingSource(data_folder() / VIDEO, LIVE_FPS, LIVE_FRAMES),
             show=False,
             on_frame=lambda frame, _: ages_ms.append(1000 * (time.time() - frame.time_s)),
         )

@@ -36,12 +36,12 @@ class Giver(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """How full a queue was whenever an item was taken, that item included.
+    """How full a queue was.
 
     Attributes:
         capacity: items that may wait.
-        mean: of the depths.
-        most: of the depths.
+        mean: items that waited, on average over the time from the first item on.
+        most: items that waited at once.
     """
 
     capacity: int
@@ -68,7 +68,9 @@ class BoundedQueue(Generic[T]):
         self._ended = self._stopped = False
         self.dropped = 0
         self.error: BaseException | None = None
-        self._takes = self._depths = self._deepest = 0
+        self._deepest = 0
+        self._first_s = self._changed_s = 0.0  # when the first item came, and when one last came or went
+        self._item_seconds = 0.0
 
     def wait_for_room(self) -> None:
         """Wait until an item can be put. A stage does so before it takes one, which is as fresh as can be then.
@@ -94,13 +96,23 @@ class BoundedQueue(Generic[T]):
             if self._stopped:
                 raise Stopped
             if len(self._items) >= self.capacity:
+                self._count_time()
                 self._items.popleft()
                 self.dropped += 1
             self._append(item)
 
     def _append(self, item: T) -> None:
+        self._count_time()
         self._items.append(item)
+        self._deepest = max(self._deepest, len(self._items))
         self._changed.notify_all()
+
+    def _count_time(self) -> None:
+        """Add up how long how many items waited; to be called before their number changes."""
+        now = time.monotonic()
+        self._first_s = self._first_s or now
+        self._item_seconds += len(self._items) * (now - self._changed_s)
+        self._changed_s = now
 
     def end(self, error: BaseException | None = None) -> None:
         """No more items come; ``error`` is raised to who takes, after the last."""
@@ -112,6 +124,7 @@ class BoundedQueue(Generic[T]):
         """Throw away what waits, and send away who works at this queue."""
         with self._changed:
             self._stopped = True
+            self._count_time()
             self._items.clear()
             self._changed.notify_all()
 
@@ -120,9 +133,7 @@ class BoundedQueue(Generic[T]):
         with self._changed:
             if not self._items:
                 return None
-            self._takes += 1
-            self._depths += len(self._items)
-            self._deepest = max(self._deepest, len(self._items))
+            self._count_time()
             self._changed.notify_all()
             return self._items.popleft()
 
@@ -159,7 +170,8 @@ class BoundedQueue(Generic[T]):
     def depth(self) -> QueueDepth:
         """How full it has been so far."""
         with self._changed:
-            return QueueDepth(self.capacity, self._depths / max(1, self._takes), self._deepest)
+            seconds = self._changed_s - self._first_s
+            return QueueDepth(self.capacity, self._item_seconds / seconds if seconds > 0 else 0.0, self._deepest)
 
 
 class Pipeline:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from test_sources import Clock
 
+from gfl_edge import pipeline as pipeline_module
 from gfl_edge.batching import PATIENCE, SteadyBatch
 from gfl_edge.latency import LatencyHistogram
 from gfl_edge.pipeline import BoundedQueue, EndOfItems, Pipeline, Stopped, join_all
@@ -62,7 +64,22 @@ def test_items_come_in_order_and_then_the_end() -> None:
     assert not queue.over
     assert drained(queue) == [0, 1, 2]
     assert queue.over
-    assert (queue.depth().mean, queue.depth().most, queue.depth().capacity) == (2.0, 3, 3)
+    assert (queue.depth().most, queue.depth().capacity) == (3, 3)
+
+
+def test_the_mean_depth_is_that_over_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(pipeline_module, "time", clock)
+    queue: BoundedQueue[int] = BoundedQueue(3)
+    clock.now += 100  # before the first item, which does not count
+    for act, seconds in ((queue.put, 1.0), (queue.put, 2.0), (queue.put, 1.0)):
+        act(0)
+        clock.now += seconds
+    for _ in range(3):
+        queue.get()
+    clock.now += 4
+    queue.put(0)
+    assert queue.depth().mean == pytest.approx((1 * 1 + 2 * 2 + 3 * 1) / 8)
 
 
 def test_an_error_comes_behind_the_items() -> None:
