@@ -45,8 +45,9 @@ def run_camera(
     for it and lose no frame. Of a live source the newest frame is taken and older ones are dropped, so that no picture
     is older than a few times what the slowest stage takes. The frames of a source stay in order.
 
-    Several sources take turns. An engine that was built for batches runs the frames that wait, one of each source, as
-    one. A source that fails is logged and left out, as long as another is there.
+    Several sources take turns, so that a picture may be older by a turn of the others. An engine that was built for
+    batches runs the frames that wait, one of each source, as one. A source that fails is logged and left out, as long
+    as another is there.
 
     A status line on stderr tells frames per second, milliseconds per stage, and how full the queues are. Whatever ends
     the run, an error too, what was written until then is kept and whole; a frame is in all outputs or in none.

@@ -195,10 +195,11 @@ class Feeds:
                 if self._left == 0:
                     self.ended_by = "max_frames"
                     raise EndOfItems
+                self._drop_those_that_are_over()
                 if taken := self._take():
                     return taken
-                self._drop_those_that_are_over()
-                self._changed.wait()
+                if self._active:
+                    self._changed.wait()
             raise Stopped
 
     def _take(self) -> list[Taken]:

@@ -263,6 +263,19 @@ class TestSeveralSources:
         ]
         assert "source 0 is left out: bad cannot be opened" in caplog.text
 
+    def test_a_failure_is_told_while_others_are_busy(self, detector: FakeDetector, sources: Sources) -> None:
+        names = sources.add(FakeSource("a", 10_000), FakeSource("b", 10_000))
+        sources.known["bad"] = SourceError("bad cannot be opened")
+        summary = run_camera(detector, [*names, "bad"], max_frames=200)  # type: ignore[arg-type]
+        assert summary.frames == 200
+        assert [source.error for source in summary.sources] == [None, None, "bad cannot be opened"]
+
+    @pytest.mark.parametrize("others", [0, 1])
+    def test_frames_that_are_no_pictures_from_all(self, detector: FakeDetector, sources: Sources, others: int) -> None:
+        names = sources.add(*(FakeSource(f"tiny{i}", hw=(1, 1)) for i in range(1 + others)))
+        with pytest.raises(InputError, match=r"frame is uint8 \[1, 1, 3\]"):
+            run_camera(detector, names)  # type: ignore[arg-type]
+
     def test_one_that_opens_late_holds_up_nobody(self, detector: FakeDetector, sources: Sources) -> None:
         names = sources.add(FakeSource("late", 3), FakeSource("now", 3))
         sources.opening_s["late"] = 0.3
