@@ -198,7 +198,8 @@ class Feeds:
                 self._drop_those_that_are_over()
                 if taken := self._take():
                     return taken
-                if self._active:
+                # Taking may have come to the end of a source, by frames that are no pictures
+                if self._active and not any(feed.inbox.over for feed in self._active):
                     self._changed.wait()
             raise Stopped
 

@@ -33,10 +33,11 @@ class Numbers:
 
 @pytest.fixture
 def pipeline() -> Iterator[Pipeline]:
+    before = set(threading.enumerate())
     made = Pipeline()
     yield made
     made.join(TIMEOUT)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gfl_edge")]
+    assert set(threading.enumerate()) <= before
 
 
 def drained(queue: BoundedQueue[int]) -> list[int]:
@@ -156,7 +157,7 @@ def test_stages_run_at_the_same_time(pipeline: Pipeline) -> None:
     c = pipeline.add("c", b, slow(seconds), "d", 1)
     start = time.perf_counter()
     assert drained(c) == list(range(count))
-    assert time.perf_counter() - start < 2 * count * seconds, "one after the other it takes 3 times as long"
+    assert time.perf_counter() - start < 2.5 * count * seconds, "one after the other it takes 3 times as long"
     assert list(pipeline.queues) == ["b", "c", "d"]
 
 
