@@ -66,7 +66,7 @@ def draw(result: dict[str, Any]) -> bytes:
     memory = result["memory"]
     points: Points = [(frame, value) for frame, value in memory["resident_mb"]]
     curves = {f"{memory['model']}, video and JSON lines written": points}
-    return line_chart("Memory of the running camera", "frames", "resident memory, MB", curves)
+    return line_chart("Memory of the running camera", "frames", "resident memory, MB", curves, from_zero=True)
 
 
 def _measure_memory(model: Path, folder: Path) -> dict[str, Any]:

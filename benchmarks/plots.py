@@ -11,7 +11,9 @@ from gfl_edge import optional
 Points = Sequence[tuple[float, float]]
 
 
-def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Points]) -> bytes:
+def line_chart(
+    title: str, x_label: str, y_label: str, curves: Mapping[str, Points], *, from_zero: bool = False
+) -> bytes:
     """Curves over a common axis.
 
     Args:
@@ -19,12 +21,15 @@ def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Poin
         x_label: quantity and unit.
         y_label: quantity and unit.
         curves: points (x, y) by the name in the legend.
+        from_zero: the y axis begins at 0, so that small changes look small.
     """
     figure = _figure(7, 4)
     axes = figure.add_subplot()
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    if from_zero:
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
     return _svg(figure)

@@ -91,10 +91,8 @@ class CameraRun:
         try:
             while not stop.requested:
                 result = results.get_within(POLL_SECONDS)
-                if result is None:
-                    continue
-                shown = self._deliver(result)
-                if self._on_frame is not None:
+                shown = self._delivery.stays() if result is None else self._deliver(result)
+                if result is not None and self._on_frame is not None:
                     with stop.armed():
                         self._on_frame(result.taken.frame, result.detections)
                 if not shown:

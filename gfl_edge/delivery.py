@@ -90,6 +90,10 @@ class Delivery:
         sheet = picture_sheet(self._latest, math.ceil(math.sqrt(self._sources)), LARGEST_WINDOW_WH[0])
         return self._window.show(draw_status(sheet, text, out=sheet))
 
+    def stays(self) -> bool:
+        """Keep the window alive while nothing comes; False when the user has closed it."""
+        return self._window is None or self._window.stays()
+
     def video(self, feed: Feed) -> Path | None:
         """The video of a source; None if none was asked for or no frame came."""
         sink = self._videos.get(feed.index)

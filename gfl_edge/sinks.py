@@ -176,10 +176,16 @@ class Window:
 
     def show(self, image: Image) -> bool:
         """Show ``image`` (uint8 ``[H, W, 3]`` BGR); False when the user has closed the window."""
-        cv2 = self._cv2
         if not self._opened:
             self._open(image)
-        cv2.imshow(self._title, image)
+        self._cv2.imshow(self._title, image)
+        return self.stays()
+
+    def stays(self) -> bool:
+        """Let the window answer to mouse and keys; False when the user has closed it."""
+        cv2 = self._cv2
+        if not self._opened:
+            return True
         if cv2.waitKey(1) & 0xFF in (ord("q"), _ESCAPE):
             return False
         return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from fake_sources import FakeSource, Sources
@@ -486,6 +487,22 @@ class TestEnding:
         Screen(monkeypatch, [-1, ord("q")])
         source = FakeSource(count=None, live=True, period_s=0.001)
         summary = run_camera(detector, sources.add(source)[0])  # type: ignore[arg-type]
+        assert (summary.frames, summary.stopped_by) == (2, "user")
+
+    def test_the_window_is_closed_while_no_frame_comes(
+        self, detector: FakeDetector, sources: Sources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        screen, released = Screen(monkeypatch, []), threading.Event()
+
+        def press_q_after_a_while(ms: int) -> int:
+            screen.keys.append(-1)
+            return ord("q") if len(screen.keys) > 5 else -1
+
+        monkeypatch.setattr(cv2, "waitKey", press_q_after_a_while)
+        try:
+            summary = run_camera(detector, sources.add(FakeSource(count=2, hangs=released))[0])  # type: ignore[arg-type]
+        finally:
+            released.set()
         assert (summary.frames, summary.stopped_by) == (2, "user")
 
 
