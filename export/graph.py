@@ -24,6 +24,7 @@ from gfl_edge.errors import InputError, ParityError
 from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIZE_STEP, ModelSpec, Precision
 from train.models.batch_norm import fuse_batch_norm
 from train.models.detector import Detector
+from train.models.nanodet import NanoDet
 from train.models.traits import TRAITS
 
 TRACED_BATCH = 2  # a batch of 1 would be baked in as a constant
@@ -57,6 +58,8 @@ class ExportedDetector(nn.Module):
         body = fuse_batch_norm(detector)
         if TRAITS[detector.config.family].channel_order == "rgb":
             take_bgr(body)
+        if isinstance(body, NanoDet):
+            body.head.separate()
         if dcn == "deform":
             use_deform_operator(body)
         self.body = to_half(body, plan) if spec.precision == "fp16" else body.to(self.body_dtype)
@@ -76,13 +79,16 @@ class ExportedDetector(nn.Module):
             return _rows(cls_logits).to(dtype), _rows(reg_logits).to(dtype)
         scores = _rows(cls_logits).to(torch.float32).sigmoid()
         grid = self._grid(reg_logits) if self.spec.short_long else self._constant_grid()
-        boxes = self._decode(_rows(reg_logits).to(torch.float32), *grid)
+        boxes = self._decode(_columns(reg_logits).to(torch.float32), *grid)
         return _clipped(boxes, images.shape[2], images.shape[1]), scores
 
     def _decode(self, reg_logits: Tensor, centres: Tensor, cell_strides: Tensor) -> Tensor:
-        """Integral decode, eq. 5 of the paper; Mul + ReduceSum because TensorRT-RTX has no FP32 MatMul on sm75."""
-        distribution = reg_logits.reshape(-1, centres.shape[0], 4, len(self.bins)).softmax(dim=-1)
-        distances = (distribution * self.bins).sum(dim=-1) * cell_strides
+        """Integral decode, eq. 5 of the paper; Mul + ReduceSum because TensorRT-RTX has no FP32 MatMul on sm75.
+
+        The anchors come last until the distances are known: along them CPUs compute in vectors, along the bins not.
+        """
+        distribution = reg_logits.reshape(-1, 4, len(self.bins), centres.shape[0]).softmax(dim=2)
+        distances = (distribution * self.bins[:, None]).sum(dim=2).transpose(1, 2) * cell_strides
         return torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
 
     def _constant_grid(self) -> tuple[Tensor, Tensor]:
@@ -106,9 +112,14 @@ def _clipped(boxes: Tensor, width: int, height: int) -> Tensor:
     return torch.stack((x, y), dim=-1).reshape(boxes.shape)
 
 
+def _columns(maps: list[Tensor]) -> Tensor:
+    """Maps ``[N, X, H_i, W_i]`` of all levels -> ``[N, X, A]``."""
+    return torch.cat([level.flatten(2) for level in maps], dim=2)
+
+
 def _rows(maps: list[Tensor]) -> Tensor:
     """Maps ``[N, X, H_i, W_i]`` of all levels -> ``[N, A, X]``."""
-    return torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
+    return _columns(maps).transpose(1, 2)
 
 
 def traced_names(spec: ModelSpec) -> tuple[str, ...]:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge import decode
+from gfl_edge import decode, optional
 from gfl_edge.backends.base import Outputs
-from gfl_edge.boxes import Floats, classwise_nms, multiclass_nms
+from gfl_edge.boxes import Floats, Indices, areas
 from gfl_edge.spec import ModelSpec
+
+CHUNK = 200  # candidates; 100 to 400 take within 10 % as long, all of them at once 1.6 times as long
 
 Found = tuple[Floats, Floats, NDArray[np.int32]]  # boxes [n, 4], scores [n], classes [n], by falling score
 
@@ -32,20 +34,30 @@ def detections(outputs: Outputs, index: int, spec: ModelSpec, input_hw: tuple[in
         return np.asarray(boxes, np.float32), np.asarray(scores, np.float32), np.asarray(classes, np.int32)
     if spec.nms == "raw":
         return detections_from_raw(outputs["cls_logits"][index], outputs["reg_logits"][index], spec, input_hw)
-    return multiclass_nms(
-        np.asarray(outputs["boxes"][index], np.float32),
-        np.asarray(outputs["scores"][index], np.float32),
-        score_threshold=spec.score_threshold,
-        iou_threshold=spec.iou_threshold,
-        max_candidates=spec.max_candidates,
-        max_detections=spec.max_detections,
-    )
+    return detections_from_scores(outputs["boxes"][index], outputs["scores"][index], spec)
+
+
+def detections_from_scores(boxes: NDArray[Any], scores: NDArray[Any], spec: ModelSpec) -> Found:
+    """What :func:`gfl_edge.boxes.multiclass_nms` gives, with :func:`kept_boxes`.
+
+    Args:
+        boxes: float32 or float16 ``[A, 4]`` xyxy in pixels of the input.
+        scores: the same ``[A, C]``, 0..1; NaN counts as 0.
+        spec: thresholds.
+    """
+    flat = np.asarray(scores, np.float32).reshape(-1)
+    pairs = np.flatnonzero(flat > np.float32(spec.score_threshold))
+    pairs = pairs[np.argsort(-flat[pairs], kind="stable")[: spec.max_candidates]]
+    anchors, classes = np.divmod(pairs, scores.shape[1])
+    candidates = np.asarray(boxes[anchors], np.float32)
+    kept = kept_boxes(candidates, classes, spec.iou_threshold, spec.max_detections)
+    return candidates[kept], flat[pairs[kept]], classes[kept].astype(np.int32)
 
 
 def detections_from_raw(
     cls_logits: NDArray[Any], reg_logits: NDArray[Any], spec: ModelSpec, input_hw: tuple[int, int]
 ) -> Found:
-    """What :func:`gfl_edge.boxes.multiclass_nms` gives for the decoded maps, bit by bit, decoding the survivors alone.
+    """What :func:`gfl_edge.boxes.multiclass_nms` gives for the decoded maps, decoding the survivors alone.
 
     Args:
         cls_logits: float32 or float16 ``[A, C]``; NaN counts as score 0.
@@ -54,7 +66,7 @@ def detections_from_raw(
         input_hw: the size that the model was run at, in pixels.
     """
     flat = np.asarray(cls_logits).reshape(-1)
-    (pairs,) = np.nonzero(flat > _cutoff(spec.score_threshold, flat.dtype))
+    pairs = np.flatnonzero(flat > _cutoff(spec.score_threshold, flat.dtype))
     scores = sigmoid(flat[pairs])
     # The cut-off lets a little more through than the threshold, so that rounding decides as it does without it
     (confident,) = np.nonzero(scores > np.float32(spec.score_threshold))
@@ -62,8 +74,39 @@ def detections_from_raw(
     scores = scores[order]
     anchors, classes = np.divmod(pairs[order], cls_logits.shape[1])
     boxes = _decode(np.asarray(reg_logits)[anchors], anchors, spec, input_hw)
-    kept = classwise_nms(boxes, classes, spec.iou_threshold)[: spec.max_detections]
+    kept = kept_boxes(boxes, classes, spec.iou_threshold, spec.max_detections)
     return boxes[kept], scores[kept], classes[kept].astype(np.int32)
+
+
+def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float, most: int) -> Indices:
+    """The first ``most`` boxes that :func:`gfl_edge.boxes.classwise_nms` keeps, found by OpenCV, some ten times faster.
+
+    OpenCV's IoU is rounded once more: pairs within 1e-7 of the threshold may fall on the other side of it.
+
+    Args:
+        boxes: ``[n, 4]`` xyxy in order of falling score, with coordinates from 0 on.
+        classes: ``[n]``.
+        iou_threshold: 0..1.
+        most: how many at most.
+
+    Returns:
+        Their indices, rising.
+    """
+    suppress = optional.load("cv2").dnn.NMSBoxes
+    (empty,) = np.nonzero(areas(boxes) <= 0)
+    apart = boxes.astype(np.float64)
+    apart[:, 2:] -= apart[:, :2]
+    apart[:, :2] += (classes * (2.0 * (1 + boxes.max(initial=0))))[:, None]  # classes side by side never overlap
+    apart[empty] = 1  # empty boxes overlap with nothing, but for OpenCV all with each other: unit squares in a row
+    apart[empty, 0] = -2 * np.arange(1, 1 + len(empty))
+    falling = np.arange(len(boxes), 0, -1, dtype=np.float32)  # of the scores their order alone matters
+    kept = np.empty(0, np.int64)
+    for start in range(0, len(boxes), CHUNK):  # a box depends on those before it alone: mostly the first few suffice
+        tried = np.concatenate((kept, np.arange(start, min(start + CHUNK, len(boxes)))))
+        kept = tried[np.asarray(suppress(apart[tried], falling[tried], 0.0, iou_threshold), np.int64)]
+        if len(kept) >= most:
+            break
+    return kept[:most]
 
 
 def sigmoid(logits: NDArray[Any]) -> Floats:

@@ -150,6 +150,25 @@ def test_classes_are_chosen_for_both_sets(voc):
         load_data(voc_config(voc, classes=["cow"]))
 
 
+def test_several_sets_are_trained_on_as_one(voc):
+    config = voc_config(voc, also=[{**VOC, "image_list": "b.txt"}])
+    data = load_data(config)
+    assert [record.path.name for record in data.train.records] == ["a.jpg", "b.jpg"]
+    assert [record.image_id for record in data.train.records] == [1, 2]
+    assert [record.labels.tolist() for record in data.train.records] == [[1, 2], [0, 2]]
+    assert (data.train_report.images, data.train_report.boxes) == (2, 4)
+    assert data.train_report.per_class == {"ant": 1, "cat": 1, "dog": 2}
+    assert {image["file_name"] for image in data.train.to_coco()["images"]} == {"a.jpg", "b.jpg"}
+    with pytest.raises(AnnotationError, match=r"1 images are in more than one of the training sets, first .*a.jpg"):
+        load_data(voc_config(voc, also=[{**VOC, "image_list": "a.txt"}]))
+
+
+def test_further_sets_need_the_classes_of_the_first(voc):
+    also = [{**VOC, "image_list": "b.txt", "class_names": ["ant", "dog"]}]
+    with pytest.raises(AnnotationError, match="has no class cat, which classes names"):
+        load_data(voc_config(voc, also=also))
+
+
 def test_a_set_with_given_names_has_no_others(voc):
     files = {**VOC, "image_list": "a.txt", "class_names": ["cat"]}
     with pytest.raises(AnnotationError, match=r"1 box of an unknown class: a.jpg: .* dog"):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tiny_spec import TINY
 
 from gfl_edge import decode
-from gfl_edge.boxes import multiclass_nms
-from gfl_edge.postprocess import detections, detections_from_raw, sigmoid
+from gfl_edge.boxes import classwise_nms, multiclass_nms
+from gfl_edge.postprocess import detections, detections_from_raw, kept_boxes, sigmoid
 
 SPEC = replace(TINY, class_names=("a", "b", "c"), input_hw=(96, 64), nms="raw", max_candidates=60, max_detections=25)
 
@@ -64,6 +64,30 @@ def test_scores_around_the_threshold_fall_on_the_same_side(threshold, dtype):
     steps = np.arange(SPEC.num_anchors * SPEC.num_classes) - SPEC.num_anchors
     cls = (centre + steps * np.spacing(centre)).astype(dtype).reshape(-1, SPEC.num_classes)
     assert 0 < assert_equal(cls, random_maps(0, dtype=dtype)[1], spec) < cls.size
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(0, 700),
+    iou=st.sampled_from([0.0, 0.3, 0.5, 0.6, 0.9, 1.0]),
+    most=st.sampled_from([1, 25, 10_000]),
+)
+@settings(max_examples=200, deadline=None)
+def test_kept_boxes_are_those_of_the_reference(seed, count, iou, most):
+    """Whole coordinates: ties at the threshold, equal and empty boxes come up."""
+    rng = np.random.default_rng(seed)
+    corner, sides = rng.integers(0, 20, (count, 2)), rng.integers(0, 12, (count, 2))
+    boxes = np.concatenate((corner, corner + sides), axis=1).astype(np.float32)
+    classes = rng.integers(0, 3, count)
+    np.testing.assert_array_equal(kept_boxes(boxes, classes, iou, most), classwise_nms(boxes, classes, iou)[:most])
+
+
+@pytest.mark.parametrize("iou", [0.3, 0.45, 0.5, 0.6, 0.65, 0.7])
+def test_a_pair_just_above_and_just_below_the_threshold(iou):
+    for wide, count in ((iou + 1e-4, 1), (iou - 1e-4, 2)):
+        pair = np.array([[0, 0, 100, 100], [0, 0, 100 * wide, 100]], np.float32)
+        assert len(kept_boxes(pair, np.zeros(2, np.int64), iou, 9)) == count
+        assert len(kept_boxes(pair, np.array([0, 1]), iou, 9)) == 2
 
 
 def test_ties_of_scores_that_differ_as_logits():

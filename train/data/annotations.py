@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -177,6 +178,27 @@ class Annotations:
             raise AnnotationError(
                 f"{self.origin} has no class {_some(unknown)}, which {field} names. Its classes: {_some(known, 20)}"
             )
+
+
+def join(sets: Sequence[Annotations]) -> Annotations:
+    """The images of several sets, which have the same classes, as one; ``image_id`` counts anew from 1.
+
+    Raises:
+        AnnotationError: an image is in two of them.
+    """
+    records = [record for part in sets for record in part.records]
+    times = Counter(record.path.resolve() for record in records)
+    twice = [str(path) for path, count in times.items() if count > 1]
+    if twice:
+        raise AnnotationError(
+            f"{len(twice)} images are in more than one of the training sets, first {twice[0]}: leave them out of one"
+        )
+    return Annotations(
+        class_names=sets[0].class_names,
+        records=tuple(replace(record, image_id=number) for number, record in enumerate(records, 1)),
+        image_folder=Path(os.path.commonpath([part.image_folder.resolve() for part in sets])),
+        origin=" and ".join(part.origin for part in sets),
+    )
 
 
 def clip(boxes: Boxes, size_hw: tuple[int, int]) -> Boxes:

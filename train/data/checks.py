@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -59,6 +61,18 @@ class CheckReport:
     def classes_without_box(self) -> tuple[str, ...]:
         """Classes that cannot be learned from this set."""
         return tuple(name for name, count in self.per_class.items() if not count)
+
+    def plus(self, others: Iterable[CheckReport]) -> CheckReport:
+        """The counts of several sets together; they have the same classes."""
+        parts = [self, *others]
+        counts = ("images", "background", "boxes", "ignored", "clipped")
+        sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in counts}
+        for name in ("dropped", "per_class"):
+            total: Counter[str] = Counter()
+            for part in parts:
+                total.update(getattr(part, name))
+            sums[name] = dict(total)
+        return CheckReport(**sums)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -117,6 +117,7 @@ class DataConfig:
     input_hw: tuple[int, int]  # pixels, multiples of 32
     resize: ResizeRule
     val: DataFiles | None = None
+    also: tuple[DataFiles, ...] = ()  # further sets to train on, of the same classes
     classes: tuple[str, ...] = ()  # to learn, in this order; default all of the training set
     rename: dict[str, str] = field(default_factory=dict)  # class names of the files -> others, which may be the same
     short_long: tuple[int, int] | None = None  # with "fit": pixels of the sides, the input as large as they need

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.data.annotations import Annotations
+from train.data.annotations import Annotations, join
 from train.data.checks import CheckReport, check_annotations
 from train.data.class_names import read_class_names
 from train.data.coco import read_coco
@@ -40,7 +40,7 @@ def load_data(config: DataConfig) -> LoadedData:
             :func:`train.data.checks.check_annotations` refuses.
     """
     voc_names = _voc_names(config)
-    train, train_report = _load(config, config.train, config.classes, voc_names)
+    train, train_report = _load_training(config, voc_names)
     if config.val is None:
         return LoadedData(train, train_report)
     val, val_report = _load(config, config.val, train.class_names, voc_names)
@@ -63,6 +63,14 @@ def read_files(files: DataFiles, voc_names: tuple[str, ...] = ()) -> Annotations
     return read_voc(files.annotations, files.image_list, files.images, names or voc_names or None)
 
 
+def _load_training(config: DataConfig, voc_names: tuple[str, ...]) -> tuple[Annotations, CheckReport]:
+    first, report = _load(config, config.train, config.classes, voc_names)
+    further = [_load(config, files, first.class_names, voc_names) for files in config.also]
+    if not further:
+        return first, report
+    return join([first, *(part for part, _ in further)]), report.plus(found for _, found in further)
+
+
 def _load(
     config: DataConfig, files: DataFiles, classes: tuple[str, ...], voc_names: tuple[str, ...]
 ) -> tuple[Annotations, CheckReport]:
@@ -73,7 +81,7 @@ def _load(
 
 
 def _voc_names(config: DataConfig) -> tuple[str, ...]:
-    """The classes of both sets together, as VOC files list none: a rare one may be in a single set."""
-    sets = [files for files in (config.train, config.val) if files is not None and files.format == "voc"]
+    """The classes of all sets together, as VOC files list none: a rare one may be in a single set."""
+    sets = [files for files in (config.train, *config.also, config.val) if files is not None and files.format == "voc"]
     unnamed: list[str | Path] = [f.annotations for f in sets if not f.class_names and f.class_names_file is None]
     return voc_class_names(unnamed) if unnamed else ()

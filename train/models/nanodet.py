@@ -91,10 +91,31 @@ class NanoDetHead(nn.Module):
             assert isinstance(tower, nn.ModuleList)
             for conv in tower:
                 x = conv(x)
-            prediction = predict(x)
-            cls_logits.append(prediction[:, : self.num_classes])
-            reg_logits.append(prediction[:, self.num_classes :])
+            if isinstance(predict, nn.ModuleList):
+                cls, reg = (conv(x) for conv in predict)
+            else:
+                prediction = predict(x)
+                cls, reg = prediction[:, : self.num_classes], prediction[:, self.num_classes :]
+            cls_logits.append(cls)
+            reg_logits.append(reg)
         return cls_logits, reg_logits
+
+    def separate(self) -> None:
+        """Predict classes and edges by convolutions of their own, in place and to the same effect.
+
+        For inference: a convolution has its outputs where they are needed, and cutting its common map in two took
+        OpenVINO 5 % of NanoDet-Plus-m-416's time.
+        """
+        for level, predict in enumerate(self.gfl_cls):
+            assert isinstance(predict, nn.Conv2d)
+            assert predict.bias is not None
+            parts = nn.ModuleList()
+            for rows in (slice(None, self.num_classes), slice(self.num_classes, None)):
+                weight, bias = predict.weight.detach()[rows], predict.bias.detach()[rows]
+                conv = nn.Conv2d(predict.in_channels, len(bias), 1, device=bias.device, dtype=bias.dtype)
+                conv.weight, conv.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+                parts.append(conv)
+            self.gfl_cls[level] = parts
 
 
 class NanoDet(Detector):
