@@ -14,7 +14,8 @@ from export.default_model import DEFAULT_NAME, data_folder, default_weights
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge import optional
 from gfl_edge.build import build_engine, plan
-from gfl_edge.camera import CameraSummary, run_camera
+from gfl_edge.camera import run_camera
+from gfl_edge.camera_summary import CameraSummary
 from gfl_edge.commandline import log, run_command
 from gfl_edge.detector import Detector
 from gfl_edge.draw import draw_detections, picture_sheet

@@ -14,7 +14,20 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import ap, assigner, engines, gfl_engines, int8, iteration, kernels, nms, peers, report, training
+from benchmarks import (
+    ap,
+    assigner,
+    camera,
+    engines,
+    gfl_engines,
+    int8,
+    iteration,
+    kernels,
+    nms,
+    peers,
+    report,
+    training,
+)
 from gfl_edge import environment
 from gfl_edge.bench.command import write_pages
 from gfl_edge.commandline import run_command
@@ -44,6 +57,7 @@ MEASUREMENTS = {
     "ap": Measurement("ap_mix397", ap.measure),
     "nms": Measurement("nms", nms.measure),
     "assigner": Measurement("assigner", assigner.measure),
+    "camera": Measurement("camera", camera.measure, camera.draw),
     "engines": Measurement("engines", engines.measure),
     "gfl-engines": Measurement("gfl_engines", gfl_engines.measure),
     "int8": Measurement("int8", int8.measure),

@@ -49,14 +49,22 @@ def _add_camera(parser: argparse.ArgumentParser) -> None:
     _add_model_arguments(parser)
     _add_score_argument(parser)
     parser.add_argument(
-        "--source", default="0", help="camera number, video file, URL, GStreamer pipeline or folder (default: 0)"
+        "--source",
+        action="append",
+        help="camera number, video file, URL, GStreamer pipeline or folder (default: 0); again for each further one",
     )
     window = parser.add_mutually_exclusive_group()
     window.add_argument("--show", action="store_true", default=None, help="open a window (default: where there is one)")
     window.add_argument("--headless", action="store_false", dest="show", help="open no window")
-    parser.add_argument("--output", type=Path, metavar="VIDEO", help="annotated video to write, .mp4 or .avi")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="VIDEO",
+        help="annotated video to write, .mp4 or .avi; with several "
+        "sources VIDEO-0.mp4 and so on, or with their number for {source}",
+    )
     parser.add_argument("--json-lines", metavar="FILE", help="one JSON object per frame; - for stdout")
-    parser.add_argument("--max-frames", type=int, metavar="N", help="stop after so many frames")
+    parser.add_argument("--max-frames", type=int, metavar="N", help="stop after so many frames, of all sources")
     parser.add_argument(
         "--reconnect-seconds", type=float, default=30.0, metavar="S", help="keep trying a lost live source so long"
     )
@@ -70,7 +78,7 @@ def _camera(args: argparse.Namespace) -> int:
     with Detector(args.model, args.backend, args.nms) as detector:
         summary = run_camera(
             detector,
-            args.source,
+            args.source or 0,
             score=args.score,
             show=args.show,
             output=args.output,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,28 @@ from gfl_edge.files import sha256
 from gfl_edge.preprocess import Image, Placement, check_frame, input_size, resize_into
 from gfl_edge.spec import ModelSpec
 
+# Input buffers kept for the next frames: one in the network, one ready, one being filled
+SPARE_INPUTS = 3
+
+
+@dataclass(eq=False)
+class Prepared:
+    """Frames that are ready for the network, to be inferred once.
+
+    Attributes:
+        frames: uint8 ``[h, w, 3]`` BGR.
+        input_hw: the input's size for them.
+        inputs: them resized, uint8 ``[N, H, W, 3]``; None where the backend resizes, and after they were inferred.
+        placements: where each lies in ``inputs``.
+        ms: milliseconds that it took.
+    """
+
+    frames: Sequence[Image]
+    input_hw: tuple[int, int]
+    inputs: Image | None
+    placements: list[Placement]
+    ms: float
+
 
 class Detector:
     """Runs a model file on frames.
@@ -25,7 +50,8 @@ class Detector:
         detector = Detector("nanodet-plus-m-416.onnx")
         detections = detector(cv2.imread("street.jpg"))
 
-    Not thread-safe; make one per thread. Usable as a context manager.
+    One run of the network at a time: calls from several threads wait for each other. :meth:`prepare` waits for nothing,
+    so that frames can be made ready while the network runs. Usable as a context manager.
 
     Args:
         model: ``.onnx`` or ``.engine`` file.
@@ -36,7 +62,7 @@ class Detector:
     Attributes:
         spec: the model's description.
         backend: what runs it.
-        last_ms: milliseconds of the last call, by stage: preprocess, network, postprocess. What the GPU does of the
+        last_ms: milliseconds of the last run, by stage: preprocess, network, postprocess. What the GPU does of the
             other stages is part of network.
     """
 
@@ -48,7 +74,8 @@ class Detector:
         self.backend: Backend = backend
         self.spec: ModelSpec = backend.spec
         self.last_ms: dict[str, float] = {}
-        self._inputs: Image = np.empty((0, *self.spec.input_hw, 3), np.uint8)
+        self._running = threading.Lock()
+        self._spare: deque[Image] = deque(maxlen=SPARE_INPUTS)
 
     def __call__(self, frame: Image) -> Detections:
         """Detect in one frame, uint8 ``[h, w, 3]`` BGR of any size.
@@ -66,23 +93,55 @@ class Detector:
             InputError: no frame, more than an engine was built for, or one that is no 8-bit BGR picture.
             BackendError: the library failed.
         """
+        return self.infer(self.prepare(frames))
+
+    def prepare(self, frames: Sequence[Image]) -> Prepared:
+        """The first half of :meth:`detect_batch`: check frames and, unless the backend does, resize them.
+
+        May run in another thread than :meth:`infer`, at the same time; what it returns is not overwritten before it was
+        inferred. The frames must not change until then.
+
+        Raises:
+            InputError: no frame, or one that is no 8-bit BGR picture.
+        """
         if not frames:
-            raise InputError("detect_batch got no frames: give at least one")
+            raise InputError("got no frames to detect in: give at least one")
         start = time.perf_counter()
         input_hw = self._input_hw(frames)
-        if isinstance(self.backend, FrameBackend):
-            ready = time.perf_counter()
-            outputs, placements = self.backend.run_frames(frames, input_hw)
-        else:
-            placements = self._fill(frames, input_hw)
-            ready = time.perf_counter()
-            outputs = self.backend.run(self._inputs)
-        ran = time.perf_counter()
-        found = [self._detections(outputs, i, placement, input_hw) for i, placement in enumerate(placements)]
-        end = time.perf_counter()
-        seconds = {"preprocess": ready - start, "network": ran - ready, "postprocess": end - ran}
-        self.last_ms = {stage: 1000 * value for stage, value in seconds.items()}
+        inputs, placements = None, []
+        if not isinstance(self.backend, FrameBackend):
+            inputs = self._empty_input((len(frames), *input_hw, 3))
+            rule, short_long = self.spec.resize, self.spec.short_long
+            placements = [
+                resize_into(frame, slot, rule, short_long) for frame, slot in zip(frames, inputs, strict=True)
+            ]
+        return Prepared(frames, input_hw, inputs, placements, 1000 * (time.perf_counter() - start))
+
+    def infer(self, prepared: Prepared) -> list[Detections]:
+        """The second half of :meth:`detect_batch`: run the network on ``prepared``, once.
+
+        Raises:
+            InputError: more frames than an engine was built for, or they were inferred already.
+            BackendError: the library failed.
+        """
+        with self._running:
+            start = time.perf_counter()
+            outputs, placements = self._run(prepared)
+            ran = time.perf_counter()
+            found = [self._detections(outputs, i, placed, prepared.input_hw) for i, placed in enumerate(placements)]
+            ms = {"network": 1000 * (ran - start), "postprocess": 1000 * (time.perf_counter() - ran)}
+            self.last_ms = {"preprocess": prepared.ms, **ms}
         return found
+
+    def _run(self, prepared: Prepared) -> tuple[Outputs, list[Placement]]:
+        if isinstance(self.backend, FrameBackend):
+            return self.backend.run_frames(prepared.frames, prepared.input_hw)
+        inputs, prepared.inputs = prepared.inputs, None
+        if inputs is None:
+            raise InputError("these frames were inferred already, and their buffer holds others: prepare them again")
+        outputs = self.backend.run(inputs)
+        self._spare.append(inputs)
+        return outputs, prepared.placements
 
     def _input_hw(self, frames: Sequence[Image]) -> tuple[int, int]:
         """The input's size for these frames, that of the largest where it is dynamic."""
@@ -90,14 +149,16 @@ class Detector:
         height, width = (max(sides) for sides in zip(*sizes, strict=True))
         return height, width
 
-    def _fill(self, frames: Sequence[Image], input_hw: tuple[int, int]) -> list[Placement]:
-        """Resize the frames into the input."""
-        if self._inputs.shape != (len(frames), *input_hw, 3):
-            self._inputs = np.empty((len(frames), *input_hw, 3), np.uint8)
-        return [
-            resize_into(frame, slot, self.spec.resize, self.spec.short_long)
-            for frame, slot in zip(frames, self._inputs, strict=True)
-        ]
+    def _empty_input(self, shape: tuple[int, ...]) -> Image:
+        """A buffer that nobody uses, of an earlier run where one fits."""
+        while self._spare:
+            try:
+                spare = self._spare.pop()
+            except IndexError:  # another thread took it
+                break
+            if spare.shape == shape:
+                return spare
+        return np.empty(shape, np.uint8)
 
     def _detections(self, outputs: Outputs, index: int, placement: Placement, input_hw: tuple[int, int]) -> Detections:
         boxes, scores, classes = postprocess.detections(outputs, index, self.spec, input_hw)
@@ -127,8 +188,9 @@ class Detector:
         }
 
     def close(self) -> None:
-        """Free the backend; the detector cannot run any more."""
-        self.backend.close()
+        """Free the backend, after the run of another thread if there is one; the detector cannot run any more."""
+        with self._running:
+            self.backend.close()
 
     def __enter__(self) -> Detector:
         return self

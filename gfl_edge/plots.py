@@ -13,6 +13,8 @@ from typing import Any, ParamSpec
 
 from gfl_edge import optional
 
+FEW = 8  # values on an axis, each of which is marked
+
 Points = Sequence[tuple[float, float]]
 
 INK = "#333333"  # of text, axes and marks; no data has it, so that a page can put its own colour in its place
@@ -55,7 +57,7 @@ class Spread:
 
 
 @_styled
-def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Points], whole: bool = False) -> bytes:
+def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Points], from_zero: bool = False) -> bytes:
     """Curves over a common axis.
 
     Args:
@@ -63,16 +65,18 @@ def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Poin
         x_label: quantity and unit.
         y_label: quantity and unit.
         curves: points (x, y) by the name in the legend.
-        whole: show y from 0 on, and mark on the x axis the values that there are, no others.
+        from_zero: the y axis begins at 0, so that small changes look small.
     """
     figure = _figure(7, 4)
     axes = figure.add_subplot()
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    if whole:
+    if from_zero:
         axes.set_ylim(bottom=0)
-        axes.set_xticks(sorted({x for points in curves.values() for x, _ in points}))
+    values = sorted({x for points in curves.values() for x, _ in points})
+    if len(values) <= FEW:  # such as batch sizes: nothing lies between them
+        axes.set_xticks(values)
     axes.grid(alpha=0.3)
     _legend_below(figure)
     return _svg(figure)

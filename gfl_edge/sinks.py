@@ -17,7 +17,8 @@ from gfl_edge.draw import fitted
 from gfl_edge.errors import InputError
 from gfl_edge.files import whole_file
 from gfl_edge.preprocess import Image
-from gfl_edge.sources import FALLBACK_FPS, quiet_opencv
+from gfl_edge.quiet import quiet_opencv
+from gfl_edge.sources import FALLBACK_FPS
 
 CODEC_OF = {".mp4": "mp4v", ".avi": "MJPG"}
 MEASURED_FRAMES = 10  # of a live source; they wait in memory until its rate is known
@@ -175,10 +176,16 @@ class Window:
 
     def show(self, image: Image) -> bool:
         """Show ``image`` (uint8 ``[H, W, 3]`` BGR); False when the user has closed the window."""
-        cv2 = self._cv2
         if not self._opened:
             self._open(image)
-        cv2.imshow(self._title, image)
+        self._cv2.imshow(self._title, image)
+        return self.stays()
+
+    def stays(self) -> bool:
+        """Let the window answer to mouse and keys; False when the user has closed it."""
+        cv2 = self._cv2
+        if not self._opened:
+            return True
         if cv2.waitKey(1) & 0xFF in (ord("q"), _ESCAPE):
             return False
         return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import re
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 from gfl_edge import optional
 from gfl_edge.errors import InputError, SourceError
 from gfl_edge.preprocess import Image
+from gfl_edge.quiet import quiet_opencv
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PICTURES_PER_SECOND = 1.0  # of a folder, which has no clock of its own: slow enough to look at
@@ -31,9 +31,6 @@ RECONNECT_SECONDS = 30.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 8.0  # between attempts to reconnect
 STREAM_TIMEOUT_MS = 10_000  # FFmpeg's own is 30 s, in which a dropped stream would just hang
 DEVICES = Path("/dev")  # where Linux lists cameras
-
-_LOG_VARIABLE, _FFMPEG_LOG_VARIABLE = "OPENCV_LOG_LEVEL", "OPENCV_FFMPEG_LOGLEVEL"
-_FFMPEG_QUIET = "-8"  # AV_LOG_QUIET
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +73,9 @@ class FrameSource(ABC):
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; raises SourceError if a live source is lost for good."""
 
+    def stop(self) -> None:  # noqa: B027  files have nothing to wait for
+        """Let an iteration in another thread end early where it waits for a lost source to come back."""
+
     def close(self) -> None:  # noqa: B027  pictures hold nothing open
         """Free the camera or file."""
 
@@ -89,6 +89,9 @@ class FrameSource(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+Source = int | str | Path | FrameSource  # see open_source
 
 
 class PictureFiles(FrameSource):
@@ -170,20 +173,35 @@ class LiveStream(FrameSource):
         super().__init__(name, live=True, fps=_declared_fps(capture), total=None)
         self._opening, self._capture, self._first = opening, capture, first
         self._reconnect_seconds = reconnect_seconds
+        self._stopped = threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
-        image = self._first
+        image: Image | None = self._first
         for index in itertools.count():
+            if image is None:
+                return
             yield Frame(index, str(index), time.time(), image)
             following = _read(self._capture)
             image = self._reconnect(index + 1) if following is None else following
 
-    def _reconnect(self, frames: int) -> Image:
-        """The first frame after a drop that came after ``frames`` frames; raises SourceError when time is up."""
+    def stop(self) -> None:
+        """Give up waiting for the source to come back."""
+        self._stopped.set()
+
+    def _pause(self, seconds: float) -> None:
+        self._stopped.wait(seconds)
+
+    def _reconnect(self, frames: int) -> Image | None:
+        """The first frame after a drop that came after ``frames`` frames; None if it is stopped meanwhile.
+
+        Raises SourceError when time is up.
+        """
         self._capture.release()  # a camera that is still held cannot be opened again
         dropped, delay, attempts = time.monotonic(), FIRST_DELAY_S, 0
         while (left := self._reconnect_seconds - (time.monotonic() - dropped)) > 0:
-            time.sleep(min(delay, left))
+            self._pause(min(delay, left))
+            if self._stopped.is_set():
+                return None
             delay, attempts = min(2 * delay, LONGEST_DELAY_S), attempts + 1
             away_s = time.monotonic() - dropped
             logger.warning("%s dropped %.1f s ago; attempt %d to reconnect", self.name, away_s, attempts)
@@ -207,13 +225,13 @@ class LiveStream(FrameSource):
         self._capture.release()
 
 
-def open_source(source: int | str | Path, *, reconnect_seconds: float = RECONNECT_SECONDS) -> FrameSource:
+def open_source(source: Source, *, reconnect_seconds: float = RECONNECT_SECONDS) -> FrameSource:
     """Open a source and read its first frame.
 
     Args:
         source: camera number (also as digits, or ``/dev/videoN``), video file, image file, folder of images (sorted by
             name, hidden files left out), URL of a stream (rtsp, http, rtmp, udp, ...), or GStreamer pipeline, which is
-            known by its ``!`` and ends in ``appsink``.
+            known by its ``!`` and ends in ``appsink``. A FrameSource, such as one of your own, is returned as it is.
         reconnect_seconds: how long to try after a camera or stream drops, with 0.5 to 8 s between attempts; 0 = not
             at all. A stream that declares a length is a file from afar: it ends, and is not opened again.
 
@@ -223,6 +241,8 @@ def open_source(source: int | str | Path, *, reconnect_seconds: float = RECONNEC
     """
     if not reconnect_seconds >= 0:
         raise InputError(f"reconnect_seconds {reconnect_seconds}: expected 0 (never) or more")
+    if isinstance(source, FrameSource):
+        return source
     text = str(source)
     camera = re.fullmatch(r"(?:/dev/video)?(-?\d+)", text)
     if camera:
@@ -303,7 +323,7 @@ def _open_pipeline(pipeline: str, reconnect_seconds: float) -> FrameSource:
     cv2 = optional.load("cv2")
     if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
         raise SourceError(
-            f"{_without_password(pipeline)} is a GStreamer pipeline, and OpenCV {cv2.__version__} was built without "
+            f"{without_password(pipeline)} is a GStreamer pipeline, and OpenCV {cv2.__version__} was built without "
             "GStreamer, as all opencv-python wheels are. Use the system's OpenCV (JetPack brings one on Jetson), "
             "or give a camera number, file or URL"
         )
@@ -315,7 +335,7 @@ def _open_pipeline(pipeline: str, reconnect_seconds: float) -> FrameSource:
 
 
 def _open_stream(opening: tuple[Any, ...], reconnect_seconds: float, advice: str) -> FrameSource:
-    name = _without_password(opening[0])
+    name = without_password(opening[0])
     opened = _open(opening)
     if opened is None:
         raise SourceError(f"{name} cannot be opened or gives no frame. {advice}")
@@ -381,25 +401,6 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
+    """The address ``text`` for messages: its password is left out."""
     return re.sub(r"(://[^/:@\s]*):\S*@", r"\1:***@", text)
-
-
-@contextmanager
-def quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV and FFmpeg from writing to stderr, unless the user set ``OPENCV_LOG_LEVEL``."""
-    if _LOG_VARIABLE in os.environ:
-        yield
-        return
-    log = optional.load("cv2").utils.logging
-    level = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
-    # FFmpeg's level is read when the process first uses it, and only then
-    ours = _FFMPEG_LOG_VARIABLE not in os.environ
-    os.environ.setdefault(_FFMPEG_LOG_VARIABLE, _FFMPEG_QUIET)
-    try:
-        yield
-    finally:
-        log.setLogLevel(level)
-        if ours:
-            del os.environ[_FFMPEG_LOG_VARIABLE]

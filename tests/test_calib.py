@@ -164,8 +164,8 @@ class TestImages:
         chosen = choose_images(pictures, MIN_IMAGES)
         with Detector(float_onnx) as detector:
             for name, batch in zip(chosen.names, chosen.inputs(spec), strict=True):
-                detector(cv2.imread(str(pictures / name)))
-                np.testing.assert_array_equal(batch, detector._inputs)
+                prepared = detector.prepare([cv2.imread(str(pictures / name))])
+                np.testing.assert_array_equal(batch, prepared.inputs)
 
 
 class TestHistogram:

@@ -9,22 +9,27 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from test_sources import Cameras, Clock, make_image, make_video
+from test_sources import Camera, Cameras, Clock, make_image, make_video
 
-from gfl_edge import camera, sinks, sources
-from gfl_edge.camera import STAGES, CameraSummary, StageClock, StatusLine, StopSignals, run_camera
+from gfl_edge import sinks, sources, status
+from gfl_edge.camera import run_camera
+from gfl_edge.camera_summary import CameraSummary
 from gfl_edge.detections import Detections
 from gfl_edge.errors import FrameError, InputError, SourceError
 from gfl_edge.preprocess import check_frame
 from gfl_edge.sinks import MEASURED_FRAMES, VideoSink, Window, why_no_window
 from gfl_edge.sources import Frame
+from gfl_edge.status import STAGES, StageClock, StatusLine
+from gfl_edge.stop_signals import StopSignals
+
+pytestmark = pytest.mark.usefixtures("ctrl_c", "no_screen")
 
 
 class FakeDetector:
@@ -32,6 +37,7 @@ class FakeDetector:
 
     class Backend:
         name = "fake"
+        max_batch: int | None = None
 
     def __init__(self) -> None:
         self.backend = self.Backend()
@@ -44,6 +50,12 @@ class FakeDetector:
         self.last_ms = {"preprocess": 1.0, "network": 20.0, "postprocess": 0.5}
         boxes = np.array([[0, 0, width / 2, height], [width / 2, 0, width, height]], np.float32)
         return Detections(boxes, np.array([0.9, 0.2], np.float32), np.array([0, 1], np.int32), ("person", "dog"))
+
+    def prepare(self, frames: list[np.ndarray]) -> list[np.ndarray]:
+        return frames
+
+    def infer(self, prepared: list[np.ndarray]) -> list[Detections]:
+        return [self(frame) for frame in prepared]
 
     def close(self) -> None:
         self.closed += 1
@@ -58,20 +70,6 @@ class FakeDetector:
 @pytest.fixture
 def detector() -> FakeDetector:
     return FakeDetector()
-
-
-@pytest.fixture(autouse=True)
-def no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c() -> Iterator[None]:
-    """Python's own Ctrl-C, which is off where the tests run in the background of a shell."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
@@ -131,7 +129,11 @@ def test_video_in_video_and_lines_out(tmp_path: Path, detector: FakeDetector, su
 def test_summary_is_plain_json(tmp_path: Path, detector: FakeDetector) -> None:
     source = make_video(tmp_path / "in.avi", frames=3)
     summary = run_camera(detector, source, output=tmp_path / "out.avi").to_dict()
-    assert json.loads(json.dumps(summary)) == {**summary, "skipped": []}
+    assert json.loads(json.dumps(summary)) == {
+        **summary,
+        "skipped": [],
+        "sources": [{**summary["sources"][0], "skipped": []}],
+    }
     assert summary["output"] == str(tmp_path / "out.avi")
     assert summary["json_lines"] is None
 
@@ -275,7 +277,7 @@ def test_error_keeps_what_was_recorded(tmp_path: Path, detector: FakeDetector) -
 
 
 def test_sigterm_ends_a_process_cleanly(tmp_path: Path) -> None:
-    """From outside, while the loop waits for an endless source."""
+    """From outside, while the network hangs."""
     script = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -285,11 +287,14 @@ from gfl_edge.camera import run_camera
 class Slow(FakeDetector):
     def __call__(self, frame):
         if self.calls == 3:
-            print("ready", file=sys.stderr, flush=True)
             time.sleep(60)
         return super().__call__(frame)
 
-print(run_camera(Slow(), sys.argv[1], output=sys.argv[2], show=False).to_dict())
+def on_frame(frame, found):
+    if frame.index == 2:
+        print("ready", file=sys.stderr, flush=True)
+
+print(run_camera(Slow(), sys.argv[1], output=sys.argv[2], show=False, on_frame=on_frame).to_dict())
 """
     source, output = make_video(tmp_path / "in.avi", frames=9), tmp_path / "out.mp4"
     with subprocess.Popen(
@@ -380,16 +385,48 @@ def test_frame_that_is_refused_in_a_video_is_an_error(tmp_path: Path) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(sources, "time", clock)
+    monkeypatch.setattr(sources.LiveStream, "_pause", lambda self, seconds: clock.sleep(seconds))
     return clock
+
+
+class PatientCameras(Cameras):
+    """Cameras whose next frame, or drop, comes when the one before was delivered, so that none is too old."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        super().__init__(lengths)
+        self.delivered = threading.Semaphore(1)
+        self.over = threading.Event()
+
+    def __call__(self, *opening: object) -> Camera:
+        camera = super().__call__(*opening)
+        read = camera.read
+
+        def patient() -> tuple[bool, np.ndarray | None]:
+            if self.over.is_set() or not self.delivered.acquire(timeout=20):
+                return False, None
+            found = read()
+            if not found[0]:
+                self.delivered.release()
+            return found
+
+        camera.read = patient  # type: ignore[method-assign]
+        return camera
+
+    def on_frame(self, frame: Frame, detections: Detections) -> None:
+        if frame.index == 9:
+            self.over.set()
+        self.delivered.release()
 
 
 def test_camera_that_drops_is_recorded_on(
     tmp_path: Path, detector: FakeDetector, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     writing, playing = cv2.VideoWriter, cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", Cameras([4, 0, 3, 0, 0, 5]))
-    summary = run_camera(detector, 0, output=tmp_path / "out.avi", max_frames=10)
+    cameras = PatientCameras([4, 0, 3, 0, 0, 5])
+    monkeypatch.setattr(cv2, "VideoCapture", cameras)
+    summary = run_camera(detector, 0, output=tmp_path / "out.avi", max_frames=10, on_frame=cameras.on_frame)
     assert (summary.frames, summary.reconnects, summary.stopped_by) == (10, 2, "max_frames")
+    assert summary.dropped == 0
     monkeypatch.setattr(cv2, "VideoCapture", playing)
     assert cv2.VideoWriter is writing
     assert len(frames_of(tmp_path / "out.avi")) == 10
@@ -399,23 +436,28 @@ def test_camera_that_is_lost_leaves_a_video(
     tmp_path: Path, detector: FakeDetector, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     playing = cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", Cameras([4]))
+    cameras = PatientCameras([4])
+    monkeypatch.setattr(cv2, "VideoCapture", cameras)
     output, lines = tmp_path / "out.mp4", tmp_path / "out.jsonl"
     with pytest.raises(SourceError, match=r"camera 0 dropped after 4 frames .* within 5 s \(4 attempts\)"):
-        run_camera(detector, "0", output=output, json_lines=lines, reconnect_seconds=5)
+        run_camera(detector, "0", output=output, json_lines=lines, reconnect_seconds=5, on_frame=cameras.on_frame)
     monkeypatch.setattr(cv2, "VideoCapture", playing)
     assert (len(frames_of(output)), len(lines_of(lines))) == (4, 4)
     assert not detector.closed
 
 
 def test_ctrl_c_while_reconnecting(detector: FakeDetector, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    interrupted = threading.Event()
+
     def sleep(_: float) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        if not interrupted.is_set():
+            interrupted.set()
+            os.kill(os.getpid(), signal.SIGINT)
 
     clock.sleep = sleep  # type: ignore[method-assign]
-    cameras = Cameras([4])
+    cameras = PatientCameras([4])
     monkeypatch.setattr(cv2, "VideoCapture", cameras)
-    summary = run_camera(detector, 0)
+    summary = run_camera(detector, 0, on_frame=cameras.on_frame)
     assert (summary.frames, summary.stopped_by) == (4, "interrupt")
     assert cameras.held == 0
 
@@ -600,26 +642,27 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("stream", "seconds"), [(Terminal(), 0.5), (io.StringIO(), 10.0)])
 def test_status_line(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, seconds: float) -> None:
     time = Clock()
-    monkeypatch.setattr(camera, "time", time)
+    monkeypatch.setattr(status, "time", time)
     clock = StageClock()
-    with StatusLine(total=400, stream=stream) as status:
+    with StatusLine(total=400, load=lambda: "waiting: network 1; dropped 7", stream=stream) as line:
         for index in range(210):
             time.now += 0.1
             clock.add(dict.fromkeys(STAGES, 1.0 if index < 100 else 4.0))
-            status.update(Frame(index, str(index), 0.0, np.zeros((2, 2, 3), np.uint8)), clock)
+            line.update(index + 1, clock)
     text = stream.getvalue()
     drawn = [line for line in text.replace("\r", "\n").split("\n") if line]
     assert len(drawn) == pytest.approx(21 / seconds, abs=4)
     assert (
-        "/400, 10.0 FPS; ms: read 4.0, preprocess 4.0, network 4.0, postprocess 4.0, draw 4.0, write 4.0" in drawn[-1]
-    )
+        "/400, 10.0 FPS; ms: read 4.0, preprocess 4.0, network 4.0, postprocess 4.0, draw 4.0, write 4.0; "
+        "waiting: network 1; dropped 7"
+    ) in drawn[-1]
     assert text.endswith("\n")
     assert ("\r" in text) == stream.isatty()
 
 
 def test_stage_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     time = Clock()
-    monkeypatch.setattr(camera, "time", time)
+    monkeypatch.setattr(status, "time", time)
     clock = StageClock()
     assert (clock.recent_fps(), clock.mean_ms()["read"]) == (0.0, 0.0)
     for ms in (9.0, 9.0, 9.0, 1.0, 1.0, 1.0):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import cv2
 import numpy as np
@@ -112,6 +113,65 @@ def test_a_bad_frame_does_not_spoil_the_detector(model, frame, bad):
     with pytest.raises(FrameError):
         detector(bad)
     np.testing.assert_array_equal(detector(frame).boxes, before.boxes)
+
+
+def test_prepared_frames_are_not_overwritten(model, frame, backend):
+    """Several wait for the network while others are made ready, by another thread."""
+    detector = gfl_edge.Detector(model, backend)
+    frames = [frame, cv2.flip(frame, 1), frame[:200, :300].copy(), np.zeros_like(frame)] * 3
+    expected = [detector(one) for one in frames]
+    waiting = [detector.prepare([one]) for one in frames[:3]]
+    for number, one in enumerate(frames):
+        found = []
+        network = threading.Thread(target=lambda: found.extend(detector.infer(waiting.pop(0))))  # noqa: B023
+        network.start()
+        waiting.append(detector.prepare([frames[(number + 3) % len(frames)]]))
+        network.join()
+        np.testing.assert_array_equal(found[0].boxes, expected[number].boxes, err_msg=str(one.shape))
+
+
+def test_buffers_are_used_again(model, frame):
+    detector = gfl_edge.Detector(model)
+    seen = set()
+    for _ in range(20):
+        first, second = detector.prepare([frame]), detector.prepare([frame])
+        assert first.inputs is not second.inputs
+        seen |= {first.inputs.ctypes.data, second.inputs.ctypes.data}
+        detector.infer(first)
+        detector.infer(second)
+    assert len(seen) == 2
+
+
+def test_frames_are_inferred_once(model, frame):
+    detector = gfl_edge.Detector(model)
+    prepared = detector.prepare([frame])
+    detector.infer(prepared)
+    with pytest.raises(InputError, match="prepare them again"):
+        detector.infer(prepared)
+
+
+def test_closing_waits_for_the_network(model, frame):
+    detector = gfl_edge.Detector(model)
+    entered, may_go_on, run = threading.Event(), threading.Event(), detector.backend.run
+
+    def slow(images):
+        entered.set()
+        assert may_go_on.wait(20)
+        return run(images)
+
+    detector.backend.run = slow
+    found = []
+    network = threading.Thread(target=lambda: found.append(detector(frame)))
+    closing = threading.Thread(target=detector.close)
+    network.start()
+    assert entered.wait(20)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()
+    may_go_on.set()
+    closing.join(20)
+    network.join(20)
+    assert len(found) == 1
 
 
 def test_empty_batch(model):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 import logging
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_gpu import FakeGpu, FakeTensorRT, engine_file
+from fake_sources import FakeSource, Sources
 from test_backend_tensorrt import SPEC, VERSION, build_tiny, write_engine
 
 from gfl_edge import Detector, optional
@@ -20,8 +25,10 @@ from gfl_edge.backends.base import FrameBackend
 from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.bench.stages import StagedBackend
 from gfl_edge.boxes import multiclass_nms
+from gfl_edge.camera import run_camera
 from gfl_edge.cuda.graphs import MOST_GRAPHS
 from gfl_edge.decode import decode
+from gfl_edge.detections import Detections
 from gfl_edge.errors import BackendError, FrameError, GflEdgeError, InputError, MissingDependencyError
 from gfl_edge.preprocess import resize_into
 from gfl_edge.sidecar import Sidecar
@@ -449,6 +456,57 @@ class TestDetector:
     def test_nms_that_the_engine_does_not_hold(self, engine: Any, spec: ModelSpec, nms: Any) -> None:
         with pytest.raises(InputError, match=f"built with NMS '{spec.nms}', asked for was '{nms}'"):
             Detector(engine(spec), nms=nms)
+
+
+class TestCamera:
+    """Several sources on one GPU."""
+
+    @pytest.fixture
+    def sources(self, monkeypatch: pytest.MonkeyPatch) -> Sources:
+        return Sources(monkeypatch)
+
+    def test_frames_of_all_sources_run_as_one(
+        self, engine: Any, gpu: FakeGpu, sources: Sources, tmp_path: Path
+    ) -> None:
+        path = engine(DECODED)
+        sizes = [(40, 50), (64, 128), (32, 64)]
+        names = sources.add(*(FakeSource(f"s{i}", 30, hw=hw) for i, hw in enumerate(sizes)))
+        lines = tmp_path / "out.jsonl"
+        alone, batched, runs = Detector(path, nms="host"), Detector(path), []
+        infer = batched.infer
+
+        def counted(prepared: Any) -> list[Detections]:
+            runs.append(len(prepared.frames))
+            time.sleep(0.005)  # so that the others' frames wait
+            return infer(prepared)
+
+        batched.infer = counted  # type: ignore[method-assign]
+        summary = run_camera(batched, names, score=0.0, json_lines=lines, show=False)
+        assert summary.frames == 90
+        assert runs.count(3) >= 15, "half of 30 rounds or more had a frame of every source"
+        for record in map(json.loads, lines.read_text().splitlines()):
+            frame = np.full((*sizes[record["source"]], 3), record["frame"] % 256, np.uint8)
+            assert record["detections"] == alone(frame).to_dicts()
+
+    def test_a_batch_that_is_not_full_keeps_its_graph(self, engine: Any, gpu: FakeGpu, sources: Sources) -> None:
+        """Once sizes have settled, a batch is one launch and one wait, whoever had a frame for it."""
+        names = sources.add(*(FakeSource(f"s{i}", 60, period_s=0.001 * i, hw=(32, 64)) for i in range(3)))
+        with Detector(engine(DECODED)) as detector:
+            infer, runs = detector.infer, []
+
+            def counted(prepared: Any) -> list[Detections]:
+                before = Counter(gpu.calls)
+                time.sleep(0.002)
+                found = infer(prepared)
+                runs.append((len(prepared.frames), dict(gpu.calls - before)))
+                return found
+
+            detector.infer = counted  # type: ignore[method-assign]
+            run_camera(detector, names, show=False)
+        sizes = [size for size, _ in runs]
+        changes = sum(a != b for a, b in itertools.pairwise(sizes))
+        assert changes <= 8
+        assert sum(calls == {"launch_graph": 1, "synchronize": 1} for _, calls in runs) >= len(runs) - 3 * (changes + 1)
 
 
 @pytest.mark.gpu

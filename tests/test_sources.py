@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from gfl_edge import sources
 from gfl_edge.errors import InputError, SourceError
+from gfl_edge.quiet import quiet_opencv
 from gfl_edge.sources import open_source, read_image
 
 
@@ -92,6 +94,7 @@ class Camera:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(sources, "time", clock)
+    monkeypatch.setattr(sources.LiveStream, "_pause", lambda self, seconds: clock.sleep(seconds))
     return clock
 
 
@@ -389,3 +392,40 @@ for source in sys.argv[1:]:
         [sys.executable, "-c", script, *sources], capture_output=True, text=True, check=True, env=environment
     )
     assert (run.stdout, run.stderr) == ("refused\n" * 3, "")
+
+
+def test_threads_that_keep_opencv_quiet_leave_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ends does not wake it for the others, and the last restores what the first found."""
+    monkeypatch.delenv("OPENCV_LOG_LEVEL", raising=False)
+    monkeypatch.delenv("OPENCV_FFMPEG_LOGLEVEL", raising=False)
+    log = cv2.utils.logging
+    before, wrong = log.getLogLevel(), []
+
+    def read() -> None:
+        for _ in range(300):
+            with quiet_opencv():
+                if log.getLogLevel() != log.LOG_LEVEL_SILENT or "OPENCV_FFMPEG_LOGLEVEL" not in os.environ:
+                    wrong.append(threading.current_thread().name)
+
+    threads = [threading.Thread(target=read) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert wrong == []
+    assert log.getLogLevel() == before
+    assert "OPENCV_FFMPEG_LOGLEVEL" not in os.environ
+
+
+def test_waiting_for_a_lost_camera_can_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch, Cameras([2]))
+    with open_source(0, reconnect_seconds=60) as source:
+        frames: list[int] = []
+        thread = threading.Thread(target=lambda: frames.extend(frame.index for frame in source))
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+        source.stop()
+        thread.join(5)
+        assert not thread.is_alive()
+    assert frames == [0, 1]

@@ -83,5 +83,5 @@ def batches(report: dict[str, Any]) -> tuple[Figure, ...]:
             curves.setdefault(run["model"], []).append((run["batch"], run["latency"]["fps"]))
     if not any(len(points) > 1 for points in curves.values()):
         return ()
-    picture = line_chart("Throughput by batch", "batch", "images per second", curves, whole=True)
+    picture = line_chart("Throughput by batch", "batch", "images per second", curves, from_zero=True)
     return (Figure("batches", "Images per second by batch, for each model; the table holds the same numbers", picture),)

@@ -1,0 +1,197 @@
+"""The running camera: overlap, several sources, latency of a live source, and memory over 100,000 frames."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.looping_source import LoopingSource
+from benchmarks.models import IMAGES, export
+from export.default_model import CHECKOUT, CHECKPOINTS, data_folder
+from export.to_onnx import ExportRequest, export_onnx
+from gfl_edge.camera import run_camera
+from gfl_edge.camera_summary import CameraSummary
+from gfl_edge.commandline import log
+from gfl_edge.detections import Detections
+from gfl_edge.detector import Detector, Prepared
+from gfl_edge.draw import draw_detections
+from gfl_edge.plots import Points, line_chart
+from gfl_edge.sinks import VideoSink
+from gfl_edge.sources import Frame, open_source
+
+MODEL, SMALL_MODEL, SMALL_HW = "nanodet-plus-m-416", "nanodet-m-320", (64, 96)
+VIDEO, SECOND_VIDEO = "video/vtest.avi", "video/one-by-one-person-detection.mp4"
+SCORE = 0.35
+FRAMES, TURNS = 400, 5  # of the overlap
+SLOW_WRITE_S = 0.02
+SHARED_FRAMES = 900  # of three sources together, so that none ends before
+LIVE_FPS, DETECTOR_FPS, LIVE_FRAMES = 30.0, 10.0, 900
+
+OnFrame = Callable[[Frame, Detections], None]
+
+
+class SlowedDetector(Detector):
+    """A detector that takes ``1 / DETECTOR_FPS`` seconds for a frame."""
+
+    def infer(self, prepared: Prepared) -> list[Detections]:
+        """See Detector."""
+        end = time.perf_counter() + 1 / DETECTOR_FPS
+        found = super().infer(prepared)
+        time.sleep(max(0.0, end - time.perf_counter()))
+        self.last_ms["network"] = 1000 / DETECTOR_FPS
+        return found
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """All four; ``folder`` takes models and videos."""
+    model, small = export(MODEL, folder), folder / "small.onnx"
+    export_onnx(ExportRequest(data_folder() / CHECKPOINTS[SMALL_MODEL], input_hw=SMALL_HW), small)
+    return {
+        "memory": _measure_memory(small, folder),
+        "overlap": _measure_overlap(model, folder),
+        "three_sources": _measure_three_sources(model, folder),
+        "live": _measure_live(small),
+    }
+
+
+def draw(result: dict[str, Any]) -> bytes:
+    """Resident memory over the frames."""
+    memory = result["memory"]
+    points: Points = [(frame, value) for frame, value in memory["resident_mb"]]
+    curves = {f"{memory['model']}, video and JSON lines written": points}
+    return line_chart("Memory of the running camera", "frames", "resident memory, MB", curves, from_zero=True)
+
+
+def _measure_memory(model: Path, folder: Path) -> dict[str, Any]:
+    """In another process: this one holds PyTorch."""
+    log("== memory")
+    paths = [str(path.resolve()) for path in (model, data_folder() / VIDEO, folder)]
+    words = [sys.executable, "-m", "benchmarks.camera_memory", *paths]
+    run = subprocess.run(words, stdout=subprocess.PIPE, check=True, cwd=CHECKOUT)
+    found: dict[str, Any] = json.loads(run.stdout)
+    return {"model": f"{SMALL_MODEL} at {SMALL_HW[0]}x{SMALL_HW[1]}", **found}
+
+
+def _measure_overlap(model: Path, folder: Path) -> dict[str, Any]:
+    """Each kind of output, one after the other and overlapped in turns."""
+    kinds: dict[str, tuple[Path | None, float]] = {
+        "nothing written": (None, 0.0),
+        "video": (folder / "overlap.mp4", 0.0),
+        f"video, and {1000 * SLOW_WRITE_S:g} ms more a frame": (folder / "overlap.mp4", SLOW_WRITE_S),
+    }
+    with Detector(model) as detector:
+        found = {kind: _overlap(detector, *how, kind) for kind, how in kinds.items()}
+        backend = detector.backend.name
+    return {"model": MODEL, "backend": backend, "video": VIDEO, "frames": FRAMES, "written": found}
+
+
+def _overlap(detector: Detector, output: Path | None, wait_s: float, kind: str) -> dict[str, Any]:
+    sequential, overlapped, summaries = [], [], []
+    for turn in range(TURNS):
+        log(f"== {kind}, turn {turn + 1} of {TURNS}")
+        sequential.append(_run_in_turn(detector, output, wait_s))
+        on_frame: OnFrame | None = (lambda frame, found: time.sleep(wait_s)) if wait_s else None
+        source = data_folder() / VIDEO
+        summary = run_camera(
+            detector, source, score=SCORE, show=False, output=output, max_frames=FRAMES, on_frame=on_frame
+        )
+        overlapped.append(summary.fps)
+        summaries.append(summary)
+    middle = sorted(summaries, key=lambda summary: summary.fps)[TURNS // 2]
+    return {
+        "sequential_fps": [round(fps, 2) for fps in sequential],
+        "overlapped_fps": [round(fps, 2) for fps in overlapped],
+        "sequential_median_fps": round(statistics.median(sequential), 2),
+        "overlapped_median_fps": round(statistics.median(overlapped), 2),
+        "overlapped_over_sequential": round(statistics.median(overlapped) / statistics.median(sequential), 3),
+        "median_turn": _told(middle),
+    }
+
+
+def _run_in_turn(detector: Detector, output: Path | None, wait_s: float) -> float:
+    """Frames per second of the plain calls one after the other."""
+    with open_source(data_folder() / VIDEO) as source:
+        start = time.perf_counter()
+        sink = VideoSink(output, source.fps) if output else None
+        for frame in source:
+            detections = detector(frame.image).above(SCORE)
+            if sink:
+                sink.write(draw_detections(frame.image, detections), frame.time_s)
+            time.sleep(wait_s)
+            if frame.index + 1 == FRAMES:
+                break
+        seconds = time.perf_counter() - start
+        if sink:
+            sink.close()
+    return FRAMES / seconds
+
+
+def _measure_three_sources(model: Path, folder: Path) -> dict[str, Any]:
+    log("== three sources")
+    data = data_folder()
+    with Detector(model) as detector:
+        summary = run_camera(
+            detector,
+            [data / VIDEO, data / SECOND_VIDEO, data / IMAGES],
+            score=SCORE,
+            show=False,
+            output=folder / "three.mp4",
+            max_frames=SHARED_FRAMES,
+        )
+    sources = [
+        {
+            "name": Path(source.name).name,
+            "frames": source.frames,
+            "fps": round(source.fps, 2),
+            "latency_ms": _rounded(source.latency_ms),
+        }
+        for source in summary.sources
+    ]
+    return {"model": MODEL, **_told(summary), "sources": sources}
+
+
+def _measure_live(model: Path) -> dict[str, Any]:
+    """A camera at 30 FPS in front of a detector at 10."""
+    log(f"== live source at {LIVE_FPS:g} FPS, detector at {DETECTOR_FPS:g}")
+    ages_ms: list[float] = []
+    with SlowedDetector(model) as detector:
+        summary = run_camera(
+            detector,
+            LoopingSource(data_folder() / VIDEO, LIVE_FPS, LIVE_FRAMES),
+            show=False,
+            on_frame=lambda frame, _: ages_ms.append(1000 * (time.time() - frame.time_s)),
+        )
+    quarter = len(ages_ms) // 4
+    return {
+        "source_fps": LIVE_FPS,
+        "detector_fps": DETECTOR_FPS,
+        "played": LIVE_FRAMES,
+        "mean_age_ms_first_quarter": round(statistics.mean(ages_ms[:quarter]), 1),
+        "mean_age_ms_last_quarter": round(statistics.mean(ages_ms[-quarter:]), 1),
+        **_told(summary),
+    }
+
+
+def _told(summary: CameraSummary) -> dict[str, Any]:
+    """What the camera says of itself."""
+    queues = {name: {**asdict(queue), "mean": round(queue.mean, 3)} for name, queue in summary.queues.items()}
+    return {
+        "frames": summary.frames,
+        "seconds": round(summary.seconds, 2),
+        "fps": round(summary.fps, 2),
+        "dropped": summary.dropped,
+        "stage_ms": _rounded(summary.stage_ms),
+        "queues": queues,
+        "latency_ms": _rounded(summary.latency_ms),
+    }
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in values.items()}

@@ -1,0 +1,82 @@
+"""What a run of the camera did."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gfl_edge.pipeline import QueueDepth
+
+StoppedBy = Literal["end of source", "interrupt", "user", "max_frames"]
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """What a run did with one of its sources.
+
+    Attributes:
+        name: of the source, without passwords.
+        frames: that were detected in.
+        dropped: frames of a live source that were too old when their turn came.
+        fps: frames / seconds of the run.
+        latency_ms: from capture to delivery: ``p50``, ``p99`` and ``max`` in milliseconds.
+        skipped: names of pictures that could not be used.
+        reconnects: how often a live source was opened again.
+        error: why it failed; None if it did not.
+        output: its annotated video; None if none was asked for or no frame came.
+    """
+
+    name: str
+    frames: int
+    dropped: int
+    fps: float
+    latency_ms: dict[str, float]
+    skipped: tuple[str, ...]
+    reconnects: int
+    error: str | None
+    output: Path | None
+
+
+@dataclass(frozen=True)
+class CameraSummary:
+    """What a run of the camera did.
+
+    Attributes:
+        frames: frames that were detected in, of all sources.
+        skipped: names of pictures that could not be used.
+        reconnects: how often a live source was opened again.
+        seconds: from the first read to the last write, without loading the model.
+        fps: frames / seconds.
+        stage_ms: mean milliseconds a frame spent in each of ``STAGES``, which run at the same time; of a frame that ran
+            in a batch, those of the batch.
+        stopped_by: why it ended; "user" closed the window, "interrupt" is Ctrl-C or SIGTERM.
+        output: the annotated video of a single source; None if none was asked for or no frame came.
+        json_lines: the file of detections, "-" for stdout; None if none was asked for.
+        dropped: frames of live sources that were too old when their turn came.
+        latency_ms: from capture to delivery: ``p50``, ``p99`` and ``max`` in milliseconds.
+        queues: how full the queue in front of each stage was.
+        sources: each by itself, in the order in which they were given.
+    """
+
+    frames: int
+    skipped: tuple[str, ...]
+    reconnects: int
+    seconds: float
+    fps: float
+    stage_ms: dict[str, float]
+    stopped_by: StoppedBy
+    output: Path | None
+    json_lines: str | None
+    dropped: int
+    latency_ms: dict[str, float]
+    queues: dict[str, QueueDepth]
+    sources: tuple[SourceSummary, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = dataclasses.asdict(self)
+        for part in (plain, *plain["sources"]):
+            part["output"] = None if part["output"] is None else str(part["output"])
+        return plain

@@ -1,0 +1,286 @@
+"""Several sources, each read by a thread of its own; who detects takes from them in turn."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gfl_edge.errors import FrameError, GflEdgeError, SourceError
+from gfl_edge.latency import LatencyHistogram
+from gfl_edge.pipeline import BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
+from gfl_edge.preprocess import check_frame
+from gfl_edge.sources import Frame, FrameSource, PictureFiles, Source, open_source, without_password
+
+# Frames that wait to be taken: of a file, and of a live source, where another would only be older than the newest
+WAITING, WAITING_LIVE = 2, 1
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """A frame on its way.
+
+    Attributes:
+        feed: where it came from.
+        frame: the frame.
+        read_ms: milliseconds that reading took, with the wait for a camera.
+        captured_s: when it had been read, by ``time.perf_counter``.
+    """
+
+    feed: Feed
+    frame: Frame
+    read_ms: float
+    captured_s: float
+
+
+class Feed:
+    """A source that is opened, read and closed in one thread.
+
+    A live source is read as fast as it delivers: a frame that nobody has taken when the next arrives is dropped. A file
+    waits, and loses none.
+
+    Args:
+        index: place among the sources, from 0.
+        source: see :func:`gfl_edge.sources.open_source`.
+        reconnect_seconds: as there.
+        changed: notified of every frame, and when the source was opened or has ended.
+
+    Attributes:
+        name: for messages.
+        source: once it is open.
+        inbox: frames that wait.
+        delivered: frames that went all the way.
+        latency: from capture to delivery, of those.
+        error: what ended it early.
+    """
+
+    def __init__(self, index: int, source: Source, reconnect_seconds: float, changed: threading.Condition) -> None:
+        self.index = index
+        self.name = source.name if isinstance(source, FrameSource) else without_password(str(source))
+        self.source: FrameSource | None = None
+        self.inbox: BoundedQueue[Taken] = BoundedQueue(WAITING, changed)
+        self.delivered, self.latency = 0, LatencyHistogram()
+        self.error: BaseException | None = None
+        self._opening, self._reconnect_seconds, self._changed = source, reconnect_seconds, changed
+        self._stopping = False
+        self.thread = threading.Thread(target=self._run, name=f"gfl_edge read {self.name}", daemon=True)
+
+    def _run(self) -> None:
+        """The thread: all calls of the source's library are here, so that one that hangs holds up nobody."""
+        try:
+            with open_source(self._opening, reconnect_seconds=self._reconnect_seconds) as source:
+                self._announce(source)
+                self._read(source)
+            self.inbox.end()
+        except Stopped:
+            pass
+        except BaseException as error:  # an interruption, too, is told by who takes
+            self.inbox.end(error)
+
+    def _announce(self, source: FrameSource) -> None:
+        if source.live:
+            self.inbox.capacity = WAITING_LIVE
+        with self._changed:
+            self.name, self.source = source.name, source
+            self._changed.notify_all()
+
+    def _read(self, source: FrameSource) -> None:
+        put = self.inbox.put_newest if source.live else self.inbox.put
+        frames, start = iter(source), time.perf_counter()
+        while not self._stopping and (frame := next(frames, None)) is not None:
+            now = time.perf_counter()
+            put(Taken(self, frame, 1000 * (now - start), now))
+            start = time.perf_counter()
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a camera or stream."""
+        return self.source is not None and self.source.live
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Names of pictures that could not be used."""
+        return tuple(self.source.skipped) if self.source else ()
+
+    @property
+    def reconnects(self) -> int:
+        """How often it was opened again."""
+        return self.source.reconnects if self.source else 0
+
+    def take(self) -> Taken | None:
+        """The next frame that is a picture, if one waits; raises FrameError where that of a camera or video is none."""
+        while (taken := self.inbox.poll()) is not None:
+            try:
+                check_frame(taken.frame.image)
+            except FrameError as error:
+                if not isinstance(self.source, PictureFiles):
+                    raise
+                self.source.skip(taken.frame.name, str(error))
+            else:
+                return taken
+        return None
+
+    def fail(self, error: BaseException) -> None:
+        """Take nothing more from it, because of ``error``."""
+        self.error = error
+        self.stop()
+
+    def stop(self) -> None:
+        """Let the thread end as soon as the call that it is in returns."""
+        self._stopping = True
+        if self.source is not None:
+            self.source.stop()
+        self.inbox.stop()
+
+
+class Feeds:
+    """All sources of a run. Usable as a context manager, which opens them, and lets them go in the end.
+
+    Where there are several, one that fails is logged and left out, as long as another is there. Where there is one, its
+    error is raised behind its last frame.
+
+    Args:
+        sources: one or more, see :func:`gfl_edge.sources.open_source`.
+        reconnect_seconds: as there.
+        batch: frames that are given at once, of as many sources.
+        most: frames to give in all; None = no limit.
+
+    Attributes:
+        ended_by: why there are no more.
+    """
+
+    def __init__(self, sources: Sequence[Source], reconnect_seconds: float, batch: int, most: int | None) -> None:
+        self._changed = threading.Condition()
+        self.feeds = [Feed(i, source, reconnect_seconds, self._changed) for i, source in enumerate(sources)]
+        self._active = list(self.feeds)
+        self._batch, self._left = batch, most
+        self._stopped = False
+        self.ended_by: Literal["end of source", "max_frames"] = "end of source"
+
+    def open(self, seconds: float | None = None) -> bool:
+        """Wait, ``seconds`` at most, until one source is open; whether one is. The others may follow later.
+
+        Raises:
+            SourceError: none can be opened. Where there is only one, its own error.
+        """
+        for feed in self.feeds:
+            if not feed.thread.ident:
+                feed.thread.start()
+        with self._changed:
+            self._changed.wait_for(self._is_open, seconds)
+            if not any(feed.source for feed in self.feeds):
+                self._drop_those_that_are_over()
+            return self._is_open()
+
+    def _is_open(self) -> bool:
+        return any(feed.source for feed in self.feeds) or all(feed.inbox.over for feed in self.feeds)
+
+    def get(self) -> list[Taken]:
+        """Wait for frames: at least one, and one each of as many sources as have one, up to the batch.
+
+        No frame waits for that of another source. Who was not served comes first next time.
+
+        Raises:
+            EndOfItems: all sources have ended, or the limit is reached.
+            Stopped: :meth:`stop` was called.
+            SourceError: all sources have failed. Where there is only one, its own error.
+        """
+        with self._changed:
+            while not self._stopped:
+                if self._left == 0:
+                    self.ended_by = "max_frames"
+                    raise EndOfItems
+                self._drop_those_that_are_over()
+                if taken := self._take():
+                    return taken
+                # Taking may have come to the end of a source, by frames that are no pictures
+                if self._active and not any(feed.inbox.over for feed in self._active):
+                    self._changed.wait()
+            raise Stopped
+
+    def _take(self) -> list[Taken]:
+        taken: list[Taken] = []
+        limit = self._batch if self._left is None else min(self._batch, self._left)
+        for feed in list(self._active):
+            if len(taken) == limit:
+                break
+            if (one := self._take_from(feed)) is not None:
+                taken.append(one)
+                self._active.remove(feed)
+                self._active.append(feed)  # the longest unserved is first
+        if self._left is not None:
+            self._left -= len(taken)
+        return taken
+
+    def _take_from(self, feed: Feed) -> Taken | None:
+        try:
+            return feed.take()
+        except FrameError as error:
+            if len(self.feeds) == 1:
+                raise
+            self._lose(feed, error)
+            return None
+
+    def _drop_those_that_are_over(self) -> None:
+        """Raises what :meth:`get` does where none is left."""
+        for feed in [feed for feed in self._active if feed.inbox.over]:
+            error = feed.inbox.error
+            if error is None:
+                self._active.remove(feed)
+            elif len(self.feeds) == 1 or not isinstance(error, Exception):
+                feed.error = error
+                raise error
+            else:
+                self._lose(feed, error)
+        if not self._active:
+            raise self._all_failed() or EndOfItems
+
+    def _lose(self, feed: Feed, error: Exception) -> None:
+        self._active.remove(feed)
+        feed.fail(error)
+        # What is no error of the source's own is a bug, whose place matters
+        cause = None if isinstance(error, GflEdgeError) else error
+        logger.warning("source %d is left out: %s", feed.index, error, exc_info=cause)
+
+    def _all_failed(self) -> SourceError | None:
+        errors = [feed.error for feed in self.feeds if feed.error]
+        if len(errors) < len(self.feeds):
+            return None
+        return SourceError(f"all {len(errors)} sources failed: " + "; ".join(str(error) for error in errors))
+
+    @property
+    def total(self) -> int | None:
+        """Frames of a single source, where it says how many it has."""
+        return self.feeds[0].source.total if len(self.feeds) == 1 and self.feeds[0].source else None
+
+    @property
+    def dropped(self) -> int:
+        """Frames of live sources that were too old when their turn came."""
+        return sum(feed.inbox.dropped for feed in self.feeds)
+
+    def depth(self) -> QueueDepth:
+        """Of the inboxes: the mean over all, and the deepest."""
+        depths = [feed.inbox.depth() for feed in self.feeds]
+        mean = sum(depth.mean for depth in depths) / len(depths)
+        return QueueDepth(max(d.capacity for d in depths), mean, max(d.most for d in depths))
+
+    def __len__(self) -> int:
+        return sum(len(feed.inbox) for feed in self.feeds)
+
+    def stop(self) -> None:
+        """Send away who takes, and let the threads end."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for feed in self.feeds:
+            feed.stop()
+
+    def join(self, seconds: float) -> None:
+        """Stop, and wait for the threads; see :func:`gfl_edge.pipeline.join_all`."""
+        self.stop()
+        join_all([feed.thread for feed in self.feeds if feed.thread.ident], seconds)
