@@ -13,6 +13,8 @@ from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.bench import command
 from gfl_edge.commandline import FAILURE, run_command
 
+EVALUATORS = ("pycocotools", "faster-coco-eval")  # those of gfl_edge.evaluate, which needs more than --help may
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every sub-command; needs no optional package."""
@@ -115,6 +117,12 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     _add_model_arguments(parser)
     _add_data_arguments(parser)
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO instances file")
+    parser.add_argument(
+        "--evaluator",
+        choices=EVALUATORS,
+        default=EVALUATORS[0],
+        help="what computes AP; the numbers are the same, faster-coco-eval takes less time (default: pycocotools)",
+    )
     parser.set_defaults(run=_eval)
 
 
@@ -129,7 +137,7 @@ def _eval(args: argparse.Namespace) -> int:
     from gfl_edge.evaluate import evaluate
 
     with Detector(args.model, args.backend, args.nms) as detector:
-        result = evaluate(detector, args.images, args.annotations, args.limit)
+        result = evaluate(detector, args.images, args.annotations, args.limit, evaluator=args.evaluator)
         _report({**result.to_dict(), **detector.describe()}, result.skipped, args)
     return 0
 

@@ -18,6 +18,8 @@ PACKAGES = (
     "onnxruntime",
     "openvino",
     "pycocotools",
+    "faster-coco-eval",
+    "ncnn",
     "tensorrt",
     "tensorrt_rtx_cu12",
     "tensorrt_rtx_cu13",

@@ -15,6 +15,7 @@ EXTRA_OF = {
     "onnxruntime": "cpu",
     "openvino": "cpu",
     "pycocotools": "eval",
+    "faster_coco_eval": "fast-eval",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "rtx",
     "cuda": "rtx",

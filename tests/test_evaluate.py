@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -12,11 +13,11 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from gfl_edge.cli import main
+from gfl_edge.cli import EVALUATORS, main
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError
-from gfl_edge.evaluate import METRICS, evaluate
+from gfl_edge.evaluate import METRICS, Evaluator, as_coco, average_precision, evaluate
 
 NAMES = ("cat", "dog")
 BOXES = {1: [(0, 10, 20, 30, 40)], 2: [(1, 5, 5, 50, 40), (0, 60, 60, 30, 30)], 3: []}  # class, x, y, w, h
@@ -202,3 +203,43 @@ def test_ap_in_half(exported, data, name):
         with Detector(exported(name, precision), "onnxruntime", "graph") as detector:
             found.append(evaluate(detector, images, annotations, progress=False).metrics["AP"])
     assert found[1] == pytest.approx(found[0], abs=0.10)
+
+
+def random_set(seed):
+    """Boxes of all sizes, crowds among them, and detections near and far from them."""
+    rng = np.random.default_rng(seed)
+    images = [{"id": i, "file_name": f"{i}.png", "width": 640, "height": 480} for i in range(1, 31)]
+    annotations, results = [], []
+    for image in images:
+        for _ in range(rng.integers(0, 12)):
+            corner, sides = rng.uniform(0, 400, 2), 2 ** rng.uniform(2, 8, 2)
+            box = [float(v) for v in (*corner, *sides)]
+            category = int(rng.integers(1, 4))
+            crowd = int(rng.random() < 0.1)
+            number = len(annotations) + 1
+            row = {"id": number, "image_id": image["id"], "category_id": category, "bbox": box}
+            annotations.append({**row, "area": float(box[2] * box[3] * 0.7), "iscrowd": crowd})
+            for _ in range(rng.integers(0, 4)):
+                moved = [float(v) for v in np.array(box) + rng.normal(0, 6, 4).clip(-box[2] / 3, 50)]
+                found = {"image_id": image["id"], "category_id": category, "bbox": moved}
+                results.append({**found, "score": round(float(rng.random()), 2)})  # with ties
+    categories = [{"id": i, "name": str(i)} for i in range(1, 5)]  # the last has neither boxes nor detections
+    return {"images": images, "annotations": annotations, "categories": categories}, results
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_evaluators_give_the_same_numbers(seed):
+    content, results = random_set(seed)
+    coco, ids = as_coco(content), list(range(1, 31))
+    one, other = (average_precision(coco, results, ids, evaluator) for evaluator in get_args(Evaluator))
+    assert tuple(one) == METRICS
+    assert 0 < one["AP"] < 100
+    assert other == pytest.approx(one, abs=1e-9)
+
+
+def test_the_command_takes_the_evaluator(dataset, tmp_path):
+    detector, arguments = Oracle(), (dataset, dataset / "a.json")
+    assert (
+        evaluate(detector, *arguments, evaluator="faster-coco-eval").metrics == evaluate(detector, *arguments).metrics
+    )
+    assert get_args(Evaluator) == EVALUATORS
