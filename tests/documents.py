@@ -26,7 +26,6 @@ PARSED_ONLY = {
     r"export/\w+\.py .*--flavor tensorrt": "needs a GPU",
     r"export/\w+\.py .*--weights (?!\S+\.(ckpt|pth|pt)\b)(?!nanodet)": "needs the network",
     r"export/\w+\.py .*--unchecked": "needs the network",
-    r"train/evaluate.py --weights artifacts/bccd_nanodet_m/best.pt .*val2017": "needs annotations of blood cells",
     r"torchrun ": "needs several GPUs",
 }
 # What is written otherwise before it is run: text, what stands for it, and why

@@ -47,6 +47,7 @@ class Inputs:
             "pictures": lambda: self._folder(
                 "pictures", sorted(data("coco128/train2017").iterdir())[:CALIBRATION_IMAGES]
             ),
+            "BCCD/JPEGImages": lambda: data("bccd/BCCD/JPEGImages"),
             "artifacts/nanodet-m-320.onnx": lambda: exported("nanodet-m-320"),
             "A.onnx": lambda: exported("nanodet-m-320"),
             "B.onnx": lambda: exported("nanodet-m-320", "fp16"),

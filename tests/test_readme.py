@@ -1,4 +1,4 @@
-"""Every number in the README's tables is one of a committed result."""
+"""Every number in README.md and docs/ is one of a committed result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-README = (CHECKOUT / "README.md").read_text()
+DOCUMENTS = (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md")))
+TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 NAMES = {"NanoDet-m": "nanodet-m", "NanoDet-Plus-m": "nanodet-plus-m"}
 
 
@@ -19,7 +20,7 @@ def result(name):
 
 def table(first_header):
     """Rows of cells of the table whose first header that is."""
-    lines = README.splitlines()
+    lines = TEXT.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_header} |"))
     rows = []
     for line in lines[start + 2 :]:
@@ -77,7 +78,7 @@ def test_gfl_engine_table():
 def test_training_claims():
     bccd = result("bccd.json")
     claimed = re.search(
-        r"([\d.]+) minutes on 2 CPU cores.*?AP50 ([\d.]+) and AP ([\d.]+) on the (\d+) images", README, re.S
+        r"([\d.]+) minutes on 2 CPU cores.*?AP50 ([\d.]+) and AP ([\d.]+) on the (\d+) images", TEXT, re.S
     )
     test = bccd["test"]
     minutes = f"{bccd['training_minutes']:.1f}"
@@ -135,18 +136,18 @@ def test_int8_engine_table():
 
 def test_int8_speed_claims():
     models = result("int8.json")["models"]
-    claimed = re.search(r"takes ([\d.]+) times as\s+long.*?and ([\d.]+) times with", README, re.S)
+    claimed = re.search(r"takes ([\d.]+) times as\s+long.*?and ([\d.]+) times with", TEXT, re.S)
     ratios = [models[f"nanodet-{kind}-416"]["on this CPU"]["int8_over_fp32"] for kind in ("plus-m", "m")]
     assert claimed.groups() == tuple(f"{ratio:.2f}" for ratio in ratios)
-    wrong = re.search(r"wrong values for (\d+) of NanoDet-Plus'", README)
+    wrong = re.search(r"wrong values for (\d+) of NanoDet-Plus'", TEXT)
     assert int(wrong[1]) == len(models["nanodet-plus-m-416"]["cpu"]["computed_wrongly"])
 
 
 @pytest.mark.parametrize("boxes", [100, 500])
 def test_assigner_claims(boxes):
     row = next(row for row in result("assigner.json")["by_boxes"] if row["boxes"] == boxes)
-    (claimed,) = re.findall(rf"with {boxes} objects(?: take)? ([\d.]+) ms", README)
-    (faster,) = re.findall(rf"with {boxes} objects.*?([\d.]+)\s+times less", README, re.S)[:1]
+    (claimed,) = re.findall(rf"with {boxes} objects(?: take)? ([\d.]+) ms", TEXT)
+    (faster,) = re.findall(rf"with {boxes} objects.*?([\d.]+)\s+times less", TEXT, re.S)[:1]
     assert claimed == f"{row['assignment_and_loss_ms']:.1f}"
     assert faster == f"{row['times_faster']}"
 
@@ -155,7 +156,7 @@ def test_iteration_claims():
     cases = result("iteration.json")["cases"]
     names = ("gfl-r50-1x, 800x1344, 1 picture", "nanodet-m, 320x320, 8 pictures", "nanodet-plus-m, 416x416, 8 pictures")
     rows = [next(row for row in cases[name]["by_boxes"] if row["boxes"] == 100) for name in names]
-    claimed = re.search(r"assignment is ([\d.]+) % for GFL-R50, ([\d.]+) %\s+for NanoDet-m and ([\d.]+) %", README)
+    claimed = re.search(r"assignment is ([\d.]+) % for GFL-R50, ([\d.]+) %\s+for NanoDet-m and ([\d.]+) %", TEXT)
     assert [float(value) for value in claimed.groups()] == [
         pytest.approx(row["assign_percent"], abs=0.051 if row["assign_percent"] > 1 else 0.0051) for row in rows
     ]
@@ -165,7 +166,7 @@ def test_nms_claims():
     models = result("nms.json")["models"]
     assert all(model["images_whose_kept_set_differs_from_greedy"] == 0 for model in models.values())
     most = max(int(rounds) for model in models.values() for rounds in model["rounds_needed"])
-    (claimed,) = re.findall(r"(\d+) was the most that those images needed", README)
+    (claimed,) = re.findall(r"(\d+) was the most that those images needed", TEXT)
     assert int(claimed) == most < result("nms.json")["rounds_in_the_graph"]
 
 
@@ -175,6 +176,7 @@ def test_every_result_names_device_versions_and_command():
             assert {"device", "versions", "command"} <= json.loads(path.read_text()).keys(), path.name
 
 
-def test_links_of_the_readme_exist():
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (CHECKOUT / target).exists(), target
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_exist(path):
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
