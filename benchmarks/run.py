@@ -26,6 +26,7 @@ from benchmarks import (
     kernels,
     nms,
     peers,
+    pipeline,
     report,
     training,
 )
@@ -65,6 +66,7 @@ MEASUREMENTS = {
     "int8": Measurement("int8", int8.measure),
     "iteration": Measurement("iteration", iteration.measure, iteration.draw),
     "kernels": Measurement("kernels", kernels.measure),
+    "pipeline": Measurement("pipeline", pipeline.measure),
     "peers": Measurement("peers", peers.measure),
     "report": Measurement("report/report", report.measure, write=write_pages),
     "bccd": Measurement("bccd", training.measure_bccd, training.draw_bccd),

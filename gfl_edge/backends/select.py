@@ -16,7 +16,7 @@ NmsChoice = Literal["auto", "graph", "host"]
 
 # Where NMS runs faster, measured with four models on 397 images: host / graph is 1.01 to 1.16 in OpenVINO and 0.55 to
 # 0.71 in ONNX Runtime (benchmarks/results/nms.json)
-FASTER_NMS: dict[str, NmsChoice] = {"openvino": "graph", "onnxruntime": "host"}
+FASTER_NMS: dict[str, NmsChoice] = {"openvino": "host", "onnxruntime": "host"}
 
 
 def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice = "auto") -> Backend:
