@@ -14,6 +14,10 @@ TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 NAMES = {"NanoDet-m": "nanodet-m", "NanoDet-Plus-m": "nanodet-plus-m"}
 
 
+DFL_PAIRS = (("ATSS + DFL", "ATSS"), ("GFL (both)", "ATSS + QFL"))  # with and without
+QFL_PAIRS = (("ATSS + QFL", "ATSS"), ("GFL (both)", "ATSS + DFL"))
+
+
 def result(name):
     return json.loads((CHECKOUT / "benchmarks" / "results" / name).read_text())
 
@@ -160,6 +164,20 @@ def test_iteration_claims():
     assert [float(value) for value in claimed.groups()] == [
         pytest.approx(row["assign_percent"], abs=0.051 if row["assign_percent"] > 1 else 0.0051) for row in rows
     ]
+
+
+def test_ablation_table():
+    summary = result("ablation.json")["summary"]
+    rows = table("losses")
+    assert [name for name, *_ in rows] == list(summary)
+    for name, *cells in rows:
+        assert cells == [
+            f"{summary[name][f'{key}_mean']:.2f} ± {summary[name][f'{key}_std']:.2f}" for key in ("AP", "AP50", "AP75")
+        ]
+    gains = [summary[a]["AP_mean"] - summary[b]["AP_mean"] for a, b in DFL_PAIRS]
+    assert [f"{gain:.1f}" for gain in gains] == list(re.search(r"DFL gains ([\d.]+) to ([\d.]+) AP", TEXT).groups())
+    losses = sorted(summary[b]["AP_mean"] - summary[a]["AP_mean"] for a, b in QFL_PAIRS)
+    assert [f"{loss:.1f}" for loss in losses] == list(re.search(r"QFL loses ([\d.]+) to ([\d.]+),", TEXT).groups())
 
 
 def test_nms_claims():
