@@ -166,6 +166,47 @@ def test_iteration_claims():
     ]
 
 
+def test_pipeline_table():
+    models = result("pipeline.json")["models"]
+    rows = table("model on a CPU")
+    assert [title(name) for name in models] == [name for name, *_ in rows]
+    for model, (_, *cells) in zip(models.values(), rows, strict=True):
+        host = model["nms_host"]
+        stages = host["stages_ms"]
+        assert cells == [
+            f"{model['bare_network_ms']:.1f}",
+            f"{host['frame_ms']:.1f}",
+            f"{host['of_bare_network']:.2f}",
+            f"{stages['preprocess']:.2f}",
+            f"{stages['network']:.1f}",
+            f"{stages['postprocess']:.2f}",
+        ]
+        assert host["of_bare_network"] <= 1.15
+
+
+def test_peers_table():
+    expected = [
+        [label, title(name), *(f"{value:.2f}" for value in (row["AP"], row["p50_ms_from_0.35"]))]
+        for name, model in result("peers.json")["models"].items()
+        for label, row in model["pipelines"].items()
+    ]
+    ratios = [
+        f"{row['of_ours_p50_ms_from_0.35']:.2f}"
+        for model in result("peers.json")["models"].values()
+        for row in model["pipelines"].values()
+    ]
+    rows = table("pipeline")
+    assert [[*row[:3]] for row in rows] == [row[:3] for row in expected]
+    assert [float(row[3]) for row in rows] == [pytest.approx(float(row[3]), abs=0.051) for row in expected]
+    assert [row[4] for row in rows] == ratios
+
+
+def title(name):
+    """A model's name as the documents write it."""
+    kind, _, size = name.rpartition("-")
+    return f"{next(text for text, known in NAMES.items() if known == kind)}, {size}"
+
+
 def test_ablation_table():
     summary = result("ablation.json")["summary"]
     rows = table("losses")
