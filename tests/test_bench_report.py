@@ -98,7 +98,7 @@ def stored(measured):
             missing=[{"what": "memory", "why": "NVML: Not Supported"}],
         )
     here = {
-        "model": "tiny-fp32-nonms",
+        "model": "tiny-fp32",
         "device": "RTX 2080 Ti",
         "fps": 33.3,
         "ratio": 3.33,
@@ -561,7 +561,7 @@ def test_the_command(tiny, tmp_path, capsys):
     assert "| tiny " in captured.out
     assert captured.out.rstrip().endswith("report.html")
     stored = read_report(tmp_path / "r")
-    assert stored["runs"][0]["model"] == "tiny-fp32-nonms"
+    assert stored["runs"][0]["model"] == "tiny-fp32"
     old = tmp_path / "old.json"
     old.write_text(json.dumps(slower_file(stored, 1e-3)))
     assert main([*words, "--against", str(old)]) == 1

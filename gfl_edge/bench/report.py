@@ -27,7 +27,7 @@ from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
 from gfl_edge.evaluate import evaluate
 from gfl_edge.files import sha256
-from gfl_edge.spec import ModelSpec, load_contract
+from gfl_edge.spec import ModelSpec, load_contract, read_spec
 
 FORMAT = 1
 DIGITS = 6  # significant ones of every number
@@ -125,7 +125,8 @@ class _Model:
         self._device_bytes = self.counters.memory_bytes()
         after = process_bytes()
         self._host_bytes = None if before is None or after is None else after - before
-        self.id = self.detector.spec.file_stem
+        # What the file is: the detector's description says what is left of it where NMS was cut off for the host
+        self.id = (read_spec(path) if path.suffix == ".onnx" else self.detector.spec).file_stem
 
     def __enter__(self) -> _Model:
         return self
