@@ -221,6 +221,14 @@ def test_ablation_table():
     assert [f"{loss:.1f}" for loss in losses] == list(re.search(r"QFL loses ([\d.]+) to ([\d.]+),", TEXT).groups())
 
 
+def test_evaluation_claims():
+    found = result("evaluation.json")
+    assert found["largest_difference_of_the_twelve_numbers"] == 0
+    claimed = re.search(r"of (\d+) images pycocotools took ([\d.]+) s and faster-coco-eval\s+([\d.]+) s", TEXT)
+    seconds = [f"{found['seconds'][name]:.1f}" for name in ("pycocotools", "faster-coco-eval")]
+    assert list(claimed.groups()) == [str(found["images"]), *seconds]
+
+
 def test_nms_claims():
     models = result("nms.json")["models"]
     assert all(model["images_whose_kept_set_differs_from_greedy"] == 0 for model in models.values())
