@@ -64,19 +64,23 @@ def measure(folder: Path) -> dict[str, Any]:
 def draw(result: dict[str, Any]) -> bytes:
     """Resident memory over the frames."""
     memory = result["memory"]
-    points: Points = [(frame, value) for frame, value in memory["resident_mb"]]
-    curves = {f"{memory['model']}, video and JSON lines written": points}
-    return line_chart("Memory of the running camera", "frames", "resident memory, MB", curves, from_zero=True)
+    curves: dict[str, Points] = {
+        f"{written} written": [(frame, value) for frame, value in run["resident_mb"]]
+        for written, run in memory["written"].items()
+    }
+    title = f"Memory of the running camera, {memory['model']}"
+    return line_chart(title, "frames", "resident memory, MB", curves, from_zero=True)
 
 
 def _measure_memory(model: Path, folder: Path) -> dict[str, Any]:
-    """In another process: this one holds PyTorch."""
-    log("== memory")
+    """In other processes: this one holds PyTorch. An MP4's index grows in FFmpeg until the file is closed."""
     paths = [str(path.resolve()) for path in (model, data_folder() / VIDEO, folder)]
-    words = [sys.executable, "-m", "benchmarks.camera_memory", *paths]
-    run = subprocess.run(words, stdout=subprocess.PIPE, check=True, cwd=CHECKOUT)
-    found: dict[str, Any] = json.loads(run.stdout)
-    return {"model": f"{SMALL_MODEL} at {SMALL_HW[0]}x{SMALL_HW[1]}", **found}
+    found: dict[str, Any] = {}
+    for written, outputs in (("JSON lines", []), ("video and JSON lines", ["memory.mp4"])):
+        log(f"== memory, {written}")
+        words = [sys.executable, "-m", "benchmarks.camera_memory", *paths, *outputs]
+        found[written] = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True, cwd=CHECKOUT).stdout)
+    return {"model": f"{SMALL_MODEL} at {SMALL_HW[0]}x{SMALL_HW[1]}", "written": found}
 
 
 def _measure_overlap(model: Path, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Memory of the running camera over many frames, in a process of its own, where nothing else comes and goes.
 
-python -m benchmarks.camera_memory MODEL VIDEO FOLDER
+python -m benchmarks.camera_memory MODEL VIDEO FOLDER [OUTPUT.mp4]
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ SOURCE_FPS = 1000.0  # more than the detector takes, so that frames are dropped,
 SOURCE_HW = (96, 128)
 
 
-def measure(model: Path, video: Path, folder: Path) -> dict[str, Any]:
-    """Run ``FRAMES`` frames with all outputs, which go to ``folder``."""
+def measure(model: Path, video: Path, folder: Path, output: str | None = None) -> dict[str, Any]:
+    """Run ``FRAMES`` frames; JSON lines go to ``folder``, and the annotated video ``output`` if one is named."""
     samples: list[tuple[int, float]] = []
     done = 0
 
@@ -41,7 +41,7 @@ def measure(model: Path, video: Path, folder: Path) -> dict[str, Any]:
             detector,
             LoopingSource(video, SOURCE_FPS, size_hw=SOURCE_HW),
             show=False,
-            output=folder / "memory.mp4",
+            output=folder / output if output else None,
             json_lines=folder / "memory.jsonl",
             max_frames=FRAMES,
             on_frame=sample,
@@ -66,4 +66,5 @@ def _resident_mb() -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(*map(Path, sys.argv[1:4]))))
+    model, video, folder, *output = sys.argv[1:]
+    print(json.dumps(measure(Path(model), Path(video), Path(folder), *output)))

@@ -166,6 +166,33 @@ def test_iteration_claims():
     ]
 
 
+def test_camera_claims():
+    found = result("camera.json")
+    expected = [
+        [
+            kind,
+            f"{row['sequential_median_fps']:.1f}",
+            f"{row['overlapped_median_fps']:.1f}",
+            f"{row['overlapped_over_sequential']:.2f}",
+        ]
+        for kind, row in found["overlap"]["written"].items()
+    ]
+    assert table("written") == expected
+    three = re.search(r"ran at ([\d.]+), ([\d.]+) and ([\d.]+) FPS", TEXT)
+    assert list(three.groups()) == [f"{source['fps']:.1f}" for source in found["three_sources"]["sources"]]
+    live = found["live"]
+    dropped = re.search(r"(\d+) of (\d+) frames were dropped; latency was (\d+) ms \(p50\) and (\d+) ms", TEXT)
+    latency = [f"{live['latency_ms'][name]:.0f}" for name in ("p50", "p99")]
+    assert list(dropped.groups()) == [str(live["dropped"]), str(live["played"]), *latency]
+    assert live["mean_age_ms_last_quarter"] < 1.05 * live["mean_age_ms_first_quarter"]
+    memory = found["memory"]["written"]
+    grown = re.search(r"memory grew by ([\d.]+) bytes a frame with JSON lines, and by (\d+) with a video", TEXT)
+    assert grown[1] == f"{memory['JSON lines']['slope_bytes_per_frame']:.2f}"
+    assert grown[2] == f"{memory['video and JSON lines']['slope_bytes_per_frame']:.0f}"
+    assert all(run["frames"] == 100_000 for run in memory.values())
+    assert memory["JSON lines"]["slope_bytes_per_frame"] < 5
+
+
 def test_pipeline_table():
     models = result("pipeline.json")["models"]
     rows = table("model on a CPU")
