@@ -93,6 +93,13 @@ def test_training_claims():
         assert name == "on" or value == pytest.approx(test[name], abs=0.05)
 
 
+def test_overfit_claims():
+    last = result("overfit.json")["same_images_by_epoch"][-1]
+    claimed = re.search(r"AP50 ([\d.]+) and AP ([\d.]+) on these images after (\d+)\s+epochs", TEXT)
+    assert claimed.groups() == (f"{last['AP50']:.2f}", f"{last['AP']:.2f}", f"{last['epoch']:.0f}")
+    assert last["AP50"] > 95
+
+
 def test_int8_table():
     found, blood_cells = result("int8.json")["models"], result("int8.json")["bccd"]
     rows = {(cells[0], cells[1]): cells[2:] for cells in table("model, INT8")}
