@@ -241,4 +241,4 @@ def test_the_command_takes_the_evaluator(dataset):
     detector, arguments = Oracle(), (dataset, dataset / "a.json")
     plain, fast = (evaluate(detector, *arguments, evaluator=evaluator).metrics for evaluator in EVALUATORS)
     assert fast == pytest.approx(plain, abs=1e-9)
-    assert EVALUATORS == get_args(Evaluator)
+    assert get_args(Evaluator) == EVALUATORS
