@@ -10,11 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import peer_networks as networks
 from benchmarks.models import ANNOTATIONS, IMAGES, export
 from benchmarks.peer_samples import NcnnModelZoo, OpenCvZoo, OpenModelZoo, Sample
 from export.default_model import data_folder
 from gfl_edge.backends.select import BackendName
+from gfl_edge.bench.frames import generated_frame
 from gfl_edge.detector import Detector
 from gfl_edge.evaluate import (
     Frames,
@@ -31,6 +34,7 @@ MODELS = ("nanodet-m-320", "nanodet-plus-m-416")
 OURS = "gfl_edge, OpenVINO"
 EVALUATED_SCORE, SHOWN_SCORE = 0.05, 0.35  # AP is computed from the first on; a viewer draws from the second on
 BLOCK = 20  # frames that one pipeline runs before the next has its turn
+WARM_UPS = 3
 PAUSE_S = 0.2  # between turns: waiting threads of the last one would take the cores from the next
 
 
@@ -81,7 +85,7 @@ def _ratios(row: dict[str, float], ours: dict[str, float]) -> dict[str, float]:
 
 
 def _turns(labels: list[str], frames: list[tuple[int, Image]], title: str) -> Iterator[tuple[str, int, Image]]:
-    """Every frame with every pipeline, in blocks, each time another one first; first of a turn comes one more frame."""
+    """Every frame with every pipeline, in blocks, each time another one first."""
     starts = range(0, len(frames), BLOCK)
     for turn, start in enumerate(track(starts, title, len(starts))):
         for index in range(len(labels)):
@@ -109,17 +113,12 @@ def _pipelines(name: str, folder: Path, stack: ExitStack) -> tuple[dict[str, Sam
         found["ncnn, ncnn's sample"] = NcnnModelZoo(plain, spec, threads)
     else:  # ncnn's package has none for NanoDet-Plus
         found["ncnn, opencv_zoo's sample"] = OpenCvZoo(networks.ncnn_network(plain, threads), spec)
+    frame = generated_frame(np.random.default_rng(0), (480, 640))
     for sample in found.values():  # what is compiled or allocated at first
-        for _ in range(3):
-            sample(_warm_up_frame(), EVALUATED_SCORE)
+        for _ in range(WARM_UPS):
+            sample(frame, EVALUATED_SCORE)
     return found, spec.class_names
 
 
 def _ours(detector: Detector) -> Sample:
     return lambda frame, score: detector(frame).above(score)
-
-
-def _warm_up_frame() -> Image:
-    import numpy as np
-
-    return np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)

@@ -53,13 +53,13 @@ def _measure_model(name: str, folder: Path) -> dict[str, Any]:
                 stages[place].append(detector.last_ms)
     for detector in detectors.values():
         detector.close()
-    bare = _typical(np.array(times["bare"]))
+    frame_ms = {kind: 1000 * _typical(np.array(values)) for kind, values in times.items()}
     return {
-        "bare_network_ms": round(1000 * bare, 3),
+        "bare_network_ms": round(frame_ms["bare"], 3),
         **{
             f"nms_{place}": {
-                "frame_ms": round(1000 * _typical(np.array(times[place])), 3),
-                "of_bare_network": round(_typical(np.array(times[place])) / bare, 3),
+                "frame_ms": round(frame_ms[place], 3),
+                "of_bare_network": round(frame_ms[place] / frame_ms["bare"], 3),
                 "stages_ms": _stages(stages[place]),
             }
             for place in PLACES

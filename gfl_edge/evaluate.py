@@ -203,7 +203,8 @@ def average_precision(
         run.evaluate()
         run.accumulate()
         run.summarize()
-    return {name: 100 * float(value) if value >= 0 else -1.0 for name, value in zip(METRICS, run.stats, strict=False)}
+    stats = run.stats[: len(METRICS)]  # faster-coco-eval adds numbers of its own
+    return {name: 100 * float(value) if value >= 0 else -1.0 for name, value in zip(METRICS, stats, strict=True)}
 
 
 def _coco_eval(coco: Any, results: list[dict[str, Any]], evaluator: Evaluator) -> Any:
