@@ -22,6 +22,7 @@ from gfl_edge.detector import Detector
 from gfl_edge.evaluate import as_coco, average_precision, coco_results, evaluate
 from gfl_edge.preprocess import Placement
 from gfl_edge.spec import CANDIDATE_NAMES, ModelSpec
+from train.leaving import leave
 
 if TYPE_CHECKING:  # torch takes seconds to import and --help must work without it
     import torch
@@ -255,4 +256,4 @@ def _run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

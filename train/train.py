@@ -10,6 +10,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gfl_edge.commandline import run_command
+from train.leaving import leave
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,4 +51,4 @@ def _run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
