@@ -178,7 +178,7 @@ def compare(
         progress: draw a progress line on stderr.
 
     Raises:
-        AnnotationError: unreadable or foreign annotation file, or categories that the models do not know.
+        AnnotationError: unreadable or foreign annotation file, or one without a category of their classes.
         InputError: the classes differ, no such folder, missing images, none that could be read, ``limit`` or ``score``.
     """
     check_limit(limit)
@@ -306,7 +306,7 @@ class _Run:
         if coco is not None:
             rows = zip(image_ids, self.found, strict=True)
             results = [row for image_id, found in rows for row in coco_results(found, image_id, category_ids)]
-            metrics = average_precision(coco, results, image_ids)
+            metrics = average_precision(coco, results, image_ids, category_ids=category_ids)
         median_ms, p90_ms = np.percentile(self._milliseconds, (50, 90)).tolist()
         return Measured(metrics, self.detector.path.stat().st_size, median_ms, p90_ms, **self.detector.describe())
 

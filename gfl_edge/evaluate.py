@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gfl_edge import optional
 from gfl_edge.coco import read_instances
+from gfl_edge.commandline import log
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError
@@ -33,12 +34,14 @@ class Evaluation:
         metrics: the twelve COCO numbers in percent, by the names of ``METRICS``; -1 where there is no box of that size.
         images: how many images were evaluated.
         skipped: names of images that could not be read and so were left out.
+        left_out: names of the annotations' categories that the model does not know, over which nothing is averaged.
         ms_per_image: mean milliseconds of pre-processing, network and post-processing, without reading the file.
     """
 
     metrics: dict[str, float]
     images: int
     skipped: tuple[str, ...]
+    left_out: tuple[str, ...]
     ms_per_image: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,6 +51,7 @@ class Evaluation:
             **rounded,
             "images": self.images,
             "skipped": list(self.skipped),
+            "left_out": list(self.left_out),
             "ms_per_image": round(self.ms_per_image, 3),
         }
 
@@ -60,7 +64,7 @@ def evaluate(
     progress: bool = True,
     evaluator: Evaluator = "pycocotools",
 ) -> Evaluation:
-    """Run ``detector`` over a COCO data set and compute AP.
+    """Run ``detector`` over a COCO data set and compute AP, over the classes that it knows.
 
     Args:
         detector: classes are matched to the annotation file's categories by name.
@@ -71,7 +75,7 @@ def evaluate(
         evaluator: what computes AP; see :func:`average_precision`.
 
     Raises:
-        AnnotationError: unreadable or foreign annotation file, or categories that the model does not know.
+        AnnotationError: unreadable or foreign annotation file, or one without a category of the model's classes.
         InputError: no image could be read, or ``limit`` is not positive.
         MissingDependencyError: the evaluator is not installed.
     """
@@ -86,8 +90,9 @@ def evaluate(
         total_ms += milliseconds
         evaluated.append(image_id)
         results.extend(coco_results(found, image_id, category_ids))
-    metrics = average_precision(coco, results, evaluated, evaluator)
-    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), total_ms / len(evaluated))
+    metrics = average_precision(coco, results, evaluated, evaluator, category_ids)
+    left_out = tuple(c["name"] for c in coco.dataset["categories"] if c["id"] not in category_ids)
+    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, total_ms / len(evaluated))
 
 
 class Frames:
@@ -155,7 +160,11 @@ def as_coco(content: dict[str, Any]) -> Any:
 
 
 def match_categories(coco: Any, class_names: tuple[str, ...], origin: str | Path) -> tuple[int, ...]:
-    """Category id per class of the model, by name; raises AnnotationError that lists the names without partner."""
+    """Category id per class of the model, by name; tells in the log if the model does not know all categories.
+
+    Raises:
+        AnnotationError: classes that are no category; lists them.
+    """
     by_name = {category["name"]: int(category["id"]) for category in coco.dataset["categories"]}
     unknown = [name for name in class_names if name not in by_name]
     if unknown:
@@ -164,6 +173,8 @@ def match_categories(coco: Any, class_names: tuple[str, ...], origin: str | Path
             f"{', '.join(unknown[:5])}. Its categories: {', '.join(list(by_name)[:5])} ... "
             "Use the annotations of the model's own data set, or export it with --classes"
         )
+    if len(class_names) < len(by_name):
+        log(f"AP is that of {len(class_names)} of {len(by_name)} categories, those that the model knows")
     return tuple(by_name[name] for name in class_names)
 
 
@@ -181,7 +192,11 @@ def coco_results(found: Detections, image_id: int, category_ids: tuple[int, ...]
 
 
 def average_precision(
-    coco: Any, results: list[dict[str, Any]], image_ids: list[int], evaluator: Evaluator = "pycocotools"
+    coco: Any,
+    results: list[dict[str, Any]],
+    image_ids: list[int],
+    evaluator: Evaluator = "pycocotools",
+    category_ids: Collection[int] | None = None,
 ) -> dict[str, float]:
     """The twelve COCO numbers in percent over ``image_ids``; all 0 where nothing was detected.
 
@@ -191,6 +206,7 @@ def average_precision(
         image_ids: which images count.
         evaluator: "pycocotools", or "faster-coco-eval", which gives the same numbers in less time
             (benchmarks/results/evaluation.json).
+        category_ids: over which is averaged; None: all.
 
     Raises:
         MissingDependencyError: the evaluator is not installed.
@@ -200,6 +216,8 @@ def average_precision(
     with _silent():
         run = _coco_eval(coco, results, evaluator)
         run.params.imgIds = image_ids
+        if category_ids is not None:
+            run.params.catIds = sorted(category_ids)
         run.evaluate()
         run.accumulate()
         run.summarize()

@@ -75,6 +75,27 @@ def test_shifted_detections_cost_ap(dataset):
     assert result.metrics["AP50"] == pytest.approx(100)
 
 
+class OnlyDogs(Oracle):
+    """Knows one of the three categories."""
+
+    class spec:  # noqa: N801 # stands for an instance
+        name = "dogs"
+        class_names = ("dog",)
+
+    def __call__(self, frame):
+        found = super().__call__(frame)
+        dogs = found.class_ids == 1
+        return Detections(found.boxes[dogs], found.scores[dogs], np.zeros(dogs.sum(), np.int32), ("dog",))
+
+
+@pytest.mark.parametrize("evaluator", get_args(Evaluator))
+def test_ap_is_that_of_the_classes_that_the_model_knows(dataset, evaluator, capsys):
+    result = evaluate(OnlyDogs(), dataset, dataset / "a.json", progress=False, evaluator=evaluator)
+    assert result.metrics["AP"] == pytest.approx(100)  # 50 if the cats counted
+    assert result.to_dict()["left_out"] == ["cat", "cow"]
+    assert "AP is that of 1 of 3 categories" in capsys.readouterr().err
+
+
 def test_nothing_found_is_ap_0(dataset, monkeypatch):
     monkeypatch.setitem(BOXES, 1, [])
     monkeypatch.setitem(BOXES, 2, [])
@@ -154,7 +175,7 @@ def test_command_writes_the_twelve_numbers_and_equals_pycocotools(exported, data
     assert main(["eval", "--model", str(model), *words]) == 0
     report = json.loads(output.read_text())
     assert json.loads(capsys.readouterr().out) == report
-    assert list(report)[:15] == [*METRICS, "images", "skipped", "ms_per_image"]
+    assert list(report)[:16] == [*METRICS, "images", "skipped", "left_out", "ms_per_image"]
     assert report["images"] == 20
     assert report["model"]["name"] == "nanodet-plus-m-416"
     assert report["backend"]["name"] == "openvino"
