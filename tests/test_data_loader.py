@@ -249,6 +249,17 @@ def test_mosaics_stop_at_their_epoch(annotations):
     assert set(counts[1]) == {2}
 
 
+def test_objects_of_other_images_are_pasted_in(annotations):
+    images = [
+        TrainingImages(annotations, "stretch", Augmentation(paste=share, paste_size=(0.3, 0.3), flip=0.0), 0)
+        for share in (0.0, 0.5)
+    ]
+    plain, pasted = ([each[Draw(0, i % 9, (64, 96))].sample for i in range(9)] for each in images)
+    assert [len(sample.labels) for sample in plain] == [2] * 9
+    assert 1 < sum(len(sample.labels) > 2 for sample in pasted) < 9
+    assert sum(np.array_equal(a.image, b.image) for a, b in zip(plain, pasted, strict=True)) > 1
+
+
 @pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING])
 def test_dynamic_inputs(annotations, augmentation):
     dynamic = config(resize="fit", short_long=(320, 400), augmentation=augmentation)

@@ -11,6 +11,7 @@ import pytest
 from gfl_edge.preprocess import PADDING_BGR, Placement, place, resize_into
 from train.data.colour import ColourJitter, HsvJitter, saturated
 from train.data.mosaic import mosaic
+from train.data.paste import MARGIN, Paste
 from train.data.transforms import (
     HorizontalFlip,
     RandomAffine,
@@ -273,3 +274,60 @@ def test_mosaic():
 def test_mosaic_takes_four():
     with pytest.raises(ValueError, match="3 samples: expected 4"):
         mosaic([painted()] * 3, (160, 160), "fit", np.random.default_rng(0))
+
+
+def test_pasted_objects_lie_where_their_boxes_say():
+    """The colour of the source fills the middle of every new box and is nowhere beyond a margin around them."""
+    source = painted((200, 300), ((100, 40, 160, 160),), first=2)
+    counts, reach = [], int(MARGIN * 0.6 * 160 * 1.3) + 2  # pixels, of the largest
+    for seed in range(40):
+        empty = painted((160, 240), ())
+        pasted = Paste((0.1, 0.6), (1, 4))(empty, source, np.random.default_rng(seed))
+        assert set(pasted.labels.tolist()) <= {2}
+        beyond = np.zeros(pasted.size_hw, bool)
+        beyond[reach:-reach, reach:-reach] = True  # of boxes beyond the border the margin may show
+        for x1, y1, x2, y2 in pasted.boxes:
+            middle = pasted.image[int((y1 + y2) / 2), int((x1 + x2) / 2)]
+            np.testing.assert_allclose(middle, COLOURS[2], atol=60)  # cut ones fade
+        counts.append(len(pasted.boxes))
+        for cut in Paste((0.1, 0.6), (1, 4), min_visible=0.0)(empty, source, np.random.default_rng(seed)).boxes:
+            x1, y1 = np.maximum(cut[:2] - reach, 0).astype(int)
+            x2, y2 = np.ceil(cut[2:] + reach).astype(int)
+            beyond[y1:y2, x1:x2] = False
+        assert (pasted.image[beyond] == GREY).all()
+        assert (empty.image == GREY).all()
+    assert min(counts) <= 1
+    assert max(counts) == 4
+
+
+def test_pasted_sizes_span_what_was_asked_for():
+    source = painted((200, 300), ((100, 40, 160, 160),))  # 60 x 120: a box is twice as high as wide
+    heights = []
+    for seed in range(200):
+        pasted = Paste((0.2, 0.4), (1, 1))(painted((200, 200), ()), source, np.random.default_rng(seed))
+        inside = [b for b in pasted.boxes if b[0] > 0 and b[1] > 0 and b[2] < 200 and b[3] < 200]
+        for x1, y1, x2, y2 in inside:
+            assert (y2 - y1) / (x2 - x1) == pytest.approx(2, rel=1e-4)
+            heights.append((y2 - y1) / 200)
+    assert 0.2 / 1.31 < min(heights) < 0.21
+    assert 0.39 < max(heights) < 0.4 * 1.31
+
+
+def test_what_is_covered_by_a_paste_is_dropped():
+    below = painted((100, 100), ((45, 45, 55, 55),), first=0)
+    source = painted((100, 100), ((10, 10, 90, 90),), first=1)
+    covered = 0
+    for seed in range(60):
+        pasted = Paste((0.8, 0.8), (1, 1))(below, source, np.random.default_rng(seed))
+        shown = found(pasted.image, 0)
+        if shown is None:
+            assert 0 not in pasted.labels
+            covered += 1
+    assert covered > 5
+
+
+def test_nothing_to_paste_changes_nothing():
+    sample = painted()
+    assert Paste()(sample, painted(boxes=()), np.random.default_rng(0)) is sample
+    thin = Sample(painted().image, np.array([[5.0, 5.0, 5.5, 80.0]], np.float32), np.array([0]))
+    assert Paste()(sample, thin, np.random.default_rng(0)) is sample

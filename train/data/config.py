@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from gfl_edge.spec import SIZE_STEP, ResizeRule
 from train.data.checks import OnBad
 from train.data.colour import ColourJitter, HsvJitter
+from train.data.paste import Paste
 from train.data.transforms import MIN_VISIBLE, HorizontalFlip, RandomAffine, RandomCrop, Range
 from train.plain_values import build
 
@@ -68,10 +69,14 @@ class Augmentation:
     hsv_value: float = 0.0  # factor 1 - this to 1 + this
     mosaic: float = 0.0  # probability of four images in one
     mosaic_stop_epoch: int | None = None  # the first epoch, from 0, without mosaics; default never
+    paste: float = 0.0  # probability of groups of objects of other images, pasted in
+    paste_groups: tuple[int, int] = (1, 3)  # least and most groups in a picture
+    paste_copies: tuple[int, int] = (1, 5)  # least and most copies of the object in a group
+    paste_size: Range = (0.06, 0.5)  # longer side of a pasted box, in parts of the picture's shorter side
     min_visible: float = MIN_VISIBLE  # boxes that keep less of their area are dropped
 
     def __post_init__(self) -> None:
-        for name in ("flip", "crop", "mosaic", "brightness", "hsv_saturation", "hsv_value", "min_visible"):
+        for name in ("flip", "crop", "mosaic", "paste", "brightness", "hsv_saturation", "hsv_value", "min_visible"):
             _check_between(name, getattr(self, name), 0, 1)
         for name in ("translate", "hsv_hue"):
             _check_between(name, getattr(self, name), 0, 0.5)
@@ -80,6 +85,9 @@ class Augmentation:
             _check_range(name, getattr(self, name), 0.05, 20)
         for name in ("contrast", "saturation"):
             _check_range(name, getattr(self, name), 0, 20)
+        for name in ("paste_groups", "paste_copies"):
+            _check_range(name, getattr(self, name), 1, 100)
+        _check_range("paste_size", self.paste_size, 0.005, 2)
         if self.mosaic_stop_epoch is not None and self.mosaic_stop_epoch < 0:
             raise ValueError(f"mosaic_stop_epoch {self.mosaic_stop_epoch}: expected 0 or more")
 
@@ -101,6 +109,11 @@ class Augmentation:
     def affine(self) -> RandomAffine:
         """Scale, stretch and shift."""
         return RandomAffine(self.scale, self.stretch_x, self.stretch_y, self.translate)
+
+    @property
+    def pasting(self) -> Paste:
+        """What pastes a group."""
+        return Paste(self.paste_size, self.paste_copies, self.min_visible)
 
     @property
     def colours(self) -> tuple[ColourJitter, HsvJitter]:

@@ -61,7 +61,7 @@ class TrainingImages(Dataset[Example]):
     def __init__(self, annotations: Annotations, resize: ResizeRule, augmentation: Augmentation, seed: int) -> None:
         self.annotations, self.resize, self.augmentation, self.seed = annotations, resize, augmentation, seed
         self._flip, self._crop = augmentation.horizontal_flip, augmentation.random_crop
-        self._affine, self._colours = augmentation.affine, augmentation.colours
+        self._affine, self._colours, self._paste = augmentation.affine, augmentation.colours, augmentation.pasting
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -79,7 +79,7 @@ class TrainingImages(Dataset[Example]):
             start=start,
             min_visible=self.augmentation.min_visible,
         )
-        return Example(moved, self.annotations.records[draw.image].image_id)
+        return Example(self._pasted(moved, rng), self.annotations.records[draw.image].image_id)
 
     def _composed(self, draw: Draw, rng: Generator) -> tuple[Sample, Placement | None]:
         """A single image, or a mosaic and where it goes in the input."""
@@ -89,6 +89,14 @@ class TrainingImages(Dataset[Example]):
             tiles = [sample, *(self._varied(index, rng) for index in others)]
             return mosaic(tiles, draw.input_hw, self.resize, rng, self.augmentation.min_visible)
         return sample, None
+
+    def _pasted(self, sample: Sample, rng: Generator) -> Sample:
+        """With a probability, groups of objects of other images in it."""
+        if self.augmentation.paste > 0 and rng.random() < self.augmentation.paste:  # no draw in recipes without it
+            least, most = self.augmentation.paste_groups
+            for index in rng.integers(len(self), size=rng.integers(least, most + 1)).tolist():
+                sample = self._paste(sample, self._varied(index, rng), rng)
+        return sample
 
     def _varied(self, image: int, rng: Generator) -> Sample:
         """One image, cropped, flipped and in other colours; the background is added later, and stays as at run time."""
