@@ -18,6 +18,8 @@ from calib.histogram import STEPS
 from gfl_edge.errors import CalibrationError
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+# Half still holds it, if coarsely; a channel whose weights vanish would have 0 there, which TensorRT refuses
+LEAST_SCALE = 2.0**-20
 HALF_SCALES_OPSET = 19  # the first whose QuantizeLinear takes half
 
 
@@ -122,6 +124,8 @@ class QdqGraph:
     def with_ranges(self, ranges: Mapping[str, float]) -> ModelProto:
         """A copy whose activations are clipped at these magnitudes; those that share a scale get the widest of theirs.
 
+        No scale of it, of weights or activations, is below ``LEAST_SCALE``.
+
         Raises:
             CalibrationError: a quantized tensor has no range.
         """
@@ -137,11 +141,13 @@ class QdqGraph:
             for node in model.graph.node
             if node.op_type == QUANTIZE and node.input[0] in shared
         }
+        of_weights = {node.input[1] for node in model.graph.node if node.op_type == QUANTIZE} - scales.keys()
         for tensor in model.graph.initializer:
-            if tensor.name in scales:
+            if tensor.name in scales or tensor.name in of_weights:
+                values = np.asarray(scales.get(tensor.name, numpy_helper.to_array(tensor)), np.float32)
                 # A tensor that is 0 everywhere takes any scale but 0
-                value = np.float32(scales[tensor.name] or 1.0)
-                tensor.CopyFrom(numpy_helper.from_array(np.asarray(value), tensor.name))
+                lifted = np.where(values == 0, np.float32(1), np.maximum(values, np.float32(LEAST_SCALE)))
+                tensor.CopyFrom(numpy_helper.from_array(lifted, tensor.name))
         return model
 
 

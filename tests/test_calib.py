@@ -324,6 +324,22 @@ class TestQdqGraph:
     def test_without_pairs_is_the_float_model(self):
         np.testing.assert_array_equal(run(qdq.without_pairs(quantized_net().model)), run(conv_net()))
 
+    def test_channels_whose_weights_vanish_have_a_scale_in_half(self):
+        """EfficientNet's dead channels: absmax / 127 is 0, or underflows in half, and TensorRT refuses that."""
+        net = quantized_net()
+        tensors = {tensor.name: tensor for tensor in net.model.graph.initializer}
+        values = numpy_helper.to_array(tensors["w1"]).copy()
+        values[0], values[1] = 0, 1e-9
+        tensors["w1"].CopyFrom(numpy_helper.from_array(values, "w1"))
+        scales = np.abs(values).max(axis=(1, 2, 3)) / STEPS
+        tensors["w1_scale"].CopyFrom(numpy_helper.from_array(scales.astype(np.float32), "w1_scale"))
+        ranges, means = self.ranges(net)
+        model = net.quantized(ranges["max"], means)
+        found = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        assert (found["w1_scale"].astype(np.float16) > 0).all()
+        np.testing.assert_array_equal(found["w1_scale"][2:], scales[2:].astype(np.float32))
+        assert np.isfinite(run(model)).all()
+
     def test_rounds_less_with_observed_ranges(self):
         net = quantized_net()
         ranges, means = self.ranges(net)
