@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := cpu,eval,rtx,train,export,calib,dev
+EXTRAS := cpu,eval,rtx,train,export,calib,demo,dev
 
 .PHONY: demo test check slow wheel docs trial clean
 

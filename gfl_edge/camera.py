@@ -27,7 +27,7 @@ STOP_SECONDS = 1.0  # that a stage has to end in
 
 
 def run_camera(
-    model: str | Path | Detector,
+    model: str | Path | Detector | None = None,
     source: Source | Sequence[Source] = 0,
     *,
     backend: BackendName = "auto",
@@ -53,7 +53,7 @@ def run_camera(
     the run, an error too, what was written until then is kept and whole; a frame is in all outputs or in none.
 
     Args:
-        model: model file, or a detector, which is left open.
+        model: model file, or a detector, which is left open; None: the detector of persons that comes with the package.
         source: see :func:`gfl_edge.sources.open_source`; or several of them. They are read, and closed in the end, by
             threads of their own.
         backend: what runs a model file.
@@ -198,9 +198,9 @@ def _window(show: bool | None) -> Window | None:
 
 
 @contextmanager
-def _opened(model: str | Path | Detector, backend: BackendName) -> Iterator[Detector]:
+def _opened(model: str | Path | Detector | None, backend: BackendName) -> Iterator[Detector]:
     """A detector, which is closed if it was opened here."""
-    if not isinstance(model, (str, Path)):
+    if not (model is None or isinstance(model, (str, Path))):
         yield model
         return
     from gfl_edge.detector import Detector

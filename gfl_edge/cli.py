@@ -1,4 +1,4 @@
-"""The command line: gfl-edge camera | detect | eval | compare | bench | models | doctor."""
+"""The command line: gfl-edge camera | detect | build | eval | compare | bench | models | doctor."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+from gfl_edge import build_command
 from gfl_edge._version import __version__
 from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.bench import command
-from gfl_edge.commandline import FAILURE, run_command
+from gfl_edge.builtin import DESCRIPTION, NAME
+from gfl_edge.commandline import FAILURE, log, run_command
+
+if TYPE_CHECKING:
+    from gfl_edge.detector import Detector
 
 EVALUATORS = ("pycocotools", "faster-coco-eval")  # those of gfl_edge.evaluate, which needs more than --help may
 
@@ -23,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_camera(commands.add_parser("camera", help="run on a camera, video, stream or folder of pictures"))
     _add_detect(commands.add_parser("detect", help="write annotated copies of pictures"))
+    _add_build(commands.add_parser("build", help="a TensorRT engine of an ONNX file"))
     _add_eval(commands.add_parser("eval", help="COCO AP through the pipeline that runs on the device"))
     _add_compare(commands.add_parser("compare", help="two models side by side: AP, size, latency, agreement"))
     _add_bench(commands.add_parser("bench", help="speed, stages, memory, energy and AP, as a report"))
@@ -32,7 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, metavar="M", help=".onnx or .engine file")
+    parser.add_argument(
+        "--model", type=Path, metavar="M", help=f".onnx or .engine file (default: {NAME}, which comes with gfl_edge)"
+    )
     _add_backend_arguments(parser)
 
 
@@ -73,11 +81,18 @@ def _add_camera(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_camera)
 
 
-def _camera(args: argparse.Namespace) -> int:
-    from gfl_edge.camera import run_camera
+def _detector(args: argparse.Namespace) -> Detector:
     from gfl_edge.detector import Detector
 
-    with Detector(args.model, args.backend, args.nms) as detector:
+    if args.model is None:
+        log(f"no model named: taking {NAME}, which comes with gfl_edge ({DESCRIPTION})")
+    return Detector(args.model, args.backend, args.nms)
+
+
+def _camera(args: argparse.Namespace) -> int:
+    from gfl_edge.camera import run_camera
+
+    with _detector(args) as detector:
         summary = run_camera(
             detector,
             args.source or 0,
@@ -104,13 +119,17 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
 
 
 def _detect(args: argparse.Namespace) -> int:
-    from gfl_edge.detector import Detector
     from gfl_edge.pictures import detect_pictures
 
-    with Detector(args.model, args.backend, args.nms) as detector:
+    with _detector(args) as detector:
         summary = detect_pictures(detector, args.images, output_dir=args.output_dir, score=args.score)
     print(json.dumps(summary.to_dict(), indent=2))
     return 0
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    build_command.add_arguments(parser)
+    parser.set_defaults(run=build_command.run)
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
@@ -133,10 +152,9 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    from gfl_edge.detector import Detector
     from gfl_edge.evaluate import evaluate
 
-    with Detector(args.model, args.backend, args.nms) as detector:
+    with _detector(args) as detector:
         result = evaluate(detector, args.images, args.annotations, args.limit, evaluator=args.evaluator)
         _report({**result.to_dict(), **detector.describe()}, result.skipped, args)
     return 0
@@ -198,7 +216,11 @@ def _models(args: argparse.Namespace) -> int:
     from gfl_edge import weights
 
     rows = weights.listing()
-    print(json.dumps(rows, indent=2) if args.json else weights.table(rows))
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(weights.table(rows))
+        print(f"\n{NAME}: {DESCRIPTION}. Comes with gfl_edge and is taken where no --model is named")
     return 0
 
 

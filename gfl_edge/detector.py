@@ -15,6 +15,7 @@ import numpy as np
 from gfl_edge import postprocess
 from gfl_edge.backends.base import Backend, FrameBackend, Outputs
 from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
+from gfl_edge.builtin import builtin_model
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.files import sha256
@@ -54,7 +55,8 @@ class Detector:
     so that frames can be made ready while the network runs. Usable as a context manager.
 
     Args:
-        model: ``.onnx`` or ``.engine`` file.
+        model: ``.onnx`` or ``.engine`` file; None: the detector of persons that comes with the package, see
+            :func:`gfl_edge.builtin.builtin_model`.
         backend: "auto", "openvino", "onnxruntime", "tensorrt" or "rtx".
         nms: where NMS runs, "auto", "graph" or "host"; see :func:`gfl_edge.backends.select.open_backend`, also for the
             errors.
@@ -66,9 +68,9 @@ class Detector:
             other stages is part of network.
     """
 
-    def __init__(self, model: str | Path, backend: BackendName = "auto", nms: NmsChoice = "auto") -> None:
-        self.path = Path(model)
-        self._use(open_backend(model, backend, nms))
+    def __init__(self, model: str | Path | None = None, backend: BackendName = "auto", nms: NmsChoice = "auto") -> None:
+        self.path = builtin_model() if model is None else Path(model)
+        self._use(open_backend(self.path, backend, nms))
 
     def _use(self, backend: Backend) -> None:
         self.backend: Backend = backend

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from gfl_edge.errors import ContractError, EngineMismatchError, ModelFileError
 from gfl_edge.files import write_atomically
 from gfl_edge.flavor import Flavor
-from gfl_edge.spec import PRECISION_OPTION, ModelSpec
+from gfl_edge.spec import ModelSpec
 
 
 def sidecar_path(engine: str | Path) -> Path:
@@ -36,10 +36,8 @@ class Sidecar:
     @property
     def rebuild_command(self) -> str:
         """The command that builds this engine again for the machine at hand."""
-        precision = " --int8" if self.spec.quantized_layers else PRECISION_OPTION[self.spec.precision]
         batch = f" --max-batch {self.max_batch}" if self.max_batch > 1 else ""
-        source = f"--onnx {self.spec.file_stem}.onnx{precision}{batch}"
-        return f"python export/to_trt.py {source} --flavor {self.flavor} --target current"
+        return f"gfl-edge build --model {self.spec.file_stem}.onnx{batch} --flavor {self.flavor} --target current"
 
     def write(self, engine: str | Path) -> None:
         """Write beside ``engine``, under a temporary name first."""
@@ -56,11 +54,11 @@ class Sidecar:
         """
         path = sidecar_path(engine)
         if not Path(engine).is_file():
-            raise ModelFileError(f"{engine}: no such engine. Build it with: python export/to_trt.py --fp16")
+            raise ModelFileError(f"{engine}: no such engine. Build one with: gfl-edge build --model MODEL.onnx")
         if not path.is_file():
             raise ModelFileError(
                 f"{path} is missing: without it the engine's TensorRT version, GPU and classes are unknown. "
-                "Copy it along with the engine, or rebuild with: python export/to_trt.py --fp16"
+                "Copy it along with the engine, or rebuild with: gfl-edge build --model MODEL.onnx"
             )
         try:
             values: dict[str, Any] = json.loads(path.read_text())

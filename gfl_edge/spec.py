@@ -120,7 +120,8 @@ class ModelSpec:
         if not own:
             raise ContractError(
                 f"{origin} carries no gfl_edge metadata, so its classes, resize rule and thresholds are unknown. "
-                "Export it from its checkpoint with: python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
+                "Export it from its checkpoint, in a checkout of gfl_edge, with: "
+                "python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
             )
         try:
             values = {key: json.loads(text) for key, text in own.items()}
@@ -184,7 +185,8 @@ def load_onnx(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(
-            f"{path}: no such file. Export one with: python export/to_onnx.py --weights CHECKPOINT -o {path}"
+            f"{path}: no such file. Export one, in a checkout of gfl_edge, with: "
+            f"python export/to_onnx.py --weights CHECKPOINT -o {path}"
         )
     onnx = optional.load("onnx")
     try:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from export import graph, models, to_trt
-from gfl_edge import build
+from gfl_edge import build, cli
 from gfl_edge.build import BuildPlan, build_engine, check_contract, check_precision, plan
 from gfl_edge.errors import BackendError, BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.sidecar import Sidecar, sidecar_path
@@ -97,8 +97,9 @@ def test_one_engine_for_several_gpus_and_batches(small, tmp_path):
     engine, sidecar = build_engine(settled, tmp_path, progress=False)
     assert engine.name == "nanodet-plus-m-0.1x-64x96-fp16-b4-rtx-sm75-sm86.engine"
     assert (sidecar.targets, sidecar.max_batch) == (("sm75", "sm86"), 4)
-    options = "--onnx nanodet-plus-m-0.1x-64x96-fp16.onnx --fp16 --max-batch 4 --flavor rtx --target current"
-    assert sidecar.rebuild_command == f"python export/to_trt.py {options}"
+    options = "--model nanodet-plus-m-0.1x-64x96-fp16.onnx --max-batch 4 --flavor rtx --target current"
+    assert sidecar.rebuild_command == f"gfl-edge build {options}"
+    cli.build_parser().parse_args(sidecar.rebuild_command.split()[1:])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -275,17 +276,22 @@ class TestCommand:
         assert "taking artifacts/fp16-graph.onnx, the newest under artifacts/" in captured.err
         assert captured.out.strip() == "artifacts/nanodet-plus-m-0.1x-64x96-fp16-rtx-sm75.engine"
 
-    def test_nothing_named_and_nothing_there_takes_the_default_model(self, checkpoint, capsys):
-        checkpoint("nanodet-plus-m-416")
-        assert to_trt.main(["--fp16"]) == 0
+    @pytest.mark.parametrize("words", [[], ["--fp16"]])
+    def test_nothing_named_and_nothing_there_takes_the_builtin_model(self, words, capsys):
+        assert to_trt.main(words) == 0
         captured = capsys.readouterr()
-        assert "taking nanodet-plus-m-416 from" in captured.err
-        assert captured.out.strip() == "artifacts/nanodet-plus-m-416-fp16-rtx-sm75.engine"
+        assert "none under artifacts/: taking person-320" in captured.err
+        assert captured.out.strip() == "artifacts/person-320-fp16-rtx-sm75.engine"
+
+    def test_the_builtin_model_is_no_other_precision(self, capsys, tmp_path):
+        assert to_trt.main(["--bf16", "--target", "sm86"]) == 1
+        assert "person-320.onnx is fp16" in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
 
     def test_no_weights_anywhere_says_which_file_to_put_where(self, capsys, monkeypatch, tmp_path):
         monkeypatch.setenv("GFL_EDGE_DATA", str(tmp_path))
         monkeypatch.setenv("GFL_EDGE_CACHE", str(tmp_path / "cache"))
-        assert to_trt.main(["--fp16"]) == 1
+        assert to_trt.main(["--fp16", "--weights", "nanodet-plus-m-320", "--unchecked"]) == 1
         error = capsys.readouterr().err
         assert "/nanodet-plus-m_416_checkpoint.ckpt with a browser" in error
         assert f"as nanodet-plus-m_416_checkpoint.ckpt into {tmp_path}/cache/weights" in error

@@ -80,6 +80,7 @@ def test_sizes_to_draw_from(fields, sizes):
         ({"train": {**VOC, "image_list": None}}, "^data.train.image_list is missing"),
         ({"train": {**YOLO, "class_names": []}}, "^data.train.class_names is missing"),
         ({"train": {**YOLO, "class_names_file": "x"}}, "class_names and class_names_file are both given"),
+        ({"train": {**COCO, "repeat": 0}}, "^data.train.repeat 0: expected 1 or more"),
         ({"train": {**YOLO, "class_names": ["a", "a"]}}, "^data.train.class_names .*a name comes twice"),
         ({"input_hw": [320]}, r"^data.input_hw \[320\]: expected 2 values"),
         ({"input_hw": [320, 400]}, r"^data.input_hw \[320, 400\]: expected .* multiples of 32"),
@@ -165,6 +166,15 @@ def test_several_sets_are_trained_on_as_one(voc):
     assert {image["file_name"] for image in data.train.to_coco()["images"]} == {"a.jpg", "b.jpg"}
     with pytest.raises(AnnotationError, match=r"1 images are in more than one of the training sets, first .*a.jpg"):
         load_data(voc_config(voc, also=[{**VOC, "image_list": "a.txt"}]))
+
+
+def test_a_small_set_is_gone_through_more_often(voc):
+    data = load_data(voc_config(voc, also=[{**VOC, "image_list": "b.txt", "repeat": 3}]))
+    assert [record.path.name for record in data.train.records] == ["a.jpg", "b.jpg", "b.jpg", "b.jpg"]
+    assert [record.image_id for record in data.train.records] == [1, 2, 3, 4]
+    assert (data.train_report.images, data.train_report.boxes) == (2, 4)  # of the files
+    alone = load_data(voc_config(voc, train={**VOC, "image_list": "a.txt", "repeat": 2}))
+    assert [record.path.name for record in alone.train.records] == ["a.jpg", "a.jpg"]
 
 
 def test_further_sets_need_the_classes_of_the_first(voc):

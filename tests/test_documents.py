@@ -170,9 +170,9 @@ def check_requirements(words: list[str]) -> None:
     from gfl_edge import __version__
 
     text = (CHECKOUT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
-    extras = set(re.findall(r"^(\w+) = \[", text.partition("\n[")[0], re.MULTILINE))
+    extras = set(re.findall(r"^([\w-]+) = \[", text.partition("\n[")[0], re.MULTILINE))
     for word in words:
-        named = re.fullmatch(r"(gfl-edge|\S*gfl_edge-([\d.]+)-py3-none-any\.whl|\.)\[([\w,]+)\]", word)
+        named = re.fullmatch(r"(gfl-edge|\S*gfl_edge-([\d.]+)-py3-none-any\.whl|\.)\[([\w,-]+)\]", word)
         if named:
             assert set(named[3].split(",")) <= extras, word
             assert named[2] in (None, __version__), word

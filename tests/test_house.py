@@ -52,6 +52,7 @@ def test_every_module_imports_with_numpy_alone():
         ["-m", "gfl_edge", "--help"],
         ["-m", "gfl_edge", "camera", "--help"],
         ["-m", "gfl_edge", "detect", "--help"],
+        ["-m", "gfl_edge", "build", "--help"],
         ["-m", "gfl_edge", "eval", "--help"],
         ["-m", "gfl_edge", "compare", "--help"],
         ["-m", "gfl_edge", "bench", "--help"],

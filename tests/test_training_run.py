@@ -15,14 +15,14 @@ import torch
 from squares_run import interrupted_at
 
 from export.models import describe_checkpoint
-from gfl_edge.errors import CheckpointError, InputError
+from gfl_edge.errors import CheckpointError, DownloadError, InputError
 from gfl_edge.evaluate import METRICS
 from train import evaluate as evaluation
 from train import train as command
 from train.checkpoint import Checkpoint
 from train.config import Config, read_config
 from train.loop import TrainingError
-from train.network import criterion_config
+from train.network import build_detector, criterion_config
 from train.run import train
 from train.weights import load_detector
 
@@ -62,6 +62,28 @@ def test_an_export_takes_classes_and_size_from_the_checkpoint(toml):
     train(read_config(toml, ["train.epochs=1"]))
     spec = describe_checkpoint(load_detector("run/last.pt"), Path("run/last.pt"))
     assert (spec.class_names, spec.input_hw) == (("white", "grey"), (64, 64))
+
+
+def test_a_model_has_the_name_that_its_configuration_gives_it(toml):
+    train(read_config(toml, ["train.epochs=1", 'model.name="squares"']))
+    spec = describe_checkpoint(load_detector("run/last.pt"), Path("run/last.pt"))
+    assert spec.name == "squares-64"
+    with pytest.raises(InputError, match=r"model.name '\.\./x': files are called so"):
+        read_config(toml, ['model.name="../x"'])
+
+
+def test_weights_are_named_as_published(toml, tmp_path, monkeypatch):
+    """A name stays one; a path starts at the data folder."""
+    config = read_config(toml, ['model.weights="nanodet-m-320"'])
+    assert config.model.weights == Path("nanodet-m-320")
+    assert Config.from_dict(config.to_dict()).model.weights == Path("nanodet-m-320")
+    monkeypatch.setenv("GFL_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("gfl_edge.weights.download", lambda wanted: pytest.fail(f"downloads {wanted.url}"))
+    (tmp_path / "cache" / "weights").mkdir(parents=True)
+    (tmp_path / "cache" / "weights" / "nanodet_m.ckpt").write_bytes(b"something else")
+    with pytest.raises(DownloadError, match=r"nanodet_m\.ckpt"):
+        build_detector(config, 2)
+    assert read_config(toml, ['model.weights="nanodet-m-321"']).model.weights.is_absolute()
 
 
 def test_resuming_a_run_gives_the_same_files(toml):

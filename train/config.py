@@ -6,13 +6,15 @@ Relative paths of data and weights start at the data folder (``GFL_EDGE_DATA``),
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from calib.histogram import Method
 from export.default_model import data_folder
+from gfl_edge.catalogue import CATALOGUE
 from gfl_edge.errors import InputError
 from train.data.config import DataConfig
 from train.models.gfl import GFLConfig
@@ -22,18 +24,25 @@ from train.plain_values import build, parse_toml
 SECTIONS = ("model", "data", "optimizer", "schedule", "loss", "quantize", "train")
 
 
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The network, and the weights it starts from. Its number of classes is that of the data."""
 
+    name: str | None = None  # what exported files are called, before their size; default: the architecture's
     published: str | None = None  # a name of train/configs/models, or a file like those
     nanodet: NanoDetConfig | None = None  # or the fields of a NanoDet
     gfl: GFLConfig | None = None  # or those of a GFL
-    weights: Path | None = None  # checkpoint of a detector; without the fields above, it says the architecture as well
+    # Checkpoint of a detector, or the name of published weights; without the fields above, it says the architecture too
+    weights: Path | None = None
     backbone_weights: Path | None = None  # or of a backbone trained on ImageNet
     imagenet: bool = False  # or those of EfficientNet-Lite0 that come with the extra "train"
 
     def __post_init__(self) -> None:
+        if self.name is not None and not MODEL_NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r}: files are called so; take letters, digits, '-', '_' and '.'")
         named = [name for name in ("published", "nanodet", "gfl") if getattr(self, name) is not None]
         if len(named) > 1:
             raise ValueError(f"{named[1]}: the architecture is given by {named[0]} already; leave one out")
@@ -186,7 +195,7 @@ class Config:
             )
         _refuse_num_classes(values["model"])
         config = cls(
-            model=build(ModelConfig, values["model"], "model", folder),
+            model=_build_model(values["model"], folder),
             data=DataConfig.from_dict(values["data"], "data", folder),
             train=build(TrainConfig, values["train"], "train"),
             optimizer=build(OptimizerConfig, values.get("optimizer", {}), "optimizer"),
@@ -204,6 +213,12 @@ class Config:
         for table in ("nanodet", "gfl"):
             plain["model"].get(table, {}).pop("num_classes", None)  # the data's, see _refuse_num_classes
         return plain
+
+
+def _build_model(values: Mapping[str, Any], folder: Path) -> ModelConfig:
+    model: ModelConfig = build(ModelConfig, values, "model", folder)
+    # A name is no path, which would start at the folder
+    return replace(model, weights=Path(values["weights"])) if values.get("weights") in CATALOGUE else model
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

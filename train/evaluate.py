@@ -225,7 +225,7 @@ def evaluate_checkpoint(
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="train/evaluate.py", description=__doc__)
-    parser.add_argument("--weights", type=Path, required=True, metavar="CKPT", help="checkpoint (.pt, .pth, .ckpt)")
+    parser.add_argument("--weights", type=Path, required=True, metavar="FILE|NAME", help="checkpoint, or a name")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO instances file")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result here as well")
@@ -236,10 +236,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from export.default_model import find_weights
     from gfl_edge.files import write_atomically
 
     report = evaluate_checkpoint(
-        args.weights,
+        find_weights(args.weights),
         args.images,
         args.annotations,
         input_hw=tuple(args.input_size) if args.input_size else None,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from export.default_model import find_weights
 from gfl_edge import optional
 from gfl_edge.errors import CheckpointError, InputError
 from train.checkpoint import describe_weights
@@ -109,9 +110,9 @@ def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
 
 def _start(config: Config) -> NanoDet | GFL | None:
     """The detector whose weights training starts from."""
-    path = config.model.weights
-    if path is None:
+    if config.model.weights is None:
         return None
+    path = find_weights(config.model.weights)
     own = describe_weights(path)
     if own and own.config.get("quantize", {}).get("enabled") and not config.quantize.enabled:
         raise InputError(

@@ -23,7 +23,7 @@ def check_shape(shape: tuple[int, ...], spec: ModelSpec, max_batch: int | None) 
     if max_batch is not None and shape[0] > max_batch:
         raise InputError(
             f"batch of {shape[0]} frames, this engine was built for at most {max_batch}. "
-            f"Split the batch or rebuild with: python export/to_trt.py --max-batch {shape[0]}"
+            f"Split the batch or rebuild with: gfl-edge build --model MODEL.onnx --max-batch {shape[0]}"
         )
 
 

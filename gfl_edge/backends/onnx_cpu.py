@@ -49,7 +49,7 @@ class OnnxRuntimeBackend:
         if spec.precision == "bf16":
             raise BackendError(
                 f"{spec.name} is bf16, in which ONNX Runtime computes no convolutions on a CPU: it is made for GPUs "
-                "from sm80 on. Build an engine with export/to_trt.py, take OpenVINO, or export it without --bf16"
+                "from sm80 on. Build an engine with gfl-edge build, take OpenVINO, or export it without --bf16"
             )
         options = self._library.SessionOptions()
         options.log_severity_level = 3  # errors only

@@ -42,7 +42,8 @@ def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice
         return _open_engine(path, backend, nms)
     raise ModelFileError(
         f"{path}: a model is an .onnx or .engine file, not {path.suffix or 'a name without suffix'!r}. "
-        "Export a checkpoint with: python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
+        "Export a checkpoint, in a checkout of gfl_edge, with: "
+        "python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
     )
 
 
@@ -52,13 +53,13 @@ def _open_onnx(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
     if backend in ("tensorrt", "rtx"):
         raise InputError(
             f"{path} is an ONNX file, backend {backend} runs engines. Build one with: "
-            f"python export/to_trt.py --onnx {path} --flavor {backend}"
+            f"gfl-edge build --model {path} --flavor {backend}"
         )
     model, spec = load_contract(path)
     if spec.nms == "plugin":
         raise InputError(
             f"{path} was exported with --nms plugin: its node GflNms has no body, and only full TensorRT with the "
-            f"plugin runs it. Build an engine with: python export/to_trt.py --onnx {path} --flavor tensorrt, or export "
+            f"plugin runs it. Build an engine with: gfl-edge build --model {path} --flavor tensorrt, or export "
             "for the CPU with --nms graph, none or raw"
         )
     if backend == "auto":

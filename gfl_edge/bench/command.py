@@ -15,6 +15,7 @@ from gfl_edge.bench.html import page
 from gfl_edge.bench.markdown import markdown, table_text
 from gfl_edge.bench.protocols import ProtocolName
 from gfl_edge.bench.report import BenchRequest, announce, bench
+from gfl_edge.builtin import NAME, builtin_model
 from gfl_edge.commandline import FAILURE, log
 from gfl_edge.files import write_atomically
 
@@ -23,7 +24,13 @@ TITLE = "gfl_edge: speed and accuracy"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options beside ``--backend`` and ``--nms``."""
-    parser.add_argument("--model", type=Path, nargs="+", required=True, metavar="M", help=".onnx or .engine files")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        nargs="+",
+        metavar="M",
+        help=f".onnx or .engine files (default: {NAME}, which comes with gfl_edge)",
+    )
     parser.add_argument(
         "--protocol", choices=get_args(ProtocolName), default="stream", help="what is timed (default: stream)"
     )
@@ -62,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     optional.load("matplotlib")  # what the report needs should not be missed after the measurement
     old = None if args.against is None else read_report(args.against)
     request = BenchRequest(
-        models=tuple(args.model),
+        models=tuple(args.model or (builtin_model(),)),
         batches=args.batch,
         bound_only=tuple(args.bound_only),
         **{

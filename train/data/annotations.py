@@ -180,22 +180,28 @@ class Annotations:
             )
 
 
-def join(sets: Sequence[Annotations]) -> Annotations:
+def join(sets: Sequence[Annotations], repeats: Sequence[int] = ()) -> Annotations:
     """The images of several sets, which have the same classes, as one; ``image_id`` counts anew from 1.
+
+    Args:
+        sets: at least one.
+        repeats: how often each set is in it; default once.
 
     Raises:
         AnnotationError: an image is in two of them.
     """
     records = [record for part in sets for record in part.records]
-    times = Counter(record.path.resolve() for record in records)
-    twice = [str(path) for path, count in times.items() if count > 1]
+    counts = Counter(record.path.resolve() for record in records)
+    twice = [str(path) for path, count in counts.items() if count > 1]
     if twice:
         raise AnnotationError(
             f"{len(twice)} images are in more than one of the training sets, first {twice[0]}: leave them out of one"
         )
+    times_each = repeats or [1] * len(sets)
+    repeated = [r for part, times in zip(sets, times_each, strict=True) for r in part.records * times]
     return Annotations(
         class_names=sets[0].class_names,
-        records=tuple(replace(record, image_id=number) for number, record in enumerate(records, 1)),
+        records=tuple(replace(record, image_id=number) for number, record in enumerate(repeated, 1)),
         image_folder=Path(os.path.commonpath([part.image_folder.resolve() for part in sets])),
         origin=" and ".join(part.origin for part in sets),
     )

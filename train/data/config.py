@@ -30,6 +30,7 @@ class DataFiles:
     image_list: Path | None = None  # voc: text file of image names, needed; yolo: default all of the folder
     class_names: tuple[str, ...] = ()  # of the annotations, in the order of their numbers; coco has its own
     class_names_file: Path | None = None  # instead: a text file, a name per line, or YAML with an entry "names"
+    repeat: int = 1  # how often an epoch goes through it: a small set beside a large one
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Format):
@@ -48,6 +49,8 @@ class DataFiles:
             raise ValueError("class_names and class_names_file are both given: leave one out")
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError(f"class_names {self.class_names}: a name comes twice")
+        if self.repeat < 1:
+            raise ValueError(f"repeat {self.repeat}: expected 1 or more")
 
 
 @dataclass(frozen=True)

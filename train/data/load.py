@@ -66,9 +66,10 @@ def read_files(files: DataFiles, voc_names: tuple[str, ...] = ()) -> Annotations
 def _load_training(config: DataConfig, voc_names: tuple[str, ...]) -> tuple[Annotations, CheckReport]:
     first, report = _load(config, config.train, config.classes, voc_names)
     further = [_load(config, files, first.class_names, voc_names) for files in config.also]
-    if not further:
+    repeats = [files.repeat for files in (config.train, *config.also)]
+    if repeats == [1]:
         return first, report
-    return join([first, *(part for part, _ in further)]), report.plus(found for _, found in further)
+    return join([first, *(part for part, _ in further)], repeats), report.plus(found for _, found in further)
 
 
 def _load(

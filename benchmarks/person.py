@@ -1,0 +1,86 @@
+"""The detector that comes with the package: AP on the persons of 397 COCO images that it was not trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.models import ANNOTATIONS, IMAGES, export
+from export.default_model import data_folder
+from gfl_edge.backends.select import BackendName
+from gfl_edge.builtin import builtin_model
+from gfl_edge.detector import Detector
+from gfl_edge.evaluate import (
+    METRICS,
+    Frames,
+    annotated_files,
+    average_precision,
+    coco_results,
+    match_categories,
+    read_annotations,
+)
+
+PERSON = "person"
+CONFIG = "train/configs/person_320.toml"
+BACKENDS: tuple[BackendName, ...] = ("openvino", "onnxruntime")
+# For comparison: trained on all of COCO's train2017, 80 classes
+OTHERS = ("nanodet-m-320", "nanodet-plus-m-320", "nanodet-plus-m-416")
+CROWDS = {"1 person": (1, 1), "2 to 4 persons": (2, 4), "5 persons and more": (5, 10_000)}
+
+
+class Persons:
+    """The images and their persons."""
+
+    def __init__(self) -> None:
+        self._images = data_folder() / IMAGES
+        self._coco = read_annotations(data_folder() / ANNOTATIONS)
+        (self._category,) = match_categories(self._coco, (PERSON,), ANNOTATIONS)
+        rows = self._coco.dataset["annotations"]
+        self.boxes = Counter(r["image_id"] for r in rows if r["category_id"] == self._category and not r["iscrowd"])
+
+    def detect(self, detector: Detector) -> list[dict[str, Any]]:
+        """The persons that a detector finds, in COCO's result format; other classes are left out."""
+        number = detector.spec.class_names.index(PERSON)
+        ids = tuple(self._category if i == number else -1 for i in range(detector.spec.num_classes))
+        frames = Frames(annotated_files(self._coco, self._images), self._images, f"evaluating {detector.spec.name}")
+        found = [row for image_id, frame in frames for row in coco_results(detector(frame), image_id, ids)]
+        return [row for row in found if row["category_id"] == self._category]
+
+    def accuracy(self, found: list[dict[str, Any]], image_ids: Iterable[int] | None = None) -> dict[str, Any]:
+        """COCO's numbers over all images, or these."""
+        chosen = sorted(self._coco.getImgIds() if image_ids is None else image_ids)
+        metrics = average_precision(self._coco, found, chosen, category_ids=(self._category,))
+        return {
+            "images": len(chosen),
+            "persons": sum(self.boxes[i] for i in chosen),
+            **{name: round(metrics[name], 2) for name in METRICS},
+        }
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """AP of the built-in detector by backend and by persons in the image, and that of other people's detectors."""
+    persons = Persons()
+    by_backend, by_crowd = {}, {}
+    for backend in BACKENDS:
+        with Detector(backend=backend) as detector:
+            described = detector.describe()["model"]
+            found = persons.detect(detector)
+        by_backend[backend] = persons.accuracy(found)
+        if backend == BACKENDS[0]:
+            for label, (least, most) in CROWDS.items():
+                ids = [image_id for image_id, count in persons.boxes.items() if least <= count <= most]
+                by_crowd[label] = persons.accuracy(found, ids)
+    others = {}
+    for name in OTHERS:
+        with Detector(export(name, folder)) as detector:
+            others[name] = persons.accuracy(persons.detect(detector))
+    return {
+        "annotations": ANNOTATIONS,
+        "config": CONFIG,
+        "model": {**described, "bytes": builtin_model().stat().st_size},
+        "accuracy": by_backend,
+        "by_persons_in_the_image": by_crowd,
+        "trained_on_all_of_coco": others,
+    }
