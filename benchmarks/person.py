@@ -23,7 +23,7 @@ from gfl_edge.evaluate import (
 )
 
 PERSON = "person"
-CONFIG = "train/configs/person_320.toml"
+CONFIG = "train/configs/person.toml"
 BACKENDS: tuple[BackendName, ...] = ("openvino", "onnxruntime")
 # For comparison: trained on all of COCO's train2017, 80 classes
 OTHERS = ("nanodet-m-320", "nanodet-plus-m-320", "nanodet-plus-m-416")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from gfl_edge.errors import ModelFileError
 
-NAME = "person-320"
-DESCRIPTION = "persons, 320x320 pixels, FP16; docs/person-320.md is its model card"
+NAME = "person-416"
+DESCRIPTION = "persons, 416x416 pixels, FP16; docs/person.md is its model card"
 
 
 def builtin_model() -> Path:
-    """The ONNX file of the detector of persons that ``gfl_edge/models`` holds; its card is docs/person-320.md.
+    """The ONNX file of the detector of persons that ``gfl_edge/models`` holds; its card is docs/person.md.
 
     Raises:
         ModelFileError: the installation lacks it.

@@ -46,15 +46,15 @@ def clip(tmp_path):
 
 def test_what_it_is():
     spec = read_spec(builtin_model())
-    assert (spec.name, spec.family, spec.class_names, spec.precision) == ("person-320", "gfl", ("person",), "fp16")
-    assert (spec.input_hw, spec.resize, spec.nms, spec.quantized_layers) == ((320, 320), "fit", "graph", 0)
+    assert (spec.name, spec.family, spec.class_names, spec.precision) == ("person-416", "gfl", ("person",), "fp16")
+    assert (spec.input_hw, spec.resize, spec.nms, spec.quantized_layers) == ((416, 416), "fit", "graph", 0)
     assert builtin_model().stat().st_size <= LARGEST_BYTES
     onnx.checker.check_model(onnx.load(builtin_model()), full_check=True)
 
 
 def test_it_is_in_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.read("gfl_edge/models/person-320.onnx") == builtin_model().read_bytes()
+        assert archive.read("gfl_edge/models/person-416.onnx") == builtin_model().read_bytes()
 
 
 def test_it_is_the_one_that_was_measured():
@@ -63,7 +63,7 @@ def test_it_is_the_one_that_was_measured():
 
 def test_an_installation_without_it_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(builtin, "__file__", str(tmp_path / "builtin.py"))
-    with pytest.raises(ModelFileError, match=r"person-320\.onnx: this installation of gfl_edge lacks"):
+    with pytest.raises(ModelFileError, match=r"person-416\.onnx: this installation of gfl_edge lacks"):
         Detector()
 
 
@@ -84,7 +84,7 @@ class TestCommands:
         words = ["camera", "--source", str(clip), "--headless", "--output", str(tmp_path / "out.mp4")]
         assert cli.main(words) == 0
         captured = capsys.readouterr()
-        assert "no model named: taking person-320" in captured.err
+        assert "no model named: taking person-416" in captured.err
         assert json.loads(captured.out)["frames"] == 5
 
     def test_detect(self, street, tmp_path, capsys):
@@ -94,17 +94,17 @@ class TestCommands:
     def test_bench(self, tmp_path, capsys):
         assert cli.main(["bench", "--seconds", "0.2", "-o", str(tmp_path / "report")]) == 0
         report = json.loads((tmp_path / "report" / "report.json").read_text())
-        assert [model["name"] for model in report["models"]] == ["person-320"]
+        assert [model["name"] for model in report["models"]] == ["person-416"]
 
     def test_models_name_it(self, capsys):
         assert cli.main(["models"]) == 0
-        assert "person-320: persons" in capsys.readouterr().out
+        assert "person-416: persons" in capsys.readouterr().out
 
     def test_build(self, tmp_path, capsys, no_gpu):
         pytest.importorskip("tensorrt_rtx")
         assert cli.main(["build", "--target", "sm75", "-o", str(tmp_path)]) == 0
         captured = capsys.readouterr()
-        assert captured.out.strip() == f"{tmp_path}/person-320-fp16-rtx-sm75.engine"
+        assert captured.out.strip() == f"{tmp_path}/person-416-fp16-rtx-sm75.engine"
         assert Path(f"{captured.out.strip()}.json").is_file()
         assert f"next, on a GPU of sm75: gfl-edge camera --model {captured.out.strip()}" in captured.err
 
