@@ -15,7 +15,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 from calib.arguments import CalibrationRequest
 from gfl_edge import optional
 from gfl_edge.builtin import NAME, builtin_model
-from gfl_edge.camera_summary import CameraSummary
+from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.commandline import log, run_command
 from gfl_edge.detections import Detections
 from gfl_edge.errors import MissingDependencyError

@@ -105,6 +105,12 @@ def checkpoint(data: Callable[[str], Path]) -> Callable[[str], Path]:
     return lambda name: data(CHECKPOINTS[name])
 
 
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds find no GPU here, wherever the tests run."""
+    monkeypatch.setattr("gfl_edge.build.current_sm", lambda required=False: None)
+
+
 @pytest.fixture(scope="session")
 def exported(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The ONNX file of a published model, exported once per session and variant."""

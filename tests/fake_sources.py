@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from gfl_edge import feeds
+from gfl_edge.camera import feeds
 from gfl_edge.sources import Frame, FrameSource
 
 

@@ -46,11 +46,6 @@ def small(tmp_path_factory):
     return files
 
 
-@pytest.fixture
-def no_gpu(monkeypatch):
-    monkeypatch.setattr(build, "current_sm", lambda required=False: None)
-
-
 def network_of(path):
     """The parsed network, with all that keeps it alive."""
     logger = trt.Logger(trt.Logger.ERROR)

@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 from test_sources import Camera, Cameras, Clock, make_image, make_video
 
-from gfl_edge import sinks, sources, status
-from gfl_edge.camera import run_camera
-from gfl_edge.camera_summary import CameraSummary
+from gfl_edge import sinks, sources
+from gfl_edge.camera import run_camera, status
+from gfl_edge.camera.status import STAGES, StageClock, StatusLine
+from gfl_edge.camera.stop_signals import StopSignals
+from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.detections import Detections
 from gfl_edge.errors import FrameError, InputError, SourceError
 from gfl_edge.preprocess import check_frame
 from gfl_edge.sinks import MEASURED_FRAMES, VideoSink, Window, why_no_window
 from gfl_edge.sources import Frame
-from gfl_edge.status import STAGES, StageClock, StatusLine
-from gfl_edge.stop_signals import StopSignals
 
 pytestmark = pytest.mark.usefixtures("ctrl_c", "no_screen")
 

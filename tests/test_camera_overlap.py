@@ -26,7 +26,8 @@ from test_camera import (
 )
 from test_sources import make_image, make_video
 
-from gfl_edge import camera_run, cli
+from gfl_edge import cli
+from gfl_edge.camera import run as camera_run
 from gfl_edge.camera import run_camera
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError, SourceError

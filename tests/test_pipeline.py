@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from test_sources import Clock
 
-from gfl_edge import pipeline as pipeline_module
-from gfl_edge.batching import PATIENCE, SteadyBatch
-from gfl_edge.latency import LatencyHistogram
-from gfl_edge.pipeline import BoundedQueue, EndOfItems, Pipeline, Stopped, join_all
+from gfl_edge.camera import pipeline as pipeline_module
+from gfl_edge.camera.batching import PATIENCE, SteadyBatch
+from gfl_edge.camera.latency import LatencyHistogram
+from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, Pipeline, Stopped, join_all
 
 TIMEOUT = 20.0
 

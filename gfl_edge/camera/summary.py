@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gfl_edge.pipeline import QueueDepth
+from gfl_edge.camera.pipeline import QueueDepth
 
 StoppedBy = Literal["end of source", "interrupt", "user", "max_frames"]
 

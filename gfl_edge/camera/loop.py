@@ -8,16 +8,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gfl_edge.camera_run import POLL_SECONDS, CameraRun
-from gfl_edge.camera_summary import CameraSummary, SourceSummary, StoppedBy
-from gfl_edge.delivery import Delivery, video_path
+from gfl_edge.camera.delivery import Delivery, video_path
+from gfl_edge.camera.feeds import Feed, Feeds
+from gfl_edge.camera.pipeline import Pipeline
+from gfl_edge.camera.run import POLL_SECONDS, CameraRun
+from gfl_edge.camera.stop_signals import StopSignals
+from gfl_edge.camera.summary import CameraSummary, SourceSummary, StoppedBy
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError, SourceError
-from gfl_edge.feeds import Feed, Feeds
-from gfl_edge.pipeline import Pipeline
 from gfl_edge.sinks import STDOUT, JsonLinesSink, VideoSink, Window, why_no_window
 from gfl_edge.sources import RECONNECT_SECONDS, Frame, FrameSource, Source
-from gfl_edge.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from gfl_edge.backends.select import BackendName

@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING
 
-from gfl_edge.batching import SteadyBatch
-from gfl_edge.camera_summary import StoppedBy
-from gfl_edge.delivery import Delivery, Result
+from gfl_edge.camera.batching import SteadyBatch
+from gfl_edge.camera.delivery import Delivery, Result
+from gfl_edge.camera.feeds import Feeds, Taken
+from gfl_edge.camera.latency import LatencyHistogram
+from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, Pipeline, QueueDepth
+from gfl_edge.camera.status import StageClock, StatusLine
+from gfl_edge.camera.stop_signals import StopSignals
+from gfl_edge.camera.summary import StoppedBy
 from gfl_edge.detections import Detections
 from gfl_edge.draw import draw_detections
-from gfl_edge.feeds import Feeds, Taken
-from gfl_edge.latency import LatencyHistogram
-from gfl_edge.pipeline import BoundedQueue, EndOfItems, Pipeline, QueueDepth
 from gfl_edge.sources import Frame
-from gfl_edge.status import StageClock, StatusLine
-from gfl_edge.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from gfl_edge.detector import Detector, Prepared

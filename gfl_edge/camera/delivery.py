@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from gfl_edge.camera.feeds import Feed, Taken
 from gfl_edge.detections import Detections
 from gfl_edge.draw import draw_status, picture_sheet
-from gfl_edge.feeds import Feed, Taken
 from gfl_edge.preprocess import Image
 from gfl_edge.sinks import LARGEST_WINDOW_WH, JsonLinesSink, VideoSink, Window
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gfl_edge.camera.latency import LatencyHistogram
+from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
 from gfl_edge.errors import FrameError, GflEdgeError, SourceError
-from gfl_edge.latency import LatencyHistogram
-from gfl_edge.pipeline import BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
 from gfl_edge.preprocess import check_frame
 from gfl_edge.sources import Frame, FrameSource, PictureFiles, Source, open_source, without_password
 
@@ -281,6 +281,6 @@ class Feeds:
             feed.stop()
 
     def join(self, seconds: float) -> None:
-        """Stop, and wait for the threads; see :func:`gfl_edge.pipeline.join_all`."""
+        """Stop, and wait for the threads; see :func:`gfl_edge.camera.pipeline.join_all`."""
         self.stop()
         join_all([feed.thread for feed in self.feeds if feed.thread.ident], seconds)

@@ -1,0 +1,5 @@
+"""The camera: sources read, detected in, drawn and written at the same time; :func:`run_camera` is all of it."""
+
+from gfl_edge.camera.loop import run_camera
+
+__all__ = ["run_camera"]
