@@ -286,7 +286,7 @@ class TestCommand:
     def test_no_weights_anywhere_says_which_file_to_put_where(self, capsys, monkeypatch, tmp_path):
         monkeypatch.setenv("GFL_EDGE_DATA", str(tmp_path))
         monkeypatch.setenv("GFL_EDGE_CACHE", str(tmp_path / "cache"))
-        assert to_trt.main(["--fp16", "--weights", "nanodet-plus-m-320", "--unchecked"]) == 1
+        assert to_trt.main(["--fp16", "--weights", "nanodet-plus-m-416"]) == 1
         error = capsys.readouterr().err
         assert "/nanodet-plus-m_416_checkpoint.ckpt with a browser" in error
         assert f"as nanodet-plus-m_416_checkpoint.ckpt into {tmp_path}/cache/weights" in error
