@@ -254,7 +254,7 @@ class TestRefusal:
         self.refused(write(), gpu, EngineMismatchError, message, flavor=other)
 
     def test_other_version(self, write: Write, gpu: FakeGpu) -> None:
-        message = rf"10\.3\.0\.30, installed is {re.escape(VERSION)}.*Rebuild with: python export/to_trt\.py"
+        message = rf"10\.3\.0\.30, installed is {re.escape(VERSION)}.*Rebuild with: gfl-edge build --model"
         self.refused(write(version="10.3.0.30"), gpu, EngineMismatchError, message)
 
     def test_other_gpu(self, write: Write, gpu: FakeGpu) -> None:

@@ -135,7 +135,7 @@ class TestEngine:
         suffix = {"graph": "", "raw": "-raw"}[nms]
         assert engine.name == f"gfl-r18-64x96-bf16{suffix}-rtx-sm86.engine"
         assert Sidecar.read(engine) == sidecar
-        assert "-bf16.onnx --flavor rtx" in sidecar.rebuild_command
+        assert f"-bf16{suffix}.onnx --flavor rtx" in sidecar.rebuild_command
 
     def test_for_turing_is_refused(self, folder, tmp_path):
         with pytest.raises(InputError, match=r"bf16 asked for sm75: bfloat16 needs a GPU from sm80 on.*Take --fp16"):
