@@ -209,7 +209,7 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> bytes:
     profile.set_shape(INPUT_NAME, smallest, usual, trt.Dims4(plan.max_batch, *high_hw, 3))
     config.add_optimization_profile(profile)
     _set_targets(config, plan, trt)
-    with _monitored(config, plan.flavor, f"building {spec.name} {spec.precision}", progress) as monitor:
+    with _monitored(config, plan.flavor, f"building {spec.file_stem}", progress) as monitor:
         serialized = builder.build_serialized_network(network, config)
     if monitor.cancelled:
         raise KeyboardInterrupt

@@ -169,7 +169,7 @@ def test_ctrl_c_ends_a_build_and_writes_nothing(small, tmp_path, monkeypatch):
 def test_progress_is_drawn(small, tmp_path, capsys):
     build_engine(BuildPlan(small["fp16", "graph"], "rtx", ("sm75",)), tmp_path)
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("building nanodet-plus-m-0.1x-64x96 fp16 [########################]")
+    assert last.startswith("building nanodet-plus-m-0.1x-64x96-fp16 [########################]")
 
 
 @pytest.mark.parametrize(

@@ -281,3 +281,24 @@ def test_every_result_names_device_versions_and_command():
 def test_links_exist(path):
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
         assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_person_card():
+    found = result("person.json")
+    crowds = {f"images with {label}": numbers for label, numbers in found["by_persons_in_the_image"].items()}
+    backends = {"all images, OpenVINO": "openvino", "all images, ONNX Runtime": "onnxruntime"}
+    measured = crowds | {title: found["accuracy"][name] for title, name in backends.items()}
+    others = {(name, size): f"{NAMES[name]}-{size}" for name in NAMES for size in ("320", "416")}
+    compared = {", ".join(title): name for title, name in others.items() if name in found["trained_on_all_of_coco"]}
+    for header, rows in (("persons in", measured), ("trained on COCO", compared)):
+        for title, *cells in table(header):
+            row = rows.pop(title.partition(" (")[0])
+            numbers = found["trained_on_all_of_coco"][row] if isinstance(row, str) else row
+            expected = [str(numbers["images"]), str(numbers["persons"])]
+            assert cells == expected + [f"{numbers[name]:.1f}" for name in ("AP", "AP50", "AR100")], title
+        assert not rows
+    card = (CHECKOUT / "docs" / "person.md").read_text()
+    ends = re.search(r"one person in the picture AP50 is\s+([\d.]+), with five and more it is ([\d.]+)", card)
+    by_crowd = found["by_persons_in_the_image"]
+    assert ends.groups() == tuple(f"{by_crowd[label]['AP50']:.1f}" for label in ("1 person", "5 persons and more"))
+    assert re.search(r"onnx`, ([\d.]+) MB", card)[1] == f"{found['model']['bytes'] / 1e6:.1f}"
