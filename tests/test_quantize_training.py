@@ -103,7 +103,10 @@ def check_placement(config):
     assert len(placed) > 10
 
 
-@pytest.mark.parametrize("config", TINY.values(), ids=TINY)
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(c, marks=[pytest.mark.slow] if name == "nanodet-plus" else [], id=name) for name, c in TINY.items()],
+)
 def test_the_convolutions_are_those_that_get_pairs_in_the_onnx_file(config, modelopt):
     check_placement(config)
 
