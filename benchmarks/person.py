@@ -62,17 +62,15 @@ class Persons:
 def measure(folder: Path) -> dict[str, Any]:
     """AP of the built-in detector by backend and by persons in the image, and that of other people's detectors."""
     persons = Persons()
-    by_backend, by_crowd = {}, {}
+    found = {}
     for backend in BACKENDS:
         with Detector(backend=backend) as detector:
             described = detector.describe()["model"]
-            found = persons.detect(detector)
-        by_backend[backend] = persons.accuracy(found)
-        if backend == BACKENDS[0]:
-            for label, (least, most) in CROWDS.items():
-                ids = [image_id for image_id, count in persons.boxes.items() if least <= count <= most]
-                by_crowd[label] = persons.accuracy(found, ids)
-    others = {}
+            found[backend] = persons.detect(detector)
+    by_crowd, others = {}, {}
+    for label, (least, most) in CROWDS.items():
+        ids = [image_id for image_id, count in persons.boxes.items() if least <= count <= most]
+        by_crowd[label] = persons.accuracy(found[BACKENDS[0]], ids)
     for name in OTHERS:
         with Detector(export(name, folder)) as detector:
             others[name] = persons.accuracy(persons.detect(detector))
@@ -80,7 +78,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "annotations": ANNOTATIONS,
         "config": CONFIG,
         "model": {**described, "bytes": builtin_model().stat().st_size},
-        "accuracy": by_backend,
+        "accuracy": {backend: persons.accuracy(rows) for backend, rows in found.items()},
         "by_persons_in_the_image": by_crowd,
         "trained_on_all_of_coco": others,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from gfl_edge.build import BuildPlan, build_engine, plan
@@ -56,6 +55,5 @@ def build(settled: BuildPlan, output_dir: Path) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build the engine that the options ask for; the exit status."""
-    settled = plan_for(Path(), args)  # unusable options are told before the model is read
-    build(replace(settled, onnx=args.model or builtin_model()), args.output_dir)
+    build(plan_for(args.model or builtin_model(), args), args.output_dir)
     return 0

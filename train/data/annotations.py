@@ -180,12 +180,12 @@ class Annotations:
             )
 
 
-def join(sets: Sequence[Annotations], repeats: Sequence[int] = ()) -> Annotations:
+def join(sets: Sequence[Annotations], repeats: Sequence[int]) -> Annotations:
     """The images of several sets, which have the same classes, as one; ``image_id`` counts anew from 1.
 
     Args:
         sets: at least one.
-        repeats: how often each set is in it; default once.
+        repeats: how often each set is in it.
 
     Raises:
         AnnotationError: an image is in two of them.
@@ -197,8 +197,7 @@ def join(sets: Sequence[Annotations], repeats: Sequence[int] = ()) -> Annotation
         raise AnnotationError(
             f"{len(twice)} images are in more than one of the training sets, first {twice[0]}: leave them out of one"
         )
-    times_each = repeats or [1] * len(sets)
-    repeated = [r for part, times in zip(sets, times_each, strict=True) for r in part.records * times]
+    repeated = [r for part, times in zip(sets, repeats, strict=True) for r in part.records * times]
     return Annotations(
         class_names=sets[0].class_names,
         records=tuple(replace(record, image_id=number) for number, record in enumerate(repeated, 1)),
