@@ -18,7 +18,7 @@ from export.default_model import CHECKOUT, CHECKPOINTS, data_folder
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.summary import CameraSummary
-from gfl_edge.commandline import log
+from gfl_edge.console import log
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector, Prepared
 from gfl_edge.draw import draw_detections

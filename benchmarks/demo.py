@@ -16,7 +16,7 @@ from calib.arguments import CalibrationRequest
 from gfl_edge import optional
 from gfl_edge.builtin import NAME, builtin_model
 from gfl_edge.camera.summary import CameraSummary
-from gfl_edge.commandline import log, run_command
+from gfl_edge.console import log, run_command
 from gfl_edge.detections import Detections
 from gfl_edge.errors import MissingDependencyError
 from gfl_edge.files import whole_file

@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.engines import PRECISIONS, build
 from export.to_onnx import ExportRequest, export_onnx
-from gfl_edge.commandline import log
+from gfl_edge.console import log
 from train.models.published import build_model, model_files
 
 TARGET = "sm75"

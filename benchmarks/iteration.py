@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.assigner import random_target
 from export.default_model import data_folder
-from gfl_edge.commandline import log
+from gfl_edge.console import log
 from gfl_edge.plots import bar_chart
 from train.config import Config
 from train.criterion import Criterion

@@ -33,7 +33,7 @@ from benchmarks import (
 )
 from gfl_edge import environment
 from gfl_edge.bench.command import write_pages
-from gfl_edge.commandline import run_command
+from gfl_edge.console import run_command
 from gfl_edge.files import write_atomically
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.engines import build
 from export.to_onnx import ExportRequest, export_onnx
-from gfl_edge.commandline import log
+from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.evaluate import evaluate
 from gfl_edge.files import write_atomically

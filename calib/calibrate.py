@@ -31,7 +31,7 @@ from calib.qdq import QdqGraph
 from calib.ranges import Observed, observe
 from calib.sensitivity import Journal, Probe, Sensitivity
 from gfl_edge.backends.select import BackendName
-from gfl_edge.commandline import log, run_command
+from gfl_edge.console import log, run_command
 from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError
 from gfl_edge.evaluate import evaluate

@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # run as a script: take the checkout's gfl_edge
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import gfl_edge
-from gfl_edge.commandline import log, run_command
+from gfl_edge.console import log, run_command
 from gfl_edge.errors import MissingDependencyError
 
 TENSORRT = re.compile(r"\btrt\b")  # in annotations; without it, their text is shown as it is

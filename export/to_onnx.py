@@ -13,7 +13,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from export import default_model
-from gfl_edge.commandline import log, run_command
+from gfl_edge.console import log, run_command
 from gfl_edge.errors import InputError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, NmsPlace, Precision
 

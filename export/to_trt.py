@@ -16,7 +16,7 @@ from export.to_onnx import ExportRequest
 from gfl_edge import build_command
 from gfl_edge.build import check_plugin_place, check_targets
 from gfl_edge.builtin import NAME, builtin_model
-from gfl_edge.commandline import log, run_command
+from gfl_edge.console import log, run_command
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision, read_spec
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gfl_edge.build import BuildPlan, build_engine, plan
 from gfl_edge.builtin import NAME, builtin_model
-from gfl_edge.commandline import log
+from gfl_edge.console import log
 from gfl_edge.spec import read_spec
 
 

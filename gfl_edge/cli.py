@@ -13,7 +13,7 @@ from gfl_edge._version import __version__
 from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.bench import command
 from gfl_edge.builtin import DESCRIPTION, NAME
-from gfl_edge.commandline import FAILURE, log, run_command
+from gfl_edge.console import FAILURE, log, run_command
 
 if TYPE_CHECKING:
     from gfl_edge.detector import Detector

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gfl_edge.boxes import pairwise_iou
-from gfl_edge.commandline import aligned
+from gfl_edge.console import aligned
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError, SourceError

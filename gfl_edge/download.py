@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge._version import __version__
-from gfl_edge.commandline import log
+from gfl_edge.console import log
 from gfl_edge.errors import DownloadError
 from gfl_edge.files import sha256, write_atomically
 from gfl_edge.progress import Progress

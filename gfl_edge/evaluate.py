@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from gfl_edge import optional
 from gfl_edge.coco import read_instances
-from gfl_edge.commandline import log
+from gfl_edge.console import log
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError

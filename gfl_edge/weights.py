@@ -9,7 +9,7 @@ from typing import Any
 
 from gfl_edge.cache import CACHE_VARIABLE, cache_folder
 from gfl_edge.catalogue import CATALOGUE, PublishedWeights
-from gfl_edge.commandline import aligned, log
+from gfl_edge.console import aligned, log
 from gfl_edge.download import Wanted, check, download
 from gfl_edge.errors import DownloadError
 

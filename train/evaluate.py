@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gfl_edge import decode
 from gfl_edge.boxes import multiclass_nms
-from gfl_edge.commandline import run_command
+from gfl_edge.console import run_command
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.evaluate import as_coco, average_precision, coco_results, evaluate

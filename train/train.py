@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gfl_edge.commandline import run_command
+from gfl_edge.console import run_command
 from train.leaving import leave
 
 

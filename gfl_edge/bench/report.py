@@ -22,7 +22,7 @@ from gfl_edge.bench.measure import Case, make_case, run_cases, warnings
 from gfl_edge.bench.protocols import ProtocolName, make_protocol
 from gfl_edge.bench.roofline import ASSUMPTIONS, bounds, gpu_table
 from gfl_edge.bench.timing import TOLERANCE
-from gfl_edge.commandline import log
+from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
 from gfl_edge.evaluate import evaluate

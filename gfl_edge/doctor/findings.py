@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from gfl_edge.commandline import aligned
+from gfl_edge.console import aligned
 
 Status = Literal["ok", "missing", "problem"]
 
