@@ -20,7 +20,7 @@ from gfl_edge.console import log, run_command
 from gfl_edge.detections import Detections
 from gfl_edge.errors import MissingDependencyError
 from gfl_edge.files import whole_file
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.preprocess import Image
 from gfl_edge.sources import Frame
 
 FOLDER = Path("artifacts/demo")

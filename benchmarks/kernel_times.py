@@ -15,11 +15,11 @@ import numpy as np
 
 from benchmarks.cuda_events import call, microseconds
 from benchmarks.kernel_library import Array, DeviceLibrary, NmsCall, build_for_gpu
-from gfl_edge.boxes import multiclass_nms
 from gfl_edge.cuda.cuda_python import load_driver
 from gfl_edge.cuda.interface import CudaDevice, Launch
 from gfl_edge.cuda.kernels import Kernels
-from gfl_edge.decode import decode
+from gfl_edge.ops.boxes import multiclass_nms
+from gfl_edge.ops.decode import decode
 
 MakeInput = Callable[[int, int, int, type], tuple[Any, dict[str, Array]]]
 

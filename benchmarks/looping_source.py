@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.preprocess import Image
 from gfl_edge.sources import Frame, FrameSource, open_source
 
 DISTINCT = 50  # frames

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.peer_networks import Floats, Levels, Network, ncnn_files
 from gfl_edge import optional
 from gfl_edge.detections import Detections
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.preprocess import Image
 from gfl_edge.spec import ModelSpec
 
 MEAN_BGR = np.array([103.53, 116.28, 123.675], np.float32).reshape(1, 1, 3)

@@ -27,7 +27,7 @@ from gfl_edge.evaluate import (
     match_categories,
     read_annotations,
 )
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
 
 MODELS = ("nanodet-m-320", "nanodet-plus-m-416")

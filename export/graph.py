@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from export.deform import DEFORM_OPSET, TRANSLATIONS, DeformForm, use_deform_operator
 from export.half import HalfPlan, float_layers, node_scopes, to_half
 from export.nms import OPSET, append_nms, append_plugin, plugin_attributes
-from gfl_edge import decode
 from gfl_edge._version import __version__
 from gfl_edge.errors import InputError, ParityError
+from gfl_edge.ops import decode
 from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIZE_STEP, ModelSpec, Precision
 from train.models.batch_norm import fuse_batch_norm
 from train.models.detector import Detector

@@ -12,9 +12,9 @@ from onnx import ModelProto, TensorProto, helper
 
 from export.graph import TRACED_BATCH, ExportedDetector, traced_names
 from export.nms import NAME, plugin_attributes
-from gfl_edge import decode, postprocess
-from gfl_edge.boxes import multiclass_nms
 from gfl_edge.errors import ParityError
+from gfl_edge.ops import decode, postprocess
+from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.spec import (
     CANDIDATE_NAMES,
     DETECTION_NAMES,

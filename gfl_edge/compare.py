@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from gfl_edge.boxes import pairwise_iou
 from gfl_edge.console import aligned
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
@@ -25,7 +24,8 @@ from gfl_edge.evaluate import (
     read_annotations,
     timed,
 )
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.boxes import pairwise_iou
+from gfl_edge.ops.preprocess import Image
 from gfl_edge.sources import image_files
 
 SCORE = 0.3  # detections from here on are what a person would see

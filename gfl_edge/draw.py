@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gfl_edge import optional
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.preprocess import Image
 
 Colour = tuple[int, int, int]  # BGR, 0..255
 

@@ -13,7 +13,7 @@ from gfl_edge.detections import Detections
 from gfl_edge.draw import draw_detections
 from gfl_edge.errors import FrameError, InputError, SourceError
 from gfl_edge.files import write_atomically
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
 from gfl_edge.sources import IMAGE_SUFFIXES, image_files, is_image, read_image
 

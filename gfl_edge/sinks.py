@@ -16,7 +16,7 @@ from gfl_edge import optional
 from gfl_edge.draw import fitted
 from gfl_edge.errors import InputError
 from gfl_edge.files import whole_file
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.preprocess import Image
 from gfl_edge.quiet import quiet_opencv
 from gfl_edge.sources import FALLBACK_FPS
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from gfl_edge import optional
 from gfl_edge.errors import InputError, SourceError
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.preprocess import Image
 from gfl_edge.quiet import quiet_opencv
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from gfl_edge.boxes import greedy_nms
 from gfl_edge.cuda import kernels
 from gfl_edge.cuda.interface import Launch
-from gfl_edge.decode import boxes_from_distances, integral, points
+from gfl_edge.ops.boxes import greedy_nms
+from gfl_edge.ops.decode import boxes_from_distances, integral, points
 
 if TYPE_CHECKING:
     from fake_gpu import FakeGpu

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfl_edge import decode
-from gfl_edge.boxes import pairwise_iou
+from gfl_edge.ops import decode
+from gfl_edge.ops.boxes import pairwise_iou
 from train.assigners import assign_atss, assign_dynamic_soft_labels
 from train.assigners.positives import LARGEST_INDEX, sort_keys
 from train.structures import Target

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gfl_edge.boxes import areas, greedy_nms, multiclass_nms, pairwise_iou
+from gfl_edge.ops.boxes import areas, greedy_nms, multiclass_nms, pairwise_iou
 
 RULE = {"score_threshold": 0.05, "iou_threshold": 0.6, "max_candidates": 1000, "max_detections": 100}
 

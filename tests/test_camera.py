@@ -25,7 +25,7 @@ from gfl_edge.camera.stop_signals import StopSignals
 from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.detections import Detections
 from gfl_edge.errors import FrameError, InputError, SourceError
-from gfl_edge.preprocess import check_frame
+from gfl_edge.ops.preprocess import check_frame
 from gfl_edge.sinks import MEASURED_FRAMES, VideoSink, Window, why_no_window
 from gfl_edge.sources import Frame
 

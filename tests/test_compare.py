@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_spec import TINY
 
-from gfl_edge.boxes import pairwise_iou
 from gfl_edge.cli import main
 from gfl_edge.compare import Match, agree, compare, match, table
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError
 from gfl_edge.evaluate import METRICS, evaluate
+from gfl_edge.ops.boxes import pairwise_iou
 
 NAMES = TINY.class_names
 BOXES = {1: [(0, 10, 20, 30, 40)], 2: [(1, 5, 5, 50, 40), (0, 60, 60, 30, 30)], 3: []}  # class, x, y, w, h

@@ -24,7 +24,7 @@ from gfl_edge.cuda.kernels import (
     resize_params,
 )
 from gfl_edge.errors import BackendError
-from gfl_edge.preprocess import place_frame, resize_into
+from gfl_edge.ops.preprocess import place_frame, resize_into
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SPEC = dataclasses.replace(TINY, nms="none")

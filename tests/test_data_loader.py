@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gfl_edge.errors import AnnotationError, InputError
-from gfl_edge.preprocess import fitted_input, input_size, resize_into
+from gfl_edge.ops.preprocess import fitted_input, input_size, resize_into
 from gfl_edge.spec import ModelSpec
 from train.data.annotations import Annotations, ImageRecord, Objects
 from train.data.batches import BatchPlan, Draw, InputSizes, evaluation_batches

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gfl_edge.preprocess import PADDING_BGR, Placement, place, resize_into
+from gfl_edge.ops.preprocess import PADDING_BGR, Placement, place, resize_into
 from train.data.colour import ColourJitter, HsvJitter, saturated
 from train.data.mosaic import mosaic
 from train.data.paste import MARGIN, Paste

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from gfl_edge import decode
+from gfl_edge.ops import decode
 
 
 def test_integral_is_the_expectation_of_the_softmax():

@@ -12,8 +12,8 @@ import pytest
 import gfl_edge
 from gfl_edge.backends import select
 from gfl_edge.backends.onnx_cpu import without_nms
-from gfl_edge.boxes import pairwise_iou
 from gfl_edge.errors import BackendError, ContractError, FrameError, InputError, MissingDependencyError, ModelFileError
+from gfl_edge.ops.boxes import pairwise_iou
 
 PICTURE = "coco/val2017_mix397/000000000785.jpg"  # a woman on skis
 

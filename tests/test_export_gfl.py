@@ -13,7 +13,7 @@ import torch
 from export import graph, models, parity, to_onnx
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
-from gfl_edge.preprocess import input_size
+from gfl_edge.ops.preprocess import input_size
 from gfl_edge.spec import INPUT_NAME, read_spec
 from train.models.gfl import GFL, GFLConfig
 

@@ -24,13 +24,13 @@ from gfl_edge import Detector, optional
 from gfl_edge.backends.base import FrameBackend
 from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.bench.stages import StagedBackend
-from gfl_edge.boxes import multiclass_nms
 from gfl_edge.camera import run_camera
 from gfl_edge.cuda.graphs import MOST_GRAPHS
-from gfl_edge.decode import decode
 from gfl_edge.detections import Detections
 from gfl_edge.errors import BackendError, FrameError, GflEdgeError, InputError, MissingDependencyError
-from gfl_edge.preprocess import resize_into
+from gfl_edge.ops.boxes import multiclass_nms
+from gfl_edge.ops.decode import decode
+from gfl_edge.ops.preprocess import resize_into
 from gfl_edge.sidecar import Sidecar
 from gfl_edge.spec import ModelSpec
 

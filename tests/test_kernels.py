@@ -24,11 +24,11 @@ from benchmarks.kernel_library import (
     build_for_gpu,
     nms_params,
 )
-from gfl_edge.boxes import greedy_nms, multiclass_nms, pairwise_iou
 from gfl_edge.cuda import open_device
 from gfl_edge.cuda.kernels import NmsParams, ResizeParams
-from gfl_edge.decode import decode
-from gfl_edge.preprocess import PADDING_BGR, place, resize_into
+from gfl_edge.ops.boxes import greedy_nms, multiclass_nms, pairwise_iou
+from gfl_edge.ops.decode import decode
+from gfl_edge.ops.preprocess import PADDING_BGR, place, resize_into
 
 INVALID_ARGUMENT, CUDA_ERROR = 1, 2
 BGR, RGB, NV12 = 0, 1, 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gfl_edge.boxes import pairwise_iou
+from gfl_edge.ops.boxes import pairwise_iou
 from train.losses import (
     background_loss,
     centerness_loss,

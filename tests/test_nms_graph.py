@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from tiny_spec import TINY
 
 from export.nms import DOMAIN, NAME, ROUNDS, append_nms, nms_function
-from gfl_edge.boxes import multiclass_nms, pairwise_iou
+from gfl_edge.ops.boxes import multiclass_nms, pairwise_iou
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES
 
 CLASSES = 3

@@ -20,9 +20,9 @@ from test_postprocess import random_maps
 
 from benchmarks.kernel_library import cached_emulation
 from export.nms import plugin_attributes
-from gfl_edge import decode
-from gfl_edge.boxes import multiclass_nms
-from gfl_edge.postprocess import detections_from_raw, sigmoid
+from gfl_edge.ops import decode
+from gfl_edge.ops.boxes import multiclass_nms
+from gfl_edge.ops.postprocess import detections_from_raw, sigmoid
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PLUGIN = CHECKOUT / "plugins" / "tensorrt" / "gfl_nms_plugin.cpp"

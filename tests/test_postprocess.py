@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_spec import TINY
 
-from gfl_edge import decode
-from gfl_edge.boxes import classwise_nms, multiclass_nms
-from gfl_edge.postprocess import detections, detections_from_raw, kept_boxes, sigmoid
+from gfl_edge.ops import decode
+from gfl_edge.ops.boxes import classwise_nms, multiclass_nms
+from gfl_edge.ops.postprocess import detections, detections_from_raw, kept_boxes, sigmoid
 
 SPEC = replace(TINY, class_names=("a", "b", "c"), input_hw=(96, 64), nms="raw", max_candidates=60, max_detections=25)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gfl_edge.errors import FrameError
-from gfl_edge.preprocess import Placement, check_frame, place, resize_into
+from gfl_edge.ops.preprocess import Placement, check_frame, place, resize_into
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gfl_edge import decode
+from gfl_edge.ops import decode
 from train.assigners import Positives, assign_atss, assign_dynamic_soft_labels
 from train.losses import (
     FOCAL_ALPHA,
@@ -317,7 +317,7 @@ def _boxes(centres: Tensor, distances: Tensor) -> Tensor:
 
 
 def _level_hw(input_hw: tuple[int, int], strides: Sequence[int]) -> list[tuple[int, int]]:
-    """Rows and columns of each level, as :func:`gfl_edge.decode.points` has them."""
+    """Rows and columns of each level, as :func:`gfl_edge.ops.decode.points` has them."""
     return [(-(-input_hw[0] // stride), -(-input_hw[1] // stride)) for stride in strides]
 
 

@@ -14,13 +14,13 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge import decode
-from gfl_edge.boxes import multiclass_nms
 from gfl_edge.console import run_command
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.evaluate import as_coco, average_precision, coco_results, evaluate
-from gfl_edge.preprocess import Placement
+from gfl_edge.ops import decode
+from gfl_edge.ops.boxes import multiclass_nms
+from gfl_edge.ops.preprocess import Placement
 from gfl_edge.spec import CANDIDATE_NAMES, ModelSpec
 from train.leaving import leave
 

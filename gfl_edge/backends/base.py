@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge.preprocess import Image, Placement
+from gfl_edge.ops.preprocess import Image, Placement
 from gfl_edge.spec import ModelSpec
 
 Outputs = dict[str, NDArray[np.generic]]  # by output name, see gfl_edge.spec

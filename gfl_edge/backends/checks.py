@@ -30,7 +30,7 @@ def check_shape(shape: tuple[int, ...], spec: ModelSpec, max_batch: int | None) 
 def _unfit(found: str, spec: ModelSpec) -> InputError:
     return InputError(
         f"input is {found}, {spec.name} takes uint8 [N, {_sizes(spec)}, 3]. Resize frames with "
-        "gfl_edge.preprocess.resize_into, or export the model with --input-size H W"
+        "gfl_edge.ops.preprocess.resize_into, or export the model with --input-size H W"
     )
 
 

@@ -11,7 +11,7 @@ from gfl_edge.cuda.events import Mark, unmarked
 from gfl_edge.cuda.interface import CudaDevice
 from gfl_edge.cuda.kernels import Kernels, NmsInputs, NmsOutputs, Workspace, nms_params, resize_params
 from gfl_edge.cuda.memory import MirroredMemory, offsets
-from gfl_edge.preprocess import Image, Placement
+from gfl_edge.ops.preprocess import Image, Placement
 from gfl_edge.spec import DETECTION_NAMES, ModelSpec
 
 _ALIGNMENT = 256  # bytes, of every frame and every output

@@ -23,8 +23,8 @@ from gfl_edge.cuda.graphs import GraphCache
 from gfl_edge.cuda.kernels import Kernels, nms_params
 from gfl_edge.errors import BackendError, ContractError, MissingDependencyError
 from gfl_edge.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
+from gfl_edge.ops.preprocess import Image, Placement, check_frame, place_frame, resize_into
 from gfl_edge.plugin import load_plugin
-from gfl_edge.preprocess import Image, Placement, check_frame, place_frame, resize_into
 from gfl_edge.sidecar import Sidecar
 from gfl_edge.spec import INPUT_NAME
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from gfl_edge import optional
 from gfl_edge.errors import SourceError
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.preprocess import Image
 from gfl_edge.sources import image_files, read_image
 
 GENERATED = 8

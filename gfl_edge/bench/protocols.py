@@ -11,14 +11,14 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from gfl_edge import postprocess
 from gfl_edge.bench import paper
 from gfl_edge.bench.frames import Frames
 from gfl_edge.bench.stages import StageReader
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.draw import draw_detections
-from gfl_edge.preprocess import Image, place_frame, single_input
+from gfl_edge.ops import postprocess
+from gfl_edge.ops.preprocess import Image, place_frame, single_input
 from gfl_edge.sources import read_image
 
 ProtocolName = Literal["stream", "offline", "gfocal"]

@@ -12,7 +12,7 @@ from typing import Literal
 from gfl_edge.camera.latency import LatencyHistogram
 from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
 from gfl_edge.errors import FrameError, GflEdgeError, SourceError
-from gfl_edge.preprocess import check_frame
+from gfl_edge.ops.preprocess import check_frame
 from gfl_edge.sources import Frame, FrameSource, PictureFiles, Source, open_source, without_password
 
 # Frames that wait to be taken: of a file, and of a live source, where another would only be older than the newest

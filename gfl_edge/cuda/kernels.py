@@ -16,7 +16,7 @@ from gfl_edge.cuda.compiler import CudaSource, compiled
 from gfl_edge.cuda.interface import CudaDevice, Launch
 from gfl_edge.cuda.memory import offsets
 from gfl_edge.errors import BackendError
-from gfl_edge.preprocess import PADDING_BGR, Placement
+from gfl_edge.ops.preprocess import PADDING_BGR, Placement
 from gfl_edge.spec import ModelSpec
 
 MAX_LEVELS = 8  # GFL_MAX_LEVELS
@@ -165,11 +165,11 @@ def nms_params(spec: ModelSpec, batch: int, input_hw: tuple[int, int]) -> NmsPar
 
 
 def resize_params(spec: ModelSpec, placement: Placement, input_hw: tuple[int, int]) -> ResizeParams:
-    """Parameters that resize a dense BGR frame into an input as :func:`gfl_edge.preprocess.resize_into` does.
+    """Parameters that resize a dense BGR frame into an input as :func:`gfl_edge.ops.preprocess.resize_into` does.
 
     Args:
         spec: whose resize rule it is.
-        placement: of the frame, see :func:`gfl_edge.preprocess.place_frame`.
+        placement: of the frame, see :func:`gfl_edge.ops.preprocess.place_frame`.
         input_hw: of the input, in pixels.
     """
     height, width = placement.frame_hw

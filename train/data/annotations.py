@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gfl_edge.boxes import areas as box_areas
 from gfl_edge.errors import AnnotationError
-from gfl_edge.preprocess import Boxes
+from gfl_edge.ops.boxes import areas as box_areas
+from gfl_edge.ops.preprocess import Boxes
 
 Labels = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gfl_edge.errors import InputError
-from gfl_edge.preprocess import fitted_input
+from gfl_edge.ops.preprocess import fitted_input
 
 # First number of a seed, so that the streams of chance are apart. It comes first as zeros at the end change nothing
 SHUFFLE, SIZE, AUGMENT = 1, 2, 3
@@ -38,7 +38,7 @@ class InputSizes:
     Attributes:
         sizes: (height, width); with ``dynamic``, (short, long).
         dynamic: the input is as large as the images of the batch need at most (short, long) pixels, see
-            :func:`gfl_edge.preprocess.input_size`.
+            :func:`gfl_edge.ops.preprocess.input_size`.
     """
 
     sizes: tuple[tuple[int, int], ...]

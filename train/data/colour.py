@@ -9,7 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from gfl_edge import optional
-from gfl_edge.preprocess import Image
+from gfl_edge.ops.preprocess import Image
 from train.data.transforms import Range, Sample
 
 HUES = 180  # OpenCV's 8-bit hue counts in steps of two degrees

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gfl_edge import optional
 from gfl_edge.errors import AnnotationError, InputError
-from gfl_edge.preprocess import Placement
+from gfl_edge.ops.preprocess import Placement
 from train.data.annotations import Annotations
 from train.data.batches import BatchPlan, Draw, InputSizes, evaluation_batches
 from train.data.config import DataConfig

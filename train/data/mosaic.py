@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from gfl_edge import optional
-from gfl_edge.preprocess import Placement
+from gfl_edge.ops.preprocess import Placement
 from gfl_edge.spec import ResizeRule
 from train.data.transforms import MIN_VISIBLE, Sample, background, cut_to_image, placed_boxes
 

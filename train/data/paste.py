@@ -13,8 +13,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from gfl_edge import optional
-from gfl_edge.boxes import areas
-from gfl_edge.preprocess import Boxes, Image
+from gfl_edge.ops.boxes import areas
+from gfl_edge.ops.preprocess import Boxes, Image
 from train.data.transforms import MIN_VISIBLE, Range, Sample, cut_to_image, flip
 
 MARGIN = 0.15  # of the box's sides, around it, over which the edge fades

@@ -12,8 +12,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from gfl_edge import optional
-from gfl_edge.boxes import areas
-from gfl_edge.preprocess import PADDING_BGR, Boxes, Image, Placement, limit_hw, place, place_frame, resize_into
+from gfl_edge.ops.boxes import areas
+from gfl_edge.ops.preprocess import PADDING_BGR, Boxes, Image, Placement, limit_hw, place, place_frame, resize_into
 from gfl_edge.spec import ResizeRule
 from train.data.annotations import Labels, clip
 
@@ -218,7 +218,7 @@ def placed_boxes(boxes: Boxes, placement: Placement) -> Boxes:
 def warp(image: Image, input_hw: tuple[int, int], placement: Placement, rule: ResizeRule) -> Image:
     """``image`` as ``placement`` puts it into ``input_hw`` pixels, bilinearly, on the background of ``rule``.
 
-    Where nothing was moved this is what :func:`gfl_edge.preprocess.resize_into` gives, to rounding: there, too, a
+    Where nothing was moved this is what :func:`gfl_edge.ops.preprocess.resize_into` gives, to rounding: there, too, a
     letterbox maps pixel indices, and the other rules the edges of pixels, half a pixel away.
     """
     cv2 = optional.load("cv2")

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge import decode, optional
+from gfl_edge import optional
 from gfl_edge.backends.base import Outputs
-from gfl_edge.boxes import Floats, Indices, areas
+from gfl_edge.ops import decode
+from gfl_edge.ops.boxes import Floats, Indices, areas
 from gfl_edge.spec import ModelSpec
 
 CHUNK = 200  # candidates; 100 to 400 take within 10 % as long, all of them at once 1.6 times as long
@@ -38,7 +39,7 @@ def detections(outputs: Outputs, index: int, spec: ModelSpec, input_hw: tuple[in
 
 
 def detections_from_scores(boxes: NDArray[Any], scores: NDArray[Any], spec: ModelSpec) -> Found:
-    """What :func:`gfl_edge.boxes.multiclass_nms` gives, with :func:`kept_boxes`.
+    """What :func:`gfl_edge.ops.boxes.multiclass_nms` gives, with :func:`kept_boxes`.
 
     Args:
         boxes: float32 or float16 ``[A, 4]`` xyxy in pixels of the input.
@@ -57,7 +58,7 @@ def detections_from_scores(boxes: NDArray[Any], scores: NDArray[Any], spec: Mode
 def detections_from_raw(
     cls_logits: NDArray[Any], reg_logits: NDArray[Any], spec: ModelSpec, input_hw: tuple[int, int]
 ) -> Found:
-    """What :func:`gfl_edge.boxes.multiclass_nms` gives for the decoded maps, decoding the survivors alone.
+    """What :func:`gfl_edge.ops.boxes.multiclass_nms` gives for the decoded maps, decoding the survivors alone.
 
     Args:
         cls_logits: float32 or float16 ``[A, C]``; NaN counts as score 0.
@@ -79,7 +80,7 @@ def detections_from_raw(
 
 
 def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float, most: int) -> Indices:
-    """The first ``most`` boxes that :func:`gfl_edge.boxes.classwise_nms` keeps, found by OpenCV, some ten times faster.
+    """The first ``most`` boxes that :func:`gfl_edge.ops.boxes.classwise_nms` keeps, found by OpenCV, some ten times faster.
 
     OpenCV's IoU is rounded once more: pairs within 1e-7 of the threshold may fall on the other side of it.
 
