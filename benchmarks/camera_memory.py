@@ -17,7 +17,7 @@ from benchmarks.looping_source import LoopingSource
 from gfl_edge.camera import run_camera
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
-from gfl_edge.sources import Frame
+from gfl_edge.media.sources import Frame
 
 FRAMES, STEP = 100_000, 1000
 WARM_UP = 10_000  # frames, before which the slope does not count

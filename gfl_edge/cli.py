@@ -119,7 +119,7 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
 
 
 def _detect(args: argparse.Namespace) -> int:
-    from gfl_edge.pictures import detect_pictures
+    from gfl_edge.media.pictures import detect_pictures
 
     with _detector(args) as detector:
         summary = detect_pictures(detector, args.images, output_dir=args.output_dir, score=args.score)

@@ -24,9 +24,9 @@ from gfl_edge.evaluate import (
     read_annotations,
     timed,
 )
+from gfl_edge.media.sources import image_files
 from gfl_edge.ops.boxes import pairwise_iou
 from gfl_edge.ops.preprocess import Image
-from gfl_edge.sources import image_files
 
 SCORE = 0.3  # detections from here on are what a person would see
 IOU = 0.5  # from here on two boxes are of the same object

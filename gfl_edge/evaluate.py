@@ -16,9 +16,9 @@ from gfl_edge.console import log
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError
+from gfl_edge.media.sources import read_image
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
-from gfl_edge.sources import read_image
 
 Evaluator = Literal["pycocotools", "faster-coco-eval"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gfl_edge.camera import feeds
-from gfl_edge.sources import Frame, FrameSource
+from gfl_edge.media.sources import Frame, FrameSource
 
 
 class FakeSource(FrameSource):

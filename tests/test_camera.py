@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 from test_sources import Camera, Cameras, Clock, make_image, make_video
 
-from gfl_edge import sinks, sources
 from gfl_edge.camera import run_camera, status
 from gfl_edge.camera.status import STAGES, StageClock, StatusLine
 from gfl_edge.camera.stop_signals import StopSignals
 from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.detections import Detections
 from gfl_edge.errors import FrameError, InputError, SourceError
+from gfl_edge.media import sinks, sources
+from gfl_edge.media.sinks import MEASURED_FRAMES, VideoSink, Window, why_no_window
+from gfl_edge.media.sources import Frame
 from gfl_edge.ops.preprocess import check_frame
-from gfl_edge.sinks import MEASURED_FRAMES, VideoSink, Window, why_no_window
-from gfl_edge.sources import Frame
 
 pytestmark = pytest.mark.usefixtures("ctrl_c", "no_screen")
 
@@ -677,6 +677,6 @@ def test_stage_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_import_needs_only_numpy() -> None:
-    script = "import sys; sys.modules['cv2'] = None; import gfl_edge.camera, gfl_edge.pictures; print('imported')"
+    script = "import sys; sys.modules['cv2'] = None; import gfl_edge.camera, gfl_edge.media.pictures; print('imported')"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.stdout == "imported\n", run.stderr

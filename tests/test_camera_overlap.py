@@ -31,8 +31,8 @@ from gfl_edge.camera import run as camera_run
 from gfl_edge.camera import run_camera
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError, SourceError
-from gfl_edge.sinks import VideoSink
-from gfl_edge.sources import Frame
+from gfl_edge.media.sinks import VideoSink
+from gfl_edge.media.sources import Frame
 
 pytestmark = pytest.mark.usefixtures("ctrl_c", "no_screen")
 

@@ -12,7 +12,7 @@ from benchmarks import demo
 from benchmarks.demo import CALIBRATION_PICTURES, SHEET_PICTURES, Watcher, find_clip
 from gfl_edge.detections import Detections
 from gfl_edge.errors import MissingDependencyError
-from gfl_edge.sources import Frame
+from gfl_edge.media.sources import Frame
 
 TOTAL = 250
 

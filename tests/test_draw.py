@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from gfl_edge import draw
 from gfl_edge.detections import Detections
-from gfl_edge.draw import class_colour, draw_detections, draw_status, fitted, palette, picture_sheet
 from gfl_edge.errors import InputError
+from gfl_edge.media import draw
+from gfl_edge.media.draw import class_colour, draw_detections, draw_status, fitted, palette, picture_sheet
 
 NAMES = ("person", "bicycle", "car", "refrigerator gypsy")
 GREY = 128

@@ -12,7 +12,7 @@ from test_camera import FakeDetector
 from test_sources import make_image
 
 from gfl_edge.errors import InputError, SourceError
-from gfl_edge.pictures import detect_pictures
+from gfl_edge.media.pictures import detect_pictures
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
-from gfl_edge import sources
 from gfl_edge.errors import InputError, SourceError
-from gfl_edge.quiet import quiet_opencv
-from gfl_edge.sources import open_source, read_image
+from gfl_edge.media import sources
+from gfl_edge.media.quiet import quiet_opencv
+from gfl_edge.media.sources import open_source, read_image
 
 
 def make_video(path: Path, frames: int, fps: float = 25.0, size_wh: tuple[int, int] = (64, 48)) -> Path:
@@ -379,7 +379,7 @@ def test_opencv_and_ffmpeg_are_quiet(tmp_path: Path) -> None:
     script = """
 import sys
 from gfl_edge.errors import SourceError
-from gfl_edge.sources import open_source
+from gfl_edge.media.sources import open_source
 for source in sys.argv[1:]:
     try:
         open_source(source)

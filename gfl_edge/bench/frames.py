@@ -10,8 +10,8 @@ import numpy as np
 
 from gfl_edge import optional
 from gfl_edge.errors import SourceError
+from gfl_edge.media.sources import image_files, read_image
 from gfl_edge.ops.preprocess import Image
-from gfl_edge.sources import image_files, read_image
 
 GENERATED = 8
 GENERATED_HW = (800, 1333)  # the largest of the papers' inputs

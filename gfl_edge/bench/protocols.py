@@ -16,10 +16,10 @@ from gfl_edge.bench.frames import Frames
 from gfl_edge.bench.stages import StageReader
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
-from gfl_edge.draw import draw_detections
+from gfl_edge.media.draw import draw_detections
+from gfl_edge.media.sources import read_image
 from gfl_edge.ops import postprocess
 from gfl_edge.ops.preprocess import Image, place_frame, single_input
-from gfl_edge.sources import read_image
 
 ProtocolName = Literal["stream", "offline", "gfocal"]
 DRAW_SCORE = 0.35

@@ -13,9 +13,9 @@ import numpy as np
 
 from gfl_edge.camera.feeds import Feed, Taken
 from gfl_edge.detections import Detections
-from gfl_edge.draw import draw_status, picture_sheet
+from gfl_edge.media.draw import draw_status, picture_sheet
+from gfl_edge.media.sinks import LARGEST_WINDOW_WH, JsonLinesSink, VideoSink, Window
 from gfl_edge.ops.preprocess import Image
-from gfl_edge.sinks import LARGEST_WINDOW_WH, JsonLinesSink, VideoSink, Window
 
 SOURCE_FIELD = "{source}"  # in the name of a video: stands for the number of its source
 SHEETS_PER_SECOND = 20  # of a window with several sources

@@ -12,8 +12,8 @@ from typing import Literal
 from gfl_edge.camera.latency import LatencyHistogram
 from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
 from gfl_edge.errors import FrameError, GflEdgeError, SourceError
+from gfl_edge.media.sources import Frame, FrameSource, PictureFiles, Source, open_source, without_password
 from gfl_edge.ops.preprocess import check_frame
-from gfl_edge.sources import Frame, FrameSource, PictureFiles, Source, open_source, without_password
 
 # Frames that wait to be taken: of a file, and of a live source, where another would only be older than the newest
 WAITING, WAITING_LIVE = 2, 1
@@ -46,7 +46,7 @@ class Feed:
 
     Args:
         index: place among the sources, from 0.
-        source: see :func:`gfl_edge.sources.open_source`.
+        source: see :func:`gfl_edge.media.sources.open_source`.
         reconnect_seconds: as there.
         changed: notified of every frame, and when the source was opened or has ended.
 
@@ -145,7 +145,7 @@ class Feeds:
     error is raised behind its last frame.
 
     Args:
-        sources: one or more, see :func:`gfl_edge.sources.open_source`.
+        sources: one or more, see :func:`gfl_edge.media.sources.open_source`.
         reconnect_seconds: as there.
         batch: frames that are given at once, of as many sources.
         most: frames to give in all; None = no limit.

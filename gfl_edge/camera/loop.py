@@ -16,8 +16,8 @@ from gfl_edge.camera.stop_signals import StopSignals
 from gfl_edge.camera.summary import CameraSummary, SourceSummary, StoppedBy
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError, SourceError
-from gfl_edge.sinks import STDOUT, JsonLinesSink, VideoSink, Window, why_no_window
-from gfl_edge.sources import RECONNECT_SECONDS, Frame, FrameSource, Source
+from gfl_edge.media.sinks import STDOUT, JsonLinesSink, VideoSink, Window, why_no_window
+from gfl_edge.media.sources import RECONNECT_SECONDS, Frame, FrameSource, Source
 
 if TYPE_CHECKING:
     from gfl_edge.backends.select import BackendName
@@ -54,7 +54,7 @@ def run_camera(
 
     Args:
         model: model file, or a detector, which is left open; None: the detector of persons that comes with the package.
-        source: see :func:`gfl_edge.sources.open_source`; or several of them. They are read, and closed in the end, by
+        source: see :func:`gfl_edge.media.sources.open_source`; or several of them. They are read, and closed in the end, by
             threads of their own.
         backend: what runs a model file.
         score: detections with at least this score are drawn, written and handed on.

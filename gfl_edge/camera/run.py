@@ -15,8 +15,8 @@ from gfl_edge.camera.status import StageClock, StatusLine
 from gfl_edge.camera.stop_signals import StopSignals
 from gfl_edge.camera.summary import StoppedBy
 from gfl_edge.detections import Detections
-from gfl_edge.draw import draw_detections
-from gfl_edge.sources import Frame
+from gfl_edge.media.draw import draw_detections
+from gfl_edge.media.sources import Frame
 
 if TYPE_CHECKING:
     from gfl_edge.detector import Detector, Prepared

@@ -13,12 +13,12 @@ from typing import Any, TextIO
 import numpy as np
 
 from gfl_edge import optional
-from gfl_edge.draw import fitted
 from gfl_edge.errors import InputError
 from gfl_edge.files import whole_file
+from gfl_edge.media.draw import fitted
+from gfl_edge.media.quiet import quiet_opencv
+from gfl_edge.media.sources import FALLBACK_FPS
 from gfl_edge.ops.preprocess import Image
-from gfl_edge.quiet import quiet_opencv
-from gfl_edge.sources import FALLBACK_FPS
 
 CODEC_OF = {".mp4": "mp4v", ".avi": "MJPG"}
 MEASURED_FRAMES = 10  # of a live source; they wait in memory until its rate is known

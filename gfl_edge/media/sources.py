@@ -21,8 +21,8 @@ import numpy as np
 
 from gfl_edge import optional
 from gfl_edge.errors import InputError, SourceError
+from gfl_edge.media.quiet import quiet_opencv
 from gfl_edge.ops.preprocess import Image
-from gfl_edge.quiet import quiet_opencv
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PICTURES_PER_SECOND = 1.0  # of a folder, which has no clock of its own: slow enough to look at

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from gfl_edge import optional
 from gfl_edge.detections import Detections
-from gfl_edge.draw import draw_detections
 from gfl_edge.errors import FrameError, InputError, SourceError
 from gfl_edge.files import write_atomically
+from gfl_edge.media.draw import draw_detections
+from gfl_edge.media.sources import IMAGE_SUFFIXES, image_files, is_image, read_image
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
-from gfl_edge.sources import IMAGE_SUFFIXES, image_files, is_image, read_image
 
 if TYPE_CHECKING:
     from gfl_edge.detector import Detector
