@@ -130,7 +130,7 @@ def _watch(model: Path, clip: Path, video: Path, sheet: Path, frames: Path) -> C
 
 
 def _build(onnx: Path, folder: Path) -> Path:
-    from gfl_edge.build import build_engine, plan
+    from gfl_edge.engine.build import build_engine, plan
 
     log(f"building an engine of {onnx.name} for {TARGET}")
     return build_engine(plan(onnx, "rtx", (TARGET,)), folder)[0]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from benchmarks.models import export
 from export.default_model import CHECKPOINTS
-from gfl_edge.sidecar import sidecar_path
+from gfl_edge.engine.sidecar import sidecar_path
 from gfl_edge.spec import Precision
 
 TARGETS = ("sm75", "sm86")

@@ -16,8 +16,8 @@ from typing import Any
 import onnx
 from onnx import ModelProto, helper, parser
 
-from gfl_edge import plugin
 from gfl_edge.cuda.kernels import LOGITS, MAX_CANDIDATES, MAX_LEVELS
+from gfl_edge.engine import plugin
 from gfl_edge.errors import InputError
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, RAW_NAMES, ModelSpec
 

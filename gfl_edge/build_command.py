@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gfl_edge.build import BuildPlan, build_engine, plan
 from gfl_edge.builtin import NAME, builtin_model
 from gfl_edge.console import log
+from gfl_edge.engine.build import BuildPlan, build_engine, plan
 from gfl_edge.spec import read_spec
 
 
@@ -36,13 +36,13 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plan_for(onnx: Path, args: argparse.Namespace) -> BuildPlan:
-    """What :func:`add_build_arguments` asks for; see :func:`gfl_edge.build.plan`."""
+    """What :func:`add_build_arguments` asks for; see :func:`gfl_edge.engine.build.plan`."""
     targets = [target for word in args.target for target in word.split(",") if target]
     return plan(onnx, args.flavor, targets, args.max_batch)
 
 
 def build(settled: BuildPlan, output_dir: Path) -> None:
-    """Build an engine, its path on stdout; see :func:`gfl_edge.build.build_engine`."""
+    """Build an engine, its path on stdout; see :func:`gfl_edge.engine.build.build_engine`."""
     spec = read_spec(settled.onnx)
     int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
     log(f"building {spec.name} {int8}{spec.precision} for {', '.join(settled.targets)} with {settled.flavor}")

@@ -108,7 +108,7 @@ def checkpoint(data: Callable[[str], Path]) -> Callable[[str], Path]:
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds find no GPU here, wherever the tests run."""
-    monkeypatch.setattr("gfl_edge.build.current_sm", lambda required=False: None)
+    monkeypatch.setattr("gfl_edge.engine.build.current_sm", lambda required=False: None)
 
 
 @pytest.fixture(scope="session")

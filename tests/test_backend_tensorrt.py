@@ -17,9 +17,11 @@ from fake_gpu import FakeGpu, FakeTensorRT, engine_file, fake_network
 from tiny_spec import TINY
 
 from gfl_edge import optional
-from gfl_edge.backends.engine_contract import engine_contract
 from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.cuda import open_device
+from gfl_edge.engine.contract import engine_contract
+from gfl_edge.engine.flavor import MODULE_OF, load_flavor
+from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import (
     BackendError,
     ContractError,
@@ -29,8 +31,6 @@ from gfl_edge.errors import (
     MissingDependencyError,
     ModelFileError,
 )
-from gfl_edge.flavor import MODULE_OF, load_flavor
-from gfl_edge.sidecar import Sidecar, sidecar_path
 from gfl_edge.spec import ModelSpec
 
 VERSION = "10.13.2.6"
@@ -232,7 +232,7 @@ def test_the_cuda_library_is_passed_on(write: Write, gpu: FakeGpu, monkeypatch: 
 
 
 def test_tensorrt_messages_go_to_logging(write: Write, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "gfl_edge.flavor"):
+    with caplog.at_level(logging.DEBUG, "gfl_edge.engine.flavor"):
         TensorRTBackend(write())
     levels = {record.getMessage().partition(": ")[2][:13]: record.levelname for record in caplog.records}
     assert levels == {"Loaded engine": "DEBUG", "Using default": "INFO"}
@@ -381,7 +381,7 @@ def tiny_onnx(path: Path) -> ModelSpec:
 
 
 def build_tiny(folder: Path, targets: tuple[str, ...]) -> Path:
-    from gfl_edge.build import build_engine, plan
+    from gfl_edge.engine.build import build_engine, plan
 
     tiny_onnx(folder / "tiny.onnx")
     engine, _ = build_engine(plan(folder / "tiny.onnx", targets=targets, max_batch=3), folder, progress=False)

@@ -29,9 +29,9 @@ from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.bench.stages import STAGES, StageReader, summarize_stages
 from gfl_edge.cli import main
 from gfl_edge.detector import Detector
+from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import InputError, SourceError
 from gfl_edge.evaluate import METRICS
-from gfl_edge.sidecar import Sidecar
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("matplotlib")

@@ -11,13 +11,13 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from export import graph, models, parity, to_onnx, to_trt
-from gfl_edge import build
-from gfl_edge.backends.engine_contract import engine_contract
-from gfl_edge.build import BuildPlan, build_engine, check_precision, check_targets
 from gfl_edge.cuda.kernels import FLOAT32, nms_params
 from gfl_edge.detector import Detector
+from gfl_edge.engine import build
+from gfl_edge.engine.build import BuildPlan, build_engine, check_precision, check_targets
+from gfl_edge.engine.contract import engine_contract
+from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BackendError, InputError, ParityError, PrecisionError
-from gfl_edge.sidecar import Sidecar
 from gfl_edge.spec import read_spec
 from train.models.gfl import GFL, GFLConfig
 

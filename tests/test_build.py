@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from export import graph, models, to_trt
-from gfl_edge import build, cli
-from gfl_edge.build import BuildPlan, build_engine, check_contract, check_precision, plan
+from gfl_edge import cli
+from gfl_edge.engine import build
+from gfl_edge.engine.build import BuildPlan, build_engine, check_contract, check_precision, plan
+from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BackendError, BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
-from gfl_edge.sidecar import Sidecar, sidecar_path
 from gfl_edge.spec import read_spec
 from train.models import NanoDet, NanoDetConfig
 

@@ -647,7 +647,7 @@ class TestEngine:
             model.metadata_props.add(key=key, value=value)
         path = tmp_path / "wrong.onnx"
         path.write_bytes(model.SerializeToString())
-        from gfl_edge.build import BuildPlan, build_engine
+        from gfl_edge.engine.build import BuildPlan, build_engine
 
         with pytest.raises(PrecisionError, match=f"declared to have {wrong.quantized_layers} convolutions in INT8"):
             build_engine(BuildPlan(path, "rtx", ("sm75",)), tmp_path, progress=False)

@@ -135,7 +135,7 @@ class TestDynamicSize:
 
     def test_engine(self, dynamic, tmp_path):
         pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
-        from gfl_edge.build import BuildPlan, build_engine
+        from gfl_edge.engine.build import BuildPlan, build_engine
 
         engine, sidecar = build_engine(BuildPlan(dynamic, "rtx", ("sm75",)), tmp_path, progress=False)
         assert engine.name == "gfl-r50-dcn-dynamic-320-416-fp32-rtx-sm75.engine"

@@ -27,11 +27,11 @@ from gfl_edge.bench.stages import StagedBackend
 from gfl_edge.camera import run_camera
 from gfl_edge.cuda.graphs import MOST_GRAPHS
 from gfl_edge.detections import Detections
+from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BackendError, FrameError, GflEdgeError, InputError, MissingDependencyError
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.decode import decode
 from gfl_edge.ops.preprocess import resize_into
-from gfl_edge.sidecar import Sidecar
 from gfl_edge.spec import ModelSpec
 
 Load = Callable[..., TensorRTBackend]

@@ -14,7 +14,7 @@ from torch import nn
 from export import graph, half, models, parity, ranges, to_onnx
 from export.half import LIMIT, FloatModule, HalfPlan, make_plan, to_half
 from export.ranges import Range, measure, read_pictures
-from gfl_edge.build import BuildPlan, build_engine, check_precision
+from gfl_edge.engine.build import BuildPlan, build_engine, check_precision
 from gfl_edge.errors import ParityError, PrecisionError
 from gfl_edge.spec import ModelSpec, read_spec
 from train.models.gfl import GFL, GFLConfig

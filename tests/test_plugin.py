@@ -11,12 +11,12 @@ import pytest
 from fake_gpu import FakeGpu, FakeTensorRT, engine_file
 from test_backend_tensorrt import SPEC, write_engine
 
-from gfl_edge import build, plugin
 from gfl_edge.backends.tensorrt import TensorRTBackend
-from gfl_edge.build import BuildPlan
+from gfl_edge.engine import build, plugin
+from gfl_edge.engine.build import BuildPlan
+from gfl_edge.engine.plugin import LIBRARY, VARIABLE, find_library, load_plugin
+from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BackendError, InputError, MissingDependencyError
-from gfl_edge.plugin import LIBRARY, VARIABLE, find_library, load_plugin
-from gfl_edge.sidecar import Sidecar
 from gfl_edge.spec import DETECTION_NAMES
 
 OURS = SimpleNamespace(name="GflNms", plugin_version="1", plugin_namespace="gfl_edge")

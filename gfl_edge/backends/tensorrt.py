@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from gfl_edge.backends.base import Outputs
 from gfl_edge.backends.checks import check_batch, check_shape
-from gfl_edge.backends.engine_contract import DTYPE_OF, engine_contract, output_problem, size_problem, tensor_problem
 from gfl_edge.backends.gpu_stages import GpuFrames, GpuNms
 from gfl_edge.cuda import CudaLibrary, open_device
 from gfl_edge.cuda.events import START, Mark, StageClock, unmarked
 from gfl_edge.cuda.graphs import GraphCache
 from gfl_edge.cuda.kernels import Kernels, nms_params
+from gfl_edge.engine.contract import DTYPE_OF, engine_contract, output_problem, size_problem, tensor_problem
+from gfl_edge.engine.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
+from gfl_edge.engine.plugin import load_plugin
+from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BackendError, ContractError, MissingDependencyError
-from gfl_edge.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
 from gfl_edge.ops.preprocess import Image, Placement, check_frame, place_frame, resize_into
-from gfl_edge.plugin import load_plugin
-from gfl_edge.sidecar import Sidecar
 from gfl_edge.spec import INPUT_NAME
 
 if TYPE_CHECKING:

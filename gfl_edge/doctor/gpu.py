@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from gfl_edge import optional
-from gfl_edge.build import rtx_targets
 from gfl_edge.cuda import open_device
 from gfl_edge.cuda.compiler import open_compiler
 from gfl_edge.doctor.findings import Finding, guarded
 from gfl_edge.doctor.packages import Package, loaded
+from gfl_edge.engine.build import rtx_targets
+from gfl_edge.engine.flavor import MODULE_OF, Flavor
 from gfl_edge.errors import BackendError, MissingDependencyError
-from gfl_edge.flavor import MODULE_OF, Flavor
 
 SECTION = "GPU"
 DRIVER = Path("/proc/driver/nvidia/version")

@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gfl_edge.engine.flavor import LIBRARY_OF, Flavor, load_flavor
 from gfl_edge.errors import BackendError, InputError, MissingDependencyError
-from gfl_edge.flavor import LIBRARY_OF, Flavor, load_flavor
 
 NAME, VERSION, NAMESPACE = "GflNms", "1", "gfl_edge"  # as TensorRT's registry knows it
 LIBRARY = "libgfl_edge_plugin.so"
 VARIABLE = "GFL_EDGE_PLUGIN"  # environment: the path of the library
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parent.parent
 BUILD_COMMAND = "cmake -S plugins -B plugins/build -DTENSORRT_ROOT=... && cmake --build plugins/build"
 
 

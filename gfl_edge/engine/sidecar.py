@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from gfl_edge.engine.flavor import Flavor
 from gfl_edge.errors import ContractError, EngineMismatchError, ModelFileError
 from gfl_edge.files import write_atomically
-from gfl_edge.flavor import Flavor
 from gfl_edge.spec import ModelSpec
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from gfl_edge.engine.flavor import Flavor, available_flavors, load_flavor, make_logger
+from gfl_edge.engine.plugin import load_plugin
+from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.files import sha256, write_atomically
-from gfl_edge.flavor import Flavor, available_flavors, load_flavor, make_logger
-from gfl_edge.plugin import load_plugin
 from gfl_edge.progress import Progress
-from gfl_edge.sidecar import Sidecar
 from gfl_edge.spec import INPUT_NAME, ModelSpec, NmsPlace, Precision, read_spec
 
 CURRENT = "current"  # the GPU in this machine
