@@ -10,7 +10,7 @@ from typing import Any, get_args
 from benchmarks.models import ANNOTATIONS, IMAGES, export
 from export.default_model import data_folder
 from gfl_edge.detector import Detector
-from gfl_edge.evaluate import (
+from gfl_edge.evaluation.ap import (
     Evaluator,
     Frames,
     annotated_files,

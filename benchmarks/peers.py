@@ -19,7 +19,7 @@ from export.default_model import data_folder
 from gfl_edge.backends.select import BackendName
 from gfl_edge.bench.frames import generated_frame
 from gfl_edge.detector import Detector
-from gfl_edge.evaluate import (
+from gfl_edge.evaluation.ap import (
     Frames,
     annotated_files,
     average_precision,

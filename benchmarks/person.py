@@ -12,7 +12,7 @@ from export.default_model import data_folder
 from gfl_edge.backends.select import BackendName
 from gfl_edge.builtin import builtin_model
 from gfl_edge.detector import Detector
-from gfl_edge.evaluate import (
+from gfl_edge.evaluation.ap import (
     METRICS,
     Frames,
     annotated_files,

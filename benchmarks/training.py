@@ -14,7 +14,7 @@ from benchmarks.engines import build
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
-from gfl_edge.evaluate import evaluate
+from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import write_atomically
 from gfl_edge.plots import dot_chart, line_chart
 from train.checkpoint import BEST, LAST

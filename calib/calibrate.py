@@ -34,7 +34,7 @@ from gfl_edge.backends.select import BackendName
 from gfl_edge.console import log, run_command
 from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError
-from gfl_edge.evaluate import evaluate
+from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256, write_atomically
 from gfl_edge.spec import PREFIX, ModelSpec, Precision, load_contract
 

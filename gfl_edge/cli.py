@@ -18,7 +18,7 @@ from gfl_edge.console import FAILURE, log, run_command
 if TYPE_CHECKING:
     from gfl_edge.detector import Detector
 
-EVALUATORS = ("pycocotools", "faster-coco-eval")  # those of gfl_edge.evaluate, which needs more than --help may
+EVALUATORS = ("pycocotools", "faster-coco-eval")  # those of gfl_edge.evaluation.ap, which needs more than --help may
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -152,7 +152,7 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _eval(args: argparse.Namespace) -> int:
-    from gfl_edge.evaluate import evaluate
+    from gfl_edge.evaluation.ap import evaluate
 
     with _detector(args) as detector:
         result = evaluate(detector, args.images, args.annotations, args.limit, evaluator=args.evaluator)
@@ -188,7 +188,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from gfl_edge.compare import compare, table
+    from gfl_edge.evaluation.compare import compare, table
     from gfl_edge.detector import Detector
 
     with (

@@ -31,7 +31,7 @@ from gfl_edge.cli import main
 from gfl_edge.detector import Detector
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import InputError, SourceError
-from gfl_edge.evaluate import METRICS
+from gfl_edge.evaluation.ap import METRICS
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("matplotlib")

@@ -16,7 +16,7 @@ from gfl_edge import builtin, cli
 from gfl_edge.builtin import builtin_model
 from gfl_edge.detector import Detector
 from gfl_edge.errors import ModelFileError
-from gfl_edge.evaluate import evaluate
+from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256
 from gfl_edge.spec import read_spec
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gfl_edge.errors import AnnotationError, SourceError
-from gfl_edge.evaluate import average_precision, read_annotations
+from gfl_edge.evaluation.ap import average_precision, read_annotations
 from train.data.annotations import Annotations, ImageRecord, Objects
 from train.data.class_names import read_class_names
 from train.data.coco import read_coco, write_coco

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gfl_edge.errors import AnnotationError
-from gfl_edge.evaluate import average_precision, match_categories, read_annotations
+from gfl_edge.evaluation.ap import average_precision, match_categories, read_annotations
 from train.data.checks import EMPTY, check_annotations
 from train.data.coco import read_coco, write_coco
 from train.data.config import DataConfig

@@ -16,7 +16,7 @@ from squares_run import interrupted_at
 
 from export.models import describe_checkpoint
 from gfl_edge.errors import CheckpointError, DownloadError, InputError
-from gfl_edge.evaluate import METRICS
+from gfl_edge.evaluation.ap import METRICS
 from train import evaluate as evaluation
 from train import train as command
 from train.checkpoint import Checkpoint
@@ -137,7 +137,7 @@ def test_validation_gives_what_evaluate_gives(toml, squares, capsys):
 @pytest.mark.slow
 def test_evaluate_gives_what_the_exported_graph_gives(data, checkpoint, exported):
     from gfl_edge.detector import Detector
-    from gfl_edge.evaluate import evaluate
+    from gfl_edge.evaluation.ap import evaluate
 
     images, annotations = data("coco/val2017_mix397"), data("coco/instances_val2017_mix397.json")
     with Detector(exported("nanodet-plus-m-416"), "onnxruntime") as detector:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gfl_edge.console import run_command
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
-from gfl_edge.evaluate import as_coco, average_precision, coco_results, evaluate
+from gfl_edge.evaluation.ap import as_coco, average_precision, coco_results, evaluate
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.preprocess import Placement
@@ -193,7 +193,7 @@ def evaluate_checkpoint(
         Plain values as ``gfl-edge eval`` reports them.
 
     Raises:
-        GflEdgeError: see :func:`gfl_edge.evaluate.evaluate` and :func:`train.weights.load_detector`.
+        GflEdgeError: see :func:`gfl_edge.evaluation.ap.evaluate` and :func:`train.weights.load_detector`.
     """
     from export.models import describe_checkpoint
     from gfl_edge import environment

@@ -25,7 +25,7 @@ from gfl_edge.bench.timing import TOLERANCE
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
-from gfl_edge.evaluate import evaluate
+from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256
 from gfl_edge.spec import ModelSpec, load_contract, read_spec
 
@@ -84,7 +84,7 @@ def bench(request: BenchRequest, command: list[str] | None = None, progress: boo
 
     Raises:
         GflEdgeError: a model, folder or annotation file cannot be used; see :class:`gfl_edge.detector.Detector` and
-            :func:`gfl_edge.evaluate.evaluate`.
+            :func:`gfl_edge.evaluation.ap.evaluate`.
     """
     started = datetime.now(timezone.utc)
     frames = load_frames(request.images, request.seed)

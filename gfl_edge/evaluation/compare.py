@@ -13,7 +13,7 @@ from gfl_edge.console import aligned
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError, SourceError
-from gfl_edge.evaluate import (
+from gfl_edge.evaluation.ap import (
     METRICS,
     Frames,
     annotated_files,
@@ -79,7 +79,7 @@ class Measured:
     """One of the two models.
 
     Attributes:
-        metrics: the twelve COCO numbers, see :class:`gfl_edge.evaluate.Evaluation`; None without annotations.
+        metrics: the twelve COCO numbers, see :class:`gfl_edge.evaluation.ap.Evaluation`; None without annotations.
         size_bytes: of its file.
         median_ms: per image, of pre-processing, network and post-processing, without reading the file.
         p90_ms: likewise; nine of ten images took no longer.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gfl_edge import optional
-from gfl_edge.coco import read_instances
+from gfl_edge.evaluation.coco import read_instances
 from gfl_edge.console import log
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
