@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 
 from calib.arguments import CalibrationRequest
 from gfl_edge import optional
-from gfl_edge.builtin import NAME, builtin_model
+from gfl_edge.zoo.builtin import NAME, builtin_model
 from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.console import log, run_command
 from gfl_edge.detections import Detections

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gfl_edge import catalogue, weights
+from gfl_edge.zoo import catalogue
+from gfl_edge.zoo import weights
 from gfl_edge.errors import ContractError, ModelFileError
 from gfl_edge.spec import Precision, read_spec
 
@@ -38,8 +39,8 @@ def find_weights(named: Path, unchecked: bool = False) -> Path:
     downloaded where they are not.
 
     Args:
-        named: a file or a name of :data:`gfl_edge.catalogue.CATALOGUE`.
-        unchecked: see :func:`gfl_edge.weights.fetch`.
+        named: a file or a name of :data:`gfl_edge.zoo.catalogue.CATALOGUE`.
+        unchecked: see :func:`gfl_edge.zoo.weights.fetch`.
 
     Raises:
         InputError: neither a file nor such a name.

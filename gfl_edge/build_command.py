@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gfl_edge.builtin import NAME, builtin_model
+from gfl_edge.zoo.builtin import NAME, builtin_model
 from gfl_edge.console import log
 from gfl_edge.engine.build import BuildPlan, build_engine, plan
 from gfl_edge.spec import read_spec

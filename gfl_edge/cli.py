@@ -12,7 +12,7 @@ from gfl_edge import build_command
 from gfl_edge._version import __version__
 from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.bench import command
-from gfl_edge.builtin import DESCRIPTION, NAME
+from gfl_edge.zoo.builtin import DESCRIPTION, NAME
 from gfl_edge.console import FAILURE, log, run_command
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _models(args: argparse.Namespace) -> int:
-    from gfl_edge import weights
+    from gfl_edge.zoo import weights
 
     rows = weights.listing()
     if args.json:

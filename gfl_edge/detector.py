@@ -14,7 +14,7 @@ import numpy as np
 
 from gfl_edge.backends.base import Backend, FrameBackend, Outputs
 from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
-from gfl_edge.builtin import builtin_model
+from gfl_edge.zoo.builtin import builtin_model
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.files import sha256
@@ -56,7 +56,7 @@ class Detector:
 
     Args:
         model: ``.onnx`` or ``.engine`` file; None: the detector of persons that comes with the package, see
-            :func:`gfl_edge.builtin.builtin_model`.
+            :func:`gfl_edge.zoo.builtin.builtin_model`.
         backend: "auto", "openvino", "onnxruntime", "tensorrt" or "rtx".
         nms: where NMS runs, "auto", "graph" or "host"; see :func:`gfl_edge.backends.select.open_backend`, also for the
             errors.

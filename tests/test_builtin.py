@@ -12,8 +12,9 @@ import onnx
 import pytest
 
 import gfl_edge
-from gfl_edge import builtin, cli
-from gfl_edge.builtin import builtin_model
+from gfl_edge import cli
+from gfl_edge.zoo import builtin
+from gfl_edge.zoo.builtin import builtin_model
 from gfl_edge.detector import Detector
 from gfl_edge.errors import ModelFileError
 from gfl_edge.evaluation.ap import evaluate
@@ -54,7 +55,7 @@ def test_what_it_is():
 
 def test_it_is_in_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.read("gfl_edge/models/person-416.onnx") == builtin_model().read_bytes()
+        assert archive.read("gfl_edge/zoo/models/person-416.onnx") == builtin_model().read_bytes()
 
 
 def test_it_is_the_one_that_was_measured():

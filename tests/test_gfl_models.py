@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from gfl_edge.catalogue import CATALOGUE
+from gfl_edge.zoo.catalogue import CATALOGUE
 from gfl_edge.errors import InputError
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import multiclass_nms

@@ -78,7 +78,7 @@ def test_weights_are_named_as_published(toml, tmp_path, monkeypatch):
     assert config.model.weights == Path("nanodet-m-320")
     assert Config.from_dict(config.to_dict()).model.weights == Path("nanodet-m-320")
     monkeypatch.setenv("GFL_EDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("gfl_edge.weights.download", lambda wanted: pytest.fail(f"downloads {wanted.url}"))
+    monkeypatch.setattr("gfl_edge.zoo.weights.download", lambda wanted: pytest.fail(f"downloads {wanted.url}"))
     (tmp_path / "cache" / "weights").mkdir(parents=True)
     (tmp_path / "cache" / "weights" / "nanodet_m.ckpt").write_bytes(b"something else")
     with pytest.raises(DownloadError, match=r"nanodet_m\.ckpt"):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from calib.histogram import Method
 from export.default_model import data_folder
-from gfl_edge.catalogue import CATALOGUE
+from gfl_edge.zoo.catalogue import CATALOGUE
 from gfl_edge.errors import InputError
 from train.data.config import DataConfig
 from train.models.gfl import GFLConfig

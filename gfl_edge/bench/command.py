@@ -15,7 +15,7 @@ from gfl_edge.bench.html import page
 from gfl_edge.bench.markdown import markdown, table_text
 from gfl_edge.bench.protocols import ProtocolName
 from gfl_edge.bench.report import BenchRequest, announce, bench
-from gfl_edge.builtin import NAME, builtin_model
+from gfl_edge.zoo.builtin import NAME, builtin_model
 from gfl_edge.console import FAILURE, log
 from gfl_edge.files import write_atomically
 

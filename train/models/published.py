@@ -19,7 +19,7 @@ MODELS_FOLDER = Path(__file__).resolve().parent.parent / "configs" / "models"
 
 @dataclass(frozen=True)
 class Published:
-    """Where a model comes from; its weights are in :data:`gfl_edge.catalogue.CATALOGUE` under the file's name.
+    """Where a model comes from; its weights are in :data:`gfl_edge.zoo.catalogue.CATALOGUE` under the file's name.
 
     Attributes:
         name: of its configuration in the project that published it.
