@@ -266,7 +266,7 @@ class Nothing:
     name, missing = "none", {"throttling": "nothing"}
 
     def read(self):
-        from gfl_edge.bench.counters import Reading
+        from gfl_edge.bench.device.counters import Reading
 
         return Reading()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gfl_edge.bench.counters import Counters, Recorder
+from gfl_edge.bench.device.counters import Counters, Recorder
 from gfl_edge.bench.protocols import BOUNDARIES, Sample, Timed
 from gfl_edge.bench.stages import summarize_stages
 from gfl_edge.bench.timing import WarmUp, summarize, warm_up

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from gfl_edge.backends.base import FrameBackend
-from gfl_edge.bench.device import ON_CPU
+from gfl_edge.bench.device.open import ON_CPU
 from gfl_edge.detector import Detector
 
 STAGES = ("read", "resize", "upload", "network", "nms", "download", "other", "draw")

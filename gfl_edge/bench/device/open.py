@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from gfl_edge.backends.base import Backend
-from gfl_edge.bench.counters import Counters, Reading
-from gfl_edge.bench.cpu import CpuCounters
-from gfl_edge.bench.jetson import JetsonCounters, is_jetson
-from gfl_edge.bench.nvml import NvmlCounters
+from gfl_edge.bench.device.counters import Counters, Reading
+from gfl_edge.bench.device.cpu import CpuCounters
+from gfl_edge.bench.device.jetson import JetsonCounters, is_jetson
+from gfl_edge.bench.device.nvml import NvmlCounters
 from gfl_edge.errors import BackendError, MissingDependencyError
 
 ON_CPU = ("openvino", "onnxruntime")  # backends that use no GPU

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gfl_edge.bench import sysfs
-from gfl_edge.bench.counters import Reading
+from gfl_edge.bench.device.open import sysfs
+from gfl_edge.bench.device.counters import Reading
 
 _NOT_SHOWN = "this machine does not show it, as virtual machines do not"
 
@@ -45,7 +45,7 @@ class CpuCounters:
         return f"{self._packages[0] / 'energy_uj'} cannot be read; it needs root, or: chmod a+r on it"
 
     def read(self) -> Reading:
-        """See :meth:`gfl_edge.bench.counters.Counters.read`."""
+        """See :meth:`gfl_edge.bench.device.counters.Counters.read`."""
         return Reading(
             clocks_mhz=sysfs.cpu_clocks_mhz(self._root),
             temperatures_c=sysfs.temperatures_c(self._root),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gfl_edge.bench import sysfs
-from gfl_edge.bench.counters import TOTAL, Reading
+from gfl_edge.bench.device.open import sysfs
+from gfl_edge.bench.device.counters import TOTAL, Reading
 
 INPUT_RAILS = ("VDD_IN", "POM_5V_IN")  # what the whole module takes, where it is measured
 _GPU_DEVFREQ = ("gpu", "ga10b", "gv11b", "gp10b", "gb10b")  # "17000000.gpu", "17000000.ga10b"
@@ -41,7 +41,7 @@ class JetsonCounters:
                 self.missing[what] = f"nothing below {root}{where}; containers need /sys of the host"
 
     def read(self) -> Reading:
-        """See :meth:`gfl_edge.bench.counters.Counters.read`."""
+        """See :meth:`gfl_edge.bench.device.counters.Counters.read`."""
         return Reading(
             clocks_mhz={**self._gpu_clock_mhz(), **sysfs.cpu_clocks_mhz(self._root)},
             temperatures_c=sysfs.temperatures_c(self._root),

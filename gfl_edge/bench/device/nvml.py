@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gfl_edge import optional
-from gfl_edge.bench.counters import TOTAL, Reading
+from gfl_edge.bench.device.counters import TOTAL, Reading
 from gfl_edge.errors import BackendError
 
 # bit of nvmlDeviceGetCurrentClocksThrottleReasons -> what it means; idle and settings of the user are none of these
@@ -60,7 +60,7 @@ class NvmlCounters:
         raise BackendError(f"NVML knows no {device_name!r}, only {', '.join(names) or 'no card at all'}")
 
     def read(self) -> Reading:
-        """See :meth:`gfl_edge.bench.counters.Counters.read`."""
+        """See :meth:`gfl_edge.bench.device.counters.Counters.read`."""
         library, card = self._library, self._card
         kinds = (("sm", library.NVML_CLOCK_SM), ("memory", library.NVML_CLOCK_MEM))
         clocks = {name: self._ask("clocks", library.nvmlDeviceGetClockInfo, card, kind) for name, kind in kinds}
@@ -90,7 +90,7 @@ class NvmlCounters:
         return None if memory is None else int(memory.used)
 
     def close(self) -> None:
-        """See :meth:`gfl_edge.bench.counters.Counters.close`."""
+        """See :meth:`gfl_edge.bench.device.counters.Counters.close`."""
         if self._open:
             self._open = False
             self._library.nvmlShutdown()
