@@ -24,7 +24,7 @@ from gfl_edge.detector import Detector, Prepared
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.sinks import VideoSink
 from gfl_edge.media.sources import Frame, open_source
-from gfl_edge.plots import Points, line_chart
+from gfl_edge.report.plots import Points, line_chart
 
 MODEL, SMALL_MODEL, SMALL_HW = "nanodet-plus-m-416", "nanodet-m-320", (64, 96)
 VIDEO, SECOND_VIDEO = "video/vtest.avi", "video/one-by-one-person-detection.mp4"

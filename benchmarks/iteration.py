@@ -15,7 +15,7 @@ import torch
 from benchmarks.assigner import random_target
 from export.default_model import data_folder
 from gfl_edge.console import log
-from gfl_edge.plots import bar_chart
+from gfl_edge.report.plots import bar_chart
 from train.config import Config
 from train.criterion import Criterion
 from train.data.load import load_data

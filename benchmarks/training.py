@@ -16,7 +16,7 @@ from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import write_atomically
-from gfl_edge.plots import dot_chart, line_chart
+from gfl_edge.report.plots import dot_chart, line_chart
 from train.checkpoint import BEST, LAST
 from train.config import Config, read_config
 from train.criterion import Quality, Regression

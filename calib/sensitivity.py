@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from calib.qdq import Layer, QdqGraph, without_pairs
 from calib.ranges import session_with_outputs
-from gfl_edge import plots
+from gfl_edge.report import plots
 from gfl_edge.files import write_atomically
 from gfl_edge.progress import track
 from gfl_edge.spec import INPUT_NAME

@@ -17,12 +17,12 @@ from fake_gpu import FakeTensorRT, engine_file
 from test_backend_tensorrt import SPEC, VERSION, tiny_onnx, write_engine
 
 from gfl_edge.bench import measure, paper, timing
-from gfl_edge.bench.against import changes, read_report
+from gfl_edge.report.against import changes, read_report
 from gfl_edge.bench.command import write_report
-from gfl_edge.bench.document import document
+from gfl_edge.report.document import document
 from gfl_edge.bench.frames import generated_frame, load_frames
-from gfl_edge.bench.html import page
-from gfl_edge.bench.markdown import table_text
+from gfl_edge.report.html import page
+from gfl_edge.report.markdown import table_text
 from gfl_edge.bench.measure import Case, run_cases, warnings
 from gfl_edge.bench.protocols import Sample, make_protocol
 from gfl_edge.bench.report import BenchRequest, bench

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from gfl_edge.plots import Spread, bar_chart, dot_chart, line_chart, point_chart, ranked_bars, spread_chart
+from gfl_edge.report.plots import Spread, bar_chart, dot_chart, line_chart, point_chart, ranked_bars, spread_chart
 
 matplotlib = pytest.importorskip("matplotlib")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gfl_edge import optional
-from gfl_edge.bench.against import changes, read_report, table
-from gfl_edge.bench.document import document
-from gfl_edge.bench.html import page
-from gfl_edge.bench.markdown import markdown, table_text
+from gfl_edge.report.against import changes, read_report, table
+from gfl_edge.report.document import document
+from gfl_edge.report.html import page
+from gfl_edge.report.markdown import markdown, table_text
 from gfl_edge.bench.protocols import ProtocolName
 from gfl_edge.bench.report import BenchRequest, announce, bench
 from gfl_edge.zoo.builtin import NAME, builtin_model

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gfl_edge.bench.stages import STAGES
-from gfl_edge.plots import Spread, bar_chart, line_chart, point_chart, spread_chart
+from gfl_edge.report.plots import Spread, bar_chart, line_chart, point_chart, spread_chart
 
 
 @dataclass(frozen=True)

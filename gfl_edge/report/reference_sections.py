@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gfl_edge.bench.sections import NOT_MEASURED, Section, Table, number
+from gfl_edge.report.sections import NOT_MEASURED, Section, Table, number
 
 
 def paper_section(report: dict[str, Any]) -> Section:

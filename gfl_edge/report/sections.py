@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gfl_edge.bench.figures import Figure
+from gfl_edge.report.figures import Figure
 
 NOT_MEASURED = "not measured"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge.bench.report import FORMAT
-from gfl_edge.bench.sections import Table
+from gfl_edge.report.sections import Table
 from gfl_edge.errors import InputError
 
 Key = tuple[str, str, int, str]  # model, protocol, batch, backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gfl_edge.bench.sections import Section, Table, number
+from gfl_edge.report.sections import Section, Table, number
 
 NOT_AVAILABLE = "not available"
 
