@@ -151,7 +151,7 @@ def _calibrate(model: Path, frames: Path, output: Path) -> str:
 
 
 def _report(model: Path, frames: Path, folder: Path) -> Path:
-    from gfl_edge.bench.command import write_report
+    from gfl_edge.cli.bench import write_report
     from gfl_edge.bench.report import BenchRequest, announce, bench
 
     report = bench(BenchRequest((model,), images=frames, seconds=BENCH_SECONDS), ["benchmarks/demo.py"])

@@ -32,7 +32,7 @@ from benchmarks import (
     training,
 )
 from gfl_edge import environment
-from gfl_edge.bench.command import write_pages
+from gfl_edge.cli.bench import write_pages
 from gfl_edge.console import run_command
 from gfl_edge.files import write_atomically
 

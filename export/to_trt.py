@@ -13,7 +13,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 from calib import arguments as calibration
 from export import default_model, to_onnx
 from export.to_onnx import ExportRequest
-from gfl_edge import build_command
+from gfl_edge.cli.main import build as build_command
 from gfl_edge.zoo.builtin import NAME, builtin_model
 from gfl_edge.console import log, run_command
 from gfl_edge.engine.build import check_plugin_place, check_targets

@@ -2,6 +2,6 @@
 
 import sys
 
-from gfl_edge.cli import main
+from gfl_edge.cli.main import main
 
 sys.exit(main())

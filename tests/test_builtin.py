@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 import gfl_edge
-from gfl_edge import cli
+from gfl_edge.cli.main import main as cli
 from gfl_edge.zoo import builtin
 from gfl_edge.zoo.builtin import builtin_model
 from gfl_edge.detector import Detector

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_spec import TINY
 
-from gfl_edge.cli import main
+from gfl_edge.cli.main import main
 from gfl_edge.evaluation.compare import Match, agree, compare, match, table
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector

@@ -159,7 +159,7 @@ def parse(command: str, checkout: Path) -> None:
     elif words[0] == "make":
         run(["make", "-n", *words[1:]], checkout)
     elif words[0] == "gfl-edge":
-        run([sys.executable, "-c", PARSE, "gfl_edge/cli.py", *words[1:]], checkout)
+        run([sys.executable, "-c", PARSE, "gfl_edge/cli/main.py", *words[1:]], checkout)
     elif any(word.endswith(".py") for word in words):
         script = next(i for i, word in enumerate(words) if word.endswith(".py"))
         run([sys.executable, "-c", PARSE, *words[script:]], checkout)

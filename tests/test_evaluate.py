@@ -13,7 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from gfl_edge.cli import EVALUATORS, main
+from gfl_edge.cli.main import EVALUATORS, main
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError

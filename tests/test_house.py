@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import gfl_edge
-from gfl_edge import cli, errors, optional
+from gfl_edge import errors, optional
+from gfl_edge.cli.main import main as cli
 from gfl_edge.errors import GflEdgeError, MissingDependencyError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -148,7 +149,7 @@ def test_the_wheel_holds_gfl_edge_alone(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         entry_points = next(name for name in names if name.endswith("entry_points.txt"))
-        assert "gfl-edge = gfl_edge.cli:main" in archive.read(entry_points).decode()
+        assert "gfl-edge = gfl_edge.cli.main:main" in archive.read(entry_points).decode()
     info = f"gfl_edge-{gfl_edge.__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"gfl_edge", info}
     modules = {name for name in names if name.endswith(".py")}

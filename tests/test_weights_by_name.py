@@ -12,7 +12,7 @@ import pytest
 from export import to_onnx
 from export.default_model import CHECKPOINTS, find_weights
 from export.models import find_preset
-from gfl_edge import cli
+from gfl_edge.cli.main import main as cli
 from gfl_edge.zoo import weights
 from gfl_edge.zoo.catalogue import CATALOGUE, FULL_DIGITS, PublishedWeights, find
 from gfl_edge.zoo.download import Wanted

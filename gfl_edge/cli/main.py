@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from gfl_edge import build_command
+from gfl_edge.cli.main import build as build_command
 from gfl_edge._version import __version__
 from gfl_edge.backends.select import BackendName, NmsChoice
-from gfl_edge.bench import command
+from gfl_edge.cli.main import bench as command
 from gfl_edge.zoo.builtin import DESCRIPTION, NAME
 from gfl_edge.console import FAILURE, log, run_command
 
