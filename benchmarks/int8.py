@@ -16,10 +16,10 @@ from calib.calibrate import PRECISION_FOR, RECORD_KEY, calibrate
 from export import to_trt
 from export.default_model import data_folder
 from export.to_onnx import ExportRequest, export_onnx
-from gfl_edge.evaluation.compare import compare
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.errors import GflEdgeError
+from gfl_edge.evaluation.compare import compare
 from gfl_edge.files import sha256
 from gfl_edge.spec import load_onnx
 from train.checkpoint import BEST

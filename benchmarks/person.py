@@ -10,7 +10,6 @@ from typing import Any
 from benchmarks.models import ANNOTATIONS, IMAGES, export
 from export.default_model import data_folder
 from gfl_edge.backends.select import BackendName
-from gfl_edge.zoo.builtin import builtin_model
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import (
     METRICS,
@@ -21,6 +20,7 @@ from gfl_edge.evaluation.ap import (
     match_categories,
     read_annotations,
 )
+from gfl_edge.zoo.builtin import builtin_model
 
 PERSON = "person"
 CONFIG = "train/configs/person.toml"

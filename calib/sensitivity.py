@@ -13,9 +13,9 @@ from onnx import ModelProto
 
 from calib.qdq import Layer, QdqGraph, without_pairs
 from calib.ranges import session_with_outputs
-from gfl_edge.report import plots
 from gfl_edge.files import write_atomically
 from gfl_edge.progress import track
+from gfl_edge.report import plots
 from gfl_edge.spec import INPUT_NAME
 
 MOST_DB = 140.0  # what float32 itself rounds

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gfl_edge.zoo import catalogue
-from gfl_edge.zoo import weights
 from gfl_edge.errors import ContractError, ModelFileError
 from gfl_edge.spec import Precision, read_spec
+from gfl_edge.zoo import catalogue, weights
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 ARTIFACTS = Path("artifacts")  # relative to where the command runs

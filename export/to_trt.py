@@ -13,12 +13,12 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 from calib import arguments as calibration
 from export import default_model, to_onnx
 from export.to_onnx import ExportRequest
-from gfl_edge.cli.main import build as build_command
-from gfl_edge.zoo.builtin import NAME, builtin_model
+from gfl_edge.cli import build as build_command
 from gfl_edge.console import log, run_command
 from gfl_edge.engine.build import check_plugin_place, check_targets
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision, read_spec
+from gfl_edge.zoo.builtin import NAME, builtin_model
 
 
 def choose_source(args: argparse.Namespace) -> Path:

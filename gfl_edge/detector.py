@@ -14,13 +14,13 @@ import numpy as np
 
 from gfl_edge.backends.base import Backend, FrameBackend, Outputs
 from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
-from gfl_edge.zoo.builtin import builtin_model
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.files import sha256
 from gfl_edge.ops import postprocess
 from gfl_edge.ops.preprocess import Image, Placement, check_frame, input_size, resize_into
 from gfl_edge.spec import ModelSpec
+from gfl_edge.zoo.builtin import builtin_model
 
 # Input buffers kept for the next frames: one in the network, one ready, one being filled
 SPARE_INPUTS = 3

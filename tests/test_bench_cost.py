@@ -11,8 +11,8 @@ from gfl_edge.bench import paper
 from gfl_edge.bench.gpus import GPUS, Gpu
 from gfl_edge.bench.graph_cost import GraphCost, graph_cost
 from gfl_edge.bench.roofline import bound, bounds, gpu_table
-from gfl_edge.zoo.catalogue import CATALOGUE
 from gfl_edge.spec import load_contract, load_onnx
+from gfl_edge.zoo.catalogue import CATALOGUE
 
 onnx = pytest.importorskip("onnx")
 helper, FLOAT, UINT8 = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8

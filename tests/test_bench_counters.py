@@ -11,10 +11,10 @@ import pytest
 
 from gfl_edge.bench.device.counters import TOTAL, Reading, Recorder
 from gfl_edge.bench.device.cpu import CpuCounters
-from gfl_edge.bench.device.open import NoCounters, open_counters
 from gfl_edge.bench.device.jetson import JetsonCounters
 from gfl_edge.bench.device.machine import Machine, process_bytes
 from gfl_edge.bench.device.nvml import NvmlCounters
+from gfl_edge.bench.device.open import NoCounters, open_counters
 from gfl_edge.errors import BackendError
 
 CORE = "sys/devices/system/cpu/cpu{}/"

@@ -17,21 +17,21 @@ from fake_gpu import FakeTensorRT, engine_file
 from test_backend_tensorrt import SPEC, VERSION, tiny_onnx, write_engine
 
 from gfl_edge.bench import measure, paper, timing
-from gfl_edge.report.against import changes, read_report
-from gfl_edge.cli.bench import write_report
-from gfl_edge.report.document import document
 from gfl_edge.bench.frames import generated_frame, load_frames
-from gfl_edge.report.html import page
-from gfl_edge.report.markdown import table_text
 from gfl_edge.bench.measure import Case, run_cases, warnings
 from gfl_edge.bench.protocols import Sample, make_protocol
 from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.bench.stages import STAGES, StageReader, summarize_stages
+from gfl_edge.cli.bench import write_report
 from gfl_edge.cli.main import main
 from gfl_edge.detector import Detector
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import InputError, SourceError
 from gfl_edge.evaluation.ap import METRICS
+from gfl_edge.report.against import changes, read_report
+from gfl_edge.report.document import document
+from gfl_edge.report.html import page
+from gfl_edge.report.markdown import table_text
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("matplotlib")

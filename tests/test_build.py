@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from export import graph, models, to_trt
-from gfl_edge.cli.main import main as cli
+from gfl_edge.cli import main as cli
 from gfl_edge.engine import build
 from gfl_edge.engine.build import BuildPlan, build_engine, check_contract, check_precision, plan
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path

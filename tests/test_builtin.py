@@ -12,14 +12,14 @@ import onnx
 import pytest
 
 import gfl_edge
-from gfl_edge.cli.main import main as cli
-from gfl_edge.zoo import builtin
-from gfl_edge.zoo.builtin import builtin_model
+from gfl_edge.cli import main as cli
 from gfl_edge.detector import Detector
 from gfl_edge.errors import ModelFileError
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256
 from gfl_edge.spec import read_spec
+from gfl_edge.zoo import builtin
+from gfl_edge.zoo.builtin import builtin_model
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LARGEST_BYTES = 10_000_000

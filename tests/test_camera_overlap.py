@@ -26,9 +26,9 @@ from test_camera import (
 )
 from test_sources import make_image, make_video
 
-from gfl_edge.cli.main import main as cli
 from gfl_edge.camera import run as camera_run
 from gfl_edge.camera import run_camera
+from gfl_edge.cli import main as cli
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError, SourceError
 from gfl_edge.media.sinks import VideoSink

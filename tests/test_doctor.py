@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from gfl_edge import doctor
-from gfl_edge.cli.main import main as cli
+from gfl_edge.cli import main as cli
 from gfl_edge.doctor import gpu, jetson, opencv, packages, python
 from gfl_edge.doctor.findings import Finding, Report, guarded
 from gfl_edge.doctor.packages import Package

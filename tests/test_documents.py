@@ -20,8 +20,8 @@ IMAGES, CALIBRATION_IMAGES = 16, 32
 PARSE = """
 import runpy, sys
 del sys.argv[0]
-from gfl_edge import console as commandline
-commandline.run_command = lambda parser, run, argv: parser.parse_args(argv) and 0
+from gfl_edge import console
+console.run_command = lambda parser, run, argv: parser.parse_args(argv) and 0
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from gfl_edge.errors import DownloadError
 from gfl_edge.zoo import download as download_module
 from gfl_edge.zoo.download import Wanted, download
-from gfl_edge.errors import DownloadError
 
 CONTENT = bytes(range(256)) * 4000  # more than one chunk
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 import torch
 
-from gfl_edge.zoo.catalogue import CATALOGUE
 from gfl_edge.errors import InputError
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import multiclass_nms
+from gfl_edge.zoo.catalogue import CATALOGUE
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.models.batch_norm import fuse_batch_norm
 from train.models.deform_conv import DeformConv2d, deform_conv2d

@@ -15,7 +15,7 @@ import pytest
 
 import gfl_edge
 from gfl_edge import errors, optional
-from gfl_edge.cli.main import main as cli
+from gfl_edge.cli import main as cli
 from gfl_edge.errors import GflEdgeError, MissingDependencyError
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from calib.histogram import Method
 from export.default_model import data_folder
-from gfl_edge.zoo.catalogue import CATALOGUE
 from gfl_edge.errors import InputError
+from gfl_edge.zoo.catalogue import CATALOGUE
 from train.data.config import DataConfig
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig

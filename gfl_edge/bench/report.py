@@ -14,10 +14,10 @@ from gfl_edge import environment, optional
 from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.bench import paper
 from gfl_edge.bench.device.counters import Counters
+from gfl_edge.bench.device.machine import Machine, process_bytes
 from gfl_edge.bench.device.open import open_counters
 from gfl_edge.bench.frames import Frames, load_frames
 from gfl_edge.bench.graph_cost import GraphCost, graph_cost
-from gfl_edge.bench.device.machine import Machine, process_bytes
 from gfl_edge.bench.measure import Case, make_case, run_cases, warnings
 from gfl_edge.bench.protocols import ProtocolName, make_protocol
 from gfl_edge.bench.roofline import ASSUMPTIONS, bounds, gpu_table

@@ -54,8 +54,8 @@ def run_camera(
 
     Args:
         model: model file, or a detector, which is left open; None: the detector of persons that comes with the package.
-        source: see :func:`gfl_edge.media.sources.open_source`; or several of them. They are read, and closed in the end, by
-            threads of their own.
+        source: see :func:`gfl_edge.media.sources.open_source`; or several of them. Threads of their own read them and
+            close them at the end.
         backend: what runs a model file.
         score: detections with at least this score are drawn, written and handed on.
         show: True = in a window (q, Esc or its close button ends the run), None = in one if there is a screen.

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gfl_edge import optional
+from gfl_edge.bench.protocols import ProtocolName
+from gfl_edge.bench.report import BenchRequest, announce, bench
+from gfl_edge.console import FAILURE, log
+from gfl_edge.files import write_atomically
 from gfl_edge.report.against import changes, read_report, table
 from gfl_edge.report.document import document
 from gfl_edge.report.html import page
 from gfl_edge.report.markdown import markdown, table_text
-from gfl_edge.bench.protocols import ProtocolName
-from gfl_edge.bench.report import BenchRequest, announce, bench
 from gfl_edge.zoo.builtin import NAME, builtin_model
-from gfl_edge.console import FAILURE, log
-from gfl_edge.files import write_atomically
 
 TITLE = "gfl_edge: speed and accuracy"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gfl_edge.zoo.builtin import NAME, builtin_model
 from gfl_edge.console import log
 from gfl_edge.engine.build import BuildPlan, build_engine, plan
 from gfl_edge.spec import read_spec
+from gfl_edge.zoo.builtin import NAME, builtin_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from gfl_edge.cli.main import build as build_command
 from gfl_edge._version import __version__
 from gfl_edge.backends.select import BackendName, NmsChoice
-from gfl_edge.cli.main import bench as command
-from gfl_edge.zoo.builtin import DESCRIPTION, NAME
+from gfl_edge.cli import bench as command
+from gfl_edge.cli import build as build_command
 from gfl_edge.console import FAILURE, log, run_command
+from gfl_edge.zoo.builtin import DESCRIPTION, NAME
 
 if TYPE_CHECKING:
     from gfl_edge.detector import Detector
@@ -188,8 +188,8 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from gfl_edge.evaluation.compare import compare, table
     from gfl_edge.detector import Detector
+    from gfl_edge.evaluation.compare import compare, table
 
     with (
         Detector(args.reference, args.backend, args.nms) as reference,

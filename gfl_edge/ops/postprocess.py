@@ -80,7 +80,7 @@ def detections_from_raw(
 
 
 def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float, most: int) -> Indices:
-    """The first ``most`` boxes that :func:`gfl_edge.ops.boxes.classwise_nms` keeps, found by OpenCV, some ten times faster.
+    """The first ``most`` boxes that :func:`gfl_edge.ops.boxes.classwise_nms` keeps, by OpenCV, about ten times faster.
 
     OpenCV's IoU is rounded once more: pairs within 1e-7 of the threshold may fall on the other side of it.
 

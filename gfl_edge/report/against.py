@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge.bench.report import FORMAT
-from gfl_edge.report.sections import Table
 from gfl_edge.errors import InputError
+from gfl_edge.report.sections import Table
 
 Key = tuple[str, str, int, str]  # model, protocol, batch, backend
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gfl_edge.bench.protocols import BOUNDARIES
+from gfl_edge.bench.stages import STAGES
 from gfl_edge.report import figures
 from gfl_edge.report.device_section import device_section
-from gfl_edge.bench.protocols import BOUNDARIES
 from gfl_edge.report.reference_sections import bounds_section, paper_section, versions_section
 from gfl_edge.report.sections import NOT_MEASURED, Section, Table, milliseconds, number
-from gfl_edge.bench.stages import STAGES
 
 
 def document(report: dict[str, Any]) -> list[Section]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from html import escape
 
 from gfl_edge.report.figures import Figure
-from gfl_edge.report.sections import Section, Table
 from gfl_edge.report.plots import INK
+from gfl_edge.report.sections import Section, Table
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2126; --soft: #59626d; --ground: #ffffff; --panel: #f4f6f8;
@@ -118,7 +118,7 @@ def _figure(figure: Figure) -> str:
 
 
 def inline_svg(figure: Figure) -> str:
-    """A picture of :mod:`gfl_edge.report.plots` as a part of a page, in the page's own colour of text, on its ground."""
+    """A chart of :mod:`gfl_edge.report.plots` as part of a page, in the page's own text colour and background."""
     text = figure.svg.decode()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"fill: #ffffff", "fill: none", text)

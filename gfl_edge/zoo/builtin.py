@@ -11,7 +11,7 @@ DESCRIPTION = "persons, 416x416 pixels, FP16; docs/person.md is its model card"
 
 
 def builtin_model() -> Path:
-    """The ONNX file of the detector of persons that ``gfl_edge/models`` holds; its card is docs/person.md.
+    """The ONNX file of the detector of persons that ``gfl_edge/zoo/models`` holds; its card is docs/person.md.
 
     Raises:
         ModelFileError: the installation lacks it.

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge.cache import CACHE_VARIABLE, cache_folder
-from gfl_edge.zoo.catalogue import CATALOGUE, PublishedWeights
 from gfl_edge.console import aligned, log
-from gfl_edge.zoo.download import Wanted, check, download
 from gfl_edge.errors import DownloadError
+from gfl_edge.zoo.catalogue import CATALOGUE, PublishedWeights
+from gfl_edge.zoo.download import Wanted, check, download
 
 FOLDER = "weights"  # below the cache folder
 

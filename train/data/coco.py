@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from gfl_edge.evaluation.coco import read_instances
 from gfl_edge.errors import AnnotationError
+from gfl_edge.evaluation.coco import read_instances
 from gfl_edge.files import write_atomically
 from train.data.annotations import Annotations, ImageRecord, Objects
 

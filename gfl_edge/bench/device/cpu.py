@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gfl_edge.bench.device.open import sysfs
+from gfl_edge.bench.device import sysfs
 from gfl_edge.bench.device.counters import Reading
 
 _NOT_SHOWN = "this machine does not show it, as virtual machines do not"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gfl_edge.bench.device.open import sysfs
+from gfl_edge.bench.device import sysfs
 from gfl_edge.bench.device.counters import TOTAL, Reading
 
 INPUT_RAILS = ("VDD_IN", "POM_5V_IN")  # what the whole module takes, where it is measured

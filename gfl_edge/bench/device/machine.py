@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gfl_edge.bench.device.open import sysfs
+from gfl_edge.bench.device import sysfs
 
 _TICKS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # of /proc/stat's first line
 
