@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from train.criterion import Criterion, CriterionConfig
+from train.objective.criterion import Criterion, CriterionConfig
 from train.structures import Outputs, Target
 
 INPUT_HW = (800, 1344)

@@ -17,7 +17,7 @@ from export.default_model import data_folder
 from gfl_edge.console import log
 from gfl_edge.report.plots import bar_chart
 from train.config import Config
-from train.criterion import Criterion
+from train.objective.criterion import Criterion
 from train.data.load import load_data
 from train.data.loader import Batch, TrainingLoader
 from train.network import TrainedNetwork, build_detector, criterion_config

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import pairwise_iou
-from train.assigners import assign_atss, assign_dynamic_soft_labels
-from train.assigners.positives import LARGEST_INDEX, sort_keys
+from train.objective import assign_atss, assign_dynamic_soft_labels
+from train.objective.positives import LARGEST_INDEX, sort_keys
 from train.structures import Target
 
 GRIDS = {

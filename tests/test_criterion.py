@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from train.criterion import CONFIGS, Criterion, CriterionConfig
-from train.losses import iou
+from train.objective.criterion import CONFIGS, Criterion, CriterionConfig
+from train.objective.losses import iou
 from train.structures import Outputs, Target
 
 # --- inputs ----------------------------------------------------------------------------------------------------------

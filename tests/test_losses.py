@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gfl_edge.ops.boxes import pairwise_iou
-from train.losses import (
+from train.objective.losses import (
     background_loss,
     centerness_loss,
     distribution_focal_loss,

@@ -16,7 +16,7 @@ from torch import nn
 from gfl_edge.errors import CheckpointError, InputError
 from train.checkpoint import Checkpoint, random_state, restore_random_state
 from train.config import OptimizerConfig, ScheduleConfig
-from train.criterion import Criterion
+from train.objective.criterion import Criterion
 from train.data.loader import Batch
 from train.distributed import Process
 from train.ema import WeightAverage

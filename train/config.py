@@ -96,7 +96,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Changes to the family's own criterion, see :class:`train.criterion.CriterionConfig`."""
+    """Changes to the family's own criterion, see :class:`train.objective.criterion.CriterionConfig`."""
 
     assigner: Literal["atss", "dynamic_soft_label"] | None = None
     topk: int | None = None  # candidates per object

@@ -15,7 +15,7 @@ from gfl_edge import optional
 from gfl_edge.errors import CheckpointError, InputError
 from train.checkpoint import describe_weights
 from train.config import Config, LossConfig, ModelConfig, TrainConfig
-from train.criterion import CONFIGS, CriterionConfig
+from train.objective.criterion import CONFIGS, CriterionConfig
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.models.batch_norm import fuse_batch_norm
 from train.models.detector import DetectorConfig

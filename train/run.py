@@ -18,7 +18,7 @@ from gfl_edge.errors import CheckpointError, InputError
 from gfl_edge.progress import Progress
 from train.checkpoint import BEST, LAST, Checkpoint
 from train.config import Config
-from train.criterion import Criterion
+from train.objective.criterion import Criterion
 from train.data.annotations import Annotations
 from train.data.load import LoadedData, load_data
 from train.data.loader import TrainingLoader

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gfl_edge.ops import decode
-from train.assigners import Positives, assign_atss, assign_dynamic_soft_labels
-from train.losses import (
+from train.objective import Positives, assign_atss, assign_dynamic_soft_labels
+from train.objective.losses import (
     FOCAL_ALPHA,
     background_loss,
     centerness_loss,
@@ -287,7 +287,7 @@ def _classification(
     """Sums ``[levels]`` of a loss over all classes of all cells, where positives learn ``scores`` ``[P]``, others 0.
 
     Only the positives' own classes go through ``loss`` itself; its value at 0 is ``background_share`` times
-    :func:`train.losses.background_loss`.
+    :func:`train.objective.losses.background_loss`.
     """
     parts = (torch.split(values, samples.counts) for values in (samples.images, samples.labels, samples.cells, scores))
     sums = []
