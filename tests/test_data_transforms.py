@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gfl_edge.ops.preprocess import PADDING_BGR, Placement, place, resize_into
-from train.data.colour import ColourJitter, HsvJitter, saturated
-from train.data.mosaic import mosaic
-from train.data.paste import MARGIN, Paste
-from train.data.transforms import (
+from train.data.augment.colour import ColourJitter, HsvJitter, saturated
+from train.data.augment.mosaic import mosaic
+from train.data.augment.paste import MARGIN, Paste
+from train.data.augment.transforms import (
     HorizontalFlip,
     RandomAffine,
     RandomCrop,

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from train.data.annotations import Annotations, ImageRecord, Objects
     from train.data.checks import CheckReport, check_annotations
-    from train.data.class_names import read_class_names
-    from train.data.coco import read_coco, write_coco
+    from train.data.formats.class_names import read_class_names
+    from train.data.formats.coco import read_coco, write_coco
     from train.data.config import Augmentation, DataConfig, DataFiles
     from train.data.load import LoadedData, load_data
     from train.data.loader import Batch, EvaluationLoader, TrainingLoader, collate
-    from train.data.voc import read_voc
-    from train.data.yolo import read_yolo
+    from train.data.formats.voc import read_voc
+    from train.data.formats.yolo import read_yolo
 
 __all__ = [
     "Annotations",

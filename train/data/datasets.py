@@ -16,8 +16,8 @@ from train.data.annotations import Annotations
 from train.data.batches import AUGMENT, Draw
 from train.data.checks import size_mismatch
 from train.data.config import Augmentation
-from train.data.mosaic import TILES, mosaic
-from train.data.transforms import Sample, to_input, to_input_moved
+from train.data.augment.mosaic import TILES, mosaic
+from train.data.augment.transforms import Sample, to_input, to_input_moved
 
 
 @dataclass(frozen=True, eq=False)

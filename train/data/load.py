@@ -8,11 +8,11 @@ from pathlib import Path
 
 from train.data.annotations import Annotations, join
 from train.data.checks import CheckReport, check_annotations
-from train.data.class_names import read_class_names
-from train.data.coco import read_coco
+from train.data.formats.class_names import read_class_names
+from train.data.formats.coco import read_coco
 from train.data.config import DataConfig, DataFiles
-from train.data.voc import read_voc, voc_class_names
-from train.data.yolo import read_yolo
+from train.data.formats.voc import read_voc, voc_class_names
+from train.data.formats.yolo import read_yolo
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.ops.preprocess import Image
-from train.data.transforms import Range, Sample
+from train.data.augment.transforms import Range, Sample
 
 HUES = 180  # OpenCV's 8-bit hue counts in steps of two degrees
 

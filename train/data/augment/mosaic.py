@@ -10,7 +10,7 @@ from numpy.random import Generator
 from gfl_edge import optional
 from gfl_edge.ops.preprocess import Placement
 from gfl_edge.spec import ResizeRule
-from train.data.transforms import MIN_VISIBLE, Sample, background, cut_to_image, placed_boxes
+from train.data.augment.transforms import MIN_VISIBLE, Sample, background, cut_to_image, placed_boxes
 
 TILES = 4
 

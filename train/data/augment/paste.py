@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gfl_edge import optional
 from gfl_edge.ops.boxes import areas
 from gfl_edge.ops.preprocess import Boxes, Image
-from train.data.transforms import MIN_VISIBLE, Range, Sample, cut_to_image, flip
+from train.data.augment.transforms import MIN_VISIBLE, Range, Sample, cut_to_image, flip
 
 MARGIN = 0.15  # of the box's sides, around it, over which the edge fades
 ROUNDNESS = 3.0  # exponent of the edge's superellipse: 2 is an ellipse, infinity the box
