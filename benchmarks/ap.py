@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.models import ANNOTATIONS, IMAGES, export
-from export.default_model import CHECKPOINTS, data_folder
 from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.spec import NmsPlace, Precision
+from train.weights.find import CHECKPOINTS, data_folder
 
 # label -> how the ONNX file is made and run. Half runs in ONNX Runtime, which rounds to half after every node; OpenVINO
 # on a CPU would compute in float32.

@@ -14,7 +14,6 @@ from typing import Any
 
 from benchmarks.looping_source import LoopingSource
 from benchmarks.models import IMAGES, export
-from export.default_model import CHECKOUT, CHECKPOINTS, data_folder
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.summary import CameraSummary
@@ -25,6 +24,7 @@ from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.sinks import VideoSink
 from gfl_edge.media.sources import Frame, open_source
 from gfl_edge.report.plots import Points, line_chart
+from train.weights.find import CHECKOUT, CHECKPOINTS, data_folder
 
 MODEL, SMALL_MODEL, SMALL_HW = "nanodet-plus-m-416", "nanodet-m-320", (64, 96)
 VIDEO, SECOND_VIDEO = "video/vtest.avi", "video/one-by-one-person-detection.mp4"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.models import export
-from export.default_model import CHECKPOINTS
 from gfl_edge.engine.sidecar import sidecar_path
 from gfl_edge.spec import Precision
+from train.weights.find import CHECKPOINTS
 
 TARGETS = ("sm75", "sm86")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.models import ANNOTATIONS, IMAGES, export
-from export.default_model import data_folder
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import (
     Evaluator,
@@ -20,6 +19,7 @@ from gfl_edge.evaluation.ap import (
     match_categories,
     read_annotations,
 )
+from train.weights.find import data_folder
 
 MODEL = "nanodet-plus-m-416"
 IMAGES_WANTED = 5000  # as many as val2017 has; those at hand are counted again and again

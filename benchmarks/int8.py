@@ -14,7 +14,6 @@ from benchmarks.training import bccd_list, read_shipped, train_seconds
 from calib.arguments import CalibrationRequest, Target
 from calib.calibrate import PRECISION_FOR, RECORD_KEY, calibrate
 from export import to_trt
-from export.default_model import data_folder
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
@@ -23,6 +22,7 @@ from gfl_edge.evaluation.compare import compare
 from gfl_edge.files import sha256
 from gfl_edge.spec import load_onnx
 from train.checkpoint import BEST
+from train.weights.find import data_folder
 
 CALIBRATION = "coco128/train2017"
 PUBLISHED = ("nanodet-plus-m-416", "nanodet-m-416")

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 
 from benchmarks.assigner import random_target
-from export.default_model import data_folder
 from gfl_edge.console import log
 from gfl_edge.report.plots import bar_chart
 from train.config import Config
-from train.objective.criterion import Criterion
 from train.data.load import load_data
 from train.data.loader import Batch, TrainingLoader
 from train.network import TrainedNetwork, build_detector, criterion_config
+from train.objective.criterion import Criterion
 from train.structures import Outputs
+from train.weights.find import data_folder
 
 BOXES = (1, 10, 100, 500)
 THREADS = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.default_model import CHECKPOINTS, data_folder
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.spec import NmsPlace, Precision
+from train.weights.find import CHECKPOINTS, data_folder
 
 IMAGES = "coco/val2017_mix397"
 ANNOTATIONS = "coco/instances_val2017_mix397.json"

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.models import IMAGES, export
-from export.default_model import CHECKPOINTS, data_folder
 from export.nms import ROUNDS
 from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.detections import Detections
@@ -21,6 +20,7 @@ from gfl_edge.ops.boxes import greedy_nms, pairwise_iou
 from gfl_edge.ops.preprocess import Image, resize_into
 from gfl_edge.progress import track
 from gfl_edge.spec import ModelSpec
+from train.weights.find import CHECKPOINTS, data_folder
 
 LIBRARIES: tuple[BackendName, ...] = ("openvino", "onnxruntime")
 ORDER = "the same set, equal scores in another order: the library's TopK does not put the lower index first"

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from export.default_model import CHECKPOINTS, data_folder
 from gfl_edge import optional
 from gfl_edge.errors import BackendError
 from train.models.batch_norm import fuse_batch_norm
+from train.weights.find import CHECKPOINTS, data_folder
 from train.weights.loading import load_detector
 
 OPSET = 17  # what all four take

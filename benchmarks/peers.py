@@ -15,7 +15,6 @@ import numpy as np
 from benchmarks import peer_networks as networks
 from benchmarks.models import ANNOTATIONS, IMAGES, export
 from benchmarks.peer_samples import NcnnModelZoo, OpenCvZoo, OpenModelZoo, Sample
-from export.default_model import data_folder
 from gfl_edge.backends.select import BackendName
 from gfl_edge.bench.frames import generated_frame
 from gfl_edge.detector import Detector
@@ -29,6 +28,7 @@ from gfl_edge.evaluation.ap import (
 )
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
+from train.weights.find import data_folder
 
 MODELS = ("nanodet-m-320", "nanodet-plus-m-416")
 OURS = "gfl_edge, OpenVINO"

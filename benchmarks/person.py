@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.models import ANNOTATIONS, IMAGES, export
-from export.default_model import data_folder
 from gfl_edge.backends.select import BackendName
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import (
@@ -21,6 +20,7 @@ from gfl_edge.evaluation.ap import (
     read_annotations,
 )
 from gfl_edge.zoo.builtin import builtin_model
+from train.weights.find import data_folder
 
 PERSON = "person"
 CONFIG = "train/configs/person.toml"

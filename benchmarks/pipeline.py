@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from benchmarks.models import IMAGES, export
 from benchmarks.peer_networks import export_plain, openvino_network
-from export.default_model import CHECKPOINTS, data_folder
 from gfl_edge.backends.select import NmsChoice
 from gfl_edge.detector import Detector
 from gfl_edge.media.sources import read_image
 from gfl_edge.progress import track
+from train.weights.find import CHECKPOINTS, data_folder
 
 FRAMES, ROUNDS = 100, 5
 PLACES: tuple[NmsChoice, ...] = ("host", "graph")

@@ -8,10 +8,10 @@ from typing import Any
 from benchmarks.gfl_engines import random_weights
 from benchmarks.int8 import published, source
 from benchmarks.models import ANNOTATIONS, IMAGES
-from export.default_model import CHECKPOINTS, data_folder
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.console import log
+from train.weights.find import CHECKPOINTS, data_folder
 
 BOUNDS = ("gfl-r50-1x", "gfl-x101-dcn-2x")  # with random weights, which a bound does not depend on
 BATCHES = (1, 8)

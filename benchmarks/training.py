@@ -19,9 +19,9 @@ from gfl_edge.files import write_atomically
 from gfl_edge.report.plots import dot_chart, line_chart
 from train.checkpoint import BEST, LAST
 from train.config import Config, read_config
-from train.objective.criterion import Quality, Regression
 from train.data.load import load_data
 from train.evaluate import evaluate_checkpoint
+from train.objective.criterion import Quality, Regression
 from train.run import train
 
 CONFIGS = Path(__file__).resolve().parent.parent / "train" / "configs"

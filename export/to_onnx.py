@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from export import default_model
 from gfl_edge.console import log, run_command
 from gfl_edge.errors import InputError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, NmsPlace, Precision
+from train.weights import find
 
 if TYPE_CHECKING:
     from export.half import HalfPlan
@@ -30,7 +30,7 @@ class ExportRequest:
 
     weights: Path
     model: str | None = None  # a preset's name; None: recognised from the checkpoint
-    input_hw: tuple[int, int] | None = None  # pixels; None: see export.models.describe_checkpoint
+    input_hw: tuple[int, int] | None = None  # pixels; None: see train.describe.describe_checkpoint
     class_names: tuple[str, ...] | None = None
     precision: Precision = "fp32"
     nms: NmsPlace = "graph"
@@ -53,15 +53,16 @@ def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
             f"--check-images says on what the range of half is checked, not of {request.precision}: add --fp16"
         )
     # torch takes seconds to import and --help must work without it
-    from export import graph, models, parity
+    from export import graph, parity
     from gfl_edge.files import write_atomically
+    from train import describe
     from train.weights import load_detector
 
-    preset = models.find_preset(request.model) if request.model else None
+    preset = describe.find_preset(request.model) if request.model else None
     detector = load_detector(request.weights, family=preset.family if preset else None)
     if preset:
-        models.check_architecture(detector, preset, str(request.model))
-    spec = models.describe_checkpoint(
+        describe.check_architecture(detector, preset, str(request.model))
+    spec = describe.describe_checkpoint(
         detector,
         request.weights,
         input_hw=request.input_hw or (preset.input_hw if preset else None),
@@ -182,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.weights is None:
         raise InputError("--weights is missing: give a PyTorch checkpoint (.ckpt, .pth) or a name of: gfl-edge models")
-    weights = default_model.find_weights(args.weights, args.unchecked)
+    weights = find.find_weights(args.weights, args.unchecked)
     spec = export_onnx(replace(request_from(args), weights=weights), args.output)
     print(args.output)
     build = f"python export/to_trt.py --onnx {args.output}{PRECISION_OPTION[spec.precision]}"

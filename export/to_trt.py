@@ -11,7 +11,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from calib import arguments as calibration
-from export import default_model, to_onnx
+from export import to_onnx
 from export.to_onnx import ExportRequest
 from gfl_edge.cli import build as build_command
 from gfl_edge.console import log, run_command
@@ -19,6 +19,7 @@ from gfl_edge.engine.build import check_plugin_place, check_targets
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision, read_spec
 from gfl_edge.zoo.builtin import NAME, builtin_model
+from train.weights import find
 
 
 def choose_source(args: argparse.Namespace) -> Path:
@@ -27,15 +28,15 @@ def choose_source(args: argparse.Namespace) -> Path:
     if onnx is not None:
         return onnx
     if args.weights is not None:
-        return default_model.find_weights(args.weights, args.unchecked)
+        return find.find_weights(args.weights, args.unchecked)
     if args.model is not None:
         raise InputError(f"--model {args.model} says which model the checkpoint is to be: give one with --weights")
-    newest = default_model.newest_artifact("fp16", int8=True) if args.int8 else None
-    newest = newest or default_model.newest_artifact(_precision(args))
+    newest = find.newest_artifact("fp16", int8=True) if args.int8 else None
+    newest = newest or find.newest_artifact(_precision(args))
     if newest is not None:
-        log(f"no model named: taking {newest}, the newest under {default_model.ARTIFACTS}/")
+        log(f"no model named: taking {newest}, the newest under {find.ARTIFACTS}/")
         return newest
-    log(f"no model named and none under {default_model.ARTIFACTS}/: taking {NAME}, which comes with gfl_edge")
+    log(f"no model named and none under {find.ARTIFACTS}/: taking {NAME}, which comes with gfl_edge")
     return builtin_model()
 
 
@@ -107,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--int8", action="store_true", help="INT8 convolutions, the rest half; see calib/calibrate.py")
     parser.add_argument("--calib-images", type=Path, metavar="DIR", help="with --int8: pictures to calibrate on")
     calibration.add_calibration_arguments(parser)
-    parser.add_argument("-o", "--output-dir", type=Path, default=default_model.ARTIFACTS, metavar="DIR")
+    parser.add_argument("-o", "--output-dir", type=Path, default=find.ARTIFACTS, metavar="DIR")
     return run_command(parser, _run, argv)
 
 

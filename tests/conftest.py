@@ -20,7 +20,7 @@ sys.path.insert(0, str(CHECKOUT))  # train, export, calib are packages of the ch
 
 from squares_run import squares, toml  # noqa: E402, F401
 
-from export.default_model import CHECKPOINTS, data_folder  # noqa: E402
+from train.weights.find import CHECKPOINTS, data_folder  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from export import graph, models, parity, to_onnx, to_trt
+from export import graph, parity, to_onnx, to_trt
 from gfl_edge.cuda.kernels import FLOAT32, nms_params
 from gfl_edge.detector import Detector
 from gfl_edge.engine import build
@@ -19,6 +19,7 @@ from gfl_edge.engine.contract import engine_contract
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BackendError, InputError, ParityError, PrecisionError
 from gfl_edge.spec import read_spec
+from train import describe
 from train.models.gfl import GFL, GFLConfig
 
 TINY = GFLConfig(
@@ -42,7 +43,7 @@ def detector():
 def folder(detector, tmp_path_factory):
     """bf16 files by place of NMS, as graph.onnx and raw.onnx, and the checkpoint own.pth."""
     folder = tmp_path_factory.mktemp("bf16")
-    spec = models.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
+    spec = describe.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
     for nms in ("graph", "raw"):
         changed = dataclasses.replace(spec, precision="bf16", nms=nms)
         onnx.save(graph.build_graph(detector, changed), folder / f"{nms}.onnx")

@@ -12,13 +12,14 @@ import onnx
 import pytest
 import torch
 
-from export import graph, models, to_trt
+from export import graph, to_trt
 from gfl_edge.cli import main as cli
 from gfl_edge.engine import build
 from gfl_edge.engine.build import BuildPlan, build_engine, check_contract, check_precision, plan
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BackendError, BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.spec import read_spec
+from train import describe
 from train.models import NanoDet, NanoDetConfig
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'gfl-edge[rtx]'")
@@ -30,7 +31,7 @@ def small(tmp_path_factory):
     torch.manual_seed(0)
     config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
     detector = NanoDet(config).eval()
-    spec = models.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
+    spec = describe.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
     folder = tmp_path_factory.mktemp("small")
     files = {}
     for precision, nms in (

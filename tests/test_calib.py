@@ -22,11 +22,12 @@ from calib.arguments import CalibrationRequest
 from calib.histogram import BINS, METHODS, STEPS, Histogram
 from calib.images import MIN_IMAGES, choose_images
 from calib.ranges import Observed, observe, session_with_outputs
-from export import graph, models, to_trt
+from export import graph, to_trt
 from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError, PrecisionError
 from gfl_edge.files import sha256
 from gfl_edge.spec import load_contract, read_spec
+from train import describe
 from train.models.gfl import GFL, GFLConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -77,7 +78,7 @@ def pictures(folder):
 
 def write_model(path, precision):
     detector = make_detector()
-    spec = models.describe(detector, input_hw=(64, 96), class_names=NAMES)
+    spec = describe.describe(detector, input_hw=(64, 96), class_names=NAMES)
     spec = dataclasses.replace(spec, nms="graph", precision=precision, score_threshold=0.05)
     path.write_bytes(graph.build_graph(detector, spec).SerializeToString())
     return path

@@ -13,9 +13,9 @@ from gfl_edge.evaluation.ap import average_precision, read_annotations
 from train.data.annotations import Annotations, ImageRecord, Objects
 from train.data.formats.class_names import read_class_names
 from train.data.formats.coco import read_coco, write_coco
-from train.data.image_size import image_hw
 from train.data.formats.voc import read_image_list, read_voc, voc_class_names
 from train.data.formats.yolo import read_yolo
+from train.data.image_size import image_hw
 
 CONTENT = {
     "images": [

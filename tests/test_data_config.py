@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gfl_edge.errors import AnnotationError, InputError
+from train.data.augment.transforms import HorizontalFlip, RandomAffine
 from train.data.config import Augmentation, DataConfig, DataFiles
 from train.data.load import load_data
 from train.data.loader import EvaluationLoader
-from train.data.augment.transforms import HorizontalFlip, RandomAffine
 
 COCO = {"format": "coco", "images": "images", "annotations": "a.json"}
 VOC = {"format": "voc", "images": "images", "annotations": "xml", "image_list": "train.txt"}

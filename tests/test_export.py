@@ -13,12 +13,13 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from export import graph, models, parity, to_onnx
+from export import graph, parity, to_onnx
 from export.nms import plugin_attributes
 from gfl_edge.errors import InputError, ParityError
 from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.ops import decode
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, read_spec
+from train import describe
 from train.models import NanoDet, NanoDetConfig
 from train.weights import load_detector
 
@@ -48,7 +49,7 @@ def small():
             torch.nn.init.kaiming_normal_(module.weight)
             if module.bias is not None:
                 torch.nn.init.zeros_(module.bias)
-    spec = models.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
+    spec = describe.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
     return detector, replace(spec, nms="graph")
 
 
@@ -309,20 +310,20 @@ def test_class_names_from_a_file(tmp_path):
     path.write_text("red cell\nwhite cell\n\n")
     assert to_onnx.read_class_names(str(path)) == ("red cell", "white cell")
     assert to_onnx.read_class_names("a, b") == ("a", "b")
-    assert models.class_names_for(2, None) == ("class_0", "class_1")
+    assert describe.class_names_for(2, None) == ("class_0", "class_1")
 
 
 @pytest.mark.parametrize(
     ("name", "size"), [("nanodet_m_416", 416), ("nanodet_m", None), ("x_320_v2", 320), ("run_14160", None)]
 )
 def test_input_size_from_the_file_name(name, size, tmp_path):
-    assert models.size_from_name(tmp_path / f"{name}.ckpt") == (size and (size, size))
+    assert describe.size_from_name(tmp_path / f"{name}.ckpt") == (size and (size, size))
 
 
 def test_presets_carry_the_published_sizes():
-    assert set(models.PRESETS) == {"nanodet-m-320", "nanodet-m-416", "nanodet-plus-m-320", "nanodet-plus-m-416"}
+    assert set(describe.PRESETS) == {"nanodet-m-320", "nanodet-m-416", "nanodet-plus-m-320", "nanodet-plus-m-416"}
     with pytest.raises(InputError):
-        models.find_preset("nanodet-m")
+        describe.find_preset("nanodet-m")
 
 
 def test_detections_of_the_small_model_reach_the_outputs(small):

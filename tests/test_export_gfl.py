@@ -10,11 +10,12 @@ import onnxruntime
 import pytest
 import torch
 
-from export import graph, models, parity, to_onnx
+from export import graph, parity, to_onnx
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
 from gfl_edge.ops.preprocess import input_size
 from gfl_edge.spec import INPUT_NAME, read_spec
+from train import describe
 from train.models.gfl import GFL, GFLConfig
 
 SMALL = GFLConfig(
@@ -41,7 +42,7 @@ def network(**changes):
 
 
 def build(detector, form="gridsample", input_hw=(96, 128), **changes):
-    spec = models.describe(detector, input_hw=input_hw, class_names=NAMES, short_long=changes.pop("short_long", None))
+    spec = describe.describe(detector, input_hw=input_hw, class_names=NAMES, short_long=changes.pop("short_long", None))
     spec = dataclasses.replace(spec, **{"nms": "graph", **changes})
     return graph.build_graph(detector, spec, form), spec
 

@@ -37,14 +37,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import onnx
     import torch
 
-    from export import graph, models
+    from export import graph
+    from train import describe
     from train.models import NanoDet, NanoDetConfig
 
     torch.manual_seed(0)
     config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
     detector = NanoDet(config).eval()
     path = tmp_path_factory.mktemp("model") / "small.onnx"
-    onnx.save(graph.build_graph(detector, models.describe(detector, input_hw=(64, 96))), path)
+    onnx.save(graph.build_graph(detector, describe.describe(detector, input_hw=(64, 96))), path)
     return path
 
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from export import graph, half, models, parity, ranges, to_onnx
+from export import graph, half, parity, ranges, to_onnx
 from export.half import LIMIT, FloatModule, HalfPlan, make_plan, to_half
 from export.ranges import Range, measure, read_pictures
 from gfl_edge.engine.build import BuildPlan, build_engine, check_precision
 from gfl_edge.errors import ParityError, PrecisionError
 from gfl_edge.spec import ModelSpec, read_spec
+from train import describe
 from train.models.gfl import GFL, GFLConfig
 
 NAMES = ("a", "b", "c")
@@ -48,8 +49,8 @@ def overflowing(detector):
     return detector
 
 
-def describe(detector, **changes):
-    spec = models.describe(detector, input_hw=(64, 96), class_names=NAMES)
+def spec_of(detector, **changes):
+    spec = describe.describe(detector, input_hw=(64, 96), class_names=NAMES)
     return dataclasses.replace(spec, **{"nms": "graph", "precision": "fp16", **changes})
 
 
@@ -108,7 +109,7 @@ def test_what_is_not_finite_does_not_fit(value):
 
 def test_only_what_touches_a_large_value_stays_float():
     toy = Toy(factor=100.0)  # 76500 behind `grow`
-    plan = make_plan(measure(toy, toy, [WHITE]), describe(network()))
+    plan = make_plan(measure(toy, toy, [WHITE]), spec_of(network()))
     assert plan.kept_float == (
         FloatModule("grow", 76500, frozenset()),
         FloatModule("act", 76500, frozenset()),
@@ -123,7 +124,7 @@ def test_only_what_touches_a_large_value_stays_float():
 
 def test_weights_count_and_do_not_pass_through_half():
     toy = Toy(factor=1e-6)  # whose inverse, a weight of 1e6, half does not have
-    plan = make_plan(measure(toy, toy, [WHITE]), describe(network()))
+    plan = make_plan(measure(toy, toy, [WHITE]), spec_of(network()))
     assert [module.name for module in plan.kept_float] == ["shrink.0"]
     assert float(to_half(toy, plan).shrink[0].weight.detach().max()) == pytest.approx(1e6)
     assert toy.grow.weight.dtype == torch.float16
@@ -131,7 +132,7 @@ def test_weights_count_and_do_not_pass_through_half():
 
 def test_without_large_values_everything_is_half():
     toy = Toy()
-    plan = make_plan(measure(toy, toy, [WHITE]), describe(network()))
+    plan = make_plan(measure(toy, toy, [WHITE]), spec_of(network()))
     assert not plan.kept_float
     assert str(plan) == "fp16: every layer fits, the largest magnitude is 1530 in the body (32752 allowed)"
 
@@ -139,15 +140,15 @@ def test_without_large_values_everything_is_half():
 def test_a_network_that_is_float_as_a_whole_is_refused():
     toy = Toy(gain=1000.0)
     with pytest.raises(PrecisionError, match=r"outside of any layer.*whole network.*without --fp16, or with --bf16"):
-        make_plan(measure(toy, toy, [WHITE]), describe(network()))
+        make_plan(measure(toy, toy, [WHITE]), spec_of(network()))
 
 
 @pytest.mark.parametrize("nms", ["raw", "plugin"])
 def test_raw_maps_have_to_fit(nms):
     found = {"": Range(leaving={0: 3.0, 1: LIMIT + 1}), "head": Range(computed=LIMIT + 1)}
     with pytest.raises(PrecisionError, match=rf"raw maps of --nms {nms} .*Take --nms graph or none"):
-        make_plan(found, describe(network(), nms=nms))
-    assert make_plan(found, describe(network())).kept_float
+        make_plan(found, spec_of(network(), nms=nms))
+    assert make_plan(found, spec_of(network())).kept_float
 
 
 def test_a_module_covers_its_children():
@@ -172,7 +173,7 @@ def test_sums_and_maps_between_modules(fields, place):
             detector.neck.lateral_convs[1].conv.bias += 5e4
         if place == "head":
             detector.bbox_head.gfl_reg.bias += 4e4  # the softmax does not see it
-    spec = describe(detector)
+    spec = spec_of(detector)
     plan = plan_of(detector, spec)
     assert plan.kept_float
     images = torch.from_numpy(parity.pictures(spec))
@@ -215,7 +216,7 @@ class TestExport:
 
     def test_without_it_parity_fails(self, hardened):
         _, detector = hardened
-        spec = describe(detector, nms="none")
+        spec = spec_of(detector, nms="none")
         with pytest.raises(ParityError):
             parity.compare(detector, graph.build_graph(detector, spec), spec)
 
@@ -270,7 +271,7 @@ class TestExport:
         detector = network(family="gflv2", depth=50, dcn="v1", dcn_stages=stages)
         with torch.no_grad():
             detector.neck.lateral_convs[1].conv.bias += 5e4
-        spec = describe(detector)
+        spec = spec_of(detector)
         plan = plan_of(detector, spec)
         model = graph.build_graph(detector, spec, plan=plan)
         assert parity.compare(detector, model, spec).passed
@@ -283,7 +284,7 @@ class TestCheckImages:
     def test_pictures_are_resized_as_frames_are(self, tmp_path):
         for i in range(34):
             cv2.imwrite(str(tmp_path / f"{i:02}.png"), np.full((40, 30, 3), i, np.uint8))
-        found = list(read_pictures(tmp_path, describe(network())))
+        found = list(read_pictures(tmp_path, spec_of(network())))
         assert len(found) == 32
         assert {images.shape for images in found} == {(1, 64, 96, 3)}
         assert found[7][0, 0, 0].tolist() == [7, 7, 7]

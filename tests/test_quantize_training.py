@@ -16,12 +16,12 @@ from squares_run import interrupted_at
 from torch import nn
 
 from export.graph import build_graph
-from export.models import describe
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge import optional
 from gfl_edge.errors import CalibrationError, InputError, MissingDependencyError
 from train.checkpoint import Checkpoint
 from train.config import read_config
+from train.describe import describe
 from train.loop import TrainingError
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.models.batch_norm import fuse_batch_norm, unfuse_batch_norm

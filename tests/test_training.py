@@ -16,7 +16,6 @@ from torch import nn
 from gfl_edge.errors import CheckpointError, InputError
 from train.checkpoint import Checkpoint, random_state, restore_random_state
 from train.config import OptimizerConfig, ScheduleConfig
-from train.objective.criterion import Criterion
 from train.data.loader import Batch
 from train.distributed import Process
 from train.ema import WeightAverage
@@ -24,6 +23,7 @@ from train.loop import LoopSettings, Trainer, TrainingError
 from train.metrics import Table
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.network import LossConfig, Normalised, TrainedNetwork, criterion_config, warm_start
+from train.objective.criterion import Criterion
 from train.optim import Schedule, build_optimizer
 from train.structures import Target
 from train.weights import describe_architecture, load_detector
@@ -320,7 +320,7 @@ def test_parameter_groups():
 def test_normalisation_is_the_graphs(config):
     """The network in training computes what the exported module computes, up to where the convolutions are fused."""
     from export.graph import ExportedDetector
-    from export.models import describe
+    from train.describe import describe
 
     detector = (GFL(config) if isinstance(config, GFLConfig) else NanoDet(config)).eval()
     spec = describe(detector, input_hw=(64, 64))

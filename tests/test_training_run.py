@@ -14,13 +14,13 @@ import pytest
 import torch
 from squares_run import interrupted_at
 
-from export.models import describe_checkpoint
 from gfl_edge.errors import CheckpointError, DownloadError, InputError
 from gfl_edge.evaluation.ap import METRICS
 from train import evaluate as evaluation
 from train import train as command
 from train.checkpoint import Checkpoint
 from train.config import Config, read_config
+from train.describe import describe_checkpoint
 from train.loop import TrainingError
 from train.network import build_detector, criterion_config
 from train.run import train

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from export import to_onnx
-from export.default_model import CHECKPOINTS, find_weights
-from export.models import find_preset
 from gfl_edge.cli import main as cli
 from gfl_edge.errors import DownloadError, InputError
 from gfl_edge.zoo import weights
 from gfl_edge.zoo.catalogue import CATALOGUE, FULL_DIGITS, PublishedWeights, find
 from gfl_edge.zoo.download import Wanted
+from train.describe import find_preset
+from train.weights.find import CHECKPOINTS, find_weights
 
 CONTENT = b"weights"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

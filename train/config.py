@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calib.histogram import Method
-from export.default_model import data_folder
 from gfl_edge.errors import InputError
 from gfl_edge.zoo.catalogue import CATALOGUE
 from train.data.config import DataConfig
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
 from train.plain_values import build, parse_toml
+from train.weights.find import data_folder
 
 SECTIONS = ("model", "data", "optimizer", "schedule", "loss", "quantize", "train")
 

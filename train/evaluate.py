@@ -195,8 +195,8 @@ def evaluate_checkpoint(
     Raises:
         GflEdgeError: see :func:`gfl_edge.evaluation.ap.evaluate` and :func:`train.weights.load_detector`.
     """
-    from export.models import describe_checkpoint
     from gfl_edge import environment
+    from train.describe import describe_checkpoint
     from train.distributed import joined
     from train.weights import load_detector
 
@@ -236,8 +236,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from export.default_model import find_weights
     from gfl_edge.files import write_atomically
+    from train.weights.find import find_weights
 
     report = evaluate_checkpoint(
         find_weights(args.weights),

@@ -10,19 +10,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from export.default_model import find_weights
 from gfl_edge import optional
 from gfl_edge.errors import CheckpointError, InputError
 from train.checkpoint import describe_weights
 from train.config import Config, LossConfig, ModelConfig, TrainConfig
-from train.objective.criterion import CONFIGS, CriterionConfig
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.models.batch_norm import fuse_batch_norm
 from train.models.detector import DetectorConfig
 from train.models.published import read_model_file
 from train.models.traits import TRAITS, Family
+from train.objective.criterion import CONFIGS, CriterionConfig
 from train.structures import Outputs
 from train.weights import load_backbone, load_detector
+from train.weights.find import find_weights
 
 logger = logging.getLogger(__name__)
 

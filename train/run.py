@@ -13,15 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.models import describe
 from gfl_edge.errors import CheckpointError, InputError
 from gfl_edge.progress import Progress
 from train.checkpoint import BEST, LAST, Checkpoint
 from train.config import Config
-from train.objective.criterion import Criterion
 from train.data.annotations import Annotations
 from train.data.load import LoadedData, load_data
 from train.data.loader import TrainingLoader
+from train.describe import describe
 from train.distributed import Process, joined, share_buffers
 from train.ema import WeightAverage
 from train.evaluate import Validation
@@ -30,6 +29,7 @@ from train.metrics import RunLog
 from train.models import GFL, NanoDet
 from train.models.traits import TRAITS
 from train.network import TrainedNetwork, build_detector, criterion_config, weights_name
+from train.objective.criterion import Criterion
 from train.optim import Schedule, build_optimizer
 from train.quantize import fake_quantize, float_state
 from train.weights import describe_architecture

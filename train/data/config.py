@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gfl_edge.spec import SIZE_STEP, ResizeRule
-from train.data.checks import OnBad
 from train.data.augment.colour import ColourJitter, HsvJitter
 from train.data.augment.paste import Paste
 from train.data.augment.transforms import MIN_VISIBLE, HorizontalFlip, RandomAffine, RandomCrop, Range
+from train.data.checks import OnBad
 from train.plain_values import build
 
 Format = Literal["coco", "voc", "yolo"]

@@ -13,11 +13,11 @@ from gfl_edge.media.sources import read_image
 from gfl_edge.ops.preprocess import Placement
 from gfl_edge.spec import ResizeRule
 from train.data.annotations import Annotations
+from train.data.augment.mosaic import TILES, mosaic
+from train.data.augment.transforms import Sample, to_input, to_input_moved
 from train.data.batches import AUGMENT, Draw
 from train.data.checks import size_mismatch
 from train.data.config import Augmentation
-from train.data.augment.mosaic import TILES, mosaic
-from train.data.augment.transforms import Sample, to_input, to_input_moved
 
 
 @dataclass(frozen=True, eq=False)

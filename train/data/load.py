@@ -8,9 +8,9 @@ from pathlib import Path
 
 from train.data.annotations import Annotations, join
 from train.data.checks import CheckReport, check_annotations
+from train.data.config import DataConfig, DataFiles
 from train.data.formats.class_names import read_class_names
 from train.data.formats.coco import read_coco
-from train.data.config import DataConfig, DataFiles
 from train.data.formats.voc import read_voc, voc_class_names
 from train.data.formats.yolo import read_yolo
 

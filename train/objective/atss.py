@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from train.objective.positives import LARGEST_INDEX, Positives, sort_keys
 from train.objective.losses import iou
+from train.objective.positives import LARGEST_INDEX, Positives, sort_keys
 from train.structures import Target
 
 INSIDE = 0.01  # pixels by which an anchor's centre lies inside its object (mmdetection 3.3.0, atss_assigner.py)

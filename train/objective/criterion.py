@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gfl_edge.ops import decode
+from train.models.traits import TRAITS, Family
 from train.objective import Positives, assign_atss, assign_dynamic_soft_labels
 from train.objective.losses import (
     FOCAL_ALPHA,
@@ -26,7 +27,6 @@ from train.objective.losses import (
     iou,
     quality_focal_loss,
 )
-from train.models.traits import TRAITS, Family
 from train.structures import Outputs, Target
 
 Quality = Literal["joint", "centerness"]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from train.objective.positives import LARGEST_INDEX, Positives, sort_keys
 from train.objective.losses import background_loss, iou, quality_focal_loss
+from train.objective.positives import LARGEST_INDEX, Positives, sort_keys
 from train.structures import Target
 
 TINY = 1e-7  # added to an IoU before its logarithm: the cost of no overlap is 16.1 * iou_factor

@@ -10,8 +10,8 @@ import numpy as np
 from gfl_edge.errors import AnnotationError
 from gfl_edge.media.sources import image_files
 from train.data.annotations import Annotations, ImageRecord, Objects
-from train.data.image_size import image_hw
 from train.data.formats.voc import read_image_list
+from train.data.image_size import image_hw
 
 
 def read_yolo(
@@ -25,7 +25,7 @@ def read_yolo(
     Args:
         image_folder: the images.
         label_folder: ``<name>.txt`` per image.
-        class_names: in the order of the class numbers; :func:`train.data.formats.class_names.read_class_names` reads them.
+        class_names: in the order of the class numbers; see :func:`train.data.formats.class_names.read_class_names`.
         image_list: text file of images relative to ``image_folder``; default all that lie directly in it.
 
     Raises:

@@ -9,7 +9,7 @@ from gfl_edge.errors import ContractError, ModelFileError
 from gfl_edge.spec import Precision, read_spec
 from gfl_edge.zoo import catalogue, weights
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 ARTIFACTS = Path("artifacts")  # relative to where the command runs
 CHECKPOINT_SUFFIXES = (".pth", ".ckpt", ".pt")
 
