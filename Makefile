@@ -7,7 +7,7 @@ EXTRAS := cpu,eval,rtx,train,export,calib,demo,dev
 .PHONY: demo test check slow wheel docs trial clean
 
 demo: $(VENV)/ready
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python examples/demo.py
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import demo
-from benchmarks.demo import CALIBRATION_PICTURES, SHEET_PICTURES, Watcher, find_clip
+from examples import demo
+from examples.demo import CALIBRATION_PICTURES, SHEET_PICTURES, Watcher, find_clip
 from gfl_edge.detections import Detections
 from gfl_edge.errors import MissingDependencyError
 from gfl_edge.media.sources import Frame

@@ -33,7 +33,7 @@ SCORE = 0.35
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="benchmarks/demo.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="examples/demo.py", description=__doc__)
     parser.add_argument(
         "-o", "--output-dir", type=Path, default=FOLDER, metavar="DIR", help=f"where to write (default: {FOLDER})"
     )
@@ -154,7 +154,7 @@ def _report(model: Path, frames: Path, folder: Path) -> Path:
     from gfl_edge.bench.report import BenchRequest, announce, bench
     from gfl_edge.cli.bench import write_report
 
-    report = bench(BenchRequest((model,), images=frames, seconds=BENCH_SECONDS), ["benchmarks/demo.py"])
+    report = bench(BenchRequest((model,), images=frames, seconds=BENCH_SECONDS), ["examples/demo.py"])
     write_report(report, folder)
     announce(report)
     return folder / "report.html"
