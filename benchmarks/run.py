@@ -14,23 +14,13 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import (
-    ap,
-    assigner,
-    camera,
-    engines,
-    evaluation,
-    gfl_engines,
-    int8,
-    iteration,
-    kernels,
-    nms,
-    peers,
-    person,
-    pipeline,
-    report,
-    training,
-)
+from benchmarks.accuracy import ap, evaluation, int8, nms, person
+from benchmarks.artifacts import engines, gfl_engines
+from benchmarks.camera import camera
+from benchmarks.kernels import kernels
+from benchmarks.peers import peers
+from benchmarks.speed import pipeline, report
+from benchmarks.training import assigner, iteration, training
 from gfl_edge import environment
 from gfl_edge.cli.bench import write_pages
 from gfl_edge.console import run_command

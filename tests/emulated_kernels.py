@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kernel_library import EmulatedLibrary, build_emulation, cached_emulation
+from benchmarks.kernels.library import EmulatedLibrary, build_emulation, cached_emulation
 
 SANITIZE = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 COVERAGE = ("-O0", "--coverage")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from fake_gpu import FAKE_CUBIN, FakeGpu
 
-from benchmarks import kernel_times
-from benchmarks.kernel_library import DeviceMemory, NmsCall, nms_params
-from benchmarks.kernel_times import REPEATS, KernelTimer
+from benchmarks.kernels import times as kernel_times
+from benchmarks.kernels.library import DeviceMemory, NmsCall, nms_params
+from benchmarks.kernels.times import REPEATS, KernelTimer
 from gfl_edge.cuda.interface import Launch
 from gfl_edge.cuda.kernels import Kernels
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.kernel_library import (
+from benchmarks.kernels.library import (
     DeviceLibrary,
     HostMemory,
     KernelError,

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from benchmarks.kernel_library import PLUGINS, build_for_gpu, ptxas_report
+from benchmarks.kernels.library import PLUGINS, build_for_gpu, ptxas_report
 from gfl_edge.cuda.compiler import Nvrtc
 from gfl_edge.cuda.kernels import kernel_source
 from gfl_edge.errors import MissingDependencyError

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from test_kernels import LEVEL_ANCHORS, LEVELS, assert_detections, few_high_scores, random_boxes, reference
 
-from benchmarks.cuda_events import call
-from benchmarks.kernel_library import DeviceLibrary, NmsCall, build_for_gpu, nms_params
+from benchmarks.kernels.cuda_events import call
+from benchmarks.kernels.library import DeviceLibrary, NmsCall, build_for_gpu, nms_params
 from gfl_edge.cuda import open_device
 
 pytestmark = pytest.mark.gpu

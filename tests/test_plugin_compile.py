@@ -18,7 +18,7 @@ from emulated_kernels import library as emulated_kernels
 from test_postprocess import SPEC as RAW_SPEC
 from test_postprocess import random_maps
 
-from benchmarks.kernel_library import cached_emulation
+from benchmarks.kernels.library import cached_emulation
 from export.nms import plugin_attributes
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import multiclass_nms

@@ -1,4 +1,4 @@
-"""Times of the CUDA kernels on a GPU, beside PyTorch, torchvision and NumPy; see benchmarks/kernels.py."""
+"""Times of the CUDA kernels on a GPU, beside PyTorch, torchvision and NumPy; see benchmarks/kernels/kernels.py."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.cuda_events import call, microseconds
-from benchmarks.kernel_library import Array, DeviceLibrary, NmsCall, build_for_gpu
+from benchmarks.kernels.cuda_events import call, microseconds
+from benchmarks.kernels.library import Array, DeviceLibrary, NmsCall, build_for_gpu
 from gfl_edge.cuda.cuda_python import load_driver
 from gfl_edge.cuda.interface import CudaDevice, Launch
 from gfl_edge.cuda.kernels import Kernels

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import kernel_times
-from benchmarks.kernel_library import Array, EmulatedLibrary, cached_emulation, nms_params, ptxas_report
+from benchmarks.kernels import times as kernel_times
+from benchmarks.kernels.library import Array, EmulatedLibrary, cached_emulation, nms_params, ptxas_report
 from gfl_edge.cuda import open_device
 from gfl_edge.cuda.kernels import LOGITS
 from gfl_edge.errors import GflEdgeError
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 ARCHITECTURES = ("sm_75", "sm_86")
 # anchors, classes, batch: each grows alone
 SIZES = (

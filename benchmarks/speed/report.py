@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gfl_engines import random_weights
-from benchmarks.int8 import published, source
+from benchmarks.accuracy.int8 import published, source
+from benchmarks.artifacts.gfl_engines import random_weights
 from benchmarks.models import ANNOTATIONS, IMAGES
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.bench.report import BenchRequest, bench

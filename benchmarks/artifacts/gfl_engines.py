@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.engines import PRECISIONS, build
+from benchmarks.artifacts.engines import PRECISIONS, build
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.console import log
 from train.models.published import build_model, model_files

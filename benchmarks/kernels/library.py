@@ -22,7 +22,7 @@ from gfl_edge.cuda import kernels
 from gfl_edge.cuda.interface import CudaDevice
 from gfl_edge.cuda.kernels import FLOAT16, FLOAT32, MAX_LEVELS, NmsParams, ResizeParams
 
-PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
+PLUGINS = Path(__file__).resolve().parent.parent.parent / "plugins"
 WORKSPACE_ALIGNMENT = 256
 GUARD = 256  # bytes behind every block of host memory that no kernel may touch
 GUARD_VALUE = 0xA5

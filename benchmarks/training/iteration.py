@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.assigner import random_target
+from benchmarks.training.assigner import random_target
 from gfl_edge.console import log
 from gfl_edge.report.plots import bar_chart
 from train.config import Config

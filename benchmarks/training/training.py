@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engines import build
+from benchmarks.artifacts.engines import build
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
@@ -24,7 +24,7 @@ from train.evaluate import evaluate_checkpoint
 from train.objective.criterion import Quality, Regression
 from train.run import train
 
-CONFIGS = Path(__file__).resolve().parent.parent / "train" / "configs"
+CONFIGS = Path(__file__).resolve().parent.parent.parent / "train" / "configs"
 REPORTED = ("AP", "AP50", "AP75")
 
 # The paper's two changes to ATSS, one by one: a score that learns the quality (QFL), edges as distributions (DFL)

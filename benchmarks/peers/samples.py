@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peer_networks import Floats, Levels, Network, ncnn_files
+from benchmarks.peers.networks import Floats, Levels, Network, ncnn_files
 from gfl_edge import optional
 from gfl_edge.detections import Detections
 from gfl_edge.ops.preprocess import Image

@@ -16,7 +16,7 @@ from train.weights.find import CHECKPOINTS
 
 TARGETS = ("sm75", "sm86")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 # Every build runs in a process of its own, whose peak memory the kernel counts. Not by getrusage: its maximum outlives
 # exec, so that a child starts with the peak of its parent.

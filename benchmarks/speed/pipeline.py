@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.models import IMAGES, export
-from benchmarks.peer_networks import export_plain, openvino_network
+from benchmarks.peers.networks import export_plain, openvino_network
 from gfl_edge.backends.select import NmsChoice
 from gfl_edge.detector import Detector
 from gfl_edge.media.sources import read_image

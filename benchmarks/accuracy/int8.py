@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engines import TARGETS, build
-from benchmarks.gfl_engines import random_weights
+from benchmarks.artifacts.engines import TARGETS, build
+from benchmarks.artifacts.gfl_engines import random_weights
 from benchmarks.models import ANNOTATIONS, IMAGES, export
-from benchmarks.training import bccd_list, read_shipped, train_seconds
+from benchmarks.training.training import bccd_list, read_shipped, train_seconds
 from calib.arguments import CalibrationRequest, Target
 from calib.calibrate import PRECISION_FOR, RECORD_KEY, calibrate
 from export import to_trt

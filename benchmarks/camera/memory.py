@@ -1,6 +1,6 @@
 """Memory of the running camera over many frames, in a process of its own, where nothing else comes and goes.
 
-python -m benchmarks.camera_memory MODEL VIDEO FOLDER [OUTPUT.mp4]
+python -m benchmarks.camera.memory MODEL VIDEO FOLDER [OUTPUT.mp4]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.looping_source import LoopingSource
+from benchmarks.camera.looping_source import LoopingSource
 from gfl_edge.camera import run_camera
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.looping_source import LoopingSource
+from benchmarks.camera.looping_source import LoopingSource
 from benchmarks.models import IMAGES, export
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.camera import run_camera
@@ -78,7 +78,7 @@ def _measure_memory(model: Path, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for written, outputs in (("JSON lines", []), ("video and JSON lines", ["memory.mp4"])):
         log(f"== memory, {written}")
-        words = [sys.executable, "-m", "benchmarks.camera_memory", *paths, *outputs]
+        words = [sys.executable, "-m", "benchmarks.camera.memory", *paths, *outputs]
         found[written] = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True, cwd=CHECKOUT).stdout)
     return {"model": f"{SMALL_MODEL} at {SMALL_HW[0]}x{SMALL_HW[1]}", "written": found}
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import peer_networks as networks
 from benchmarks.models import ANNOTATIONS, IMAGES, export
-from benchmarks.peer_samples import NcnnModelZoo, OpenCvZoo, OpenModelZoo, Sample
+from benchmarks.peers import networks
+from benchmarks.peers.samples import NcnnModelZoo, OpenCvZoo, OpenModelZoo, Sample
 from gfl_edge.backends.select import BackendName
 from gfl_edge.bench.frames import generated_frame
 from gfl_edge.detector import Detector
