@@ -38,7 +38,7 @@ docs: $(VENV)/ready
 
 # The wheel in fresh environments of every Python that it supports, as a newcomer installs it; needs those Pythons
 trial: wheel
-	$(BIN)/python -m pytest --run-slow tests/test_fresh_install.py
+	$(BIN)/python -m pytest --run-slow tests/house/test_fresh_install.py
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info

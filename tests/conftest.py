@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.squares_run import squares, toml  # noqa: F401
+from train.weights.find import CHECKPOINTS, data_folder
+
 if TYPE_CHECKING:
-    from fake_gpu import FakeGpu
+    from tests.support.fake_gpu import FakeGpu
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(CHECKOUT))  # train, export, calib are packages of the checkout, not installed
-
-from squares_run import squares, toml  # noqa: E402, F401
-
-from train.weights.find import CHECKPOINTS, data_folder  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,7 +64,7 @@ def data() -> Callable[[str], Path]:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
     """The GPU that backends open, a fake one, for which the kernels are compiled already."""
-    from fake_gpu import FAKE_CUBIN, FakeGpu
+    from tests.support.fake_gpu import FAKE_CUBIN, FakeGpu
 
     device = FakeGpu()
     monkeypatch.setattr("gfl_edge.backends.tensorrt.open_device", lambda prefer: device)

@@ -1,0 +1,529 @@
+"""Frames in, detections out on a fake GPU: resize, engine, NMS and CUDA graphs together."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gfl_edge import Detector, optional
+from gfl_edge.backends.base import FrameBackend
+from gfl_edge.backends.tensorrt import TensorRTBackend
+from gfl_edge.bench.stages import StagedBackend
+from gfl_edge.camera import run_camera
+from gfl_edge.cuda.graphs import MOST_GRAPHS
+from gfl_edge.detections import Detections
+from gfl_edge.engine.sidecar import Sidecar
+from gfl_edge.errors import BackendError, FrameError, GflEdgeError, InputError, MissingDependencyError
+from gfl_edge.ops.boxes import multiclass_nms
+from gfl_edge.ops.decode import decode
+from gfl_edge.ops.preprocess import resize_into
+from gfl_edge.spec import ModelSpec
+from tests.gfl_edge.backends.test_backend_tensorrt import SPEC, VERSION, build_tiny, write_engine
+from tests.support.fake_gpu import FakeGpu, FakeTensorRT, engine_file
+from tests.support.fake_sources import FakeSource, Sources
+
+Load = Callable[..., TensorRTBackend]
+HW = SPEC.input_hw
+DECODED = dataclasses.replace(SPEC, nms="none", class_names=("cat", "dog"), max_candidates=40, score_threshold=0.3)
+RAW = dataclasses.replace(DECODED, nms="raw")
+RAW_HALF = dataclasses.replace(RAW, precision="fp16")
+BEHIND = pytest.mark.parametrize("spec", [DECODED, RAW, RAW_HALF], ids=["none", "raw", "raw-fp16"])
+
+
+@pytest.fixture(params=["tensorrt", "rtx"])
+def flavor(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def trt(flavor: Any, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    library = FakeTensorRT(gpu, flavor, VERSION)
+    monkeypatch.setitem(sys.modules, library.__name__, library)
+    return library
+
+
+@pytest.fixture
+def engine(flavor: Any, trt: FakeTensorRT, tmp_path: Path) -> Callable[[ModelSpec], Path]:
+    def write(spec: ModelSpec) -> Path:
+        sidecar = Sidecar(flavor, VERSION, ("sm75",), 3, "0" * 64, "", spec, 1.0)
+        return write_engine(tmp_path / "tiny.engine", engine_file(spec, 3), sidecar)
+
+    return write
+
+
+@pytest.fixture
+def load(engine: Callable[[ModelSpec], Path]) -> Load:
+    return lambda spec=SPEC, **arguments: TensorRTBackend(engine(spec), **arguments)
+
+
+def random_frames(*sizes: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+
+
+def resized(frames: list[np.ndarray], spec: ModelSpec = SPEC) -> np.ndarray:
+    images = np.empty((len(frames), *spec.input_hw, 3), np.uint8)
+    for frame, slot in zip(frames, images, strict=True):
+        resize_into(frame, slot, spec.resize)
+    return images
+
+
+def detections_on_host(outputs: Any, spec: ModelSpec) -> list[tuple[np.ndarray, ...]]:
+    """By the NumPy reference, from an engine's own outputs."""
+    if spec.nms == "raw":
+        scores = 1 / (1 + np.exp(-outputs["cls_logits"].astype(np.float32)))
+        boxes = decode(outputs["reg_logits"].astype(np.float32), spec.input_hw, spec.strides, spec.point_offset)
+    else:
+        boxes, scores = outputs["boxes"], outputs["scores"]
+    names = ("score_threshold", "iou_threshold", "max_candidates", "max_detections")
+    rules = {name: getattr(spec, name) for name in names}
+    return [multiclass_nms(*image, **rules) for image in zip(boxes, scores, strict=True)]
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def copied(outputs: Any) -> dict[str, np.ndarray]:
+    return {name: array.copy() for name, array in outputs.items()}
+
+
+class TestStageTimes:
+    """The fake GPU takes a millisecond for each piece of work."""
+
+    def test_a_run_of_ready_inputs(self, load: Load) -> None:
+        backend = load(SPEC)
+        assert isinstance(backend, StagedBackend)
+        backend.run(resized(random_frames((32, 64))))
+        assert backend.stage_ms == {}
+        backend.time_stages()
+        backend.time_stages()
+        for _ in range(3):  # call by call, captured, replayed
+            backend.run(resized(random_frames((32, 64))))
+            assert backend.stage_ms == {"upload": 1, "network": 1, "download": len(SPEC.output_names)}
+        assert backend._graphs._graphs
+
+    @BEHIND
+    def test_frames_through_kernels(self, load: Load, spec: ModelSpec, gpu: FakeGpu) -> None:
+        backend = load(spec)
+        expected = copied(backend.run_frames(random_frames((40, 50), (90, 30)), HW)[0])
+        backend.time_stages()
+        for _ in range(3):
+            outputs, _ = backend.run_frames(random_frames((40, 50), (90, 30)), HW)
+            assert_same(copied(outputs), expected)
+            assert list(backend.stage_ms) == ["upload", "resize", "network", "nms", "download"]
+            assert backend.stage_ms["resize"] == 2  # frames
+            assert backend.stage_ms["upload"] == backend.stage_ms["network"] == backend.stage_ms["download"] == 1
+            assert backend.stage_ms["nms"] >= 1
+        backend.run(resized(random_frames((32, 64))))
+        assert "resize" not in backend.stage_ms
+        backend.close()
+        del outputs, _
+        assert not gpu.events
+
+    def test_a_closed_backend_is_not_timed(self, load: Load) -> None:
+        backend = load(SPEC)
+        backend.close()
+        with pytest.raises(BackendError, match="is closed"):
+            backend.time_stages()
+
+
+class TestNms:
+    @BEHIND
+    def test_detections_are_those_of_the_host(self, load: Load, spec: ModelSpec, gpu: FakeGpu) -> None:
+        frames = random_frames((32, 64), (40, 50), (90, 30))
+        expected = detections_on_host(load(spec, nms_on_host=True).run(resized(frames)), spec)
+        backend = load(spec)
+        for _ in range(3):  # call by call, captured, replayed
+            outputs = backend.run(resized(frames))
+            for i, (boxes, scores, classes) in enumerate(expected):
+                count = outputs["num_dets"][i, 0]
+                assert count == len(scores) > 1
+                np.testing.assert_array_equal(outputs["det_boxes"][i, :count], boxes)
+                np.testing.assert_array_equal(outputs["det_scores"][i, :count], scores)
+                np.testing.assert_array_equal(outputs["det_classes"][i, :count], classes)
+                assert (outputs["det_classes"][i, count:] == -1).all()
+
+    @BEHIND
+    def test_only_detections_come_to_the_host(self, load: Load, spec: ModelSpec, gpu: FakeGpu) -> None:
+        backend = load(spec, cuda_graphs=False)
+        backend.run(resized(random_frames(HW, HW)))
+        assert gpu.copied == [2 * 32 * 64 * 3, 4 * 256]
+        assert backend.describe()["nms"] == "kernels"
+
+    def test_batches_of_any_order_of_sizes(self, load: Load) -> None:
+        backend, host = load(DECODED), load(DECODED, nms_on_host=True)
+        for seed, batch in enumerate([3, 1, 1, 1, 2, 2, 2, 3]):
+            images = resized(random_frames(*[HW] * batch, seed=seed))
+            expected = detections_on_host(host.run(images), DECODED)
+            assert backend.run(images)["num_dets"][:, 0].tolist() == [len(scores) for _, scores, _ in expected]
+
+    def test_a_driver_that_does_not_load_the_kernels(
+        self, load: Load, gpu: FakeGpu, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gpu.fail_in = "load_module"
+        assert list(load(DECODED).run(resized(random_frames(HW)))) == ["boxes", "scores"]
+        assert "the driver, which is for CUDA 13.0 at most, does not load the kernels (CUDA failed" in caplog.text
+
+    def test_a_model_too_large_for_the_kernels(self, load: Load, caplog: pytest.LogCaptureFixture) -> None:
+        backend = load(dataclasses.replace(DECODED, max_candidates=5000))
+        assert list(backend.run(resized(random_frames(HW)))) == ["boxes", "scores"]
+        assert "NMS runs on the host, since tiny has max_candidates 5000" in caplog.text
+        assert backend.describe()["nms"] == "host"
+
+    @pytest.mark.parametrize("error", [MissingDependencyError("no NVRTC"), BackendError("no NVRTC")])
+    def test_no_kernels(
+        self, load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: GflEdgeError
+    ) -> None:
+        def fail(*_: object) -> bytes:
+            raise error
+
+        monkeypatch.setattr("gfl_edge.cuda.kernels.compiled", fail)
+        frames, backend = random_frames((40, 50)), load(DECODED)
+        for _ in range(3):
+            outputs, _ = backend.run_frames(frames, HW)
+            assert_same(outputs, load(DECODED, nms_on_host=True).run(resized(frames)))
+        warnings = [record.getMessage() for record in caplog.records if "tiny" in record.getMessage()]
+        assert warnings[0].endswith("NMS and resizing run on the host, since the CUDA kernels cannot be used: no NVRTC")
+
+
+class TestFrames:
+    @pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
+    @pytest.mark.parametrize("size", [(32, 64), (64, 128), (96, 64), (16, 16)])
+    def test_they_reach_the_network_as_on_the_host(self, load: Load, rule: Any, size: tuple[int, int]) -> None:
+        spec = dataclasses.replace(SPEC, resize=rule)
+        backend, frames = load(spec), random_frames(size, size)
+        expected = copied(backend.run(resized(frames, spec)))
+        slot = np.empty((*HW, 3), np.uint8)
+        for _ in range(3):
+            outputs, placements = backend.run_frames(frames, HW)
+            assert_same(outputs, expected)
+            assert placements == [resize_into(frame, slot, rule) for frame in frames]
+
+    def test_frames_need_not_be_contiguous(self, load: Load) -> None:
+        frames = [random_frames((64, 128))[0][::2, ::-2]]
+        backend = load()
+        expected = copied(backend.run(resized(frames)))
+        assert_same(backend.run_frames(frames, HW)[0], expected)
+
+    def test_every_frame_counts(self, load: Load) -> None:
+        backend = load()
+        for seed in range(5):
+            frames = random_frames((64, 128), (20, 30), seed=seed)
+            expected = copied(load(cuda_graphs=False).run(resized(frames)))
+            assert_same(backend.run_frames(frames, HW)[0], expected)
+
+    def test_kernels_are_loaded_with_the_first_frame(self, load: Load, gpu: FakeGpu) -> None:
+        backend = load()
+        backend.run(resized(random_frames(HW)))
+        assert not gpu.modules
+        backend.run_frames(random_frames(HW), HW)
+        assert len(gpu.modules) == 1
+
+    def test_what_is_no_picture(self, load: Load) -> None:
+        with pytest.raises(FrameError, match="grey picture"):
+            load().run_frames([np.zeros((9, 9), np.uint8)], HW)
+
+    def test_more_than_the_engine_takes(self, load: Load) -> None:
+        with pytest.raises(InputError, match=r"batch of 4 frames.*at most 3"):
+            load().run_frames(random_frames(*[HW] * 4), HW)
+
+    def test_another_input_size(self, load: Load) -> None:
+        with pytest.raises(InputError, match=r"input is uint8 \[1, 64, 64, 3\], tiny takes"):
+            load().run_frames(random_frames(HW), (64, 64))
+
+    def test_a_closed_backend(self, load: Load) -> None:
+        backend = load()
+        backend.close()
+        with pytest.raises(BackendError, match="closed"):
+            backend.run_frames(random_frames(HW), HW)
+
+
+class TestGraphs:
+    def test_a_frame_is_one_launch_and_one_wait(self, load: Load, gpu: FakeGpu, trt: FakeTensorRT) -> None:
+        backend = load(DECODED)
+        for _ in range(2):
+            backend.run_frames(random_frames((64, 128)), HW)
+        for _ in range(2):
+            gpu.calls.clear()
+            trt.calls.clear()
+            backend.run_frames(random_frames((64, 128)), HW)
+            assert gpu.calls == {"launch_graph": 1, "synchronize": 1}
+            assert not trt.calls
+
+    def test_without_graphs_nothing_is_allocated_either(self, load: Load, gpu: FakeGpu) -> None:
+        backend = load(DECODED, cuda_graphs=False)
+        for _ in range(3):
+            gpu.calls.clear()
+            backend.run_frames(random_frames((64, 128)), HW)
+        assert gpu.calls == {"copy_to_device": 1, "memset": 1, "launch": 4, "copy_to_host": 1, "synchronize": 1}
+
+    def test_one_graph_per_frame_size(self, load: Load, gpu: FakeGpu) -> None:
+        backend = load(DECODED)
+        for seed in range(3):
+            for size in ((64, 128), (40, 50)):
+                frames = random_frames(size, seed=seed)
+                expected = copied(load(DECODED, cuda_graphs=False).run(resized(frames)))
+                assert_same(backend.run_frames(frames, HW)[0], expected)
+        assert (gpu.calls["capture"], gpu.calls["launch_graph"]) == (2, 4)
+
+    def test_another_batch_is_another_graph(self, load: Load, gpu: FakeGpu) -> None:
+        backend = load(DECODED)
+        for batch in (1, 1, 2, 2, 1, 1):
+            backend.run_frames(random_frames(*[HW] * batch), HW)
+        assert gpu.calls["capture"] == 3
+        assert len(gpu.graphs) == 1  # those of the other shape are gone, as TensorRT wants it
+
+    def test_a_larger_frame_moves_the_memory(self, load: Load, gpu: FakeGpu) -> None:
+        backend = load(DECODED)
+        for size in ((10, 10), (10, 10), (100, 200), (10, 10), (10, 10), (10, 10)):
+            frames = random_frames(size)
+            expected = copied(load(DECODED, cuda_graphs=False).run(resized(frames)))
+            assert_same(backend.run_frames(frames, HW)[0], expected)
+        assert len(gpu.graphs) == 1
+
+    def test_a_folder_of_pictures_keeps_no_graphs(self, load: Load, gpu: FakeGpu) -> None:
+        backend = load(DECODED)
+        for side in range(20, 20 + 2 * MOST_GRAPHS):
+            backend.run_frames(random_frames((side, 50)), HW)
+        assert gpu.calls["capture"] == 0
+
+    def test_graphs_are_bounded(self, load: Load, gpu: FakeGpu) -> None:
+        backend = load(DECODED)
+        backend.run_frames(random_frames((100, 100)), HW)
+        for side in range(20, 20 + 2 * MOST_GRAPHS):
+            for _ in range(2):
+                backend.run_frames(random_frames((side, 50)), HW)
+        assert len(gpu.graphs) == MOST_GRAPHS
+        backend.close()
+        gpu.assert_nothing_left()
+
+    def test_a_library_without_graphs(self, load: Load, gpu: FakeGpu, trt: FakeTensorRT) -> None:
+        gpu.captures = False
+        backend = load(DECODED)
+        for _ in range(3):
+            backend.run_frames(random_frames((64, 128)), HW)
+        assert not gpu.calls["capture"]
+        if trt.__name__ == "tensorrt_rtx":  # makes its own of the network
+            assert trt.config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
+
+    def test_what_is_captured_holds_the_fast_kernels(self, load: Load, flavor: str, trt: FakeTensorRT) -> None:
+        if flavor != "rtx":
+            pytest.skip("full TensorRT builds them with the engine")
+        load()
+        assert trt.config.cuda_graph_strategy.name == "DISABLED"
+        assert trt.config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
+
+    def test_an_engine_that_cannot_be_captured(
+        self, load: Load, gpu: FakeGpu, trt: FakeTensorRT, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        trt.refuse = "capture"
+        backend, frames = load(DECODED), random_frames((64, 128))
+        expected = copied(load(DECODED, cuda_graphs=False).run(resized(frames)))
+        for _ in range(4):
+            assert_same(backend.run_frames(frames, HW)[0], expected)
+        assert gpu.calls["capture"] == 1
+        warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert ["capture failed for a good reason" in record.getMessage() for record in warnings] == [True]
+
+    def test_tensorrt_rtx_says_that_it_cannot_be_captured(
+        self, load: Load, gpu: FakeGpu, trt: FakeTensorRT, flavor: str
+    ) -> None:
+        if flavor != "rtx":
+            pytest.skip("full TensorRT does not tell")
+        trt.refuse = "capturable"
+        backend = load(DECODED)
+        for _ in range(3):
+            backend.run_frames(random_frames((64, 128)), HW)
+        assert not gpu.calls["capture"]
+        assert trt.config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
+        assert len(trt.contexts) == 1
+
+
+class TestDynamicSize:
+    SPEC = dataclasses.replace(DECODED, resize="fit", input_hw=(320, 320), short_long=(320, 352), strides=(64,))
+
+    def test_every_size_gives_what_the_host_finds(self, engine: Any, gpu: FakeGpu) -> None:
+        path = engine(self.SPEC)
+        host, detector = Detector(path, nms="host"), Detector(path)
+        for size in ((320, 320), (320, 352), (352, 320), (352, 320), (352, 320), (320, 320)):
+            (frame,) = random_frames(size)
+            found, expected = detector(frame), host(frame)
+            assert len(found) == len(expected) > 0
+            np.testing.assert_array_equal(found.boxes, expected.boxes)
+
+    def test_tensorrt_rtx_makes_the_graphs(self, load: Load, gpu: FakeGpu, trt: FakeTensorRT, flavor: str) -> None:
+        backend = load(self.SPEC)
+        for _ in range(3):
+            backend.run_frames(random_frames((320, 320)), (320, 320))
+        assert gpu.calls["capture"] == (flavor == "tensorrt")
+        if flavor == "rtx":
+            assert trt.config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
+            assert trt.config.dynamic_shapes_kernel_specialization_strategy.name == "LAZY"
+
+
+class TestFailures:
+    """Whatever fails: an error or a fallback, and nothing stays allocated."""
+
+    def drive(self, load: Load, gpu: FakeGpu, fail_in: str, after: int) -> None:
+        """Load, run and close, with one method failing from its call number ``after`` on."""
+        entered = gpu._enter
+
+        def enter(method: str) -> None:
+            if gpu.calls[method] >= after and method == fail_in:
+                gpu.fail_in = fail_in
+            entered(method)
+
+        gpu._enter = enter  # type: ignore[method-assign]
+        backend = None
+        try:
+            backend = load(DECODED)
+            for size in ((20, 30), (20, 30), (20, 30), (40, 50), (40, 50)):
+                backend.run_frames(random_frames(size), HW)
+        finally:
+            if backend is not None:
+                backend.close()
+
+    @pytest.mark.parametrize("after", range(8))
+    @pytest.mark.parametrize(
+        "method",
+        [
+            *("create_stream", "malloc", "pinned_empty", "load_module", "get_function", "copy_to_device", "memset"),
+            *("launch", "copy_to_host", "capture", "launch_graph", "synchronize"),
+        ],
+    )
+    def test_nothing_is_left(self, load: Load, gpu: FakeGpu, method: str, after: int) -> None:
+        with suppress(BackendError):
+            self.drive(load, gpu, method, after)
+        gpu.assert_nothing_left()
+
+    def test_a_run_after_a_failed_one(self, load: Load, gpu: FakeGpu, trt: FakeTensorRT) -> None:
+        backend, frames = load(DECODED), random_frames((64, 128))
+        expected = copied(backend.run_frames(frames, HW)[0])
+        trt.refuse = "execute"
+        with pytest.raises(BackendError, match="cannot run this engine"):
+            backend.run_frames(frames, HW)
+        trt.refuse = ""
+        assert_same(backend.run_frames(frames, HW)[0], expected)
+        backend.close()
+        gpu.assert_nothing_left()
+
+
+class TestDetector:
+    @BEHIND
+    @pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
+    def test_the_gpu_finds_what_the_host_finds(self, engine: Any, rule: Any, spec: ModelSpec) -> None:
+        path = engine(dataclasses.replace(spec, resize=rule))
+        frames = random_frames((64, 128), (32, 32), (96, 64))
+        host, detector = Detector(path, nms="host"), Detector(path)
+        assert isinstance(detector.backend, FrameBackend)
+        for _ in range(3):
+            batches = detector.detect_batch(frames), host.detect_batch(frames)
+            assert sum(map(len, batches[0])) > 1
+            for found, expected in zip(*batches, strict=True):
+                assert len(found) == len(expected)
+                np.testing.assert_array_equal(found.boxes, expected.boxes)
+                np.testing.assert_array_equal(found.scores, expected.scores)
+                np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+
+    def test_results_survive_the_next_call(self, engine: Any) -> None:
+        detector = Detector(engine(DECODED))
+        first = detector(random_frames((64, 128))[0])
+        kept = first.boxes.copy()
+        detector(random_frames((64, 128), seed=1)[0])
+        np.testing.assert_array_equal(first.boxes, kept)
+
+    def test_stages_are_timed(self, engine: Any) -> None:
+        detector = Detector(engine(DECODED))
+        detector(random_frames(HW)[0])
+        assert list(detector.last_ms) == ["preprocess", "network", "postprocess"]
+
+    @pytest.mark.parametrize(("spec", "nms"), [(DECODED, "graph"), (RAW, "graph"), (SPEC, "host")])
+    def test_nms_that_the_engine_does_not_hold(self, engine: Any, spec: ModelSpec, nms: Any) -> None:
+        with pytest.raises(InputError, match=f"built with NMS '{spec.nms}', asked for was '{nms}'"):
+            Detector(engine(spec), nms=nms)
+
+
+class TestCamera:
+    """Several sources on one GPU."""
+
+    @pytest.fixture
+    def sources(self, monkeypatch: pytest.MonkeyPatch) -> Sources:
+        return Sources(monkeypatch)
+
+    def test_frames_of_all_sources_run_as_one(
+        self, engine: Any, gpu: FakeGpu, sources: Sources, tmp_path: Path
+    ) -> None:
+        path = engine(DECODED)
+        sizes = [(40, 50), (64, 128), (32, 64)]
+        names = sources.add(*(FakeSource(f"s{i}", 30, hw=hw) for i, hw in enumerate(sizes)))
+        lines = tmp_path / "out.jsonl"
+        alone, batched, runs = Detector(path, nms="host"), Detector(path), []
+        infer = batched.infer
+
+        def counted(prepared: Any) -> list[Detections]:
+            runs.append(len(prepared.frames))
+            time.sleep(0.005)  # so that the others' frames wait
+            return infer(prepared)
+
+        batched.infer = counted  # type: ignore[method-assign]
+        summary = run_camera(batched, names, score=0.0, json_lines=lines, show=False)
+        assert summary.frames == 90
+        assert runs.count(3) >= 15, "half of 30 rounds or more had a frame of every source"
+        for record in map(json.loads, lines.read_text().splitlines()):
+            frame = np.full((*sizes[record["source"]], 3), record["frame"] % 256, np.uint8)
+            assert record["detections"] == alone(frame).to_dicts()
+
+    def test_a_batch_that_is_not_full_keeps_its_graph(self, engine: Any, gpu: FakeGpu, sources: Sources) -> None:
+        """Once sizes have settled, a batch is one launch and one wait, whoever had a frame for it."""
+        names = sources.add(*(FakeSource(f"s{i}", 60, period_s=0.001 * i, hw=(32, 64)) for i in range(3)))
+        with Detector(engine(DECODED)) as detector:
+            infer, runs = detector.infer, []
+
+            def counted(prepared: Any) -> list[Detections]:
+                before = Counter(gpu.calls)
+                time.sleep(0.002)
+                found = infer(prepared)
+                runs.append((len(prepared.frames), dict(gpu.calls - before)))
+                return found
+
+            detector.infer = counted  # type: ignore[method-assign]
+            run_camera(detector, names, show=False)
+        sizes = [size for size, _ in runs]
+        changes = sum(a != b for a, b in itertools.pairwise(sizes))
+        assert changes <= 8
+        assert sum(calls == {"launch_graph": 1, "synchronize": 1} for _, calls in runs) >= len(runs) - 3 * (changes + 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda", ["cuda-python", "pycuda"])
+def test_a_real_gpu_finds_what_the_host_finds(tmp_path: Path, cuda: Any) -> None:
+    if not optional.available({"cuda-python": "cuda.bindings.driver", "pycuda": "pycuda.driver"}[cuda]):
+        pytest.skip(f"{cuda} is not installed")
+    path = build_tiny(tmp_path, ("current",))
+    backend, host = TensorRTBackend(path, cuda=cuda), TensorRTBackend(path, cuda=cuda, nms_on_host=True)
+    assert backend.describe()["nms"] == "kernels"
+    frames = random_frames((64, 128), (20, 30))
+    for size_of_batch in (2, 2, 2, 1, 1):
+        outputs, _ = backend.run_frames(frames[:size_of_batch], HW)
+        candidates, _ = host.run_frames(frames[:size_of_batch], HW)
+        for i, (boxes, scores, _) in enumerate(detections_on_host(candidates, backend.spec)):
+            assert outputs["num_dets"][i, 0] == len(scores)
+            np.testing.assert_array_equal(outputs["det_scores"][i, : len(scores)], scores)
+            np.testing.assert_array_equal(outputs["det_boxes"][i, : len(scores)], boxes)
+    backend.close()
+    host.close()

@@ -1,0 +1,203 @@
+"""What the project promises about itself: imports, help, packaging."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import gfl_edge
+from gfl_edge import errors, optional
+from gfl_edge.cli import main as cli
+from gfl_edge.errors import GflEdgeError, MissingDependencyError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MODULES = sorted(
+    ".".join(path.relative_to(CHECKOUT).with_suffix("").parts) for path in (CHECKOUT / "gfl_edge").rglob("*.py")
+)
+
+# Imports every module with everything but NumPy and the standard library out of reach
+BARE = """
+import importlib, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        own = {"gfl_edge", "export", "calib", "train", "benchmarks"}
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", *own}:
+            raise ImportError(f"{name} is out of reach")
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def run(*words, cwd=CHECKOUT, **kwargs):
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, timeout=300, **kwargs)
+
+
+def test_every_module_imports_with_numpy_alone():
+    names = [name.removesuffix(".__init__") for name in MODULES if not name.endswith("__main__")]
+    result = run(sys.executable, "-c", f"{BARE}\nfor name in {names!r}: importlib.import_module(name)")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "gfl_edge", "--help"],
+        ["-m", "gfl_edge", "camera", "--help"],
+        ["-m", "gfl_edge", "detect", "--help"],
+        ["-m", "gfl_edge", "build", "--help"],
+        ["-m", "gfl_edge", "eval", "--help"],
+        ["-m", "gfl_edge", "compare", "--help"],
+        ["-m", "gfl_edge", "bench", "--help"],
+        ["-m", "gfl_edge", "models", "--help"],
+        ["-m", "gfl_edge", "doctor", "--help"],
+        ["export/to_onnx.py", "--help"],
+        ["export/to_trt.py", "--help"],
+        ["train/train.py", "--help"],
+        ["train/evaluate.py", "--help"],
+    ],
+)
+def test_help_needs_numpy_alone(words):
+    target = words[1] if words[0] == "-m" else words[0]
+    start = f"runpy.run_module({target!r}, run_name='__main__')"
+    if words[0] != "-m":
+        start = f"runpy.run_path({target!r}, run_name='__main__')"
+    arguments = words[2:] if words[0] == "-m" else words[1:]
+    result = run(sys.executable, "-c", f"{BARE}\nimport runpy\nsys.argv = ['x', *{arguments!r}]\n{start}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage:")
+
+
+def test_dependencies_point_one_way():
+    """gfl_edge imports neither torch nor a package of the checkout."""
+    for name in MODULES:
+        path = CHECKOUT / Path(*name.split(".")).with_suffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                imported = [node.module or ""]
+            else:
+                continue
+            roots = {module.partition(".")[0] for module in imported}
+            assert not roots & {"torch", "train", "export", "calib", "benchmarks"}, name
+
+
+def test_exported_members():
+    assert sorted(gfl_edge.__all__) == gfl_edge.__dir__()
+    for name in gfl_edge.__all__:
+        assert getattr(gfl_edge, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = gfl_edge.nonsense
+
+
+def test_the_tree_of_errors_is_the_one_drawn():
+    drawn = set(re.findall(r"\b(\w+Error)\b", errors.__doc__))
+    real = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, GflEdgeError)}
+    assert drawn == real
+
+
+def test_missing_packages_name_the_extra():
+    for module, extra in optional.EXTRA_OF.items():
+        if extra and not optional.available(module):
+            with pytest.raises(MissingDependencyError, match=rf"pip install 'gfl-edge\[{extra}\]'"):
+                optional.load(module)
+
+
+@pytest.mark.skipif(optional.available("tensorrt"), reason="full TensorRT is installed")
+def test_type_stubs_do_not_pass_for_a_library(monkeypatch, tmp_path):
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.pyi").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        with pytest.raises(MissingDependencyError, match="type stubs only"):
+            optional.load("tensorrt")
+    finally:
+        sys.modules.pop("tensorrt", None)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["fly"], ["eval"], ["detect", "--model", "m.onnx"], ["camera", "--score", "high"]]
+)
+def test_usage_errors_exit_with_2(words):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
+
+
+def test_failures_are_one_line_and_status_1(capsys):
+    assert cli.main(["detect", "--model", "none.onnx", "a.jpg"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("gfl-edge: error: none.onnx: no such file")
+    assert captured.err.count("\n") == 1
+
+
+def test_version():
+    assert run(sys.executable, "-m", "gfl_edge", "--version").stdout.strip() == f"gfl-edge {gfl_edge.__version__}"
+
+
+def test_the_wheel_holds_gfl_edge_alone(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        entry_points = next(name for name in names if name.endswith("entry_points.txt"))
+        assert "gfl-edge = gfl_edge.cli.main:main" in archive.read(entry_points).decode()
+    info = f"gfl_edge-{gfl_edge.__version__}.dist-info"
+    assert {name.split("/")[0] for name in names} == {"gfl_edge", info}
+    modules = {name for name in names if name.endswith(".py")}
+    assert modules == {name.replace(".", "/") + ".py" for name in MODULES}
+    assert "gfl_edge/py.typed" in names
+
+
+def test_the_wheel_holds_the_kernels(wheel):
+    """Their only copy in the repository lies in plugins/."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name, source in (("gfl_kernels.cuh", "plugins/src"), ("gfl_kernels.h", "plugins/include")):
+            assert archive.read(f"gfl_edge/cuda/source/{name}") == (CHECKOUT / source / name).read_bytes()
+
+
+def test_the_wheel_runs_in_a_bare_environment(wheel, tmp_path):
+    """With NumPy alone beside it: import, help, and errors that name what to install."""
+    import numpy
+
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env" / "bin" / "python"
+    site = next((tmp_path / "env").glob("lib/python*/site-packages"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    numpy_home = Path(numpy.__file__).parent
+    for part in (numpy_home, numpy_home.parent / "numpy.libs"):
+        if part.exists():
+            (site / part.name).symlink_to(part)
+    environment = {**os.environ, "PYTHONPATH": ""}
+    imported = run(str(python), "-c", "import gfl_edge; print(gfl_edge.Detector)", cwd=tmp_path, env=environment)
+    assert imported.returncode == 0, imported.stderr
+    helped = run(str(python), "-m", "gfl_edge", "eval", "--help", cwd=tmp_path, env=environment)
+    assert helped.returncode == 0, helped.stderr
+    listed = run(str(python), "-m", "gfl_edge", "models", cwd=tmp_path, env=environment)
+    assert listed.returncode == 0, listed.stderr
+    assert "gfl-r50-1x" in listed.stdout
+    doctor = run(str(python), "-m", "gfl_edge", "doctor", cwd=tmp_path, env=environment)
+    assert doctor.returncode == 1, doctor.stderr
+    assert "-> pip install 'gfl-edge[cpu]'" in doctor.stdout
+    (tmp_path / "m.onnx").touch()
+    failed = run(str(python), "-m", "gfl_edge", "detect", "--model", "m.onnx", "a.jpg", cwd=tmp_path, env=environment)
+    assert failed.returncode == 1
+    assert "pip install 'gfl-edge[cpu]'" in failed.stderr
+
+
+def test_no_file_of_the_project_names_a_path_of_a_machine():
+    listed = run("git", "ls-files").stdout.split()
+    for name in listed:
+        path = CHECKOUT / name
+        if path.is_file() and name != "tests/house/test_house.py":
+            text = path.read_text(errors="replace")
+            assert not re.search(r"/(root|home|work)/\w", text), name

@@ -1,0 +1,304 @@
+"""Every number in README.md and docs/ is one of a committed result."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DOCUMENTS = (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md")))
+TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
+NAMES = {"NanoDet-m": "nanodet-m", "NanoDet-Plus-m": "nanodet-plus-m"}
+
+
+DFL_PAIRS = (("ATSS + DFL", "ATSS"), ("GFL (both)", "ATSS + QFL"))  # with and without
+QFL_PAIRS = (("ATSS + QFL", "ATSS"), ("GFL (both)", "ATSS + DFL"))
+
+
+def result(name):
+    return json.loads((CHECKOUT / "benchmarks" / "results" / name).read_text())
+
+
+def table(first_header):
+    """Rows of cells of the table whose first header that is."""
+    lines = TEXT.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_header} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    assert rows
+    return rows
+
+
+def test_ap_table():
+    measured, reference = result("ap_mix397.json")["models"], result("reference_ap.json")["models"]
+    columns = (
+        "fp32, NMS in the graph, openvino",
+        "fp32, --nms none, NMS on the host, openvino",
+        "fp16, NMS in the graph, onnxruntime",
+    )
+    rows = table("model | input")
+    assert len(rows) == len(measured) == 4
+    for model, size, *cells in rows:
+        name = f"{NAMES[model]}-{size}"
+        expected = [f"{measured[name][column]['AP']:.2f}" for column in columns]
+        expected += [f"{reference[name]['mix397']:.2f}", f"{reference[name]['published']:.1f}"]
+        assert cells == expected
+
+
+def test_measured_ap_is_within_a_tenth_of_the_reference():
+    measured, reference = result("ap_mix397.json")["models"], result("reference_ap.json")["models"]
+    for name, variants in measured.items():
+        for label, numbers in variants.items():
+            assert numbers["images"] == 397
+            assert numbers["AP"] == pytest.approx(reference[name]["mix397"], abs=0.10), (name, label)
+
+
+def test_engine_table():
+    rows = {(r["model"], r["precision"], r["target"]): r for r in result("engines.json")["rows"]}
+    for model, precision, target, seconds, size, memory in table("model | precision"):
+        row = rows.pop((model, precision.lower(), target))
+        found = (row["build_seconds"], row["engine_bytes"] / 1e6, row["peak_memory_bytes"] / 1e6)
+        assert (seconds, size, memory) == (f"{found[0]:.1f}", f"{found[1]:.1f}", f"{found[2]:.0f}")
+    assert not rows
+
+
+def test_gfl_engine_table():
+    found = {(r["model"], r["precision"]): r for r in result("gfl_engines.json")["rows"]}
+    for model, *cells in table("model, 800 x 1344"):
+        full, half = found.pop((model, "fp32")), found.pop((model, "fp16"))
+        expected = [f"{half['export_and_parity_seconds']:.0f}"]
+        for row in (full, half):
+            expected += [f"{row['build_seconds']:.1f}", f"{row['engine_bytes'] / 1e6:.0f}"]
+        assert cells == [*expected, f"{half['peak_memory_bytes'] / 1e6:.0f}"]
+    assert not found
+
+
+def test_training_claims():
+    bccd = result("bccd.json")
+    claimed = re.search(
+        r"([\d.]+) minutes on 2 CPU cores.*?AP50 ([\d.]+) and AP ([\d.]+) on the (\d+) images", TEXT, re.S
+    )
+    test = bccd["test"]
+    minutes = f"{bccd['training_minutes']:.1f}"
+    assert claimed.groups() == (minutes, f"{test['AP50']:.1f}", f"{test['AP']:.1f}", str(test["images"]))
+    assert bccd["training_minutes"] <= 30
+    assert test["AP50"] >= 85
+    for name, value in bccd["test_of_the_onnx_file"].items():
+        assert name == "on" or value == pytest.approx(test[name], abs=0.05)
+
+
+def test_overfit_claims():
+    last = result("overfit.json")["same_images_by_epoch"][-1]
+    claimed = re.search(r"AP50 ([\d.]+) and AP ([\d.]+) on these images after (\d+)\s+epochs", TEXT)
+    assert claimed.groups() == (f"{last['AP50']:.2f}", f"{last['AP']:.2f}", f"{last['epoch']:.0f}")
+    assert last["AP50"] > 95
+
+
+def test_int8_table():
+    found, blood_cells = result("int8.json")["models"], result("int8.json")["bccd"]
+    rows = {(cells[0], cells[1]): cells[2:] for cells in table("model, INT8")}
+    expected = {}
+    for name, model in found.items():
+        for target in ("trt", "cpu"):
+            row = model[target]
+            aps = (row["measured"]["reference"]["AP"], row["measured"]["AP"])
+            expected[name, target] = (row, aps)
+    expected["blood cells", "trt"] = (blood_cells, (blood_cells["test_before"]["AP"], blood_cells["test"]["AP"]))
+    assert len(rows) == len(expected)
+    for (title, target), cells in rows.items():
+        model, size, *special = title.split(", ")
+        row, aps = expected[(special[0] if special else f"{NAMES[model]}-{size}"), target]
+        counts = [f"{row['quantized']} of {row['convolutions']}", str(len(row["float_layers"]))]
+        sizes = [f"{row[key] / 1e6:.2f}" for key in ("bytes_before", "bytes")]
+        assert cells == [*counts, *(f"{ap:.2f}" for ap in aps), *sizes]
+
+
+def test_int8_keeps_the_ap():
+    models = result("int8.json")["models"]
+    for name, least in (("nanodet-plus-m-416", 30.6), ("nanodet-m-416", 23.5)):
+        for target in ("trt", "cpu"):
+            measured = models[name][target]["measured"]
+            assert measured["images"] == 397
+            assert measured["AP"] >= least
+            assert measured["drop"] <= 0.3
+
+
+def test_int8_engine_table():
+    found = result("int8.json")
+    expected = {}
+    for name, model in found["models"].items():
+        for row in model["engines"]:
+            expected[name, row["target"]] = (row, model["trt"])
+    for row in found["gfl"]["rows"]:
+        expected[row["model"], row["target"]] = (row, row)
+    for name, target, counts, *cells in table("INT8 engine"):
+        row, counted = expected.pop((name, target))
+        assert counts == f"{counted['quantized']} of {counted['convolutions']}"
+        sizes = [f"{row['engine_bytes'] / 1e6:.1f}", f"{row['peak_memory_bytes'] / 1e6:.0f}"]
+        assert cells == [f"{row['build_seconds']:.1f}", *sizes]
+    assert not expected
+
+
+def test_int8_speed_claims():
+    models = result("int8.json")["models"]
+    claimed = re.search(r"takes ([\d.]+) times as\s+long.*?and ([\d.]+) times with", TEXT, re.S)
+    ratios = [models[f"nanodet-{kind}-416"]["on this CPU"]["int8_over_fp32"] for kind in ("plus-m", "m")]
+    assert claimed.groups() == tuple(f"{ratio:.2f}" for ratio in ratios)
+    wrong = re.search(r"wrong values for (\d+) of NanoDet-Plus'", TEXT)
+    assert int(wrong[1]) == len(models["nanodet-plus-m-416"]["cpu"]["computed_wrongly"])
+
+
+@pytest.mark.parametrize("boxes", [100, 500])
+def test_assigner_claims(boxes):
+    row = next(row for row in result("assigner.json")["by_boxes"] if row["boxes"] == boxes)
+    (claimed,) = re.findall(rf"with {boxes} objects(?: take)? ([\d.]+) ms", TEXT)
+    (faster,) = re.findall(rf"with {boxes} objects.*?([\d.]+)\s+times less", TEXT, re.S)[:1]
+    assert claimed == f"{row['assignment_and_loss_ms']:.1f}"
+    assert faster == f"{row['times_faster']}"
+
+
+def test_iteration_claims():
+    cases = result("iteration.json")["cases"]
+    names = ("gfl-r50-1x, 800x1344, 1 picture", "nanodet-m, 320x320, 8 pictures", "nanodet-plus-m, 416x416, 8 pictures")
+    rows = [next(row for row in cases[name]["by_boxes"] if row["boxes"] == 100) for name in names]
+    claimed = re.search(r"assignment is ([\d.]+) % for GFL-R50, ([\d.]+) %\s+for NanoDet-m and ([\d.]+) %", TEXT)
+    assert [float(value) for value in claimed.groups()] == [
+        pytest.approx(row["assign_percent"], abs=0.051 if row["assign_percent"] > 1 else 0.0051) for row in rows
+    ]
+
+
+def test_camera_claims():
+    found = result("camera.json")
+    expected = [
+        [
+            kind,
+            f"{row['sequential_median_fps']:.1f}",
+            f"{row['overlapped_median_fps']:.1f}",
+            f"{row['overlapped_over_sequential']:.2f}",
+        ]
+        for kind, row in found["overlap"]["written"].items()
+    ]
+    assert table("written") == expected
+    three = re.search(r"ran at ([\d.]+), ([\d.]+) and ([\d.]+) FPS", TEXT)
+    assert list(three.groups()) == [f"{source['fps']:.1f}" for source in found["three_sources"]["sources"]]
+    live = found["live"]
+    dropped = re.search(r"(\d+) of (\d+) frames were dropped; latency was (\d+) ms \(p50\) and (\d+) ms", TEXT)
+    latency = [f"{live['latency_ms'][name]:.0f}" for name in ("p50", "p99")]
+    assert list(dropped.groups()) == [str(live["dropped"]), str(live["played"]), *latency]
+    assert live["mean_age_ms_last_quarter"] < 1.05 * live["mean_age_ms_first_quarter"]
+    memory = found["memory"]["written"]
+    grown = re.search(r"memory grew by ([\d.]+) bytes a frame with JSON lines, and by (\d+) with a video", TEXT)
+    assert grown[1] == f"{memory['JSON lines']['slope_bytes_per_frame']:.2f}"
+    assert grown[2] == f"{memory['video and JSON lines']['slope_bytes_per_frame']:.0f}"
+    assert all(run["frames"] == 100_000 for run in memory.values())
+    assert memory["JSON lines"]["slope_bytes_per_frame"] < 5
+
+
+def test_pipeline_table():
+    models = result("pipeline.json")["models"]
+    rows = table("model on a CPU")
+    assert [title(name) for name in models] == [name for name, *_ in rows]
+    for model, (_, *cells) in zip(models.values(), rows, strict=True):
+        host = model["nms_host"]
+        stages = host["stages_ms"]
+        assert cells == [
+            f"{model['bare_network_ms']:.1f}",
+            f"{host['frame_ms']:.1f}",
+            f"{host['of_bare_network']:.2f}",
+            f"{stages['preprocess']:.2f}",
+            f"{stages['network']:.1f}",
+            f"{stages['postprocess']:.2f}",
+        ]
+        assert host["of_bare_network"] <= 1.15
+
+
+def test_peers_table():
+    expected = [
+        [label, title(name), *(f"{value:.2f}" for value in (row["AP"], row["p50_ms_from_0.35"]))]
+        for name, model in result("peers.json")["models"].items()
+        for label, row in model["pipelines"].items()
+    ]
+    ratios = [
+        f"{row['of_ours_p50_ms_from_0.35']:.2f}"
+        for model in result("peers.json")["models"].values()
+        for row in model["pipelines"].values()
+    ]
+    rows = table("pipeline")
+    assert [[*row[:3]] for row in rows] == [row[:3] for row in expected]
+    assert [float(row[3]) for row in rows] == [pytest.approx(float(row[3]), abs=0.051) for row in expected]
+    assert [row[4] for row in rows] == ratios
+
+
+def title(name):
+    """A model's name as the documents write it."""
+    kind, _, size = name.rpartition("-")
+    return f"{next(text for text, known in NAMES.items() if known == kind)}, {size}"
+
+
+def test_ablation_table():
+    summary = result("ablation.json")["summary"]
+    rows = table("losses")
+    assert [name for name, *_ in rows] == list(summary)
+    for name, *cells in rows:
+        assert cells == [
+            f"{summary[name][f'{key}_mean']:.2f} ± {summary[name][f'{key}_std']:.2f}" for key in ("AP", "AP50", "AP75")
+        ]
+    gains = [summary[a]["AP_mean"] - summary[b]["AP_mean"] for a, b in DFL_PAIRS]
+    assert [f"{gain:.1f}" for gain in gains] == list(re.search(r"DFL gains ([\d.]+) to ([\d.]+) AP", TEXT).groups())
+    losses = sorted(summary[b]["AP_mean"] - summary[a]["AP_mean"] for a, b in QFL_PAIRS)
+    assert [f"{loss:.1f}" for loss in losses] == list(re.search(r"QFL loses ([\d.]+) to ([\d.]+),", TEXT).groups())
+
+
+def test_evaluation_claims():
+    found = result("evaluation.json")
+    assert found["largest_difference_of_the_twelve_numbers"] == 0
+    claimed = re.search(r"of (\d+) images pycocotools took ([\d.]+) s and faster-coco-eval\s+([\d.]+) s", TEXT)
+    seconds = [f"{found['seconds'][name]:.1f}" for name in ("pycocotools", "faster-coco-eval")]
+    assert list(claimed.groups()) == [str(found["images"]), *seconds]
+
+
+def test_nms_claims():
+    models = result("nms.json")["models"]
+    assert all(model["images_whose_kept_set_differs_from_greedy"] == 0 for model in models.values())
+    most = max(int(rounds) for model in models.values() for rounds in model["rounds_needed"])
+    (claimed,) = re.findall(r"(\d+) was the most that those images needed", TEXT)
+    assert int(claimed) == most < result("nms.json")["rounds_in_the_graph"]
+
+
+def test_every_result_names_device_versions_and_command():
+    for path in (CHECKOUT / "benchmarks" / "results").glob("*.json"):
+        if path.name != "reference_ap.json":  # other people's numbers, with their source
+            assert {"device", "versions", "command"} <= json.loads(path.read_text()).keys(), path.name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_exist(path):
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_person_card():
+    found = result("person.json")
+    crowds = {f"images with {label}": numbers for label, numbers in found["by_persons_in_the_image"].items()}
+    backends = {"all images, OpenVINO": "openvino", "all images, ONNX Runtime": "onnxruntime"}
+    measured = crowds | {title: found["accuracy"][name] for title, name in backends.items()}
+    others = {(name, size): f"{NAMES[name]}-{size}" for name in NAMES for size in ("320", "416")}
+    compared = {", ".join(title): name for title, name in others.items() if name in found["trained_on_all_of_coco"]}
+    for header, rows in (("persons in", measured), ("trained on COCO", compared)):
+        for title, *cells in table(header):
+            row = rows.pop(title.partition(" (")[0])
+            numbers = found["trained_on_all_of_coco"][row] if isinstance(row, str) else row
+            expected = [str(numbers["images"]), str(numbers["persons"])]
+            assert cells == expected + [f"{numbers[name]:.1f}" for name in ("AP", "AP50", "AR100")], title
+        assert not rows
+    card = (CHECKOUT / "docs" / "person.md").read_text()
+    ends = re.search(r"one person in the picture AP50 is\s+([\d.]+), with five and more it is (\d+\.\d)", card)
+    by_crowd = found["by_persons_in_the_image"]
+    assert ends.groups() == tuple(f"{by_crowd[label]['AP50']:.1f}" for label in ("1 person", "5 persons and more"))
+    assert re.search(r"onnx`, ([\d.]+) MB", card)[1] == f"{found['model']['bytes'] / 1e6:.1f}"

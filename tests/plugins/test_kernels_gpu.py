@@ -1,0 +1,87 @@
+"""What only a GPU can show of the CUDA kernels; their results are compared there by test_kernels.py, too."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.kernels.cuda_events import call
+from benchmarks.kernels.library import DeviceLibrary, NmsCall, build_for_gpu, nms_params
+from gfl_edge.cuda import open_device
+from tests.plugins.test_kernels import (
+    LEVEL_ANCHORS,
+    LEVELS,
+    assert_detections,
+    few_high_scores,
+    random_boxes,
+    reference,
+)
+
+pytestmark = pytest.mark.gpu
+
+HERE = Path(__file__).resolve().parent
+RUNS = 10_000
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    if shutil.which("nvcc") is None:
+        pytest.skip("no nvcc on PATH; install the CUDA toolkit")
+    return DeviceLibrary(build_for_gpu(tmp_path_factory.mktemp("gpu")), open_device("cuda-python"))
+
+
+def level_input(seed):
+    rng = np.random.default_rng(seed)
+    anchors = sum(LEVEL_ANCHORS)
+    return random_boxes(rng, anchors, 2), few_high_scores(rng, (2, anchors, 20))
+
+
+def test_a_captured_call_can_be_replayed_on_other_input(library):
+    boxes, scores = level_input(0)
+    params = nms_params(scores, **LEVELS, per_level=1)
+    with library.memory() as memory:
+        nms = NmsCall(library, memory, params, scores=scores, boxes=boxes)
+        graph = library.device.capture(memory.stream, nms.queue)
+        for seed in (0, 1, 2):
+            boxes, scores = level_input(seed)
+            for name, array in (("scores", scores), ("boxes", boxes)):
+                call("cuMemcpyHtoD", getattr(nms.inputs, name), array.ctypes.data, array.nbytes)
+            library.device.launch_graph(graph, memory.stream)
+            expected = [reference(b, s, params, LEVEL_ANCHORS) for b, s in zip(boxes, scores, strict=True)]
+            assert_detections(nms.results(), expected)
+        library.device.destroy_graph(graph)
+
+
+def test_ten_thousand_runs_give_the_same_and_leak_nothing(library):
+    rng = np.random.default_rng(1)
+    scores = rng.uniform(0, 1, (1, 2000, 80)).astype(np.float32) ** 4
+    with library.memory() as memory:
+        nms = NmsCall(library, memory, nms_params(scores), scores=scores, boxes=random_boxes(rng, 2000))
+        nms.queue()
+        first = nms.results()
+        free_before = int(call("cuMemGetInfo"))
+        for i in range(RUNS):
+            nms.queue()
+            if i % 500 == 0:
+                for name, values in nms.results().items():
+                    np.testing.assert_array_equal(values, first[name])
+        for name, values in nms.results().items():
+            np.testing.assert_array_equal(values, first[name])
+        assert int(call("cuMemGetInfo")) >= free_before - (1 << 20)
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
+def test_under_the_compute_sanitizer(tool):
+    if shutil.which("compute-sanitizer") is None:
+        pytest.skip("no compute-sanitizer on PATH; install the CUDA toolkit")
+    cases = "gpu and (decode or quality or beyond_a_chunk or tied or level_by_level_in_both or nv12)"
+    child = [sys.executable, "-m", "pytest", "-q", "-x", str(HERE / "test_kernels.py"), "-k", cases]
+    words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99", "--target-processes", "all", *child]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=900)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert " passed" in result.stdout

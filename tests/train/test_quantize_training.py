@@ -1,0 +1,296 @@
+"""Fine-tuning with fake quantization: which convolutions round, what is saved, and that it helps."""
+
+from __future__ import annotations
+
+import csv
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from export.graph import build_graph
+from export.to_onnx import ExportRequest, export_onnx
+from gfl_edge import optional
+from gfl_edge.errors import CalibrationError, InputError, MissingDependencyError
+from tests.support.squares_run import interrupted_at
+from train.checkpoint import Checkpoint
+from train.config import read_config
+from train.describe import describe
+from train.loop import TrainingError
+from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
+from train.models.batch_norm import fuse_batch_norm, unfuse_batch_norm
+from train.quantize import fake_quantize, float_state, int8_convolutions, observe
+from train.run import Run, train
+from train.weights import load_detector
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PLUS = NanoDetConfig("nanodet-plus", 2, stage_channels=(16, 32, 64), neck_channels=16)
+SMALL_GFL = GFLConfig(
+    depth=18, base_channels=8, neck_channels=32, head_channels=64, stacked_convs=1, strides=(8, 16, 32), num_classes=2
+)
+TINY = {
+    "nanodet": replace(PLUS, family="nanodet"),
+    "nanodet-plus": PLUS,
+    "gfl": SMALL_GFL,
+    "gflv2": replace(SMALL_GFL, family="gflv2"),
+}
+WHOLE = {
+    "nanodet": NanoDetConfig("nanodet"),
+    "nanodet-plus": NanoDetConfig("nanodet-plus"),
+    "efficientnet-lite0": GFLConfig(backbone="efficientnet-lite0", neck="pan", strides=(8, 16, 32)),
+    "resnet18": GFLConfig(depth=18),
+    "centerness": GFLConfig(depth=18, quality="centerness"),
+}
+ON = ["quantize.enabled=true", "quantize.calibration_batches=2", 'quantize.method="max"']
+SPOILED = 100  # times
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def modelopt():
+    """Skips where the PyTorch side of Model Optimizer cannot be imported."""
+    try:
+        optional.load("modelopt.torch.quantization.nn")
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+
+
+def build(config):
+    """A detector in eval mode whose batch norms are far from identities."""
+    torch.manual_seed(0)
+    detector = NanoDet(config) if isinstance(config, NanoDetConfig) else GFL(config)
+    for module in detector.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return detector.eval()
+
+
+def outputs(detector, images):
+    with torch.no_grad():
+        return torch.cat([level.flatten() for maps in detector(images) for level in maps])
+
+
+def pictures(batch=2):
+    return torch.randn(batch, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+def losses(folder):
+    with (Path(folder) / "losses.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+# --- which convolutions ----------------------------------------------------------------------------------------------
+
+
+def check_placement(config):
+    from calib.placement import place
+
+    detector = build(config)
+    model = build_graph(detector, describe(detector, input_hw=(64, 64)))
+    graph = place(model, np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8))
+    placed = {layer.name.removeprefix("body.") for layer in graph.layers if layer.kind == "Conv"}
+    assert set(int8_convolutions(fuse_batch_norm(detector))) == placed
+    assert len(placed) > 10
+
+
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(c, marks=[pytest.mark.slow] if name == "nanodet-plus" else [], id=name) for name, c in TINY.items()],
+)
+def test_the_convolutions_are_those_that_get_pairs_in_the_onnx_file(config, modelopt):
+    check_placement(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", WHOLE.values(), ids=WHOLE)
+def test_the_convolutions_of_whole_networks(config, modelopt):
+    check_placement(config)
+
+
+def test_weights_round_per_channel_and_inputs_by_their_range(modelopt):
+    detector = fuse_batch_norm(build(PLUS))
+    convolutions = int8_convolutions(detector)
+    ranges = observe(detector, convolutions, [pictures()], "max")
+    name = "fpn.reduce_layers.0.conv"
+    conv = convolutions[name]
+    plain, seen = conv.weight.detach().clone(), []
+    assert fake_quantize(detector, detector, [pictures()], "max") == len(convolutions)
+    # Cloned, because the activation behind it works in place
+    conv.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output.clone())))
+    outputs(detector, pictures())
+    given, found = seen[0]
+    step = ranges[name] / 127
+    rounded = (given / step).round().clamp(-128, 127) * step
+    scales = plain.abs().amax(dim=(1, 2, 3), keepdim=True) / 127
+    expected = nn.functional.conv2d(rounded, (plain / scales).round() * scales, conv.bias)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(conv.weight, plain)
+    assert not isinstance(detector.head.gfl_cls[0], type(conv))
+
+
+def test_padding_of_its_own_is_no_obstacle(modelopt):
+    config = replace(WHOLE["efficientnet-lite0"], neck_channels=32, head_channels=32, stacked_convs=1)
+    detector = fuse_batch_norm(build(config))
+    before = outputs(detector, pictures())
+    fake_quantize(detector, detector, [pictures()], "max")
+    assert "backbone._blocks.0._depthwise_conv" in int8_convolutions(detector)
+    assert not torch.equal(outputs(detector, pictures()), before)
+
+
+def test_deformable_convolutions_are_refused(modelopt):
+    config = replace(SMALL_GFL, depth=50, dcn="v1", dcn_stages=(False, False, True, True))
+    detector = fuse_batch_norm(build(config))
+    with pytest.raises(InputError, match="deformable"):
+        fake_quantize(detector, detector, [pictures()], "max")
+
+
+def test_activations_that_are_not_finite_are_refused():
+    detector = fuse_batch_norm(build(PLUS))
+    with pytest.raises(CalibrationError, match="not finite"):
+        observe(detector, int8_convolutions(detector), [pictures() * torch.inf], "max")
+
+
+# --- what is saved ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", TINY.values(), ids=TINY)
+def test_folded_weights_go_back_into_a_network_with_batch_norms(config):
+    detector = build(config)
+    before = outputs(detector, pictures())
+    state = unfuse_batch_norm(fuse_batch_norm(detector).state_dict(), detector)
+    assert state.keys() == detector.state_dict().keys()
+    detector.load_state_dict(state)
+    torch.testing.assert_close(outputs(detector, pictures()), before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [PLUS, SMALL_GFL], ids=["nanodet-plus", "gfl"])
+def test_the_float_state_is_of_the_plain_network(config, modelopt):
+    detector = fuse_batch_norm(build(config))
+    before = outputs(detector, pictures())
+    fake_quantize(detector, detector, [pictures()], "max")
+    loaded = load_detector(float_state(detector))
+    torch.testing.assert_close(outputs(loaded, pictures()), before, rtol=1e-5, atol=1e-5)
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(toml, tmp_path):
+    """The setting that names a checkpoint of a float run."""
+    train(read_config(toml, ['train.output="float"', "train.epochs=12", "train.evaluate_every=0"]))
+    return f'model.weights="{tmp_path / "float" / "last.pt"}"'
+
+
+def test_a_run_leaves_a_float_checkpoint(toml, start, modelopt, capsys, tmp_path):
+    train(read_config(toml, [start, *ON]))
+    assert "convolutions compute as in INT8, ranges by max" in capsys.readouterr().err
+    assert all(math.isfinite(loss) for loss in losses("run"))
+    before, after = Checkpoint.load("float/last.pt"), Checkpoint.load("run/last.pt")
+    assert after.state_dict.keys() == before.state_dict.keys()
+    folded = fuse_batch_norm(load_detector("float/last.pt")).state_dict()
+    trained = fuse_batch_norm(load_detector("run/last.pt")).state_dict()
+    assert any((trained[key] - value).abs().max() > 1e-4 for key, value in folded.items())
+    with pytest.raises(InputError, match=r"model\.weights: the batch norms of .* are folded"):
+        train(read_config(toml, [f'model.weights="{tmp_path / "run" / "last.pt"}"', 'train.output="on"']))
+    # Exporting compares the graph with PyTorch
+    spec = export_onnx(ExportRequest(Path("run/last.pt"), nms="none"), Path("qat.onnx"))
+    assert spec.class_names == ("white", "grey")
+
+
+def test_resuming_gives_the_same_files(toml, start, modelopt):
+    train(read_config(toml, [start, *ON, 'train.output="whole"']))
+    config = read_config(toml, [start, *ON, 'train.output="parts"', "train.checkpoint_steps=1"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.loop.Trainer._step", interrupted_at(3))
+        with pytest.raises(TrainingError, match="interrupted"):
+            train(config)
+    train(config, resume=True)
+    assert losses("parts") == losses("whole")
+    whole, parts = Checkpoint.load("whole/last.pt"), Checkpoint.load("parts/last.pt")
+    assert whole.metrics == parts.metrics
+    assert all(torch.equal(value, parts.state_dict[name]) for name, value in whole.state_dict.items())
+
+
+def test_mixed_precision(toml, start, modelopt):
+    train(read_config(toml, [start, *ON, 'train.amp="bf16"', "train.epochs=1"]))
+    assert all(math.isfinite(loss) for loss in losses("run"))
+
+
+def test_it_recovers_what_rounding_costs(toml, start, modelopt, tmp_path):
+    """A channel of large values, which the next convolution scales down again, leaves the others few steps of INT8.
+
+    Both ways train on for as long; that without fake quantization does not know.
+    """
+    network = load_detector("float/last.pt")
+    with torch.no_grad():
+        for lateral, conv in zip(network.neck.lateral_convs, network.neck.fpn_convs, strict=True):
+            lateral.conv.weight[0] *= SPOILED
+            lateral.conv.bias[0] *= SPOILED
+            conv.conv.weight[:, 0] /= SPOILED
+    Path("spoiled").mkdir()
+    replace(Checkpoint.load("float/last.pt"), state_dict=network.state_dict()).save("spoiled/last.pt")
+    name = f'model.weights="{tmp_path / "spoiled" / "last.pt"}"'
+    changes = [name, "train.epochs=12", "train.evaluate_every=0", "optimizer.lr=1e-3"]
+    train(read_config(toml, [*changes, 'train.output="without"']))
+    train(read_config(toml, [*changes, *ON, 'train.output="with"']))
+    before, without, tuned = (
+        rounded_loss(toml, tmp_path / name / "last.pt") for name in ("spoiled", "without", "with")
+    )
+    assert tuned < 0.95 * without < without < before
+
+
+def rounded_loss(toml, weights):
+    """The loss on the training pictures with all convolutions rounded."""
+    run = run_alone(read_config(toml, [f'model.weights="{weights}"', 'train.output="none"', *ON]))
+    run.network.eval()
+    with torch.no_grad():
+        found = [sum(run.trainer._losses(batch).values()) for batch in run.data.batches(0)]
+    return float(torch.stack(found).mean())
+
+
+def run_alone(config):
+    from train.distributed import joined
+
+    with joined("cpu") as process:
+        return Run(config, process)
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["quantize.enable=true"], r"quantize\.enable: no such field; enabled\?"),
+        (["quantize.calibration_batches=0"], r"quantize\.calibration_batches 0: expected 1 or more"),
+        (['quantize.method="best"'], r"quantize\.method 'best': expected one of"),
+        (["quantize.enabled=true"], r"model\.weights: missing; quantize\.enabled"),
+        (['model.weights="a.pt"', "quantize.enabled=true", "train.compile=true"], r"train\.compile: not with quantize"),
+    ],
+)
+def test_settings_that_are_refused(toml, changes, message):
+    with pytest.raises(InputError, match=message):
+        read_config(toml, changes)
+
+
+def test_without_model_optimizer_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "modelopt.torch.quantization.nn", None)
+    detector = fuse_batch_norm(build(PLUS))
+    with pytest.raises(MissingDependencyError, match=r"pip install 'gfl-edge\[calib\]'"):
+        fake_quantize(detector, detector, [pictures()], "max")
+
+
+def test_training_does_without_model_optimizer():
+    code = "import sys, train.run; sys.exit('modelopt' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=False, timeout=120).returncode == 0
