@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from gfl_edge.errors import MissingDependencyError
@@ -28,9 +30,12 @@ EXTRA_OF = {
     "pnnx": "peers",
 }
 
+# What a package imports to report its use to its maker's analytics server; without it, each does without
+TELEMETRY_OF = {"openvino": "openvino_telemetry"}
+
 
 def load(module: str) -> ModuleType:
-    """Import ``module``, which belongs to an optional package.
+    """Import ``module``, which belongs to an optional package, without the telemetry of that package.
 
     Raises:
         MissingDependencyError: it is not installed, or its own libraries do not load; names the extra to install.
@@ -39,7 +44,8 @@ def load(module: str) -> ModuleType:
     extra = EXTRA_OF[package]
     target = f"gfl-edge[{extra}]" if extra else "gfl-edge"
     try:
-        found = importlib.import_module(module)
+        with _without_telemetry(package):
+            found = importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(
             f"{module} cannot be imported ({error}). Install it with: pip install '{target}'"
@@ -72,3 +78,17 @@ def available(module: str) -> bool:
     except MissingDependencyError:
         return False
     return True
+
+
+@contextmanager
+def _without_telemetry(package: str) -> Iterator[None]:
+    """Make the import of a package's telemetry fail for as long as the context lasts."""
+    telemetry = TELEMETRY_OF.get(package)
+    if telemetry is None or telemetry in sys.modules:
+        yield
+        return
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # Python's own way to say that there is none
+    try:
+        yield
+    finally:
+        del sys.modules[telemetry]
