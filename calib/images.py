@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge.errors import InputError
-from gfl_edge.media.sources import IMAGE_SUFFIXES, read_image
+from gfl_edge.media.images import IMAGE_SUFFIXES, read_image
 from gfl_edge.ops.preprocess import single_input
 from gfl_edge.spec import ModelSpec
 

@@ -15,7 +15,7 @@ from export.nms import ROUNDS
 from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
-from gfl_edge.media.sources import read_image
+from gfl_edge.media.images import read_image
 from gfl_edge.ops.boxes import greedy_nms, pairwise_iou
 from gfl_edge.ops.preprocess import Image, resize_into
 from gfl_edge.progress import track

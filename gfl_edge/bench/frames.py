@@ -10,7 +10,7 @@ import numpy as np
 
 from gfl_edge import optional
 from gfl_edge.errors import SourceError
-from gfl_edge.media.sources import image_files, read_image
+from gfl_edge.media.images import image_files, read_image
 from gfl_edge.ops.preprocess import Image
 
 GENERATED = 8

@@ -17,7 +17,7 @@ from gfl_edge.bench.stages import StageReader
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.media.draw import draw_detections
-from gfl_edge.media.sources import read_image
+from gfl_edge.media.images import read_image
 from gfl_edge.ops import postprocess
 from gfl_edge.ops.preprocess import Image, place_frame, single_input
 

@@ -16,7 +16,7 @@ from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError
 from gfl_edge.evaluation.coco import read_instances
-from gfl_edge.media.sources import read_image
+from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
 

@@ -24,7 +24,7 @@ from gfl_edge.evaluation.ap import (
     read_annotations,
     timed,
 )
-from gfl_edge.media.sources import image_files
+from gfl_edge.media.images import image_files
 from gfl_edge.ops.boxes import pairwise_iou
 from gfl_edge.ops.preprocess import Image
 

@@ -13,7 +13,7 @@ from gfl_edge.detections import Detections
 from gfl_edge.errors import FrameError, InputError, SourceError
 from gfl_edge.files import write_atomically
 from gfl_edge.media.draw import draw_detections
-from gfl_edge.media.sources import IMAGE_SUFFIXES, image_files, is_image, read_image
+from gfl_edge.media.images import IMAGE_SUFFIXES, image_files, is_image, read_image
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
 

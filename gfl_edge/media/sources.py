@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gfl_edge import optional
 from gfl_edge.errors import InputError, SourceError
+from gfl_edge.media.images import image_files, is_image, read_image
 from gfl_edge.media.quiet import quiet_opencv
 from gfl_edge.ops.preprocess import Image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PICTURES_PER_SECOND = 1.0  # of a folder, which has no clock of its own: slow enough to look at
 FALLBACK_FPS = 30.0  # of a video that declares none
 RECONNECT_SECONDS = 30.0
@@ -253,48 +251,6 @@ def open_source(source: Source, *, reconnect_seconds: float = RECONNECT_SECONDS)
         if "!" in source:
             return _open_pipeline(source, reconnect_seconds)
     return _open_path(Path(text))
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files directly in ``folder``, sorted by name; hidden ones are left out.
-
-    Raises:
-        SourceError: there are none.
-    """
-    found = sorted(path for path in folder.iterdir() if is_image(path) and not path.name.startswith("."))
-    if not found:
-        raise SourceError(f"{folder} holds no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-    return found
-
-
-def is_image(path: Path) -> bool:
-    """Whether the suffix of ``path`` is one of an image file, in upper or lower case."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def read_image(path: Path) -> Image | None:
-    """An image file as uint8 ``[H, W, 3]`` BGR, turned as its EXIF says; None if it is not a whole picture.
-
-    Grey and 16-bit pictures are converted, alpha is dropped.
-    """
-    cv2 = optional.load("cv2")
-    try:
-        content = path.read_bytes()
-        if _is_cut_jpeg(content):
-            return None
-        with quiet_opencv():  # decoded from memory, as cv2.imread cannot open every file name on Windows
-            image: Image | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):  # unreadable, empty, or larger than OpenCV's limit
-        return None
-    return image
-
-
-def _is_cut_jpeg(content: bytes) -> bool:
-    """Whether a JPEG ends before its end: OpenCV would show grey where the rest is missing and call it a picture.
-
-    After the last start of scan (FF DA) there must be an end of image (FF D9); scan data cannot contain either.
-    """
-    return content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 
 
 def _open_camera(number: int, reconnect_seconds: float) -> FrameSource:

@@ -9,7 +9,7 @@ from numpy.random import Generator
 from torch.utils.data import Dataset
 
 from gfl_edge.errors import AnnotationError
-from gfl_edge.media.sources import read_image
+from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Placement
 from gfl_edge.spec import ResizeRule
 from train.data.annotations import Annotations

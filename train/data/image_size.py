@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from gfl_edge.media.sources import read_image
+from gfl_edge.media.images import read_image
 
 _NO_FRAME = (0xC4, 0xC8, 0xCC)  # of the markers C0..CF, those that start no frame
 _EXIF = b"Exif\0\0"
 
 
 def image_hw(path: Path) -> tuple[int, int] | None:
-    """(height, width) that :func:`gfl_edge.media.sources.read_image` gives; None if the file is no picture.
+    """(height, width) that :func:`gfl_edge.media.images.read_image` gives; None if the file is no picture.
 
     A JPEG without EXIF data is measured by its header, which takes a hundredth of the time. EXIF data may turn the
     picture, so such files and other formats are decoded.

@@ -16,8 +16,9 @@ import pytest
 
 from gfl_edge.errors import InputError, SourceError
 from gfl_edge.media import sources
+from gfl_edge.media.images import read_image
 from gfl_edge.media.quiet import quiet_opencv
-from gfl_edge.media.sources import open_source, read_image
+from gfl_edge.media.sources import open_source
 
 
 def make_video(path: Path, frames: int, fps: float = 25.0, size_wh: tuple[int, int] = (64, 48)) -> Path:

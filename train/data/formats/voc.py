@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from gfl_edge.errors import AnnotationError
-from gfl_edge.media.sources import IMAGE_SUFFIXES
+from gfl_edge.media.images import IMAGE_SUFFIXES
 from train.data.annotations import Annotations, ImageRecord, Objects
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gfl_edge.errors import AnnotationError
-from gfl_edge.media.sources import image_files
+from gfl_edge.media.images import image_files
 from train.data.annotations import Annotations, ImageRecord, Objects
 from train.data.formats.voc import read_image_list
 from train.data.image_size import image_hw
