@@ -12,7 +12,7 @@ from typing import Literal
 from gfl_edge.camera.latency import LatencyHistogram
 from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
 from gfl_edge.errors import FrameError, GflEdgeError, SourceError
-from gfl_edge.media.sources import Frame, FrameSource, PictureFiles, Source, open_source, without_password
+from gfl_edge.media.sources import Frame, FrameSource, ImageFiles, Source, open_source, without_password
 from gfl_edge.ops.preprocess import check_frame
 
 # Frames that wait to be taken: of a file, and of a live source, where another would only be older than the newest
@@ -118,7 +118,7 @@ class Feed:
             try:
                 check_frame(taken.frame.image)
             except FrameError as error:
-                if not isinstance(self.source, PictureFiles):
+                if not isinstance(self.source, ImageFiles):
                     raise
                 self.source.skip(taken.frame.name, str(error))
             else:

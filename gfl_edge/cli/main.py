@@ -119,10 +119,10 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
 
 
 def _detect(args: argparse.Namespace) -> int:
-    from gfl_edge.media.pictures import detect_pictures
+    from gfl_edge.media.annotate import detect_images
 
     with _detector(args) as detector:
-        summary = detect_pictures(detector, args.images, output_dir=args.output_dir, score=args.score)
+        summary = detect_images(detector, args.images, output_dir=args.output_dir, score=args.score)
     print(json.dumps(summary.to_dict(), indent=2))
     return 0
 

@@ -1,4 +1,4 @@
-"""Image files: which they are, and their pixels."""
+"""Image files: which files they are, reading and writing them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from gfl_edge import optional
-from gfl_edge.errors import SourceError
+from gfl_edge.errors import InputError, SourceError
+from gfl_edge.files import write_atomically
 from gfl_edge.media.quiet import quiet_opencv
 from gfl_edge.ops.preprocess import Image
 
@@ -32,9 +33,9 @@ def is_image(path: Path) -> bool:
 
 
 def read_image(path: Path) -> Image | None:
-    """An image file as uint8 ``[H, W, 3]`` BGR, turned as its EXIF says; None if it is not a whole picture.
+    """An image file as uint8 ``[H, W, 3]`` BGR, turned as its EXIF says; None if it is not a whole image.
 
-    Grey and 16-bit pictures are converted, alpha is dropped.
+    Grey and 16-bit images are converted, alpha is dropped.
     """
     cv2 = optional.load("cv2")
     try:
@@ -49,8 +50,21 @@ def read_image(path: Path) -> Image | None:
 
 
 def _is_cut_jpeg(content: bytes) -> bool:
-    """Whether a JPEG ends before its end: OpenCV would show grey where the rest is missing and call it a picture.
+    """Whether a JPEG ends before its end: OpenCV would show grey where the rest is missing and call it an image.
 
     After the last start of scan (FF DA) there must be an end of image (FF D9); scan data cannot contain either.
     """
     return content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
+
+
+def write_image(path: Path, image: Image) -> None:
+    """Write ``image`` (uint8 ``[H, W, 3]`` BGR) in the format that the suffix of ``path`` names.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    encoded = optional.load("cv2").imencode(path.suffix, image)[1]  # cv2.imwrite cannot open every name on Windows
+    try:
+        write_atomically(path, encoded.tobytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error}). Choose another output folder") from error

@@ -23,7 +23,7 @@ from gfl_edge.media.images import image_files, is_image, read_image
 from gfl_edge.media.quiet import quiet_opencv
 from gfl_edge.ops.preprocess import Image
 
-PICTURES_PER_SECOND = 1.0  # of a folder, which has no clock of its own: slow enough to look at
+IMAGES_PER_SECOND = 1.0  # of a folder, which has no clock of its own: slow enough to look at
 FALLBACK_FPS = 30.0  # of a video that declares none
 RECONNECT_SECONDS = 30.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 8.0  # between attempts to reconnect
@@ -92,7 +92,7 @@ class FrameSource(ABC):
 Source = int | str | Path | FrameSource  # see open_source
 
 
-class PictureFiles(FrameSource):
+class ImageFiles(FrameSource):
     """Image files, one frame each; those that cannot be decoded are skipped.
 
     Raises:
@@ -100,7 +100,7 @@ class PictureFiles(FrameSource):
     """
 
     def __init__(self, name: str, paths: Sequence[Path]) -> None:
-        super().__init__(name, live=False, fps=PICTURES_PER_SECOND, total=len(paths))
+        super().__init__(name, live=False, fps=IMAGES_PER_SECOND, total=len(paths))
         decoded = self._decode(paths)
         first = next(decoded, None)
         if first is None:
@@ -119,7 +119,7 @@ class PictureFiles(FrameSource):
             if image is None:
                 self.skip(path.name, "it is no image that OpenCV can decode")
             else:
-                yield Frame(index, path.name, index / PICTURES_PER_SECOND, image)
+                yield Frame(index, path.name, index / IMAGES_PER_SECOND, image)
 
 
 class VideoFile(FrameSource):
@@ -307,11 +307,11 @@ def _open_path(path: Path) -> FrameSource:
             "GStreamer pipeline"
         )
     if path.is_dir():
-        return PictureFiles(str(path), image_files(path))
+        return ImageFiles(str(path), image_files(path))
     if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty (0 bytes): the recording or copy failed. Record or copy it again")
     if is_image(path):
-        return PictureFiles(str(path), [path])
+        return ImageFiles(str(path), [path])
     opened = _open((str(path),))
     if opened is None:
         raise SourceError(

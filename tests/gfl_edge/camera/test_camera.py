@@ -344,7 +344,7 @@ def test_folder_of_mixed_sizes(tmp_path: Path, detector: FakeDetector) -> None:
     assert summary.frames == 4
     written = frames_of(output)
     assert [frame.shape for frame in written] == [(60, 80, 3)] * 4
-    assert rate_of(output) == sources.PICTURES_PER_SECOND
+    assert rate_of(output) == sources.IMAGES_PER_SECOND
     assert written[1][:, :20].max() < 30 < 150 < written[1][:, 30:50].min(), "black borders left and right"
     assert written[2][:15].max() < 30 < 150 < written[2][25:35].min(), "black borders above and below"
 
@@ -677,6 +677,6 @@ def test_stage_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_import_needs_only_numpy() -> None:
-    script = "import sys; sys.modules['cv2'] = None; import gfl_edge.camera, gfl_edge.media.pictures; print('imported')"
+    script = "import sys; sys.modules['cv2'] = None; import gfl_edge.camera, gfl_edge.media.annotate; print('imported')"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.stdout == "imported\n", run.stderr

@@ -1,4 +1,4 @@
-"""Detecting in picture files."""
+"""Detecting in image files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gfl_edge.errors import InputError, SourceError
-from gfl_edge.media.pictures import detect_pictures
+from gfl_edge.media.annotate import detect_images
 from tests.gfl_edge.camera.test_camera import FakeDetector
 from tests.gfl_edge.media.test_sources import make_image
 
@@ -27,14 +27,14 @@ def test_files_and_folders_mixed(tmp_path: Path, detector: FakeDetector) -> None
     (folder / "notes.txt").touch()
     alone = make_image(tmp_path / "z.jpeg", hw=(60, 80))
     before = {path: path.read_bytes() for path in (*inputs, alone)}
-    summary = detect_pictures(detector, [str(alone), folder], output_dir=tmp_path / "new" / "out")
+    summary = detect_images(detector, [str(alone), folder], output_dir=tmp_path / "new" / "out")
 
-    assert [picture.source for picture in summary.pictures] == [alone, *inputs]
-    assert [picture.output.name for picture in summary.pictures] == [path.name for path in (alone, *inputs)]
+    assert [annotated.source for annotated in summary.images] == [alone, *inputs]
+    assert [annotated.output.name for annotated in summary.images] == [path.name for path in (alone, *inputs)]
     assert summary.skipped == ()
-    for picture in summary.pictures:
-        assert [name for _, _, name in picture.detections] == ["person"], "the dog is below the score"
-        image = cv2.imread(str(picture.output))
+    for annotated in summary.images:
+        assert [name for _, _, name in annotated.detections] == ["person"], "the dog is below the score"
+        image = cv2.imread(str(annotated.output))
         assert image.shape == (60, 80, 3)
         assert np.abs(image.astype(int) - 100).mean() > 5, "annotated"
     assert {path: path.read_bytes() for path in before} == before, "inputs are untouched"
@@ -42,15 +42,15 @@ def test_files_and_folders_mixed(tmp_path: Path, detector: FakeDetector) -> None
 
 
 def test_score(tmp_path: Path, detector: FakeDetector) -> None:
-    summary = detect_pictures(detector, [make_image(tmp_path / "a.png")], output_dir=tmp_path / "out", score=0.1)
-    assert [name for _, _, name in summary.pictures[0].detections] == ["person", "dog"]
+    summary = detect_images(detector, [make_image(tmp_path / "a.png")], output_dir=tmp_path / "out", score=0.1)
+    assert [name for _, _, name in summary.images[0].detections] == ["person", "dog"]
 
 
 def test_summary_is_plain_json(tmp_path: Path, detector: FakeDetector) -> None:
     (tmp_path / "b.png").write_bytes(b"damaged")
     paths = [make_image(tmp_path / "a.png", hw=(20, 30)), tmp_path / "b.png"]
-    assert json.loads(json.dumps(detect_pictures(detector, paths, output_dir=tmp_path / "out").to_dict())) == {
-        "pictures": [
+    assert json.loads(json.dumps(detect_images(detector, paths, output_dir=tmp_path / "out").to_dict())) == {
+        "images": [
             {
                 "source": str(tmp_path / "a.png"),
                 "output": str(tmp_path / "out" / "a.png"),
@@ -68,49 +68,49 @@ def test_same_names_do_not_overwrite_each_other(tmp_path: Path, detector: FakeDe
     for level, (folder, name) in enumerate((("one", "dog.png"), ("two", "dog.png"), ("three", "Dog.PNG"))):
         (tmp_path / folder).mkdir()
         inputs.append(make_image(tmp_path / folder / name, level=50 * level))
-    summary = detect_pictures(detector, inputs, output_dir=tmp_path / "out", score=1.0)
-    assert [picture.output.name for picture in summary.pictures] == ["dog.png", "dog-2.png", "Dog-3.PNG"]
-    assert [cv2.imread(str(picture.output)).mean() for picture in summary.pictures] == [0, 50, 100]
+    summary = detect_images(detector, inputs, output_dir=tmp_path / "out", score=1.0)
+    assert [annotated.output.name for annotated in summary.images] == ["dog.png", "dog-2.png", "Dog-3.PNG"]
+    assert [cv2.imread(str(annotated.output)).mean() for annotated in summary.images] == [0, 50, 100]
 
 
 def test_inputs_are_never_overwritten(tmp_path: Path, detector: FakeDetector) -> None:
     first, second = make_image(tmp_path / "dog.png", level=10), make_image(tmp_path / "dog-2.png", level=20)
-    summary = detect_pictures(detector, [first, second], output_dir=tmp_path / "." / "out" / "..")
-    assert [picture.output.name for picture in summary.pictures] == ["dog-3.png", "dog-2-2.png"]
+    summary = detect_images(detector, [first, second], output_dir=tmp_path / "." / "out" / "..")
+    assert [annotated.output.name for annotated in summary.images] == ["dog-3.png", "dog-2-2.png"]
     assert (cv2.imread(str(first)).mean(), cv2.imread(str(second)).mean()) == (10, 20)
 
 
 def test_older_outputs_are_replaced(tmp_path: Path, detector: FakeDetector) -> None:
     source = make_image(tmp_path / "dog.png", level=10)
     for _ in range(2):
-        detect_pictures(detector, [source], output_dir=tmp_path / "out")
+        detect_images(detector, [source], output_dir=tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["dog.png"]
 
 
 def test_each_file_once(tmp_path: Path, detector: FakeDetector) -> None:
     source = make_image(tmp_path / "in.png")
-    summary = detect_pictures(detector, [source, tmp_path, str(source)], output_dir=tmp_path / "out")
-    assert len(summary.pictures) == detector.calls == 1
+    summary = detect_images(detector, [source, tmp_path, str(source)], output_dir=tmp_path / "out")
+    assert len(summary.images) == detector.calls == 1
 
 
 def test_grey_and_16_bit_files(tmp_path: Path, detector: FakeDetector) -> None:
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((20, 30), 90, np.uint8))
     cv2.imwrite(str(tmp_path / "deep.tiff"), np.full((20, 30, 3), 90 * 257, np.uint16))
-    summary = detect_pictures(detector, [tmp_path], output_dir=tmp_path / "out", score=1.0)
-    assert [cv2.imread(str(picture.output), cv2.IMREAD_UNCHANGED).dtype for picture in summary.pictures] == [
+    summary = detect_images(detector, [tmp_path], output_dir=tmp_path / "out", score=1.0)
+    assert [cv2.imread(str(annotated.output), cv2.IMREAD_UNCHANGED).dtype for annotated in summary.images] == [
         np.uint8
     ] * 2
-    assert [cv2.imread(str(picture.output)).mean() for picture in summary.pictures] == [90, 90]
+    assert [cv2.imread(str(annotated.output)).mean() for annotated in summary.images] == [90, 90]
 
 
-def test_pictures_that_cannot_be_used_are_named_and_skipped(
+def test_images_that_cannot_be_used_are_named_and_skipped(
     tmp_path: Path, detector: FakeDetector, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_image(tmp_path / "a.png", hw=(1, 1))
     (tmp_path / "b.jpg").write_bytes(b"damaged")
     (tmp_path / "c.jpg").touch()
     make_image(tmp_path / "d.png")
-    summary = detect_pictures(detector, [tmp_path], output_dir=tmp_path / "out")
+    summary = detect_images(detector, [tmp_path], output_dir=tmp_path / "out")
     assert summary.skipped == tuple(str(tmp_path / name) for name in ("a.png", "b.jpg", "c.jpg"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["d.png"]
     assert len(caplog.records) == 3
@@ -119,16 +119,16 @@ def test_pictures_that_cannot_be_used_are_named_and_skipped(
 
 def test_none_usable(tmp_path: Path, detector: FakeDetector) -> None:
     (tmp_path / "a.jpg").write_bytes(b"damaged")
-    with pytest.raises(SourceError, match=r"none of 1 pictures can be used; the first is .*a\.jpg"):
-        detect_pictures(detector, [tmp_path], output_dir=tmp_path / "out")
+    with pytest.raises(SourceError, match=r"none of 1 images can be used; the first is .*a\.jpg"):
+        detect_images(detector, [tmp_path], output_dir=tmp_path / "out")
 
 
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], "no pictures: give image files"),
+        ([], "no images: give image files"),
         (["ok.png", "missing.png"], r"missing\.png does not exist"),
-        (["clip.mp4"], r"clip\.mp4 is no picture: .* use: gfl-edge camera --source clip\.mp4"),
+        (["clip.mp4"], r"clip\.mp4 is no image: .* use: gfl-edge camera --source clip\.mp4"),
         (["empty"], "empty holds no images"),
     ],
 )
@@ -140,7 +140,7 @@ def test_paths_are_checked_before_any_work(
     (tmp_path / "clip.mp4").touch()
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match=message):
-        detect_pictures(detector, paths, output_dir="out")
+        detect_images(detector, paths, output_dir="out")
     assert not detector.calls
     assert not (tmp_path / "out").exists()
 
@@ -149,9 +149,9 @@ def test_output_folder_that_is_a_file(tmp_path: Path, detector: FakeDetector) ->
     source = make_image(tmp_path / "a.png")
     (tmp_path / "out").touch()
     with pytest.raises(InputError, match=r"out/a\.png cannot be written .* Choose another output folder"):
-        detect_pictures(detector, [source], output_dir=tmp_path / "out")
+        detect_images(detector, [source], output_dir=tmp_path / "out")
 
 
 def test_score_is_checked(tmp_path: Path, detector: FakeDetector) -> None:
     with pytest.raises(InputError, match=r"score 2: expected 0\.\.1"):
-        detect_pictures(detector, [tmp_path], output_dir=tmp_path / "out", score=2)
+        detect_images(detector, [tmp_path], output_dir=tmp_path / "out", score=2)

@@ -1,4 +1,4 @@
-"""Detect in picture files and write annotated copies."""
+"""Detect in image files and write annotated copies."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gfl_edge import optional
 from gfl_edge.detections import Detections
 from gfl_edge.errors import FrameError, InputError, SourceError
-from gfl_edge.files import write_atomically
 from gfl_edge.media.draw import draw_detections
-from gfl_edge.media.images import IMAGE_SUFFIXES, image_files, is_image, read_image
-from gfl_edge.ops.preprocess import Image
+from gfl_edge.media.images import IMAGE_SUFFIXES, image_files, is_image, read_image, write_image
 from gfl_edge.progress import track
 
 if TYPE_CHECKING:
@@ -24,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """One picture: the file it came from, its annotated copy, and what was found."""
+class AnnotatedImage:
+    """One image: the file it came from, its annotated copy, and what was found."""
 
     source: Path
     output: Path
@@ -41,92 +38,65 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class PicturesSummary:
-    """The pictures that were detected in, and the paths of those that could not be used."""
+class ImagesSummary:
+    """The images that were detected in, and the paths of those that could not be used."""
 
-    pictures: tuple[Picture, ...]
+    images: tuple[AnnotatedImage, ...]
     skipped: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"pictures": [picture.to_dict() for picture in self.pictures], "skipped": list(self.skipped)}
+        return {"images": [image.to_dict() for image in self.images], "skipped": list(self.skipped)}
 
 
-def detect_pictures(
+def detect_images(
     detector: Detector, paths: Sequence[str | Path], *, output_dir: str | Path, score: float = 0.35
-) -> PicturesSummary:
+) -> ImagesSummary:
     """Detect in image files and write annotated copies, with progress on stderr.
 
     Args:
-        detector: called once per picture.
+        detector: called once per image.
         paths: image files, and folders of which the images directly inside are taken, sorted by name.
-        output_dir: made if it is missing. A copy keeps its picture's name; where another copy or an input has that name
+        output_dir: made if it is missing. A copy keeps its image's name; where another copy or an input has that name
             already, a number is added: ``dog-2.jpg``. Older files of that name are replaced, inputs never.
         score: detections with at least this score are drawn and returned.
 
     Raises:
-        SourceError: a path that does not exist or is no image, a folder without images, or no picture can be used.
+        SourceError: a path that does not exist or is no image, a folder without images, or no image can be used.
         InputError: ``score``, or ``output_dir`` cannot be written.
     """
     if not 0 <= score <= 1:
         raise InputError(f"score {score}: expected 0..1")
     sources = _collect(paths)
     outputs = _output_paths(sources, Path(output_dir))
-    pictures, skipped = [], []
+    images, skipped = [], []
     for source, output in track(zip(sources, outputs, strict=True), "detect", len(sources), enabled=len(sources) > 1):
-        detections = _detect(detector, source, output, score)
+        detections = _annotate(detector, source, output, score)
         if detections is None:
             skipped.append(str(source))
         else:
-            pictures.append(Picture(source, output, detections))
-    if not pictures:
-        raise SourceError(f"none of {len(skipped)} pictures can be used; the first is {skipped[0]}. Copy them again")
-    return PicturesSummary(tuple(pictures), tuple(skipped))
-
-
-def _detect(detector: Detector, source: Path, output: Path, score: float) -> Detections | None:
-    """Detect in one file and write its copy; None, with the reason in the log, if it cannot be used."""
-    image = read_image(source)
-    if image is None:
-        logger.warning("%s skipped: it is no image that OpenCV can decode", source)
-        return None
-    try:
-        detections = detector(image).above(score)
-    except FrameError as error:
-        logger.warning("%s skipped: %s", source, error)
-        return None
-    _write(output, draw_detections(image, detections, out=image))
-    return detections
-
-
-def _write(path: Path, image: Image) -> None:
-    encoded = optional.load("cv2").imencode(path.suffix, image)[1]  # cv2.imwrite cannot open every name on Windows
-    try:
-        write_atomically(path, encoded.tobytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error}). Choose another output folder") from error
+            images.append(AnnotatedImage(source, output, detections))
+    if not images:
+        raise SourceError(f"none of {len(skipped)} images can be used; the first is {skipped[0]}. Copy them again")
+    return ImagesSummary(tuple(images), tuple(skipped))
 
 
 def _collect(paths: Iterable[str | Path]) -> list[Path]:
     """Image files in the order given, folders opened, each file once."""
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        for file in image_files(path) if path.is_dir() else [_image_file(path)]:
+        if not path.exists():
+            raise SourceError(f"{path} does not exist: expected an image file or a folder of images")
+        if not path.is_dir() and not is_image(path):
+            raise SourceError(
+                f"{path} is no image: expected a file ending in {', '.join(IMAGE_SUFFIXES)}. For videos use: "
+                f"gfl-edge camera --source {path}"
+            )
+        for file in image_files(path) if path.is_dir() else [path]:
             found.setdefault(file.resolve(), file)
     if not found:
-        raise SourceError("no pictures: give image files or folders of them")
+        raise SourceError("no images: give image files or folders of them")
     return list(found.values())
-
-
-def _image_file(path: Path) -> Path:
-    if not path.exists():
-        raise SourceError(f"{path} does not exist: expected an image file or a folder of images")
-    if not is_image(path):
-        raise SourceError(
-            f"{path} is no picture: expected a file ending in {', '.join(IMAGE_SUFFIXES)}. For videos use: "
-            f"gfl-edge camera --source {path}"
-        )
-    return path
 
 
 def _output_paths(sources: Sequence[Path], folder: Path) -> list[Path]:
@@ -142,3 +112,18 @@ def _output_paths(sources: Sequence[Path], folder: Path) -> list[Path]:
         taken.add(str(output.resolve()).lower())
         outputs.append(output)
     return outputs
+
+
+def _annotate(detector: Detector, source: Path, output: Path, score: float) -> Detections | None:
+    """Detect in one file and write its copy; None, with the reason in the log, if it cannot be used."""
+    image = read_image(source)
+    if image is None:
+        logger.warning("%s skipped: it is no image that OpenCV can decode", source)
+        return None
+    try:
+        detections = detector(image).above(score)
+    except FrameError as error:
+        logger.warning("%s skipped: %s", source, error)
+        return None
+    write_image(output, draw_detections(image, detections, out=image))
+    return detections
