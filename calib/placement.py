@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +45,7 @@ def place(model: ModelProto, example: NDArray[np.uint8], only_convolutions: bool
         CalibrationError: Model Optimizer fails on the graph.
         MissingDependencyError: it is not installed.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, optional.quiet():  # it names GPUs that are not there
         int8 = optional.load("modelopt.onnx.quantization.int8")
         calib_utils = optional.load("modelopt.onnx.quantization.calib_utils")
         path = Path(folder) / "float.onnx"
@@ -125,16 +119,3 @@ def _after(nodes: list[NodeProto], kind: str) -> set[str]:
         if behind or node.op_type == kind:
             tainted.update(node.output)
     return found
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Model Optimizer says about GPUs that are not there off the terminal."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 from export.deform import DEFORM_OPSET, TRANSLATIONS, DeformForm, use_deform_operator
 from export.half import HalfPlan, float_layers, node_scopes, to_half
 from export.nms import OPSET, append_nms, append_plugin, plugin_attributes
+from gfl_edge import optional
 from gfl_edge._version import __version__
 from gfl_edge.errors import InputError, ParityError
 from gfl_edge.ops import decode
@@ -185,7 +183,8 @@ def _opset(spec: ModelSpec, dcn: DeformForm) -> int:
 def _trace(module: nn.Module, spec: ModelSpec, opset: int) -> ModelProto:
     height, width = spec.input_hw
     example = torch.zeros(TRACED_BATCH, height, width, 3, dtype=torch.uint8)
-    with _quiet(), torch.no_grad():
+    # Its remarks on torchvision and on its own deprecations
+    with optional.quiet(logging.WARNING), torch.no_grad():
         program = torch.onnx.export(
             module,
             (example,),
@@ -209,20 +208,6 @@ def _dynamic_dimensions(spec: ModelSpec) -> dict[int, Any]:
         dimensions[1] = SIZE_STEP * torch.export.Dim("rows", min=low, max=high)
         dimensions[2] = SIZE_STEP * torch.export.Dim("columns", min=low, max=high)
     return dimensions
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on torchvision and on its own deprecations out of the log."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _tidy(model: ModelProto, spec: ModelSpec) -> None:

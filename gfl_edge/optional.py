@@ -1,11 +1,14 @@
-"""Lazy import of optional packages, with an error that names what to install."""
+"""Optional packages: imported when they are used, with an error that names what to install, and kept quiet."""
 
 from __future__ import annotations
 
 import importlib
+import io
+import logging
 import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from types import ModuleType
 
 from gfl_edge.errors import MissingDependencyError
@@ -78,6 +81,23 @@ def available(module: str) -> bool:
     except MissingDependencyError:
         return False
     return True
+
+
+@contextmanager
+def quiet(level: int = logging.CRITICAL) -> Iterator[None]:
+    """Keep off the terminal what a package prints, warns of and logs that only its own makers can act on.
+
+    Around calls of the package alone: within, log messages of ``level`` and below are dropped whoever sends them, since
+    packages such as Model Optimizer set the levels of their loggers and add handlers themselves.
+    """
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager

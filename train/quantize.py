@@ -12,11 +12,7 @@ quantization: without, they would normalise by the statistics of the batch, whic
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -78,14 +74,15 @@ def fake_quantize(network: nn.Module, detector: nn.Module, batches: Iterable[Ten
     """
     if any(isinstance(module, DeformConv2d) for module in detector.modules()):
         raise InputError("quantize.enabled: deformable convolutions cannot be fake-quantized; train without quantize")
-    with _quiet():
+    with optional.quiet():  # Model Optimizer names GPU kernels and packages that are not there
         quantization = optional.load("modelopt.torch.quantization.nn")
+    batches = list(batches)
+    with optional.quiet():
         registry = quantization.QuantModuleRegistry
         if SamePadConv not in registry:  # a convolution with a forward of its own has to be made known
             base = type("QuantSamePadConv", (quantization.QuantLinearConvBase,), {})
             registry.register({SamePadConv: "SamePadConv"})(base)
         convolutions = int8_convolutions(detector)
-        batches = list(batches)
         for name, largest in observe(network, convolutions, batches, method).items():
             _add_quantizers(registry.convert(convolutions[name]), largest)
         with _eval_mode(network), torch.no_grad():
@@ -159,16 +156,3 @@ def _eval_mode(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         network.train(training)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Model Optimizer says about GPU kernels and packages that are not there off the terminal."""
-    logger = logging.getLogger("modelopt")
-    level, logger.level = logger.level, logging.CRITICAL
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.level = level

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -43,3 +45,18 @@ def test_telemetry_can_be_imported_by_others_afterwards():
 
     optional.load("openvino")
     assert sys.modules["openvino_telemetry"] is telemetry
+
+
+def test_quiet_drops_what_is_printed_warned_of_and_logged(capsys, caplog, recwarn):
+    from gfl_edge import optional
+
+    logger = logging.getLogger("maker")
+    with optional.quiet(logging.WARNING):
+        print("printed")
+        warnings.warn("warned of", stacklevel=1)
+        logger.warning("logged")
+        logger.error("serious")
+    logger.warning("afterwards")
+    assert not capsys.readouterr().out
+    assert not recwarn.list
+    assert [record.message for record in caplog.records] == ["serious", "afterwards"]
