@@ -4,23 +4,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := cpu,eval,rtx,train,export,calib,demo,dev
 
+# As many workers as cores, of at most 1.5 GB each
+WORKERS := -n auto --maxprocesses 8 --dist worksteal
+
 .PHONY: demo test check slow wheel docs trial clean
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 slow: $(VENV)/ready
-	$(BIN)/python -m pytest --run-slow -m slow
+	$(BIN)/python -m pytest $(WORKERS) --run-slow -m slow
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A build folder of an earlier state would put its deleted modules into the wheel
 wheel: $(VENV)/ready
+	rm -rf build
 	$(BIN)/python -m build --wheel
 
 # tensorrt-stubs asks for the TensorRT libraries, which mypy does not need (--no-deps); it has no py.typed, so that mypy finds

@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# One thread a process, in subprocesses too: as many workers as cores run at the same time, and small networks lose more
+# to threads than they gain. It counts only where it is set before NumPy and PyTorch are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tests.support.once import once, shared_folder
 from tests.support.squares_run import squares, toml  # noqa: F401
 from train.weights.find import CHECKPOINTS, data_folder
 
@@ -110,27 +115,38 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the files that are written once for all workers."""
+    return shared_folder(request.config, tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint: Callable[[str], Path], shared: Path) -> Callable[..., Path]:
     """The ONNX file of a published model, exported once per session and variant."""
     from export.to_onnx import ExportRequest, export_onnx
 
-    folder = tmp_path_factory.mktemp("exported")
-
     def export(name: str, precision: str = "fp32", nms: str = "graph") -> Path:
-        path = folder / f"{name}-{precision}-{nms}.onnx"
-        if not path.exists():
-            export_onnx(ExportRequest(checkpoint(name), model=name, precision=precision, nms=nms), path)
-        return path
+        request = ExportRequest(checkpoint(name), model=name, precision=precision, nms=nms)
+        return once(shared / f"{name}-{precision}-{nms}.onnx", lambda path: export_onnx(request, path))
 
     return export
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel(shared: Path) -> Path:
     """The wheel of this checkout, built once per session."""
-    folder = tmp_path_factory.mktemp("wheel")
-    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(CHECKOUT)]
-    built = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (path,) = folder.glob("*.whl")
+    (path,) = once(shared / "wheel", build_wheel).glob("*.whl")
     return path
+
+
+def build_wheel(folder: Path) -> None:
+    """Build it as `make wheel` does, except that what it is made of is not kept in the checkout."""
+    made = folder.with_suffix(".part")
+    made.mkdir()
+    settings = made / "extra.cfg"
+    settings.write_text(f"[build]\nbuild_base = {made / 'build'}\n")
+    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(made), str(CHECKOUT)]
+    environment = {**os.environ, "DIST_EXTRA_CONFIG": str(settings)}
+    built = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    made.rename(folder)

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 # Group norms in the head, and batch norms that keep their statistics: the same whatever the batch
 SETTINGS = """
@@ -78,6 +77,8 @@ def squares(tmp_path_factory):
 @pytest.fixture
 def toml(squares, monkeypatch, tmp_path):
     """The configuration file; the current folder is empty."""
+    import torch
+
     monkeypatch.setenv("GFL_EDGE_DATA", str(squares))
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
