@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from gfl_edge.errors import CalibrationError, InputError
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256, write_atomically
 from gfl_edge.spec import PREFIX, ModelSpec, Precision, load_contract
+
+logger = logging.getLogger(__name__)
 
 RECORD_KEY = "gfl_edge_calibration"  # in the metadata of an INT8 model
 PRECISION_FOR: dict[Target, Precision] = {"trt": "fp16", "cpu": "fp32"}
@@ -74,8 +77,8 @@ def calibrate(request: CalibrationRequest) -> dict[str, Any]:
     model = _load(request)
     pictures = choose_images(request.images, request.num_images, request.seed)
     for name in pictures.skipped:
-        log(f"cannot be read, left out: {name}")
-    log(f"{request.onnx}: {model.spec.name}, {model.spec.precision}, for {model.target}")
+        logger.info("cannot be read, left out: %s", name)
+    logger.info("%s: %s, %s, for %s", request.onnx, model.spec.name, model.spec.precision, model.target)
     plain = qdq.to_float32(model.original)
     graph, observed = _observe(request, model, plain, pictures)
     probe_inputs = list(itertools.islice(pictures.inputs(model.spec), request.probe_images))
@@ -139,14 +142,14 @@ def _observe(
     """The graph with Q/DQ pairs and what its activations look like; equalizes ``plain``."""
     cached = Observed.read(request.cache, model.sha256) if request.cache is not None else None
     if cached is not None and cached.images_sha256 != pictures.digest:
-        log(f"{request.cache} is of other pictures than those in {request.images}: what it says is taken")
+        logger.info("%s is of other pictures than those in %s: what it says is taken", request.cache, request.images)
     count, links = len(pictures), equalize.find_links(plain)
     if cached is not None:
         channel_ranges = cached.channel_ranges
     else:
         channel_ranges = equalize.channel_ranges(plain, links, pictures.inputs(model.spec), count)
     equalize.equalize(plain, links, channel_ranges)
-    log("placing Q/DQ pairs")
+    logger.info("placing Q/DQ pairs")
     graph = placement.place(plain, next(pictures.inputs(model.spec)), only_convolutions=model.target == "cpu")
     if cached is not None:
         return graph, cached
@@ -155,7 +158,7 @@ def _observe(
     observed = Observed(channel_ranges, *found, model.sha256, pictures.digest, pictures.names)
     path = request.beside(".calibration.json")
     observed.write(path)
-    log(f"ranges: {path}")
+    logger.info("ranges: %s", path)
     return graph, observed
 
 
@@ -171,7 +174,7 @@ def _choose_method(
     found = {method: round(probe.snr_db(model), 2) for method, model in models.items()}
     best = max(wanted, key=lambda method: found[method])
     listed = ", ".join(f"{method} {value:.1f} dB" for method, value in found.items())
-    log(f"signal to noise at the head, all layers INT8: {listed}; taking {best}")
+    logger.info("signal to noise at the head, all layers INT8: %s; taking %s", listed, best)
     return best, cast(dict[str, float], found)
 
 
@@ -207,7 +210,9 @@ class _Search:
         if self._model.target == "cpu":
             self.wrong = self._journal.wrong_layers(lambda: self._wrong_layers(probe.pictures[:1]))
             if self.wrong:
-                log(f"OpenVINO computes {len(self.wrong)} layers wrongly in INT8, they stay float: {self.wrong}")
+                logger.info(
+                    "OpenVINO computes %d layers wrongly in INT8, they stay float: %s", len(self.wrong), self.wrong
+                )
         if request.annotations is None:
             if request.always_rank:
                 self._rank(probe)
@@ -217,7 +222,7 @@ class _Search:
         reference = self._reference
         kept = self.wrong
         full = self._trial(kept)
-        log(f"AP {reference['AP']:.2f} in {self._model.spec.precision}, {full['AP']:.2f} with all layers INT8")
+        logger.info("AP %.2f in %s, %.2f with all layers INT8", reference["AP"], self._model.spec.precision, full["AP"])
         if not self._passes(full):
             self._rank(probe)
             small = self._journal.trial("reference, few images", lambda: self._metrics(request.onnx, self._few()))
@@ -253,7 +258,8 @@ class _Search:
     def _draw(self, kept: list[str]) -> None:
         path = self._request.beside(".sensitivity.svg")
         sensitivity.draw(path, self._model.spec.name, self._ranking(), kept)
-        log(f"{sensitivity.table(self._ranking(), TABLE_ROWS)}\nall layers: {path.with_suffix('.json')}, {path}")
+        table = sensitivity.table(self._ranking(), TABLE_ROWS)
+        logger.info("%s\nall layers: %s, %s", table, path.with_suffix(".json"), path)
 
     def _ranking(self) -> list[Sensitivity]:
         return self._journal.ranking(self._request.max_ap_drop)
@@ -263,7 +269,7 @@ class _Search:
 
         def passes(count: int) -> bool:
             found = self._trial(self.wrong + ranked[:count])
-            log(f"{count} layers float: AP {found['AP']:.2f}")
+            logger.info("%d layers float: AP %.2f", count, found["AP"])
             return self._passes(found)
 
         count = sensitivity.fewest(len(ranked) - 1, passes)

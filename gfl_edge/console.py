@@ -1,15 +1,22 @@
-"""How every command of the project ends: exit status 0, 1 for a failure, 2 for wrong usage, and one line on stderr."""
+"""What every command of the project does at the terminal.
+
+It ends with exit status 0, 1 for a failure, 2 for wrong usage, and one line on stderr that says why. Results go to
+stdout. What the library logs goes to stderr: the progress of the project's own packages, warnings of all.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from gfl_edge.errors import GflEdgeError
 
 FAILURE, INTERRUPTED = 1, 130
+# Whose INFO is for the person at the terminal; a script's own functions log as __main__
+OWN_LOGGERS = ("gfl_edge", "calib", "train", "export", "benchmarks", "examples", "__main__")
 
 
 def run_command(
@@ -20,9 +27,9 @@ def run_command(
     argparse itself exits with 2 for wrong usage.
     """
     args = parser.parse_args(argv)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
-        return run(args)
+        with _log_on_stderr():
+            return run(args)
     except GflEdgeError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return FAILURE
@@ -34,8 +41,34 @@ def run_command(
         return FAILURE
 
 
+class _Formatter(logging.Formatter):
+    """Progress as it is, anything above with its level before it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno <= logging.INFO else f"{record.levelname}: {text}"
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Write what is logged to stderr: from INFO on of our packages, from WARNING on of others."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    own = [logging.getLogger(name) for name in OWN_LOGGERS]
+    before = [logger.level for logger in own]
+    for logger in own:
+        logger.setLevel(logging.INFO)
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
+        for logger, level in zip(own, before, strict=True):
+            logger.setLevel(level)
+
+
 def log(message: str) -> None:
-    """A line for the person at the terminal; results alone go to stdout."""
+    """A line for the person at the terminal, of a command; libraries use :mod:`logging`."""
     print(message, file=sys.stderr, flush=True)
 
 

@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge.console import run_command
+from gfl_edge.console import log, run_command
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import as_coco, average_precision, coco_results, evaluate
@@ -252,7 +252,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         write_atomically(args.json, f"{text}\n".encode())
     if report["skipped"]:
-        print(f"{len(report['skipped'])} unreadable images left out: {', '.join(report['skipped'])}", file=sys.stderr)
+        log(f"{len(report['skipped'])} unreadable images left out: {', '.join(report['skipped'])}")
     return 0
 
 

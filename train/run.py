@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -240,7 +239,7 @@ class Run:
 
     def _say(self, message: str) -> None:
         if self.process.is_main:
-            print(message, file=sys.stderr, flush=True)
+            logger.info("%s", message)
 
 
 def train(config: Config, resume: bool = False) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gfl_edge.console import run_command
+from gfl_edge.console import log, run_command
 from train.leaving import leave
 
 
@@ -46,7 +46,7 @@ def _run(args: argparse.Namespace) -> int:
     metrics = train(config, args.resume)
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps({name: round(value, 3) for name, value in metrics.items()}))
-        print(f"next: {next_command(config.train.output)}", file=sys.stderr)
+        log(f"next: {next_command(config.train.output)}")
     return 0
 
 

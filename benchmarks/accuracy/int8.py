@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from calib.arguments import CalibrationRequest, Target
 from calib.calibrate import PRECISION_FOR, RECORD_KEY, calibrate
 from export import to_trt
 from export.to_onnx import ExportRequest, export_onnx
-from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.errors import GflEdgeError
 from gfl_edge.evaluation.compare import compare
@@ -23,6 +23,8 @@ from gfl_edge.files import sha256
 from gfl_edge.spec import load_onnx
 from train.checkpoint import BEST
 from train.weights.find import data_folder
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION = "coco128/train2017"
 PUBLISHED = ("nanodet-plus-m-416", "nanodet-m-416")
@@ -88,7 +90,7 @@ def _calibrated(request: CalibrationRequest) -> dict[str, Any]:
         record = _record(request.output)
         if record["model_sha256"] == sha256(request.onnx):
             return record
-    log(f"== {request.output.name}")
+    logger.info("== %s", request.output.name)
     return calibrate(request)
 
 
@@ -151,7 +153,7 @@ def _bccd(folder: Path) -> dict[str, Any]:
 def _gfl(name: str, folder: Path, data: Path) -> list[dict[str, Any]]:
     onnx = folder / f"{name}.onnx"
     if not onnx.is_file():
-        log(f"== {name}")
+        logger.info("== %s", name)
         export_onnx(ExportRequest(random_weights(name, folder), precision="fp16"), onnx)
     request = CalibrationRequest(onnx, data / CALIBRATION, folder / f"{name}.int8.onnx", num_images=GFL_IMAGES)
     record = _calibrated(replace(request, method="entropy", probe_images=1))

@@ -5,6 +5,7 @@ Their weights are random, as what is measured here does not depend on them.
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from torch import nn
 
 from benchmarks.artifacts.engines import PRECISIONS, build
 from export.to_onnx import ExportRequest, export_onnx
-from gfl_edge.console import log
 from train.models.published import build_model, model_files
+
+logger = logging.getLogger(__name__)
 
 TARGET = "sm75"
 
@@ -27,7 +29,7 @@ def measure(folder: Path) -> dict[str, Any]:
         weights = random_weights(name, folder)
         for precision in PRECISIONS:
             onnx = folder / f"{name}-{precision}.onnx"
-            log(f"== {name}, {precision}")
+            logger.info("== %s, %s", name, precision)
             start = time.perf_counter()
             spec = export_onnx(ExportRequest(weights, precision=precision), onnx)
             seconds = round(time.perf_counter() - start, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from benchmarks.models import IMAGES, export
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.summary import CameraSummary
-from gfl_edge.console import log
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector, Prepared
 from gfl_edge.media.draw import draw_detections
@@ -25,6 +25,8 @@ from gfl_edge.media.sinks import VideoSink
 from gfl_edge.media.sources import Frame, open_source
 from gfl_edge.report.plots import Points, line_chart
 from train.weights.find import CHECKOUT, CHECKPOINTS, data_folder
+
+logger = logging.getLogger(__name__)
 
 MODEL, SMALL_MODEL, SMALL_HW = "nanodet-plus-m-416", "nanodet-m-320", (64, 96)
 VIDEO, SECOND_VIDEO = "video/vtest.avi", "video/one-by-one-person-detection.mp4"
@@ -77,7 +79,7 @@ def _measure_memory(model: Path, folder: Path) -> dict[str, Any]:
     paths = [str(path.resolve()) for path in (model, data_folder() / VIDEO, folder)]
     found: dict[str, Any] = {}
     for written, outputs in (("JSON lines", []), ("video and JSON lines", ["memory.mp4"])):
-        log(f"== memory, {written}")
+        logger.info("== memory, %s", written)
         words = [sys.executable, "-m", "benchmarks.camera.memory", *paths, *outputs]
         found[written] = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True, cwd=CHECKOUT).stdout)
     return {"model": f"{SMALL_MODEL} at {SMALL_HW[0]}x{SMALL_HW[1]}", "written": found}
@@ -99,7 +101,7 @@ def _measure_overlap(model: Path, folder: Path) -> dict[str, Any]:
 def _overlap(detector: Detector, output: Path | None, wait_s: float, kind: str) -> dict[str, Any]:
     sequential, overlapped, summaries = [], [], []
     for turn in range(TURNS):
-        log(f"== {kind}, turn {turn + 1} of {TURNS}")
+        logger.info("== %s, turn %d of %d", kind, turn + 1, TURNS)
         sequential.append(_run_in_turn(detector, output, wait_s))
         on_frame: OnFrame | None = (lambda frame, found: time.sleep(wait_s)) if wait_s else None
         source = data_folder() / VIDEO
@@ -138,7 +140,7 @@ def _run_in_turn(detector: Detector, output: Path | None, wait_s: float) -> floa
 
 
 def _measure_three_sources(model: Path, folder: Path) -> dict[str, Any]:
-    log("== three sources")
+    logger.info("== three sources")
     data = data_folder()
     with Detector(model) as detector:
         summary = run_camera(
@@ -163,7 +165,7 @@ def _measure_three_sources(model: Path, folder: Path) -> dict[str, Any]:
 
 def _measure_live(model: Path) -> dict[str, Any]:
     """A camera at 30 FPS in front of a detector at 10."""
-    log(f"== live source at {LIVE_FPS:g} FPS, detector at {DETECTOR_FPS:g}")
+    logger.info("== live source at %g FPS, detector at %g", LIVE_FPS, DETECTOR_FPS)
     ages_ms: list[float] = []
     with SlowedDetector(model) as detector:
         summary = run_camera(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from benchmarks.artifacts.gfl_engines import random_weights
 from benchmarks.models import ANNOTATIONS, IMAGES
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.bench.report import BenchRequest, bench
-from gfl_edge.console import log
 from train.weights.find import CHECKPOINTS, data_folder
+
+logger = logging.getLogger(__name__)
 
 BOUNDS = ("gfl-r50-1x", "gfl-x101-dcn-2x")  # with random weights, which a bound does not depend on
 BATCHES = (1, 8)
@@ -41,6 +43,6 @@ def _bounded(name: str, folder: Path) -> Path:
     """The half model, exported unless it is there."""
     path = folder / f"{name}.onnx"
     if not path.is_file():
-        log(f"== {name}")
+        logger.info("== %s", name)
         export_onnx(ExportRequest(random_weights(name, folder), precision="fp16"), path)
     return path

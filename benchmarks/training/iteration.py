@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 
 from benchmarks.training.assigner import random_target
-from gfl_edge.console import log
 from gfl_edge.report.plots import bar_chart
 from train.config import Config
 from train.data.load import load_data
@@ -22,6 +22,8 @@ from train.network import TrainedNetwork, build_detector, criterion_config
 from train.objective.criterion import Criterion
 from train.structures import Outputs
 from train.weights.find import data_folder
+
+logger = logging.getLogger(__name__)
 
 BOXES = (1, 10, 100, 500)
 THREADS = 2
@@ -75,7 +77,7 @@ def _measure_case(name: str, case: Case, folder: Path) -> dict[str, Any]:
     batches = _endless(TrainingLoader(config.data, data, case.batch, seed=0))
     rows = []
     for count in BOXES:
-        log(f"{name}, {count} boxes")
+        logger.info("%s, %d boxes", name, count)
         rows.append(_measure_boxes(count, network, criterion, batches, case))
     return {"input_hw": case.input_hw, "pictures": case.batch, "by_boxes": rows}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import statistics
 import time
 from dataclasses import replace
@@ -12,7 +13,6 @@ from typing import Any
 
 from benchmarks.artifacts.engines import build
 from export.to_onnx import ExportRequest, export_onnx
-from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import write_atomically
@@ -23,6 +23,8 @@ from train.data.load import load_data
 from train.evaluate import evaluate_checkpoint
 from train.objective.criterion import Quality, Regression
 from train.run import train
+
+logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "train" / "configs"
 REPORTED = ("AP", "AP50", "AP75")
@@ -99,7 +101,7 @@ def measure_ablation(folder: Path) -> dict[str, Any]:
         for name, (quality, regression) in VARIANTS.items():
             if any(run["variant"] == name and run["seed"] == seed for run in runs):
                 continue
-            log(f"== {name}, seed {seed}")
+            logger.info("== %s, seed %d", name, seed)
             assert base.model.gfl is not None
             network = replace(base.model.gfl, quality=quality, regression=regression)
             config = replace(

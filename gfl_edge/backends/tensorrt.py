@@ -195,7 +195,7 @@ class TensorRTBackend:
         # The run-time options come in a config, which TensorRT knows since 10.13 but not on JetPack 6
         context = self._not_none(engine.create_execution_context(self._runtime_config(engine)))
         if self._graphs.enabled and not cast(Any, context).is_stream_capturable(self._stream):
-            _LOG.info("%s: TensorRT-RTX cannot be captured, so CUDA graphs hold the network alone", self._path)
+            _LOG.debug("%s: TensorRT-RTX cannot be captured, so CUDA graphs hold the network alone", self._path)
             self._graphs.enabled = False
             del context  # and its memory, before the next takes as much
             return self._create_context(engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,12 +23,13 @@ from gfl_edge.bench.measure import Case, make_case, run_cases, warnings
 from gfl_edge.bench.protocols import ProtocolName, make_protocol
 from gfl_edge.bench.roofline import ASSUMPTIONS, bounds, gpu_table
 from gfl_edge.bench.timing import TOLERANCE
-from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256
 from gfl_edge.spec import ModelSpec, load_contract, read_spec
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 DIGITS = 6  # significant ones of every number
@@ -242,6 +244,6 @@ def _rounded(value: Any) -> Any:
 
 
 def announce(report: dict[str, Any]) -> None:
-    """Say on stderr what makes the numbers doubtful."""
+    """Log what makes the numbers doubtful."""
     for warning in report["warnings"]:
-        log(f"WARNING: {warning}")
+        logger.warning("%s", warning)

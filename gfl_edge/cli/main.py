@@ -172,7 +172,7 @@ def _report(measured: dict[str, Any], skipped: tuple[str, ...], args: argparse.N
     if args.json:
         write_atomically(args.json, f"{text}\n".encode())
     if skipped:
-        print(f"{len(skipped)} unreadable images left out: {', '.join(skipped)}", file=sys.stderr)
+        log(f"{len(skipped)} unreadable images left out: {', '.join(skipped)}")
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -196,7 +196,7 @@ def _compare(args: argparse.Namespace) -> int:
         Detector(args.candidate, args.backend, args.nms) as candidate,
     ):
         result = compare(reference, candidate, args.images, args.annotations, limit=args.limit, score=args.score)
-    print(table(result), file=sys.stderr)
+    log(table(result))
     _report(result.to_dict(), result.skipped, args)
     return 0
 

@@ -195,7 +195,7 @@ def compiled(source: CudaSource, compute_capability: str, compiler: Compiler | N
     path = folder / "kernels" / _file_name(source, compute_capability, compiler) if folder else None
     image = _read(path) if path else None
     if image is None:
-        _LOG.info("compiling %s for %s with %s", source.name, compute_capability, compiler.version)
+        _LOG.debug("compiling %s for %s with %s", source.name, compute_capability, compiler.version)
         image = compiler.compile(source, compute_capability)
         if path:
             _write(path, image)

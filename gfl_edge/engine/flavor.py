@@ -12,7 +12,7 @@ from gfl_edge import optional
 if TYPE_CHECKING:
     import tensorrt as trt
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("tensorrt")  # not ours, so that the command line shows its warnings alone
 
 Flavor = Literal["tensorrt", "rtx"]
 MODULE_OF: dict[Flavor, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}

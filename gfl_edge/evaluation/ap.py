@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gfl_edge import optional
-from gfl_edge.console import log
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError
@@ -19,6 +19,8 @@ from gfl_edge.evaluation.coco import read_instances
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
+
+logger = logging.getLogger(__name__)
 
 Evaluator = Literal["pycocotools", "faster-coco-eval"]
 
@@ -174,7 +176,7 @@ def match_categories(coco: Any, class_names: tuple[str, ...], origin: str | Path
             "Use the annotations of the model's own data set, or export it with --classes"
         )
     if len(class_names) < len(by_name):
-        log(f"AP is that of {len(class_names)} of {len(by_name)} categories, those that the model knows")
+        logger.info("AP is that of %d of %d categories, those that the model knows", len(class_names), len(by_name))
     return tuple(by_name[name] for name in class_names)
 
 

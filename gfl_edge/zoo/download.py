@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import logging
 import re
 import time
 import urllib.error
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge._version import __version__
-from gfl_edge.console import log
 from gfl_edge.errors import DownloadError
 from gfl_edge.files import sha256, write_atomically
 from gfl_edge.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0  # without an answer or another byte
 ATTEMPTS = 3  # each goes on where the one before was cut
@@ -98,7 +100,7 @@ def _alone(lock: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log(f"another process is downloading {lock.stem}: waiting for it")
+            logger.info("another process is downloading %s: waiting for it", lock.stem)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

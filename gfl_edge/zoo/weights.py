@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gfl_edge.cache import CACHE_VARIABLE, cache_folder
-from gfl_edge.console import aligned, log
+from gfl_edge.console import aligned
 from gfl_edge.errors import DownloadError
 from gfl_edge.zoo.catalogue import CATALOGUE, PublishedWeights
 from gfl_edge.zoo.download import Wanted, check, download
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "weights"  # below the cache folder
 
@@ -53,7 +56,7 @@ def fetch(entry: PublishedWeights, unchecked: bool = False) -> Path:
         digest = download(wanted)
     except DownloadError as error:
         raise DownloadError(f"{error}. To do it by hand, {by_hand(entry)}") from error
-    log(f"{wanted.path}: SHA-256 {digest} (checked: {entry.check})")
+    logger.info("%s: SHA-256 %s (checked: %s)", wanted.path, digest, entry.check)
     return wanted.path
 
 

@@ -77,7 +77,7 @@ def _load(
 ) -> tuple[Annotations, CheckReport]:
     selected = read_files(files, voc_names).select(classes, config.rename)
     checked, report = check_annotations(selected, config.on_bad)
-    logger.info("%s: %s", checked.origin, report.summary())
+    logger.debug("%s: %s", checked.origin, report.summary())
     return checked, report
 
 

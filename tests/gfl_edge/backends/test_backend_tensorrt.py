@@ -232,7 +232,7 @@ def test_the_cuda_library_is_passed_on(write: Write, gpu: FakeGpu, monkeypatch: 
 
 
 def test_tensorrt_messages_go_to_logging(write: Write, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "gfl_edge.engine.flavor"):
+    with caplog.at_level(logging.DEBUG, "tensorrt"):
         TensorRTBackend(write())
     levels = {record.getMessage().partition(": ")[2][:13]: record.levelname for record in caplog.records}
     assert levels == {"Loaded engine": "DEBUG", "Using default": "INFO"}

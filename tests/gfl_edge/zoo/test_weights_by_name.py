@@ -85,11 +85,12 @@ class TestCatalogue:
 
 
 class TestFetch:
-    def test_what_a_digest_is_known_of_is_downloaded_once(self, online, cache, capsys) -> None:
+    def test_what_a_digest_is_known_of_is_downloaded_once(self, online, cache, caplog) -> None:
+        caplog.set_level("INFO")
         entry = CATALOGUE["gfl-r50-1x"]
         assert weights.fetch(entry) == cache / entry.file_name
         assert online == [Wanted(entry.url, cache / entry.file_name, entry.sha256)]
-        assert f"SHA-256 {DIGEST} (checked: 8 digits)" in capsys.readouterr().err
+        assert f"SHA-256 {DIGEST} (checked: 8 digits)" in caplog.text
 
     def test_a_file_in_the_cache_is_checked(self, online, cache) -> None:
         entry = CATALOGUE["nanodet-m-320"]
@@ -99,14 +100,15 @@ class TestFetch:
             weights.fetch(entry)
         assert not online
 
-    def test_without_a_digest_it_must_be_accepted(self, online, cache, capsys) -> None:
+    def test_without_a_digest_it_must_be_accepted(self, online, cache, caplog) -> None:
+        caplog.set_level("INFO")
         entry = CATALOGUE["nanodet-plus-m-416"]
         with pytest.raises(
             DownloadError, match=r"no digest of nanodet-plus-m-416 is published.*--unchecked to .*, or get http"
         ):
             weights.fetch(entry)
         assert weights.fetch(entry, unchecked=True) == cache / entry.file_name
-        assert f"SHA-256 {DIGEST} (checked: nothing)" in capsys.readouterr().err
+        assert f"SHA-256 {DIGEST} (checked: nothing)" in caplog.text
         assert weights.fetch(entry) == cache / entry.file_name  # it is there now
         assert len(online) == 1
 
