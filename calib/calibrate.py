@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -31,7 +30,8 @@ from calib.nms import Tail, add_nms, cut_nms
 from calib.qdq import QdqGraph
 from calib.ranges import Observed, observe
 from calib.sensitivity import Journal, Probe, Sensitivity
-from gfl_edge.backends.select import BackendName
+from gfl_edge.backends.base import Backend
+from gfl_edge.backends.select import CpuBackendName, open_backend, open_onnx_backend
 from gfl_edge.console import log, run_command
 from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 RECORD_KEY = "gfl_edge_calibration"  # in the metadata of an INT8 model
 PRECISION_FOR: dict[Target, Precision] = {"trt": "fp16", "cpu": "fp32"}
 # ONNX Runtime computes Q/DQ pairs as they are written, as TensorRT does; OpenVINO is what runs INT8 files on CPUs
-MEASURED_ON: dict[Target, BackendName] = {"trt": "onnxruntime", "cpu": "openvino"}
+MEASURED_ON: dict[Target, CpuBackendName] = {"trt": "onnxruntime", "cpu": "openvino"}
 AP_LAYERS = 8  # whose cost in AP is measured, not only in signal to noise
 AP_IMAGES = 100  # on which
 TABLE_ROWS = 15
@@ -218,14 +218,14 @@ class _Search:
                 self._rank(probe)
                 self._draw(self.wrong)
             return self.wrong, None
-        self._reference = self._journal.trial("reference", lambda: self._metrics(request.onnx, request.eval_limit))
+        self._reference = self._journal.trial("reference", lambda: self._metrics(self._original(), request.eval_limit))
         reference = self._reference
         kept = self.wrong
         full = self._trial(kept)
         logger.info("AP %.2f in %s, %.2f with all layers INT8", reference["AP"], self._model.spec.precision, full["AP"])
         if not self._passes(full):
             self._rank(probe)
-            small = self._journal.trial("reference, few images", lambda: self._metrics(request.onnx, self._few()))
+            small = self._journal.trial("reference, few images", lambda: self._metrics(self._original(), self._few()))
             sensitivity.measure_ap(self._alone, self._journal, AP_LAYERS, self._small_ap, small["AP"])
             kept = self._fewest()
         elif request.always_rank:
@@ -288,26 +288,30 @@ class _Search:
         return self._reference["AP"] - found["AP"] <= self._request.max_ap_drop
 
     def _trial(self, kept: list[str]) -> dict[str, float]:
-        name = ",".join(kept) or "all INT8"
-        return self._journal.trial(name, lambda: self._metrics_of(self.finished(kept, {}), self._request.eval_limit))
+        def measured() -> dict[str, float]:
+            return self._metrics(self._opened(self.finished(kept, {})), self._request.eval_limit)
+
+        return self._journal.trial(",".join(kept) or "all INT8", measured)
 
     def _small_ap(self, model: ModelProto) -> float:
-        return self._metrics_of(self._finish(model, {}), self._few())["AP"]
+        return self._metrics(self._opened(self._finish(model, {})), self._few())["AP"]
 
     def _few(self) -> int:
         return min(AP_IMAGES, self._request.eval_limit or AP_IMAGES)
 
-    def _metrics_of(self, model: ModelProto, limit: int | None) -> dict[str, float]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "candidate.onnx"
-            path.write_bytes(model.SerializeToString())
-            return self._metrics(path, limit)
+    def _original(self) -> Backend:
+        return open_backend(self._request.onnx, MEASURED_ON[self._model.target])
 
-    def _metrics(self, path: Path, limit: int | None) -> dict[str, float]:
+    def _opened(self, model: ModelProto) -> Backend:
+        metadata = {prop.key: prop.value for prop in model.metadata_props}
+        spec = ModelSpec.from_metadata(metadata, "the candidate")
+        return open_onnx_backend(model, spec, MEASURED_ON[self._model.target])
+
+    def _metrics(self, backend: Backend, limit: int | None) -> dict[str, float]:
         request = self._request
         assert request.annotations is not None
         assert request.eval_images is not None
-        with Detector(path, MEASURED_ON[self._model.target]) as detector:
+        with Detector(backend) as detector:
             found = evaluate(detector, request.eval_images, request.annotations, limit)
         return {**{name: round(found.metrics[name], 3) for name in ("AP", "AP50", "AP75")}, "images": found.images}
 

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gfl_edge.backends.base import Backend, FrameBackend, Outputs
+from gfl_edge.backends.base import Backend, FrameBackend, Outputs, checked_backend
 from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
@@ -45,8 +45,21 @@ class Prepared:
     ms: float
 
 
+class Inference(NamedTuple):
+    """What the network found in prepared frames.
+
+    Attributes:
+        detections: of each frame.
+        ms: milliseconds by stage: preprocess, network, postprocess. What the GPU does of the other stages is part of
+            network.
+    """
+
+    detections: list[Detections]
+    ms: dict[str, float]
+
+
 class Detector:
-    """Runs a model file on frames.
+    """Runs a model on frames.
 
         detector = Detector("nanodet-plus-m-416.onnx")
         detections = detector(cv2.imread("street.jpg"))
@@ -55,27 +68,38 @@ class Detector:
     so that frames can be made ready while the network runs. Usable as a context manager.
 
     Args:
-        model: ``.onnx`` or ``.engine`` file; None: the detector of persons that comes with the package, see
-            :func:`gfl_edge.zoo.builtin.builtin_model`.
-        backend: "auto", "openvino", "onnxruntime", "tensorrt" or "rtx".
-        nms: where NMS runs, "auto", "graph" or "host"; see :func:`gfl_edge.backends.select.open_backend`, also for the
-            errors.
+        model: ``.onnx`` or ``.engine`` file; None: the bundled person detector, see
+            :func:`gfl_edge.zoo.builtin.builtin_model`; or an open backend, any object with what
+            :class:`gfl_edge.backends.base.Backend` lists, which the detector closes.
+        backend: of a file: "auto", "openvino", "onnxruntime", "tensorrt" or "rtx".
+        nms: of a file: where NMS runs, "auto", "graph" or "host"; see
+            :func:`gfl_edge.backends.select.open_backend`, also for the errors.
 
     Attributes:
+        path: the model's file; None where a backend was given.
         spec: the model's description.
         backend: what runs it.
-        last_ms: milliseconds of the last run, by stage: preprocess, network, postprocess. What the GPU does of the
-            other stages is part of network.
+
+    Raises:
+        InputError: a backend that lacks something, or one together with ``backend`` or ``nms``.
     """
 
-    def __init__(self, model: str | Path | None = None, backend: BackendName = "auto", nms: NmsChoice = "auto") -> None:
-        self.path = builtin_model() if model is None else Path(model)
-        self._use(open_backend(self.path, backend, nms))
-
-    def _use(self, backend: Backend) -> None:
-        self.backend: Backend = backend
-        self.spec: ModelSpec = backend.spec
-        self.last_ms: dict[str, float] = {}
+    def __init__(
+        self, model: str | Path | Backend | None = None, backend: BackendName = "auto", nms: NmsChoice = "auto"
+    ) -> None:
+        self.path: Path | None = None
+        self.backend: Backend
+        if model is None or isinstance(model, (str, Path)):
+            self.path = builtin_model() if model is None else Path(model)
+            self.backend = open_backend(self.path, backend, nms)
+        else:
+            self.backend = checked_backend(model)
+            if (backend, nms) != ("auto", "auto"):
+                raise InputError(
+                    f"backend={backend!r}, nms={nms!r} with an open backend ({self.backend.name}): they choose how a "
+                    "file is opened. Leave them out"
+                )
+        self.spec: ModelSpec = self.backend.spec
         self._running = threading.Lock()
         self._spare: deque[Image] = deque(maxlen=SPARE_INPUTS)
 
@@ -83,7 +107,7 @@ class Detector:
         """Detect in one frame, uint8 ``[h, w, 3]`` BGR of any size.
 
         Raises:
-            FrameError: not an 8-bit BGR picture.
+            FrameError: not an 8-bit BGR image.
             BackendError: the library failed.
         """
         return self.detect_batch([frame])[0]
@@ -92,10 +116,10 @@ class Detector:
         """Detect in several frames, which may differ in size, in one run of the network.
 
         Raises:
-            InputError: no frame, more than an engine was built for, or one that is no 8-bit BGR picture.
+            InputError: no frame, more than an engine was built for, or one that is no 8-bit BGR image.
             BackendError: the library failed.
         """
-        return self.infer(self.prepare(frames))
+        return self.infer(self.prepare(frames)).detections
 
     def prepare(self, frames: Sequence[Image]) -> Prepared:
         """The first half of :meth:`detect_batch`: check frames and, unless the backend does, resize them.
@@ -104,7 +128,7 @@ class Detector:
         inferred. The frames must not change until then.
 
         Raises:
-            InputError: no frame, or one that is no 8-bit BGR picture.
+            InputError: no frame, or one that is no 8-bit BGR image.
         """
         if not frames:
             raise InputError("got no frames to detect in: give at least one")
@@ -119,7 +143,7 @@ class Detector:
             ]
         return Prepared(frames, input_hw, inputs, placements, 1000 * (time.perf_counter() - start))
 
-    def infer(self, prepared: Prepared) -> list[Detections]:
+    def infer(self, prepared: Prepared) -> Inference:
         """The second half of :meth:`detect_batch`: run the network on ``prepared``, once.
 
         Raises:
@@ -132,8 +156,7 @@ class Detector:
             ran = time.perf_counter()
             found = [self._detections(outputs, i, placed, prepared.input_hw) for i, placed in enumerate(placements)]
             ms = {"network": 1000 * (ran - start), "postprocess": 1000 * (time.perf_counter() - ran)}
-            self.last_ms = {"preprocess": prepared.ms, **ms}
-        return found
+        return Inference(found, {"preprocess": prepared.ms, **ms})
 
     def _run(self, prepared: Prepared) -> tuple[Outputs, list[Placement]]:
         if isinstance(self.backend, FrameBackend):
@@ -173,13 +196,16 @@ class Detector:
         )
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """Plain values for reports: the ``model``, with its file's SHA-256, and the ``backend`` that runs it."""
+        """Plain values for reports: the ``model``, with its file's SHA-256, and the ``backend`` that runs it.
+
+        Where a backend was given, the model's ``file`` and ``sha256`` are None.
+        """
         spec, ran = self.spec, self.backend.describe()
         return {
             "model": {
                 "name": spec.name,
-                "file": self.path.name,
-                "sha256": sha256(self.path),
+                "file": self.path.name if self.path else None,
+                "sha256": sha256(self.path) if self.path else None,
                 "precision": spec.precision,
                 "quantized_layers": spec.quantized_layers,
                 "nms": ran.pop("nms", "graph" if spec.has_nms else "host"),

@@ -71,7 +71,10 @@ class Predictor:
 
 
 class TorchBackend:
-    """Runs a network in PyTorch behind :class:`gfl_edge.detector.Detector`; see :class:`gfl_edge.backends.base`."""
+    """Runs a network in PyTorch for :class:`gfl_edge.detector.Detector`, so that every other step is the device's own.
+
+    See :class:`gfl_edge.backends.base.Backend`.
+    """
 
     def __init__(self, network: Network, spec: ModelSpec, device: torch.device) -> None:
         self.name, self.spec = "pytorch", spec
@@ -94,13 +97,6 @@ class TorchBackend:
 
     def close(self) -> None:
         """Nothing to free."""
-
-
-class TorchDetector(Detector):
-    """The run time's detector around a network in PyTorch, so that every step but the network is the device's own."""
-
-    def __init__(self, network: Network, spec: ModelSpec, device: torch.device) -> None:
-        self._use(TorchBackend(network, spec, device))
 
 
 class Validation:
@@ -203,7 +199,7 @@ def evaluate_checkpoint(
     network = load_detector(weights)
     spec = describe_checkpoint(network, weights, input_hw=input_hw)
     with joined(device) as process:
-        detector = TorchDetector(network.to(process.device), spec, process.device)
+        detector = Detector(TorchBackend(network.to(process.device), spec, process.device))
         result = evaluate(detector, images, annotations, limit)
     return {
         **result.to_dict(),

@@ -19,7 +19,7 @@ from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.detections import Detections
-from gfl_edge.detector import Detector, Prepared
+from gfl_edge.detector import Detector, Inference, Prepared
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.sinks import VideoSink
 from gfl_edge.media.sources import Frame, open_source
@@ -42,13 +42,12 @@ OnFrame = Callable[[Frame, Detections], None]
 class SlowedDetector(Detector):
     """A detector that takes ``1 / DETECTOR_FPS`` seconds for a frame."""
 
-    def infer(self, prepared: Prepared) -> list[Detections]:
+    def infer(self, prepared: Prepared) -> Inference:
         """See Detector."""
         end = time.perf_counter() + 1 / DETECTOR_FPS
         found = super().infer(prepared)
         time.sleep(max(0.0, end - time.perf_counter()))
-        self.last_ms["network"] = 1000 / DETECTOR_FPS
-        return found
+        return Inference(found.detections, {**found.ms, "network": 1000 / DETECTOR_FPS})
 
 
 def measure(folder: Path) -> dict[str, Any]:

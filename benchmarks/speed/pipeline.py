@@ -48,9 +48,9 @@ def _measure_model(name: str, folder: Path) -> dict[str, Any]:
             times["bare"].append(time.perf_counter() - start)
             for place, detector in detectors.items():
                 start = time.perf_counter()
-                detector(frame)
+                ms = detector.infer(detector.prepare([frame])).ms
                 times[place].append(time.perf_counter() - start)
-                stages[place].append(detector.last_ms)
+                stages[place].append(ms)
     for detector in detectors.values():
         detector.close()
     frame_ms = {kind: 1000 * _typical(np.array(values)) for kind, values in times.items()}

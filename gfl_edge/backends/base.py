@@ -1,13 +1,14 @@
-"""What a backend is: something that runs one model file on batches of ready-made inputs."""
+"""What a backend is: something that runs one model on batches of ready-made inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gfl_edge.errors import InputError
 from gfl_edge.ops.preprocess import Image, Placement
 from gfl_edge.spec import ModelSpec
 
@@ -26,7 +27,7 @@ class Backend(Protocol):
 
         Returns the arrays of ``spec.output_names``; those of a "raw" model are float16 where its precision is fp16,
         else float32.
-        A backend that does NMS behind a model without returns those of ``DETECTION_NAMES`` instead.
+        A backend that does NMS after a model without returns those of ``DETECTION_NAMES`` instead.
         They may be reused by the next call.
 
         Raises:
@@ -54,7 +55,27 @@ class FrameBackend(Backend, Protocol):
         Returns what :meth:`Backend.run` does, and where each frame lies in the input.
 
         Raises:
-            InputError: a size that the model does not take, more frames than ``max_batch``, or one that is no picture.
+            InputError: a size that the model does not take, more frames than ``max_batch``, or one that is no image.
             BackendError: the library failed.
         """
         ...
+
+
+def checked_backend(candidate: object) -> Backend:
+    """``candidate``, if it has what a :class:`Backend` has; raises InputError that says what is missing."""
+    name = type(candidate).__name__
+    missing = [
+        *(value for value in ("name", "spec", "max_batch") if not hasattr(candidate, value)),
+        *(f"{method}()" for method in ("run", "describe", "close") if not callable(getattr(candidate, method, None))),
+    ]
+    if missing:
+        raise InputError(
+            f"{name} is not a backend: it has no {', '.join(missing)}. Give a model file, or an object with what "
+            "gfl_edge.backends.base.Backend lists"
+        )
+    backend = cast(Backend, candidate)
+    if not isinstance(backend.spec, ModelSpec):
+        raise InputError(
+            f"the spec of the backend {name} is a {type(backend.spec).__name__}, expected a gfl_edge.spec.ModelSpec"
+        )
+    return backend

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from gfl_edge import optional
 from gfl_edge.backends.base import Backend
 from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError
-from gfl_edge.spec import load_contract
+from gfl_edge.spec import ModelSpec, load_contract
 
 BackendName = Literal["auto", "openvino", "onnxruntime", "tensorrt", "rtx"]
+CpuBackendName = Literal["auto", "openvino", "onnxruntime"]
 NmsChoice = Literal["auto", "graph", "host"]
 
 
@@ -48,18 +49,38 @@ def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice
 
 
 def _open_onnx(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
-    from gfl_edge.backends import onnx_cpu
-
-    if backend in ("tensorrt", "rtx"):
+    if backend == "tensorrt" or backend == "rtx":
         raise InputError(
             f"{path} is an ONNX file, backend {backend} runs engines. Build one with: "
             f"gfl-edge build --model {path} --flavor {backend}"
         )
     model, spec = load_contract(path)
+    return open_onnx_backend(model, spec, backend, nms, str(path))
+
+
+def open_onnx_backend(
+    model: Any, spec: ModelSpec, backend: CpuBackendName = "auto", nms: NmsChoice = "auto", origin: str = "MODEL.onnx"
+) -> Backend:
+    """Load a model that is in memory, for the CPU.
+
+    Args:
+        model: ``onnx.ModelProto`` of the gfl_edge contract; where NMS is cut off for the host, this changes it.
+        spec: its description.
+        backend: see :func:`open_backend`.
+        nms: see :func:`open_backend`.
+        origin: name of the file, for messages.
+
+    Raises:
+        InputError: the model holds no NMS that the CPU could run, and this was requested.
+        BackendError: the library refused the model.
+        MissingDependencyError: the library is not installed.
+    """
+    from gfl_edge.backends import onnx_cpu
+
     if spec.nms == "plugin":
         raise InputError(
-            f"{path} was exported with --nms plugin: its node GflNms has no body, and only full TensorRT with the "
-            f"plugin runs it. Build an engine with: gfl-edge build --model {path} --flavor tensorrt, or export "
+            f"{origin} was exported with --nms plugin: its node GflNms has no body, and only full TensorRT with the "
+            f"plugin runs it. Build an engine with: gfl-edge build --model {origin} --flavor tensorrt, or export "
             "for the CPU with --nms graph, none or raw"
         )
     if backend == "auto":
@@ -69,13 +90,13 @@ def _open_onnx(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
         spec = replace(spec, nms="none")
     elif spec.nms != "graph" and nms == "graph":
         raise InputError(
-            f"{path} was exported with --nms {spec.nms}: it has no NMS in the graph. Export it with --nms graph"
+            f"{origin} was exported with --nms {spec.nms}: it has no NMS in the graph. Export it with --nms graph"
         )
     return onnx_cpu.OpenVinoBackend(model, spec) if backend == "openvino" else onnx_cpu.OnnxRuntimeBackend(model, spec)
 
 
-def _installed_cpu_backend() -> BackendName:
-    names: tuple[BackendName, ...] = ("openvino", "onnxruntime")
+def _installed_cpu_backend() -> CpuBackendName:
+    names: tuple[CpuBackendName, ...] = ("openvino", "onnxruntime")
     for name in names:
         if optional.available(name):
             return name

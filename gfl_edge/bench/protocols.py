@@ -84,9 +84,9 @@ class Stream:
             outside["read"] = _since_ms(start)
             frame = frame if again is None else again
         start = time.perf_counter()
-        found = self._detector(frame)
+        (found,), ms = self._detector.infer(self._detector.prepare([frame]))
         latency_ms = _since_ms(start)
-        stages = self.stages.split(self._detector.last_ms)
+        stages = self.stages.split(ms)
         start = time.perf_counter()
         draw_detections(frame, found.above(DRAW_SCORE))
         return Sample(latency_ms, {**outside, **stages, "draw": _since_ms(start)})
@@ -109,8 +109,8 @@ class Offline:
         """See :class:`Timed`."""
         frames = list(itertools.islice(self._next, self.batch))
         start = time.perf_counter()
-        self._detector.detect_batch(frames)
-        return Sample(_since_ms(start), self.stages.split(self._detector.last_ms))
+        ms = self._detector.infer(self._detector.prepare(frames)).ms
+        return Sample(_since_ms(start), self.stages.split(ms))
 
     def differences(self) -> list[str]:
         """None."""

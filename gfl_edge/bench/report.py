@@ -121,7 +121,7 @@ class _Model:
     """A model that is loaded, with the counters of its device."""
 
     def __init__(self, path: Path, request: BenchRequest) -> None:
-        before = process_bytes()
+        self.path, before = path, process_bytes()
         self.detector = Detector(path, request.backend, request.nms)
         self.counters: Counters = open_counters(self.detector.backend)
         self._device_bytes = self.counters.memory_bytes()
@@ -145,7 +145,7 @@ class _Model:
             most = self.detector.backend.max_batch
             if most is not None and batch > most:
                 raise InputError(
-                    f"--batch {batch}: {self.detector.path} takes {most} at most. Rebuild it with a larger --max-batch"
+                    f"--batch {batch}: {self.path} takes {most} at most. Rebuild it with a larger --max-batch"
                 )
         return [
             make_case(self.id, make_protocol(name, self.detector, frames, batch), self.counters)
@@ -156,9 +156,9 @@ class _Model:
         """What the report says about the model itself."""
         described = self.detector.describe()
         memory = {"host_bytes": self._host_bytes, "device_bytes_in_use": self._device_bytes}
-        source = self.detector.path if self.detector.path.suffix == ".onnx" else None
+        source = self.path if self.path.suffix == ".onnx" else None
         return {
-            **_model_row(self.id, described["model"], self.detector.path, self.detector.spec),
+            **_model_row(self.id, described["model"], self.path, self.detector.spec),
             "backend": described["backend"],
             "memory": memory,
             "accuracy": self._accuracy(request, progress),
@@ -179,7 +179,7 @@ def _name_apart(models: Sequence[_Model]) -> None:
     ids = [model.id for model in models]
     for model in models:
         if ids.count(model.id) > 1:
-            model.id = f"{model.id} ({model.detector.path.name})"
+            model.id = f"{model.id} ({model.path.name})"
     again = [model.id for model in models]
     if len(set(again)) < len(again):
         double = next(name for name in again if again.count(name) > 1)

@@ -46,20 +46,20 @@ class StageReader:
         self._on_cpu = detector.backend.name in ON_CPU
         self._nms = detector.backend.describe().get("nms", "graph" if detector.spec.has_nms else "host")
 
-    def split(self, last_ms: Mapping[str, float]) -> dict[str, float]:
+    def split(self, ms: Mapping[str, float]) -> dict[str, float]:
         """Milliseconds of the stages that can be told apart.
 
         Args:
-            last_ms: of the last call, as :attr:`gfl_edge.detector.Detector.last_ms`; without "preprocess" where the
-                input was resized before.
+            ms: of the last call, see :class:`gfl_edge.detector.Inference`; without "preprocess" where the input was
+                resized before.
         """
         backend = self._detector.backend
         found = dict(backend.stage_ms) if isinstance(backend, StagedBackend) else {}
-        found = found or {"network": last_ms["network"]}
-        if not self._resizes and "preprocess" in last_ms:
-            found["resize"] = last_ms["preprocess"]
+        found = found or {"network": ms["network"]}
+        if not self._resizes and "preprocess" in ms:
+            found["resize"] = ms["preprocess"]
         if self._nms == "host":
-            found["nms"] = last_ms["postprocess"]
+            found["nms"] = ms["postprocess"]
         return found
 
     def notes(self, measured: Sequence[str]) -> dict[str, str]:

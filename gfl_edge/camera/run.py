@@ -73,9 +73,10 @@ class CameraRun:
 
     def _infer(self, ready: tuple[list[Taken], Prepared]) -> list[Result]:
         taken, prepared = ready
-        found = self._detector.infer(prepared)[: len(taken)]  # the batch may have been filled up
+        found, ms = self._detector.infer(prepared)
+        found = found[: len(taken)]  # the batch may have been filled up
         return [
-            Result(one, detections.above(self._score), {"read": one.read_ms, **self._detector.last_ms}, one.frame.image)
+            Result(one, detections.above(self._score), {"read": one.read_ms, **ms}, one.frame.image)
             for one, detections in zip(taken, found, strict=True)
         ]
 

@@ -80,7 +80,7 @@ class Measured:
 
     Attributes:
         metrics: the twelve COCO numbers, see :class:`gfl_edge.evaluation.ap.Evaluation`; None without annotations.
-        size_bytes: of its file.
+        size_bytes: of its file; None where it ran in a backend without one.
         median_ms: per image, of pre-processing, network and post-processing, without reading the file.
         p90_ms: likewise; nine of ten images took no longer.
         model: see :meth:`gfl_edge.detector.Detector.describe`.
@@ -88,7 +88,7 @@ class Measured:
     """
 
     metrics: dict[str, float] | None
-    size_bytes: int
+    size_bytes: int | None
     median_ms: float
     p90_ms: float
     model: dict[str, Any]
@@ -131,9 +131,10 @@ class Comparison:
         return self.candidate.median_ms / self.reference.median_ms
 
     @property
-    def size_ratio(self) -> float:
-        """Size of the candidate's file by that of the reference's."""
-        return self.candidate.size_bytes / self.reference.size_bytes
+    def size_ratio(self) -> float | None:
+        """Size of the candidate's file by that of the reference's; None unless both have one."""
+        sizes = self.candidate.size_bytes, self.reference.size_bytes
+        return None if sizes[0] is None or sizes[1] is None else sizes[0] / sizes[1]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -145,7 +146,7 @@ class Comparison:
             "reference": self.reference.to_dict(),
             "candidate": self.candidate.to_dict(),
             "latency_ratio": round(self.latency_ratio, 4),
-            "size_ratio": round(self.size_ratio, 4),
+            "size_ratio": None if self.size_ratio is None else round(self.size_ratio, 4),
             "agreement": agreement,
             "images": self.images,
             "skipped": list(self.skipped),
@@ -253,12 +254,13 @@ def table(comparison: Comparison) -> str:
 
 def _model_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     a, b = comparison.reference, comparison.candidate
+    ratio = "" if comparison.size_ratio is None else f"x {comparison.size_ratio:.2f}"
     rows = [
-        ("file", a.model["file"], b.model["file"], ""),
+        ("file", a.model["file"] or "-", b.model["file"] or "-", ""),
         ("backend", a.backend["name"], b.backend["name"], ""),
         ("precision", a.model["precision"], b.model["precision"], ""),
         ("INT8 convolutions", str(a.model["quantized_layers"]), str(b.model["quantized_layers"]), ""),
-        ("size, MB", f"{a.size_bytes / 1e6:.2f}", f"{b.size_bytes / 1e6:.2f}", f"x {comparison.size_ratio:.2f}"),
+        ("size, MB", _megabytes(a), _megabytes(b), ratio),
     ]
     for name in ("AP", "AP50"):
         if a.metrics is None or b.metrics is None:
@@ -271,6 +273,10 @@ def _model_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
         ("latency, median ms", f"{a.median_ms:.2f}", f"{b.median_ms:.2f}", f"x {comparison.latency_ratio:.2f}"),
         ("latency, p90 ms", f"{a.p90_ms:.2f}", f"{b.p90_ms:.2f}", f"x {b.p90_ms / a.p90_ms:.2f}"),
     ]
+
+
+def _megabytes(measured: Measured) -> str:
+    return "-" if measured.size_bytes is None else f"{measured.size_bytes / 1e6:.2f}"
 
 
 def _agreement_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
@@ -308,7 +314,8 @@ class _Run:
             results = [row for image_id, found in rows for row in coco_results(found, image_id, category_ids)]
             metrics = average_precision(coco, results, image_ids, category_ids=category_ids)
         median_ms, p90_ms = np.percentile(self._milliseconds, (50, 90)).tolist()
-        return Measured(metrics, self.detector.path.stat().st_size, median_ms, p90_ms, **self.detector.describe())
+        size_bytes = self.detector.path.stat().st_size if self.detector.path else None
+        return Measured(metrics, size_bytes, median_ms, p90_ms, **self.detector.describe())
 
 
 def _all_files(folder: Path, limit: int | None) -> dict[int, Path]:
@@ -321,7 +328,7 @@ def _check_classes(reference: Detector, candidate: Detector) -> None:
     a, b = reference.spec.class_names, candidate.spec.class_names
     if a == b:
         return
-    names = f"{reference.path.name} and {candidate.path.name}"
+    names = " and ".join((one.path or Path(one.spec.name)).name for one in (reference, candidate))
     advice = "Compare models of the same classes; export/to_onnx.py names them by --classes"
     if len(a) != len(b):
         raise InputError(f"{names} differ in classes: {len(a)} ({a[0]} ...) and {len(b)} ({b[0]} ...). {advice}")

@@ -566,11 +566,11 @@ class TestCalibrate:
     def test_the_gate_trips_and_writes_nothing(self, float_onnx, pictures, annotations, tmp_path, monkeypatch):
         monkeypatch.setattr(calibrate, "AP_LAYERS", 1)
         full = len(quantized_layers_of(float_onnx, pictures, tmp_path))
-        monkeypatch.setattr(calibrate._Search, "_metrics", lambda self, path, limit: {"AP": float("nan")})
+        monkeypatch.setattr(calibrate._Search, "_metrics", lambda self, backend, limit: {"AP": float("nan")})
         measured = []
 
-        def metrics(self, path, limit):
-            measured.append(read_spec(path).quantized_layers)
+        def metrics(self, backend, limit):
+            measured.append(backend.spec.quantized_layers)
             return {"AP": 50.0 if not measured[-1] else 10.0}
 
         monkeypatch.setattr(calibrate._Search, "_metrics", metrics)
@@ -587,8 +587,8 @@ class TestCalibrate:
         monkeypatch.setattr(calibrate, "AP_LAYERS", 0)
         full = len(quantized_layers_of(float_onnx, pictures, tmp_path))
 
-        def metrics(self, path, limit):
-            quantized = read_spec(path).quantized_layers
+        def metrics(self, backend, limit):
+            quantized = backend.spec.quantized_layers
             return {"AP": 30.0 if quantized == 0 else 30.0 - 0.1 * max(0, quantized - full + 6)}
 
         monkeypatch.setattr(calibrate._Search, "_metrics", metrics)

@@ -23,7 +23,7 @@ from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.bench.stages import StagedBackend
 from gfl_edge.camera import run_camera
 from gfl_edge.cuda.graphs import MOST_GRAPHS
-from gfl_edge.detections import Detections
+from gfl_edge.detector import Inference
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BackendError, FrameError, GflEdgeError, InputError, MissingDependencyError
 from gfl_edge.ops.boxes import multiclass_nms
@@ -449,8 +449,8 @@ class TestDetector:
 
     def test_stages_are_timed(self, engine: Any) -> None:
         detector = Detector(engine(DECODED))
-        detector(random_frames(HW)[0])
-        assert list(detector.last_ms) == ["preprocess", "network", "postprocess"]
+        ms = detector.infer(detector.prepare([random_frames(HW)[0]])).ms
+        assert list(ms) == ["preprocess", "network", "postprocess"]
 
     @pytest.mark.parametrize(("spec", "nms"), [(DECODED, "graph"), (RAW, "graph"), (SPEC, "host")])
     def test_nms_that_the_engine_does_not_hold(self, engine: Any, spec: ModelSpec, nms: Any) -> None:
@@ -475,7 +475,7 @@ class TestCamera:
         alone, batched, runs = Detector(path, nms="host"), Detector(path), []
         infer = batched.infer
 
-        def counted(prepared: Any) -> list[Detections]:
+        def counted(prepared: Any) -> Inference:
             runs.append(len(prepared.frames))
             time.sleep(0.005)  # so that the others' frames wait
             return infer(prepared)
@@ -494,7 +494,7 @@ class TestCamera:
         with Detector(engine(DECODED)) as detector:
             infer, runs = detector.infer, []
 
-            def counted(prepared: Any) -> list[Detections]:
+            def counted(prepared: Any) -> Inference:
                 before = Counter(gpu.calls)
                 time.sleep(0.002)
                 found = infer(prepared)

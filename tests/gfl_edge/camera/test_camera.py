@@ -22,6 +22,7 @@ from gfl_edge.camera.status import STAGES, StageClock, StatusLine
 from gfl_edge.camera.stop_signals import StopSignals
 from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.detections import Detections
+from gfl_edge.detector import Inference
 from gfl_edge.errors import FrameError, InputError, SourceError
 from gfl_edge.media import sinks, sources
 from gfl_edge.media.sinks import MEASURED_FRAMES, VideoSink, Window, why_no_window
@@ -41,21 +42,20 @@ class FakeDetector:
 
     def __init__(self) -> None:
         self.backend = self.Backend()
-        self.last_ms: dict[str, float] = {}
         self.calls = self.closed = 0
 
     def __call__(self, frame: np.ndarray) -> Detections:
         height, width = check_frame(frame).shape[:2]
         self.calls += 1
-        self.last_ms = {"preprocess": 1.0, "network": 20.0, "postprocess": 0.5}
         boxes = np.array([[0, 0, width / 2, height], [width / 2, 0, width, height]], np.float32)
         return Detections(boxes, np.array([0.9, 0.2], np.float32), np.array([0, 1], np.int32), ("person", "dog"))
 
     def prepare(self, frames: list[np.ndarray]) -> list[np.ndarray]:
         return frames
 
-    def infer(self, prepared: list[np.ndarray]) -> list[Detections]:
-        return [self(frame) for frame in prepared]
+    def infer(self, prepared: list[np.ndarray]) -> Inference:
+        ms = {"preprocess": 1.0, "network": 20.0, "postprocess": 0.5}
+        return Inference([self(frame) for frame in prepared], ms)
 
     def close(self) -> None:
         self.closed += 1

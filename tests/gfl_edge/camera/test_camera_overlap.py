@@ -21,6 +21,7 @@ from gfl_edge.camera import run as camera_run
 from gfl_edge.camera import run_camera
 from gfl_edge.cli import main as cli
 from gfl_edge.detections import Detections
+from gfl_edge.detector import Inference
 from gfl_edge.errors import InputError, SourceError
 from gfl_edge.media.sinks import VideoSink
 from gfl_edge.media.sources import Frame
@@ -71,7 +72,7 @@ class SlowDetector(FakeDetector):
         time.sleep(self.prepare_s)
         return super().prepare(frames)
 
-    def infer(self, prepared: list[np.ndarray]) -> list[Detections]:
+    def infer(self, prepared: list[np.ndarray]) -> Inference:
         time.sleep(self.infer_s)
         return super().infer(prepared)
 
@@ -112,7 +113,7 @@ class TestOverlap:
                 events.append(("prepare", int(frames[0][0, 0, 0])))
                 return frames
 
-            def infer(self, prepared: list[np.ndarray]) -> list[Detections]:
+            def infer(self, prepared: list[np.ndarray]) -> Inference:
                 number = int(prepared[0][0, 0, 0])
                 time.sleep(0.03)
                 events.append(("inferred", number))
@@ -248,7 +249,7 @@ class TestSeveralSources:
         names, order = sources.add(FakeSource("a", 40), FakeSource("b", 40, hw=(30, 30))), []
 
         class Watched(SlowDetector):
-            def infer(self, prepared: list[np.ndarray]) -> list[Detections]:
+            def infer(self, prepared: list[np.ndarray]) -> Inference:
                 order.append("b" if prepared[0].shape[0] == 30 else "a")
                 return super().infer(prepared)
 
@@ -337,7 +338,7 @@ class TestSeveralSources:
         sizes = []
 
         class Single(FakeDetector):
-            def infer(self, prepared: list[np.ndarray]) -> list[Detections]:
+            def infer(self, prepared: list[np.ndarray]) -> Inference:
                 sizes.append(len(prepared))
                 return super().infer(prepared)
 
@@ -398,7 +399,7 @@ class TestEnding:
                     released.wait()
                 return frames
 
-            def infer(self, prepared: list[np.ndarray]) -> list[Detections]:
+            def infer(self, prepared: list[np.ndarray]) -> Inference:
                 if where == "network" and prepared[0][0, 0, 0] == 5:
                     released.wait()
                 return super().infer(prepared)
@@ -462,7 +463,7 @@ class TestEnding:
                 fail("preprocess", frames[0])
                 return frames
 
-            def infer(self, prepared: list[np.ndarray]) -> list[Detections]:
+            def infer(self, prepared: list[np.ndarray]) -> Inference:
                 fail("network", prepared[0])
                 return super().infer(prepared)
 
