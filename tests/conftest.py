@@ -22,6 +22,7 @@ from train.weights.find import CHECKPOINTS, data_folder
 
 if TYPE_CHECKING:
     from tests.support.fake_gpu import FakeGpu
+    from tests.support.fake_sources import Clock
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -81,6 +82,18 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 def no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time that passes only by sleeping, for what waits for a camera to come back."""
+    from gfl_edge.media import sources
+    from tests.support.fake_sources import Clock
+
+    clock = Clock()
+    monkeypatch.setattr(sources, "time", clock)
+    monkeypatch.setattr(sources.LiveStream, "_pause", lambda self, seconds: clock.sleep(seconds))
+    return clock
 
 
 @pytest.fixture

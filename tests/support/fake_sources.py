@@ -1,4 +1,4 @@
-"""Sources of the tests' own, opened by name in place of cameras and files."""
+"""In place of cameras and files: sources of the tests' own, opened by name, and what OpenCV opens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import pytest
 
@@ -80,3 +81,58 @@ class Sources:
         if isinstance(found, Exception):
             raise found
         return found
+
+
+class Clock:
+    """Stands in for the time module: sleeping takes no time, but moves the clock."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.sleeps: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return 1.7e9 + self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+class Cameras:
+    """Stands in for cv2.VideoCapture: the i-th opening gives ``lengths[i]`` frames, and those beyond fail to open."""
+
+    def __init__(self, lengths: list[int], fps: float = 15.0, declared_frames: float = -1.0) -> None:
+        self.lengths, self.fps, self.declared_frames = lengths, fps, declared_frames
+        self.openings: list[tuple[object, ...]] = []
+        self.held = 0
+
+    def __call__(self, *opening: object) -> Camera:
+        self.openings.append(opening)
+        index = len(self.openings) - 1
+        return Camera(self, self.lengths[index] if index < len(self.lengths) else 0)
+
+
+class Camera:
+    def __init__(self, owner: Cameras, frames: int) -> None:
+        self.owner, self.left, self.opened = owner, frames, frames > 0
+        assert not owner.held, "a camera that is still held cannot be opened again"
+        owner.held += self.opened
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.opened
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        if not self.left:
+            return False, None
+        self.left -= 1
+        return True, np.full((48, 64, 3), self.left, np.uint8)
+
+    def get(self, prop: int) -> float:
+        return {cv2.CAP_PROP_FPS: self.owner.fps, cv2.CAP_PROP_FRAME_COUNT: self.owner.declared_frames}[prop]
+
+    def release(self) -> None:
+        self.owner.held -= self.opened
+        self.opened = False

@@ -28,7 +28,8 @@ from gfl_edge.media import sinks, sources
 from gfl_edge.media.sinks import MEASURED_FRAMES, VideoSink, Window, why_no_window
 from gfl_edge.media.sources import Frame
 from gfl_edge.ops.preprocess import check_frame
-from tests.gfl_edge.media.test_sources import Camera, Cameras, Clock, make_image, make_video
+from tests.support.fake_sources import Camera, Cameras, Clock
+from tests.support.media_files import assert_nothing_left_over, frames_of, make_image, make_video, rate_of
 
 pytestmark = pytest.mark.usefixtures("ctrl_c", "no_screen")
 
@@ -72,26 +73,8 @@ def detector() -> FakeDetector:
     return FakeDetector()
 
 
-def frames_of(path: Path) -> list[np.ndarray]:
-    capture = cv2.VideoCapture(str(path))
-    assert capture.isOpened(), f"{path} does not play"
-    frames = []
-    while (read := capture.read())[0]:
-        frames.append(read[1])
-    capture.release()
-    return frames
-
-
-def rate_of(path: Path) -> float:
-    return float(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS))
-
-
 def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def assert_nothing_left_over(folder: Path) -> None:
-    assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".AVI"])
@@ -379,14 +362,6 @@ def test_frame_that_is_refused_in_a_video_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(FrameError, match="refused"):
         run_camera(Refusing(), make_video(tmp_path / "in.avi", frames=3))
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(sources, "time", clock)
-    monkeypatch.setattr(sources.LiveStream, "_pause", lambda self, seconds: clock.sleep(seconds))
-    return clock
 
 
 class PatientCameras(Cameras):

@@ -28,12 +28,10 @@ from gfl_edge.media.sources import Frame
 from tests.gfl_edge.camera.test_camera import (
     FakeDetector,
     Screen,
-    assert_nothing_left_over,
-    frames_of,
     lines_of,
 )
-from tests.gfl_edge.media.test_sources import make_image, make_video
 from tests.support.fake_sources import FakeSource, Sources
+from tests.support.media_files import assert_nothing_left_over, frames_of, make_image, make_video
 
 pytestmark = pytest.mark.usefixtures("ctrl_c", "no_screen")
 

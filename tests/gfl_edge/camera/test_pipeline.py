@@ -14,7 +14,7 @@ from gfl_edge.camera import pipeline as pipeline_module
 from gfl_edge.camera.batching import PATIENCE, SteadyBatch
 from gfl_edge.camera.latency import LatencyHistogram
 from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, Pipeline, Stopped, join_all
-from tests.gfl_edge.media.test_sources import Clock
+from tests.support.fake_sources import Clock
 
 TIMEOUT = 20.0
 

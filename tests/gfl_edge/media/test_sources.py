@@ -19,84 +19,8 @@ from gfl_edge.media import sources
 from gfl_edge.media.images import read_image
 from gfl_edge.media.quiet import quiet_opencv
 from gfl_edge.media.sources import open_source
-
-
-def make_video(path: Path, frames: int, fps: float = 25.0, size_wh: tuple[int, int] = (64, 48)) -> Path:
-    """A Motion JPEG video whose frame i is grey level 8 * i."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, size_wh)
-    assert writer.isOpened()
-    for i in range(frames):
-        writer.write(np.full((size_wh[1], size_wh[0], 3), 8 * i, np.uint8))
-    writer.release()
-    return path
-
-
-def make_image(path: Path, level: int = 100, hw: tuple[int, int] = (20, 30)) -> Path:
-    assert cv2.imwrite(str(path), np.full((*hw, 3), level, np.uint8))
-    return path
-
-
-class Clock:
-    """Stands in for the time module: sleeping takes no time, but moves the clock."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.sleeps: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return 1.7e9 + self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.sleeps.append(seconds)
-        self.now += seconds
-
-
-class Cameras:
-    """Stands in for cv2.VideoCapture: the i-th opening gives ``lengths[i]`` frames, and those beyond fail to open."""
-
-    def __init__(self, lengths: list[int], fps: float = 15.0, declared_frames: float = -1.0) -> None:
-        self.lengths, self.fps, self.declared_frames = lengths, fps, declared_frames
-        self.openings: list[tuple[object, ...]] = []
-        self.held = 0
-
-    def __call__(self, *opening: object) -> Camera:
-        self.openings.append(opening)
-        index = len(self.openings) - 1
-        return Camera(self, self.lengths[index] if index < len(self.lengths) else 0)
-
-
-class Camera:
-    def __init__(self, owner: Cameras, frames: int) -> None:
-        self.owner, self.left, self.opened = owner, frames, frames > 0
-        assert not owner.held, "a camera that is still held cannot be opened again"
-        owner.held += self.opened
-
-    def isOpened(self) -> bool:  # noqa: N802
-        return self.opened
-
-    def read(self) -> tuple[bool, np.ndarray | None]:
-        if not self.left:
-            return False, None
-        self.left -= 1
-        return True, np.full((48, 64, 3), self.left, np.uint8)
-
-    def get(self, prop: int) -> float:
-        return {cv2.CAP_PROP_FPS: self.owner.fps, cv2.CAP_PROP_FRAME_COUNT: self.owner.declared_frames}[prop]
-
-    def release(self) -> None:
-        self.owner.held -= self.opened
-        self.opened = False
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(sources, "time", clock)
-    monkeypatch.setattr(sources.LiveStream, "_pause", lambda self, seconds: clock.sleep(seconds))
-    return clock
+from tests.support.fake_sources import Cameras, Clock
+from tests.support.media_files import make_image, make_video
 
 
 def plug_in(monkeypatch: pytest.MonkeyPatch, cameras: Cameras) -> Cameras:

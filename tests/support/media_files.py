@@ -1,0 +1,41 @@
+"""Videos and images of plain grey, and what is in a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def make_video(path: Path, frames: int, fps: float = 25.0, size_wh: tuple[int, int] = (64, 48)) -> Path:
+    """A Motion JPEG video whose frame i is grey level 8 * i."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, size_wh)
+    assert writer.isOpened()
+    for i in range(frames):
+        writer.write(np.full((size_wh[1], size_wh[0], 3), 8 * i, np.uint8))
+    writer.release()
+    return path
+
+
+def make_image(path: Path, level: int = 100, hw: tuple[int, int] = (20, 30)) -> Path:
+    assert cv2.imwrite(str(path), np.full((*hw, 3), level, np.uint8))
+    return path
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    capture = cv2.VideoCapture(str(path))
+    assert capture.isOpened(), f"{path} does not play"
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    capture.release()
+    return frames
+
+
+def rate_of(path: Path) -> float:
+    return float(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS))
+
+
+def assert_nothing_left_over(folder: Path) -> None:
+    assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
