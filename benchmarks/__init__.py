@@ -1,1 +1,4 @@
-"""Measurements of the project; every number in the README comes from a file under benchmarks/results/."""
+"""Measurements of the project: every number in the README comes from a file under benchmarks/results/.
+
+May import gfl_edge, calib, train and export; nothing imports it except tests. Never installed.
+"""

@@ -1,0 +1,70 @@
+"""The house as it is drawn: which package may import which, and what no file is."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+# From the bottom to the top; a package imports from its own rung and from those below it, benchmarks and examples not
+# from each other
+LADDER = (("gfl_edge",), ("calib",), ("train",), ("export",), ("benchmarks", "examples"), ("tests",))
+RUNG = {package: rung for rung, packages in enumerate(LADDER) for package in packages}
+MAX_BYTES = 8_000_000  # the largest is the bundled model, of 7 MB
+
+
+SOURCES = sorted(path.relative_to(CHECKOUT) for package in RUNG for path in (CHECKOUT / package).rglob("*.py"))
+PACKAGES = [path for path in SOURCES if path.name == "__init__.py"]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a file imports anywhere: inside functions and for type checkers, too."""
+    for node in ast.walk(ast.parse((CHECKOUT / path).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import hides where it points"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("package", RUNG)
+def test_imports_point_down_the_ladder(package):
+    upwards = [
+        f"{path} imports {module}"
+        for path in SOURCES
+        if path.parts[0] == package
+        for module in imported(path)
+        if RUNG.get(root := module.partition(".")[0], -1) >= RUNG[package] and root != package
+    ]
+    assert not upwards, "\n".join(upwards)
+
+
+def test_gfl_edge_never_imports_torch():
+    found = [
+        str(path)
+        for path in SOURCES
+        if path.parts[0] == "gfl_edge" and any(module.partition(".")[0] == "torch" for module in imported(path))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_every_folder_with_modules_is_a_package():
+    folders = {path.parent for path in SOURCES if path.parts[0] != "tests"}
+    missing = sorted(f"{folder}/__init__.py" for folder in folders - {path.parent for path in PACKAGES})
+    assert not missing, "\n".join(missing)
+
+
+def test_no_file_is_a_grab_bag():
+    found = [str(path) for path in SOURCES if path.stem in ("utils", "util", "helpers", "misc", "common")]
+    assert not found, "\n".join(found)
+
+
+def test_no_file_is_large():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    paths = [CHECKOUT / name for name in listed.stdout.split("\0") if name]
+    large = [str(path) for path in paths if path.is_file() and path.stat().st_size > MAX_BYTES]
+    assert not large, "\n".join(large)
