@@ -59,7 +59,7 @@ def export_onnx(request: ExportRequest, output: Path) -> ModelSpec:
     from export import graph, parity
     from gfl_edge.files import write_atomically
     from train import describe
-    from train.weights import load_detector
+    from train.weights.loading import load_detector
 
     preset = describe.find_preset(request.model) if request.model else None
     detector = load_detector(request.weights, family=preset.family if preset else None)

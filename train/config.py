@@ -1,6 +1,8 @@
 """Settings of a training run, read from a TOML file; ``train/configs`` has examples.
 
-Relative paths of data and weights start at the data folder (``GFL_EDGE_DATA``), the output folder at the current one.
+Relative paths are looked for beside the file, then in the working directory; those of the data start at ``data.root``
+where it is given. ``$GFL_EDGE_DATA`` at the start of a path is the data folder (see :mod:`train.weights.find`). The
+output starts at the working directory.
 """
 
 from __future__ import annotations
@@ -8,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from calib.histogram import Method
 from gfl_edge.errors import InputError
@@ -18,13 +22,23 @@ from gfl_edge.zoo.catalogue import CATALOGUE
 from train.data.config import DataConfig
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
-from train.plain_values import build, parse_toml
-from train.weights.find import data_folder
+from train.settings import Count, InputPath, Natural, OutputPath, Places, Share, build, parse_toml, places
 
-SECTIONS = ("model", "data", "optimizer", "schedule", "loss", "quantize", "train")
-
-
+NotNegative = Annotated[float, Field(ge=0)]
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _find_unless_named(path: Path, info: ValidationInfo) -> Path:
+    """A name of published weights is no path, nor is that of a published model, which is the same."""
+    if str(path) in CATALOGUE:
+        return path
+    try:
+        return places(info).find(path)
+    except ValueError as error:
+        raise ValueError(f"{error}. Nor is it a name of published ones: {', '.join(CATALOGUE)}") from error
+
+
+NamedOrPath = Annotated[OutputPath, AfterValidator(_find_unless_named)]
 
 
 @dataclass(frozen=True)
@@ -32,12 +46,12 @@ class ModelConfig:
     """The network, and the weights it starts from. Its number of classes is that of the data."""
 
     name: str | None = None  # what exported files are called, before their size; default: the architecture's
-    published: str | None = None  # a name of train/configs/models, or a file like those
+    published: NamedOrPath | None = None  # a name of train/configs/models, or a file like those
     nanodet: NanoDetConfig | None = None  # or the fields of a NanoDet
     gfl: GFLConfig | None = None  # or those of a GFL
     # Checkpoint of a detector, or the name of published weights; without the fields above, it says the architecture too
-    weights: Path | None = None
-    backbone_weights: Path | None = None  # or of a backbone trained on ImageNet
+    weights: NamedOrPath | None = None
+    backbone_weights: InputPath | None = None  # or of a backbone trained on ImageNet
     imagenet: bool = False  # or those of EfficientNet-Lite0 that come with the extra "train"
 
     def __post_init__(self) -> None:
@@ -58,18 +72,13 @@ class OptimizerConfig:
     """The optimizer. The defaults are mmdetection's for GFL and 16 images a step; nothing is scaled by the batch."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.01  # after warm-up
-    weight_decay: float = 1e-4
+    lr: Annotated[float, Field(gt=0)] = 0.01  # after warm-up
+    weight_decay: NotNegative = 1e-4
     decay_norms: bool = True  # whether biases and norms (parameters of one dimension) decay, too
-    backbone_lr_factor: float = 1.0  # the backbone's lr in parts of lr
-    momentum: float = 0.9  # sgd
+    backbone_lr_factor: NotNegative = 1.0  # the backbone's lr in parts of lr
+    momentum: NotNegative = 0.9  # sgd
     nesterov: bool = False  # sgd
     betas: tuple[float, float] = (0.9, 0.999)  # adamw
-
-    def __post_init__(self) -> None:
-        _check_above("lr", self.lr, 0)
-        for name in ("weight_decay", "backbone_lr_factor", "momentum"):
-            _check_from(name, getattr(self, name), 0)
 
 
 @dataclass(frozen=True)
@@ -77,17 +86,13 @@ class ScheduleConfig:
     """How the learning rate changes."""
 
     kind: Literal["constant", "step", "cosine"] = "step"
-    warmup_steps: int = 500  # of the optimizer, in which lr rises linearly
-    warmup_start: float = 0.001  # part of lr in the first step
+    warmup_steps: Natural = 500  # of the optimizer, in which lr rises linearly
+    warmup_start: Share = 0.001  # part of lr in the first step
     milestones: tuple[int, ...] = ()  # step: epochs, counted from 0, that start with a lower lr
-    gamma: float = 0.1  # step: factor of lr at each milestone
-    final: float = 0.0  # cosine: part of lr that is reached at the end
+    gamma: Share = 0.1  # step: factor of lr at each milestone
+    final: Share = 0.0  # cosine: part of lr that is reached at the end
 
     def __post_init__(self) -> None:
-        _check_from("warmup_steps", self.warmup_steps, 0)
-        for name in ("warmup_start", "final", "gamma"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} {getattr(self, name)}: expected 0..1")
         if list(self.milestones) != sorted(set(self.milestones)) or any(epoch < 1 for epoch in self.milestones):
             raise ValueError(f"milestones {list(self.milestones)}: expected rising epochs from 1 on")
         if self.milestones and self.kind != "step":
@@ -113,51 +118,40 @@ class QuantizeConfig:
     """Fake quantization, see :mod:`train.quantize`. It fine-tunes trained weights, with a low lr for few epochs."""
 
     enabled: bool = False
-    calibration_batches: int = 8  # of the first epoch, from which the ranges of activations are found
+    calibration_batches: Count = 8  # of the first epoch, from which the ranges of activations are found
     method: Method = "entropy"  # by which they are
-
-    def __post_init__(self) -> None:
-        _check_from("calibration_batches", self.calibration_batches, 1)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The loop."""
 
-    output: Path  # folder of checkpoints and logs
-    epochs: int = 12
-    batch: int = 16  # images per batch, of all processes together
-    accumulate: int = 1  # batches per step of the optimizer
-    clip_norm: float | None = None  # longest gradient, L2 over all parameters
+    output: OutputPath  # folder of checkpoints and logs
+    epochs: Count = 12
+    batch: Count = 16  # images per batch, of all processes together
+    accumulate: Count = 1  # batches per step of the optimizer
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # longest gradient, L2 over all parameters
     amp: Literal["none", "bf16", "fp16"] = "none"  # arithmetic of the network; losses are always float32
     device: str = "auto"  # "cpu", "cuda", "cuda:1" ...; auto: a GPU where there is one
-    threads: int | None = None  # of PyTorch on the CPU; default one per core
+    threads: Count | None = None  # of PyTorch on the CPU; default one per core
     channels_last: bool = False  # memory format; faster on GPUs with amp
     compile: bool = False  # torch.compile
     sync_batchnorm: bool = False  # statistics over all processes; GPUs alone
-    ema_decay: float | None = None  # average the weights; it is the average that is evaluated and kept
-    seed: int = 0
-    workers: int = 0  # processes that prepare batches; 0: none but the training itself
-    first_images: int | None = None  # of each set, to try things out; default all
-    evaluate_every: int = 1  # epochs; also after the last one; 0: never
-    evaluation_batch: int = 8  # images, per process
-    checkpoint_steps: int | None = None  # write last.pt every so many steps, besides after each epoch
-    freeze_stages: int = -1  # the backbone's stem and so many stages are not trained; -1: all are
+    # Average the weights, such as by 0.9998; it is the average that is evaluated and kept
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    seed: Natural = 0
+    workers: Natural = 0  # processes that prepare batches; 0: none but the training itself
+    first_images: Count | None = None  # of each set, to try things out; default all
+    evaluate_every: Natural = 1  # epochs; also after the last one; 0: never
+    evaluation_batch: Count = 8  # images, per process
+    checkpoint_steps: Count | None = None  # write last.pt every so many steps, besides after each epoch
+    # The backbone's stem and so many stages are not trained; -1: all are
+    freeze_stages: Annotated[int, Field(ge=-1)] = -1
     norm_eval: bool = False  # the backbone's batch norms keep their statistics
     auxiliary: bool = False  # NanoDet-Plus' second head, in training alone
     auxiliary_detach_epoch: int | None = None  # from then on, counted from 0, it no longer trains backbone and neck
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate", "evaluation_batch"):
-            _check_from(name, getattr(self, name), 1)
-        for name in ("seed", "workers", "evaluate_every"):
-            _check_from(name, getattr(self, name), 0)
-        for name in ("threads", "first_images", "checkpoint_steps"):
-            _check_from(name, getattr(self, name), 1)
-        _check_from("freeze_stages", self.freeze_stages, -1)
-        _check_above("clip_norm", self.clip_norm, 0)
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"ema_decay {self.ema_decay}: expected between 0 and 1, such as 0.9998")
         if self.auxiliary_detach_epoch is not None and not self.auxiliary:
             raise ValueError("auxiliary_detach_epoch: there is no auxiliary head; set auxiliary = true as well")
 
@@ -174,38 +168,28 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
 
+    def __post_init__(self) -> None:
+        if not self.quantize.enabled:
+            return
+        if self.model.weights is None:
+            raise ValueError("model.weights: missing; quantize.enabled fine-tunes the weights of a trained detector")
+        for name in ("auxiliary", "sync_batchnorm", "compile"):
+            if getattr(self.train, name):
+                raise ValueError(f"train.{name}: not with quantize.enabled; leave it out")
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], folder: Path | None = None) -> Config:
         """Build a configuration from plain values.
 
         Args:
             values: a mapping per section.
-            folder: where relative paths of data and weights start; default the data folder.
+            folder: that of the file they come from, see :class:`train.settings.Places`.
 
         Raises:
-            InputError: unknown sections or fields, missing fields, impossible values; names the field.
+            InputError: unknown or missing fields, impossible values, paths that are not there; names the field.
         """
-        folder = data_folder() if folder is None else folder
-        unknown = sorted(values.keys() - set(SECTIONS))
-        missing = [name for name in ("model", "data", "train") if name not in values]
-        if unknown or missing:
-            raise InputError(
-                f"sections missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}. "
-                f"Known: {', '.join(SECTIONS)}"
-            )
-        _refuse_num_classes(values["model"])
-        config = cls(
-            model=_build_model(values["model"], folder),
-            data=DataConfig.from_dict(values["data"], "data", folder),
-            train=build(TrainConfig, values["train"], "train"),
-            optimizer=build(OptimizerConfig, values.get("optimizer", {}), "optimizer"),
-            schedule=build(ScheduleConfig, values.get("schedule", {}), "schedule"),
-            loss=build(LossConfig, values.get("loss", {}), "loss"),
-            quantize=build(QuantizeConfig, values.get("quantize", {}), "quantize"),
-        )
-        if config.quantize.enabled:
-            _check_quantizable(config)
-        return config
+        _refuse_num_classes(values.get("model"))
+        return build(cls, values, "", Places(folder).with_root(values.get("data")))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: texts, numbers, lists and mappings; fields that are None are left out."""
@@ -213,12 +197,6 @@ class Config:
         for table in ("nanodet", "gfl"):
             plain["model"].get(table, {}).pop("num_classes", None)  # the data's, see _refuse_num_classes
         return plain
-
-
-def _build_model(values: Mapping[str, Any], folder: Path) -> ModelConfig:
-    model: ModelConfig = build(ModelConfig, values, "model", folder)
-    # A name is no path, which would start at the folder
-    return replace(model, weights=Path(values["weights"])) if values.get("weights") in CATALOGUE else model
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -230,7 +208,6 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         InputError: no such file, no TOML, or what :meth:`Config.from_dict` refuses.
-        MissingDependencyError: Python 3.10, which has no TOML reader.
     """
     path = Path(path)
     if not path.is_file():
@@ -243,7 +220,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for text in overrides:
         _merge(values, _parse_override(text))
     try:
-        return Config.from_dict(values)
+        return Config.from_dict(values, path.parent)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -277,27 +254,9 @@ def _refuse_num_classes(model: Any) -> None:
             raise InputError(f"model.{table}.num_classes: leave it out, the data say it; choose with data.classes")
 
 
-def _check_quantizable(config: Config) -> None:
-    if config.model.weights is None:
-        raise InputError("model.weights: missing; quantize.enabled fine-tunes the weights of a trained detector")
-    for name in ("auxiliary", "sync_batchnorm", "compile"):
-        if getattr(config.train, name):
-            raise InputError(f"train.{name}: not with quantize.enabled; leave it out")
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _check_from(name: str, value: float | None, least: float) -> None:
-    if value is not None and not value >= least:
-        raise ValueError(f"{name} {value}: expected {least:g} or more")
-
-
-def _check_above(name: str, value: float | None, bound: float) -> None:
-    if value is not None and not value > bound:
-        raise ValueError(f"{name} {value}: expected more than {bound:g}")

@@ -194,7 +194,7 @@ def evaluate_checkpoint(
     from gfl_edge import environment
     from train.describe import describe_checkpoint
     from train.distributed import joined
-    from train.weights import load_detector
+    from train.weights.loading import load_detector
 
     network = load_detector(weights)
     spec = describe_checkpoint(network, weights, input_hw=input_hw)

@@ -21,8 +21,9 @@ from train.models.published import read_model_file
 from train.models.traits import TRAITS, Family
 from train.objective.criterion import CONFIGS, CriterionConfig
 from train.structures import Outputs
-from train.weights import load_backbone, load_detector
 from train.weights.find import find_weights
+from train.weights.imagenet import load_backbone
+from train.weights.loading import load_detector
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from train.network import TrainedNetwork, build_detector, criterion_config, weig
 from train.objective.criterion import Criterion
 from train.optim import Schedule, build_optimizer
 from train.quantize import fake_quantize, float_state
-from train.weights import describe_architecture
+from train.weights.loading import describe_architecture
 
 logger = logging.getLogger(__name__)
 

@@ -88,9 +88,10 @@ def _config(case: Case, folder: Path) -> Config:
         "images": "coco128/train2017",
         "annotations": "coco128/annotations/instances_train2017.json",
     }
-    data = {"input_hw": list(case.input_hw), "resize": case.resize, "on_bad": "drop", "train": coco128}
+    sets = {"root": str(data_folder()), "train": coco128}
+    data = {"input_hw": list(case.input_hw), "resize": case.resize, "on_bad": "drop", **sets}
     values = {"model": case.model, "data": data, "train": {"output": str(folder / "unused")}}
-    return Config.from_dict(values, data_folder())
+    return Config.from_dict(values)
 
 
 def _endless(loader: TrainingLoader) -> Iterator[Batch]:

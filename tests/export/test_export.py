@@ -21,7 +21,7 @@ from gfl_edge.ops import decode
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, read_spec
 from train import describe
 from train.models import NanoDet, NanoDetConfig
-from train.weights import load_detector
+from train.weights.loading import load_detector
 
 
 def shapes(values):

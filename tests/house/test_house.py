@@ -62,6 +62,7 @@ def test_every_module_imports_with_numpy_alone():
         ["export/to_trt.py", "--help"],
         ["train/train.py", "--help"],
         ["train/evaluate.py", "--help"],
+        ["train/schema.py", "--help"],
     ],
 )
 def test_help_needs_numpy_alone(words):

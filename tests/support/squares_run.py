@@ -79,7 +79,6 @@ def toml(squares, monkeypatch, tmp_path):
     """The configuration file; the current folder is empty."""
     import torch
 
-    monkeypatch.setenv("GFL_EDGE_DATA", str(squares))
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     yield squares / "run.toml"

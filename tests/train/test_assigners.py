@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import pairwise_iou
-from train.objective import assign_atss, assign_dynamic_soft_labels
+from train.objective.atss import assign_atss
+from train.objective.dynamic_soft_label import assign_dynamic_soft_labels
 from train.objective.positives import LARGEST_INDEX, sort_keys
 from train.structures import Target
 

@@ -20,7 +20,7 @@ from train.models.deform_conv import DeformConv2d, deform_conv2d
 from train.models.gfl_head import GFLHead, GroupNorm, HeadLayout, distribution_statistics, joint_logits
 from train.models.published import build_model, model_files, read_model_file
 from train.models.resnet import Bottleneck, ResNetLayout
-from train.weights import load_detector
+from train.weights.loading import load_detector
 
 SMALL = {"base_channels": 16, "neck_channels": 64, "head_channels": 64}
 DCN = {"dcn": "v1", "dcn_stages": (False, False, True, True)}

@@ -12,7 +12,8 @@ import torch
 
 from gfl_edge.errors import CheckpointError
 from train.models import NanoDet, NanoDetConfig
-from train.weights import infer_config, load_detector, strip_prefixes
+from train.weights.loading import infer_config, load_detector
+from train.weights.reading import strip_prefixes
 
 
 def rows(level):

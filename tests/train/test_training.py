@@ -26,7 +26,7 @@ from train.network import LossConfig, Normalised, TrainedNetwork, criterion_conf
 from train.objective.criterion import Criterion
 from train.optim import Schedule, build_optimizer
 from train.structures import Target
-from train.weights import describe_architecture, load_detector
+from train.weights.loading import describe_architecture, load_detector
 
 CPU = Process(torch.device("cpu"))
 # Not down to 1 x 1 pixel: there PyTorch 2.13 on a CPU now and then gives NaN for bfloat16 gradients of 3x3 convolutions

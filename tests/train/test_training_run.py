@@ -24,7 +24,8 @@ from train.describe import describe_checkpoint
 from train.loop import TrainingError
 from train.network import build_detector, criterion_config
 from train.run import train
-from train.weights import load_detector
+from train.weights.find import data_folder
+from train.weights.loading import load_detector
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((CHECKOUT / "train" / "configs").glob("*.toml"))
@@ -73,7 +74,6 @@ def test_a_model_has_the_name_that_its_configuration_gives_it(toml):
 
 
 def test_weights_are_named_as_published(toml, tmp_path, monkeypatch):
-    """A name stays one; a path starts at the data folder."""
     config = read_config(toml, ['model.weights="nanodet-m-320"'])
     assert config.model.weights == Path("nanodet-m-320")
     assert Config.from_dict(config.to_dict()).model.weights == Path("nanodet-m-320")
@@ -83,7 +83,10 @@ def test_weights_are_named_as_published(toml, tmp_path, monkeypatch):
     (tmp_path / "cache" / "weights" / "nanodet_m.ckpt").write_bytes(b"something else")
     with pytest.raises(DownloadError, match=r"nanodet_m\.ckpt"):
         build_detector(config, 2)
-    assert read_config(toml, ['model.weights="nanodet-m-321"']).model.weights.is_absolute()
+    with pytest.raises(
+        InputError, match=r"model\.weights 'nanodet-m-321': found neither .* published ones: nanodet-m-320"
+    ):
+        read_config(toml, ['model.weights="nanodet-m-321"'])
 
 
 def test_resuming_a_run_gives_the_same_files(toml):
@@ -164,6 +167,35 @@ def test_examples_fit_the_code(path):
     config = read_config(path)
     assert Config.from_dict(config.to_dict()) == config
     assert config.train.output.parts[0] == "artifacts"
+    assert config.data.root == data_folder()
+
+
+def test_relative_paths_start_at_the_file_or_where_the_command_runs(toml, squares, tmp_path, monkeypatch):
+    assert read_config(toml).data.train.images == squares / "images"
+    (tmp_path / "images").mkdir()  # the file's own folder comes first
+    (tmp_path / "other.json").touch()
+    config = read_config(toml, ['data.train.annotations="other.json"'])
+    assert (config.data.train.images, config.data.train.annotations) == (squares / "images", tmp_path / "other.json")
+    assert config.train.output == Path("run")
+    with pytest.raises(InputError) as caught:
+        read_config(toml, ['data.val.annotations="none.json"'])
+    for text in ("data.val.annotations 'none.json'", f"{squares}", f"{tmp_path}", "data.root"):
+        assert text in str(caught.value)
+
+
+def test_data_may_have_a_root(toml, squares, tmp_path, monkeypatch):
+    """It is not looked into: the data may be on another machine than the file is read on."""
+    config = read_config(toml, ['data.root="/data"', f'data.val.images="{tmp_path}"'])
+    assert (config.data.train.images, config.data.val.images) == (Path("/data/images"), tmp_path)
+    (squares / "sets").mkdir(exist_ok=True)
+    assert read_config(toml, ['data.root="sets"']).data.train.images == squares / "sets" / "images"
+    with pytest.raises(InputError, match=r"data\.root 'none': found neither in"):
+        read_config(toml, ['data.root="none"'])
+    monkeypatch.setenv("GFL_EDGE_DATA", str(tmp_path))
+    assert read_config(toml, ['data.root="$GFL_EDGE_DATA/a"']).data.train.images == tmp_path / "a" / "images"
+    files = ["images", "annotations"]
+    named = read_config(toml, [f'data.train.{name}="$GFL_EDGE_DATA/{name}"' for name in files]).data.train
+    assert (named.images, named.annotations) == (tmp_path / "images", tmp_path / "annotations")
 
 
 def test_overrides(toml):
@@ -179,7 +211,7 @@ def test_overrides(toml):
     ("change", "message"),
     [
         ("train.epoch=3", r"train\.epoch: no such field; epochs\?"),
-        ("trian.epochs=3", "unknown: trian"),
+        ("trian.epochs=3", r"run\.toml: trian: no such field; train\?"),
         ("data.augmentation.flop=1.0", r"data\.augmentation\.flop: no such field"),
         ("train.epochs=0", r"train\.epochs 0: expected 1 or more"),
         ('train.epochs="3"', r"train\.epochs '3': expected a whole number"),
@@ -188,11 +220,19 @@ def test_overrides(toml):
         ("epochs", "expected section.field=value"),
         ("model.gfl.num_classes=3", "leave it out"),
         ("model.gfl.depth=19", r"model\.gfl"),
-        ('model.published="gfl_r50_1x"', "already"),
+        ('model.published="gfl-r50-1x"', "already"),
         ("schedule.milestones=[1]", "kind 'step'"),
         ("train.ema_decay=1.0", "ema_decay"),
         ("train.auxiliary_detach_epoch=2", "auxiliary = true"),
-        ("optimizer.lr=-1", "more than 0"),
+        ("optimizer.lr=-1", r"optimizer\.lr -1: expected more than 0"),
+        ("optimizer.lr=inf", r"optimizer\.lr inf: expected more than 0"),
+        ("train.epochs=2020-01-01", "not JSON serializable: expected texts, numbers"),
+        ('train.output=""', r"train\.output '': expected a path"),
+        (
+            'model.weights="none.pth"',
+            r"model\.weights 'none\.pth': found neither in .*squares.* nor in .*nanodet-m-320",
+        ),
+        ('model.backbone_weights="none.pth"', r"model\.backbone_weights 'none\.pth': found neither in .*squares"),
     ],
 )
 def test_settings_that_are_refused(toml, change, message):
@@ -208,7 +248,6 @@ def test_settings_that_are_refused(toml, change, message):
         ("train.auxiliary=true", InputError, "no auxiliary head"),
         ("train.batch=9", InputError, "batch size 9"),
         ('train.device="warp"', InputError, "cannot be used"),
-        ('model.weights="none.pth"', CheckpointError, "no such checkpoint"),
         ("loss.topk=0", InputError, "loss: "),
     ],
 )

@@ -18,7 +18,9 @@ from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.models.efficientnet_lite import EfficientNetLite0
 from train.models.published import model_files, read_model_file
 from train.models.traits import MEAN_BGR, STD_BGR
-from train.weights import load_backbone, load_detector, read_state_dict
+from train.weights.imagenet import load_backbone
+from train.weights.loading import load_detector
+from train.weights.reading import read_state_dict
 
 SMALL = {"base_channels": 16, "neck_channels": 64, "head_channels": 64}
 GFL_NAMES = [name for name in model_files() if name.startswith("gfl-")]

@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from gfl_edge.spec import SIZE_STEP, ResizeRule
 from train.data.augment.colour import ColourJitter, HsvJitter
 from train.data.augment.paste import Paste
 from train.data.augment.transforms import MIN_VISIBLE, HorizontalFlip, RandomAffine, RandomCrop, Range
 from train.data.checks import OnBad
-from train.plain_values import build
+from train.settings import Count, DataPath, InputPath, Natural, Places, Share, build
 
 Format = Literal["coco", "voc", "yolo"]
 
@@ -25,16 +27,14 @@ class DataFiles:
     """Where one set of annotated images lies."""
 
     format: Format
-    images: Path  # folder
-    annotations: Path  # coco: JSON file; voc: folder of XML files; yolo: folder of text files
-    image_list: Path | None = None  # voc: text file of image names, needed; yolo: default all of the folder
+    images: DataPath  # folder
+    annotations: DataPath  # coco: JSON file; voc: folder of XML files; yolo: folder of text files
+    image_list: DataPath | None = None  # voc: text file of image names, needed; yolo: default all of the folder
     class_names: tuple[str, ...] = ()  # of the annotations, in the order of their numbers; coco has its own
-    class_names_file: Path | None = None  # instead: a text file, a name per line, or YAML with an entry "names"
-    repeat: int = 1  # how often an epoch goes through it: a small set beside a large one
+    class_names_file: DataPath | None = None  # instead: a text file, a name per line, or YAML with an entry "names"
+    repeat: Count = 1  # how often an epoch goes through it: a small set beside a large one
 
     def __post_init__(self) -> None:
-        if self.format not in get_args(Format):
-            raise ValueError(f"format {self.format!r}: expected one of {', '.join(get_args(Format))}")
         named = bool(self.class_names) + (self.class_names_file is not None)
         if self.format == "coco" and (named or self.image_list):
             raise ValueError(
@@ -49,41 +49,34 @@ class DataFiles:
             raise ValueError("class_names and class_names_file are both given: leave one out")
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError(f"class_names {self.class_names}: a name comes twice")
-        if self.repeat < 1:
-            raise ValueError(f"repeat {self.repeat}: expected 1 or more")
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """What is done to images in training. The defaults flip and nothing else, as GFL's own recipe for COCO."""
 
-    flip: float = 0.5  # probability
-    crop: float = 0.0  # probability
-    crop_min_side: float = 0.5  # least side of the window, in parts of the image's
+    flip: Share = 0.5  # probability
+    crop: Share = 0.0  # probability
+    crop_min_side: Annotated[float, Field(ge=0.05, le=1)] = 0.5  # least side of the window, in parts of the image's
     scale: Range = (1.0, 1.0)  # factor about the centre
     stretch_x: Range = (1.0, 1.0)  # factor of the width
     stretch_y: Range = (1.0, 1.0)  # factor of the height
-    translate: float = 0.0  # shift, at most this part of width and height
-    brightness: float = 0.0  # at most this part of white, up or down
+    translate: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # shift, at most this part of width and height
+    brightness: Share = 0.0  # at most this part of white, up or down
     contrast: Range = (1.0, 1.0)  # factor
     saturation: Range = (1.0, 1.0)  # factor
-    hsv_hue: float = 0.0  # at most this part of the colour circle
-    hsv_saturation: float = 0.0  # factor 1 - this to 1 + this
-    hsv_value: float = 0.0  # factor 1 - this to 1 + this
-    mosaic: float = 0.0  # probability of four images in one
-    mosaic_stop_epoch: int | None = None  # the first epoch, from 0, without mosaics; default never
-    paste: float = 0.0  # probability of groups of objects of other images, pasted in
+    hsv_hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # at most this part of the colour circle
+    hsv_saturation: Share = 0.0  # factor 1 - this to 1 + this
+    hsv_value: Share = 0.0  # factor 1 - this to 1 + this
+    mosaic: Share = 0.0  # probability of four images in one
+    mosaic_stop_epoch: Natural | None = None  # the first epoch, from 0, without mosaics; default never
+    paste: Share = 0.0  # probability of groups of objects of other images, pasted in
     paste_groups: tuple[int, int] = (1, 3)  # least and most groups in a picture
     paste_copies: tuple[int, int] = (1, 5)  # least and most copies of the object in a group
     paste_size: Range = (0.06, 0.5)  # longer side of a pasted box, in parts of the picture's shorter side
-    min_visible: float = MIN_VISIBLE  # boxes that keep less of their area are dropped
+    min_visible: Share = MIN_VISIBLE  # boxes that keep less of their area are dropped
 
     def __post_init__(self) -> None:
-        for name in ("flip", "crop", "mosaic", "paste", "brightness", "hsv_saturation", "hsv_value", "min_visible"):
-            _check_between(name, getattr(self, name), 0, 1)
-        for name in ("translate", "hsv_hue"):
-            _check_between(name, getattr(self, name), 0, 0.5)
-        _check_between("crop_min_side", self.crop_min_side, 0.05, 1)
         for name in ("scale", "stretch_x", "stretch_y"):
             _check_range(name, getattr(self, name), 0.05, 20)
         for name in ("contrast", "saturation"):
@@ -91,8 +84,6 @@ class Augmentation:
         for name in ("paste_groups", "paste_copies"):
             _check_range(name, getattr(self, name), 1, 100)
         _check_range("paste_size", self.paste_size, 0.005, 2)
-        if self.mosaic_stop_epoch is not None and self.mosaic_stop_epoch < 0:
-            raise ValueError(f"mosaic_stop_epoch {self.mosaic_stop_epoch}: expected 0 or more")
 
     def mosaic_in(self, epoch: int) -> float:
         """The probability of a mosaic in an epoch, counted from 0."""
@@ -140,13 +131,11 @@ class DataConfig:
     sizes: tuple[tuple[int, int], ...] = ()  # to draw each batch's from, instead of input_hw or short_long alone
     size_range: Range | None = None  # instead: factors of input_hw, or of the short side, in steps of 32 pixels
     augmentation: Augmentation = field(default_factory=Augmentation)
+    root: InputPath | None = None  # folder at which the relative paths of the sets start
     on_bad: OnBad = "error"  # bad boxes, missing and doubled images: "error" refuses, "drop" leaves them out
 
     def __post_init__(self) -> None:
         _check_size("input_hw", self.input_hw)
-        for name, choices in (("resize", ResizeRule), ("on_bad", OnBad)):
-            if getattr(self, name) not in get_args(choices):
-                raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(get_args(choices))}")
         if self.short_long is not None and self.resize != "fit":
             raise ValueError(f"short_long goes with resize 'fit' alone, not {self.resize!r}")
         check = _check_size if self.short_long is None else _check_short_long
@@ -174,23 +163,17 @@ class DataConfig:
         return tuple((step * SIZE_STEP, max(1, round(step * second / first)) * SIZE_STEP) for step in steps)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "data", folder: Path | None = None) -> DataConfig:
+    def from_dict(cls, values: Mapping[str, Any], root: Path | None = None) -> DataConfig:
         """Build settings from the plain values of a TOML or JSON file.
 
         Args:
             values: fields of this class; ``train``, ``val`` and ``augmentation`` are tables of theirs.
-            where: the table's name, for messages.
-            folder: relative paths are taken from there; default the current folder.
+            root: where relative paths start, unless the values say so; default: they stay relative.
 
         Raises:
             InputError: an unknown or missing field, or an impossible value; names it as ``data.train.format``.
         """
-        return build(cls, values, where, folder)
-
-
-def _check_between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} {value}: expected {low:g}..{high:g}")
+        return build(cls, values, "data", Places(root=root).with_root(values))
 
 
 def _check_range(name: str, value: Range, low: float, high: float) -> None:

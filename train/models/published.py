@@ -12,7 +12,7 @@ from typing import Any
 
 from gfl_edge.errors import InputError
 from train.models.gfl import GFL, GFLConfig
-from train.plain_values import build, parse_toml
+from train.settings import build, parse_toml
 
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "configs" / "models"
 
@@ -51,7 +51,6 @@ def read_model_file(path: str | Path) -> ModelFile:
 
     Raises:
         InputError: no such file, no TOML, unknown or missing keys, values of another type or that do not fit together.
-        MissingDependencyError: Python 3.10, which has no TOML reader.
     """
     path = model_files().get(str(path), Path(path))
     return build(ModelFile, _read_toml(path), str(path))

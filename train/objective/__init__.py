@@ -1,7 +1,4 @@
-"""Which cells of the feature maps learn which object."""
+"""What a network is trained for: which cells learn which object, and by which losses.
 
-from train.objective.atss import assign_atss
-from train.objective.dynamic_soft_label import assign_dynamic_soft_labels
-from train.objective.positives import Positives
-
-__all__ = ["Positives", "assign_atss", "assign_dynamic_soft_labels"]
+May import train.models, train.structures and gfl_edge.
+"""

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from gfl_edge.ops import decode
 from train.models.traits import TRAITS, Family
-from train.objective import Positives, assign_atss, assign_dynamic_soft_labels
+from train.objective.atss import assign_atss
+from train.objective.dynamic_soft_label import assign_dynamic_soft_labels
 from train.objective.losses import (
     FOCAL_ALPHA,
     background_loss,
@@ -27,6 +28,7 @@ from train.objective.losses import (
     iou,
     quality_focal_loss,
 )
+from train.objective.positives import Positives
 from train.structures import Outputs, Target
 
 Quality = Literal["joint", "centerness"]

@@ -1,14 +1,4 @@
-"""Other people's checkpoints: read without executing anything, recognised by their keys, every key accounted for."""
+"""Checkpoints, also other people's: found by name, read without executing anything, every key accounted for.
 
-from train.weights.imagenet import load_backbone
-from train.weights.loading import describe_architecture, infer_config, load_detector
-from train.weights.reading import read_state_dict, strip_prefixes
-
-__all__ = [
-    "describe_architecture",
-    "infer_config",
-    "load_backbone",
-    "load_detector",
-    "read_state_dict",
-    "strip_prefixes",
-]
+May import train.models, train.settings and gfl_edge.
+"""

@@ -13,7 +13,7 @@ from torch import Tensor
 from gfl_edge.errors import CheckpointError, InputError
 from train.models.gfl import GFL, GFLConfig
 from train.models.nanodet import NanoDet, NanoDetConfig
-from train.plain_values import build
+from train.settings import build
 from train.weights import mmdet, nanodet
 from train.weights.keys import copy_strictly
 from train.weights.reading import StateDict, read_checkpoint, strip_prefixes

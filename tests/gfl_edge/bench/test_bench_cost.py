@@ -116,7 +116,7 @@ def test_pytorch_counts_the_same(exported, checkpoint):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from train.weights import load_detector
+    from train.weights.loading import load_detector
 
     network = load_detector(checkpoint("nanodet-plus-m-320")).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
