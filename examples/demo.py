@@ -22,7 +22,7 @@ from gfl_edge.errors import MissingDependencyError
 from gfl_edge.files import whole_file
 from gfl_edge.media.sources import Frame
 from gfl_edge.ops.preprocess import Image
-from gfl_edge.zoo.builtin import NAME, builtin_model
+from gfl_edge.zoo.bundled import NAME, bundled_model
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Watcher:
 def _run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder: Path = args.output_dir
-    model, clip = builtin_model(), find_clip()
+    model, clip = bundled_model(), find_clip()
     video, sheet, frames = folder / "bikes.mp4", folder / "pictures.jpg", folder / "frames"
     frames.mkdir(parents=True, exist_ok=True)
     camera = _watch(model, clip, video, sheet, frames)

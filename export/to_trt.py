@@ -19,14 +19,14 @@ from gfl_edge.console import run_command
 from gfl_edge.engine.build import check_plugin_place, check_targets
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision, read_spec
-from gfl_edge.zoo.builtin import NAME, builtin_model
+from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
 from train.weights import find
 
 logger = logging.getLogger(__name__)
 
 
 def choose_source(args: argparse.Namespace) -> Path:
-    """The checkpoint or ONNX file to build from: the one named, else the newest artifact, else the built-in model."""
+    """The file to build from: the one named, else the newest ONNX artifact, else the bundled person detector."""
     onnx: Path | None = args.onnx
     if onnx is not None:
         return onnx
@@ -39,8 +39,8 @@ def choose_source(args: argparse.Namespace) -> Path:
     if newest is not None:
         logger.info("no model named: taking %s, the newest under %s/", newest, find.ARTIFACTS)
         return newest
-    logger.info("no model named and none under %s/: taking %s, which comes with gfl_edge", find.ARTIFACTS, NAME)
-    return builtin_model()
+    logger.info("no model named and none under %s/: taking %s", find.ARTIFACTS, DESCRIPTION)
+    return bundled_model()
 
 
 def _precision(args: argparse.Namespace) -> Precision:

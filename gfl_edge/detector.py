@@ -20,7 +20,7 @@ from gfl_edge.files import sha256
 from gfl_edge.ops import postprocess
 from gfl_edge.ops.preprocess import Image, Placement, check_frame, input_size, resize_into
 from gfl_edge.spec import ModelSpec
-from gfl_edge.zoo.builtin import builtin_model
+from gfl_edge.zoo.bundled import bundled_model
 
 # Input buffers kept for the next frames: one in the network, one ready, one being filled
 SPARE_INPUTS = 3
@@ -69,7 +69,7 @@ class Detector:
 
     Args:
         model: ``.onnx`` or ``.engine`` file; None: the bundled person detector, see
-            :func:`gfl_edge.zoo.builtin.builtin_model`; or an open backend, any object with what
+            :func:`gfl_edge.zoo.bundled.bundled_model`; or an open backend, any object with what
             :class:`gfl_edge.backends.base.Backend` lists, which the detector closes.
         backend: of a file: "auto", "openvino", "onnxruntime", "tensorrt" or "rtx".
         nms: of a file: where NMS runs, "auto", "graph" or "host"; see
@@ -90,7 +90,7 @@ class Detector:
         self.path: Path | None = None
         self.backend: Backend
         if model is None or isinstance(model, (str, Path)):
-            self.path = builtin_model() if model is None else Path(model)
+            self.path = bundled_model() if model is None else Path(model)
             self.backend = open_backend(self.path, backend, nms)
         else:
             self.backend = checked_backend(model)

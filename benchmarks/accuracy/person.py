@@ -19,7 +19,7 @@ from gfl_edge.evaluation.ap import (
     match_categories,
     read_annotations,
 )
-from gfl_edge.zoo.builtin import builtin_model
+from gfl_edge.zoo.bundled import bundled_model
 from train.weights.find import data_folder
 
 PERSON = "person"
@@ -60,7 +60,7 @@ class Persons:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """AP of the built-in detector by backend and by persons in the image, and that of other people's detectors."""
+    """AP of the bundled person detector by backend and by people in the image, and that of other detectors."""
     persons = Persons()
     found = {}
     for backend in BACKENDS:
@@ -77,7 +77,7 @@ def measure(folder: Path) -> dict[str, Any]:
     return {
         "annotations": ANNOTATIONS,
         "config": CONFIG,
-        "model": {**described, "bytes": builtin_model().stat().st_size},
+        "model": {**described, "bytes": bundled_model().stat().st_size},
         "accuracy": {backend: persons.accuracy(rows) for backend, rows in found.items()},
         "by_persons_in_the_image": by_crowd,
         "trained_on_all_of_coco": others,

@@ -17,7 +17,7 @@ from gfl_edge.report.against import changes, read_report, table
 from gfl_edge.report.document import document
 from gfl_edge.report.html import page
 from gfl_edge.report.markdown import markdown, table_text
-from gfl_edge.zoo.builtin import NAME, builtin_model
+from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
 
 TITLE = "gfl_edge: speed and accuracy"
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="M",
-        help=f".onnx or .engine files (default: {NAME}, which comes with gfl_edge)",
+        help=f".onnx or .engine files (default: {DESCRIPTION})",
     )
     parser.add_argument(
         "--protocol", choices=get_args(ProtocolName), default="stream", help="what is timed (default: stream)"
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     optional.load("matplotlib")  # what the report needs should not be missed after the measurement
     old = None if args.against is None else read_report(args.against)
     request = BenchRequest(
-        models=tuple(args.model or (builtin_model(),)),
+        models=tuple(args.model or (bundled_model(),)),
         batches=args.batch,
         bound_only=tuple(args.bound_only),
         **{

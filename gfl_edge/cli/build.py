@@ -8,14 +8,12 @@ from pathlib import Path
 from gfl_edge.console import log
 from gfl_edge.engine.build import BuildPlan, build_engine, plan
 from gfl_edge.spec import read_spec
-from gfl_edge.zoo.builtin import NAME, builtin_model
+from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``gfl-edge build``."""
-    parser.add_argument(
-        "--model", type=Path, metavar="M", help=f".onnx file (default: {NAME}, which comes with gfl_edge)"
-    )
+    parser.add_argument("--model", type=Path, metavar="M", help=f".onnx file (default: {DESCRIPTION})")
     add_build_arguments(parser)
     parser.add_argument(
         "-o", "--output-dir", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)"
@@ -55,5 +53,5 @@ def build(settled: BuildPlan, output_dir: Path) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build the engine that the options ask for; the exit status."""
-    build(plan_for(args.model or builtin_model(), args), args.output_dir)
+    build(plan_for(args.model or bundled_model(), args), args.output_dir)
     return 0

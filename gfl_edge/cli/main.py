@@ -13,7 +13,7 @@ from gfl_edge.backends.select import BackendName, NmsChoice
 from gfl_edge.cli import bench as command
 from gfl_edge.cli import build as build_command
 from gfl_edge.console import FAILURE, log, run_command
-from gfl_edge.zoo.builtin import DESCRIPTION, NAME
+from gfl_edge.zoo.bundled import DESCRIPTION, PROPERTIES
 
 if TYPE_CHECKING:
     from gfl_edge.detector import Detector
@@ -38,9 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", type=Path, metavar="M", help=f".onnx or .engine file (default: {NAME}, which comes with gfl_edge)"
-    )
+    parser.add_argument("--model", type=Path, metavar="M", help=f".onnx or .engine file (default: {DESCRIPTION})")
     _add_backend_arguments(parser)
 
 
@@ -85,7 +83,7 @@ def _detector(args: argparse.Namespace) -> Detector:
     from gfl_edge.detector import Detector
 
     if args.model is None:
-        log(f"no model named: taking {NAME}, which comes with gfl_edge ({DESCRIPTION})")
+        log(f"no model named: taking {DESCRIPTION} ({PROPERTIES})")
     return Detector(args.model, args.backend, args.nms)
 
 
@@ -220,7 +218,7 @@ def _models(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
     else:
         print(weights.table(rows))
-        print(f"\n{NAME}: {DESCRIPTION}. Comes with gfl_edge and is taken where no --model is named")
+        print(f"\n{DESCRIPTION} ({PROPERTIES}), is used where no --model is named")
     return 0
 
 

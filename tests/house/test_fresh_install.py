@@ -89,7 +89,8 @@ def test_a_newcomer(version: str, wheel: Path, home: Path) -> None:
         words = ("--model", "small.onnx", "--backend", backend, "--score", "0.0", "street.jpg", "-o", backend)
         assert json.loads(run(gfl_edge, "detect", *words))["skipped"] == []
         assert (home / backend / "street.jpg").is_file()
-    assert json.loads(run(gfl_edge, "detect", "street.jpg", "-o", "own"))["skipped"] == []  # by the built-in detector
+    # by the bundled person detector
+    assert json.loads(run(gfl_edge, "detect", "street.jpg", "-o", "own"))["skipped"] == []
     run(gfl_edge, "camera", "--source", "street.jpg", "--headless", "--json-lines", "lines.jsonl")
     assert len((home / "lines.jsonl").read_text().splitlines()) == 1
     installed = run(str(scripts / "pip"), "list", "--format", "freeze")

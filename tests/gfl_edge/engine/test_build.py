@@ -274,13 +274,13 @@ class TestCommand:
         assert captured.out.strip() == "artifacts/nanodet-plus-m-0.1x-64x96-fp16-rtx-sm75.engine"
 
     @pytest.mark.parametrize("words", [[], ["--fp16"]])
-    def test_nothing_named_and_nothing_there_takes_the_builtin_model(self, words, capsys):
+    def test_nothing_named_and_nothing_there_takes_the_bundled_model(self, words, capsys):
         assert to_trt.main(words) == 0
         captured = capsys.readouterr()
         assert "none under artifacts/: taking person-416" in captured.err
         assert captured.out.strip() == "artifacts/person-416-fp16-rtx-sm75.engine"
 
-    def test_the_builtin_model_is_no_other_precision(self, capsys, tmp_path):
+    def test_the_bundled_model_is_no_other_precision(self, capsys, tmp_path):
         assert to_trt.main(["--bf16", "--target", "sm86"]) == 1
         assert "person-416.onnx is fp16" in capsys.readouterr().err
         assert not list(tmp_path.iterdir())

@@ -169,7 +169,7 @@ class TestListing:
         (cache / "nanodet_m.ckpt").touch()
         assert cli.main(["models"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == len(CATALOGUE) + 3  # a header, and what comes with the package
+        assert len(lines) == len(CATALOGUE) + 3  # a header, and the bundled model
         assert lines[1].split() == [
             *("nanodet-m-320", "20.6", "320x320", "Apache-2.0", "all", "digits", "RangiLyu/nanodet", "yes")
         ]

@@ -1,4 +1,4 @@
-"""The detector that comes with the package: there, small, and taken wherever no model is named."""
+"""The bundled person detector: there, small, and taken wherever no model is named."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gfl_edge.errors import ModelFileError
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256
 from gfl_edge.spec import read_spec
-from gfl_edge.zoo import builtin
-from gfl_edge.zoo.builtin import builtin_model
+from gfl_edge.zoo import bundled
+from gfl_edge.zoo.bundled import bundled_model
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-LARGEST_BYTES = 10_000_000
+MAX_BYTES = 10_000_000
 RECORD = CHECKOUT / "benchmarks" / "results" / "person.json"
 
 
@@ -46,31 +46,31 @@ def clip(tmp_path):
 
 
 def test_what_it_is():
-    spec = read_spec(builtin_model())
+    spec = read_spec(bundled_model())
     assert (spec.name, spec.family, spec.class_names, spec.precision) == ("person-416", "gfl", ("person",), "fp16")
     assert (spec.input_hw, spec.resize, spec.nms, spec.quantized_layers) == ((416, 416), "fit", "graph", 0)
-    assert builtin_model().stat().st_size <= LARGEST_BYTES
-    onnx.checker.check_model(onnx.load(builtin_model()), full_check=True)
+    assert bundled_model().stat().st_size <= MAX_BYTES
+    onnx.checker.check_model(onnx.load(bundled_model()), full_check=True)
 
 
 def test_it_is_in_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        assert archive.read("gfl_edge/zoo/models/person-416.onnx") == builtin_model().read_bytes()
+        assert archive.read("gfl_edge/zoo/models/person-416.onnx") == bundled_model().read_bytes()
 
 
 def test_it_is_the_one_that_was_measured():
-    assert json.loads(RECORD.read_text())["model"]["sha256"] == sha256(builtin_model())
+    assert json.loads(RECORD.read_text())["model"]["sha256"] == sha256(bundled_model())
 
 
 def test_an_installation_without_it_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(builtin, "__file__", str(tmp_path / "builtin.py"))
+    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "bundled.py"))
     with pytest.raises(ModelFileError, match=r"person-416\.onnx: this installation of gfl_edge lacks"):
         Detector()
 
 
 def test_a_detector_of_nothing_named():
     with Detector() as detector:
-        assert detector.path == builtin_model()
+        assert detector.path == bundled_model()
         assert len(detector(np.zeros((240, 320, 3), np.uint8)).above(0.35)) == 0
 
 
@@ -99,7 +99,7 @@ class TestCommands:
 
     def test_models_name_it(self, capsys):
         assert cli.main(["models"]) == 0
-        assert "person-416: persons" in capsys.readouterr().out
+        assert "person-416, the bundled person detector (416x416" in capsys.readouterr().out
 
     def test_build(self, tmp_path, capsys, no_gpu):
         pytest.importorskip("tensorrt_rtx")
