@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnx import FunctionProto, ModelProto, NodeProto, ValueInfoProto
 
-from gfl_edge.backends.onnx_cpu import NMS_OP, without_nms
+from gfl_edge.ops.onnx_graph import NMS_OP, without_nms
 from gfl_edge.spec import ModelSpec
 
 

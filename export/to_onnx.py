@@ -15,7 +15,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 
 from gfl_edge.console import log, run_command
 from gfl_edge.errors import InputError
-from gfl_edge.spec import PRECISION_OPTION, ModelSpec, NmsPlace, Precision
+from gfl_edge.spec import PRECISION_OPTION, ExportedNms, ModelSpec, Precision
 from train.weights import find
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ExportRequest:
     input_hw: tuple[int, int] | None = None  # pixels; None: see train.describe.describe_checkpoint
     class_names: tuple[str, ...] | None = None
     precision: Precision = "fp32"
-    nms: NmsPlace = "graph"
+    nms: ExportedNms = "graph"
     dcn: DeformForm = "gridsample"
     short_long: tuple[int, int] | None = None  # pixels; None: the size is fixed
     check_images: Path | None = None  # pictures on which the range of half is checked, beside those of the comparison
@@ -133,7 +133,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", metavar="A,B,C|FILE", help="class names, for detectors of your own")
     parser.add_argument(
         "--nms",
-        choices=get_args(NmsPlace),
+        choices=get_args(ExportedNms),
         default="graph",
         help="where NMS runs: in the graph (default), in TensorRT's plugin GflNms (plugin), or behind the model, which "
         "gives decoded boxes (none) or logits (raw)",

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gfl_edge.backends.base import Backend, FrameBackend, Outputs, checked_backend
-from gfl_edge.backends.select import BackendName, NmsChoice, open_backend
+from gfl_edge.backends.base import Backend, FrameBackend, checked_backend
+from gfl_edge.backends.nms import NmsChoice, nms_place
+from gfl_edge.backends.select import BackendName, open_backend
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.files import sha256
@@ -72,8 +73,7 @@ class Detector:
             :func:`gfl_edge.zoo.bundled.bundled_model`; or an open backend, any object with what
             :class:`gfl_edge.backends.base.Backend` lists, which the detector closes.
         backend: of a file: "auto", "openvino", "onnxruntime", "tensorrt" or "rtx".
-        nms: of a file: where NMS runs, "auto", "graph" or "host"; see
-            :func:`gfl_edge.backends.select.open_backend`, also for the errors.
+        nms: of a file: where NMS is to run, "auto", "graph" or "host"; see :mod:`gfl_edge.backends.nms`.
 
     Attributes:
         path: the model's file; None where a backend was given.
@@ -82,6 +82,7 @@ class Detector:
 
     Raises:
         InputError: a backend that lacks something, or one together with ``backend`` or ``nms``.
+        GflEdgeError: of a file, see :func:`gfl_edge.backends.select.open_backend`.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class Detector:
             ms = {"network": 1000 * (ran - start), "postprocess": 1000 * (time.perf_counter() - ran)}
         return Inference(found, {"preprocess": prepared.ms, **ms})
 
-    def _run(self, prepared: Prepared) -> tuple[Outputs, list[Placement]]:
+    def _run(self, prepared: Prepared) -> tuple[postprocess.Outputs, list[Placement]]:
         if isinstance(self.backend, FrameBackend):
             return self.backend.run_frames(prepared.frames, prepared.input_hw)
         inputs, prepared.inputs = prepared.inputs, None
@@ -185,7 +186,9 @@ class Detector:
                 return spare
         return np.empty(shape, np.uint8)
 
-    def _detections(self, outputs: Outputs, index: int, placement: Placement, input_hw: tuple[int, int]) -> Detections:
+    def _detections(
+        self, outputs: postprocess.Outputs, index: int, placement: Placement, input_hw: tuple[int, int]
+    ) -> Detections:
         boxes, scores, classes = postprocess.detections(outputs, index, self.spec, input_hw)
         # Backends reuse their output buffers, so everything that leaves here is a copy
         return Detections(
@@ -200,7 +203,7 @@ class Detector:
 
         Where a backend was given, the model's ``file`` and ``sha256`` are None.
         """
-        spec, ran = self.spec, self.backend.describe()
+        spec = self.spec
         return {
             "model": {
                 "name": spec.name,
@@ -208,11 +211,11 @@ class Detector:
                 "sha256": sha256(self.path) if self.path else None,
                 "precision": spec.precision,
                 "quantized_layers": spec.quantized_layers,
-                "nms": ran.pop("nms", "graph" if spec.has_nms else "host"),
+                "nms": nms_place(self.backend),
                 "score_threshold": spec.score_threshold,
                 "iou_threshold": spec.iou_threshold,
             },
-            "backend": {"name": self.backend.name, **ran},
+            "backend": {"name": self.backend.name, **self.backend.describe()},
         }
 
     def close(self) -> None:

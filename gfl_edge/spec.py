@@ -25,10 +25,11 @@ SMALLEST_SIDE = 320  # pixels of an input of dynamic size; frames that need less
 ResizeRule = Literal["stretch", "letterbox", "fit"]
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISION_OPTION: dict[Precision, str] = {"fp32": "", "fp16": " --fp16", "bf16": " --bf16"}  # of the commands
-# graph: a function of plain operations; plugin: TensorRT's plugin GflNms; none: behind the model, which decodes;
-# raw: behind the model, as is the decode
-NmsPlace = Literal["graph", "plugin", "none", "raw"]
-NMS_SUFFIX: dict[NmsPlace, str] = {"graph": "", "plugin": "-plugin", "none": "-nonms", "raw": "-raw"}  # of file names
+# What the file holds of decode and NMS. graph: both, NMS as a function of plain operations; plugin: both, as TensorRT's
+# plugin GflNms; none: decode only; raw: neither. Where NMS runs then, gfl_edge.backends.nms decides
+ExportedNms = Literal["graph", "plugin", "none", "raw"]
+# Of file names
+NMS_SUFFIX: dict[ExportedNms, str] = {"graph": "", "plugin": "-plugin", "none": "-nonms", "raw": "-raw"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ModelSpec:
     reg_max: int  # each edge distribution has reg_max + 1 bins
     point_offset: float  # cell i lies at (i + point_offset) * stride
     precision: Precision = "fp32"  # of the network's body; decode and NMS are always float32
-    nms: NmsPlace = "graph"
+    nms: ExportedNms = "graph"
     score_threshold: float = 0.05  # strictly above
     iou_threshold: float = 0.6  # suppressed strictly above
     max_candidates: int = 1000  # (anchor, class) pairs that enter NMS
@@ -162,7 +163,7 @@ def _check(spec: ModelSpec) -> None:
         )
     if not spec.strides or min(spec.strides) < 1:
         raise ValueError(f"strides {spec.strides}: expected positive integers")
-    for field, choices in (("resize", ResizeRule), ("precision", Precision), ("nms", NmsPlace)):
+    for field, choices in (("resize", ResizeRule), ("precision", Precision), ("nms", ExportedNms)):
         value = getattr(spec, field)
         if value not in get_args(choices):
             raise ValueError(f"{field} {value!r}: expected one of {', '.join(get_args(choices))}")

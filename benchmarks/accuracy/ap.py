@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.models import ANNOTATIONS, IMAGES, export
-from gfl_edge.backends.select import BackendName, NmsChoice
+from gfl_edge.backends.nms import NmsChoice
+from gfl_edge.backends.select import BackendName
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import evaluate
-from gfl_edge.spec import NmsPlace, Precision
+from gfl_edge.spec import ExportedNms, Precision
 from train.weights.find import CHECKPOINTS, data_folder
 
 # label -> how the ONNX file is made and run. Half runs in ONNX Runtime, which rounds to half after every node; OpenVINO
 # on a CPU would compute in float32.
-VARIANTS: dict[str, tuple[Precision, NmsPlace, BackendName, NmsChoice]] = {
+VARIANTS: dict[str, tuple[Precision, ExportedNms, BackendName, NmsChoice]] = {
     "fp32, NMS in the graph, openvino": ("fp32", "graph", "openvino", "graph"),
     "fp32, NMS in the graph, onnxruntime": ("fp32", "graph", "onnxruntime", "graph"),
     "fp32, --nms none, NMS on the host, openvino": ("fp32", "none", "openvino", "host"),

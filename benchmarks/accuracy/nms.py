@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from benchmarks.models import IMAGES, export
 from export.nms import ROUNDS
-from gfl_edge.backends.select import BackendName, NmsChoice
+from gfl_edge.backends.nms import NmsChoice
+from gfl_edge.backends.select import BackendName
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.media.images import read_image

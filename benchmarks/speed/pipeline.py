@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.models import IMAGES, export
 from benchmarks.peers.networks import export_plain, openvino_network
-from gfl_edge.backends.select import NmsChoice
+from gfl_edge.backends.nms import NmsChoice
 from gfl_edge.detector import Detector
 from gfl_edge.media.images import read_image
 from gfl_edge.progress import track

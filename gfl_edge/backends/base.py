@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge.errors import InputError
+from gfl_edge.ops.postprocess import Outputs
 from gfl_edge.ops.preprocess import Image, Placement
 from gfl_edge.spec import ModelSpec
-
-Outputs = dict[str, NDArray[np.generic]]  # by output name, see gfl_edge.spec
 
 
 class Backend(Protocol):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from gfl_edge.backends.base import Outputs
 from gfl_edge.cuda.events import Mark, unmarked
 from gfl_edge.cuda.interface import CudaDevice
 from gfl_edge.cuda.kernels import Kernels, NmsInputs, NmsOutputs, Workspace, nms_params, resize_params
 from gfl_edge.cuda.memory import MirroredMemory, offsets
+from gfl_edge.ops.postprocess import Outputs
 from gfl_edge.ops.preprocess import Image, Placement
 from gfl_edge.spec import DETECTION_NAMES, ModelSpec
 

@@ -8,25 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge import optional
-from gfl_edge.backends.base import Outputs
 from gfl_edge.backends.checks import check_batch
 from gfl_edge.backends.signal_stack import signal_stack_kept
 from gfl_edge.errors import BackendError
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, ModelSpec
-
-NMS_OP = "GflNms"
-
-
-def without_nms(model: Any, spec: ModelSpec) -> None:
-    """Cut the GflNms node off ``model`` (``onnx.ModelProto``), in place: its outputs become boxes and scores."""
-    helper, proto = optional.load("onnx.helper"), optional.load("onnx").TensorProto
-    nodes = [node for node in model.graph.node if node.op_type == NMS_OP]
-    for node in nodes:
-        model.graph.node.remove(node)
-    del model.graph.output[:], model.functions[:]
-    for name, width in zip(CANDIDATE_NAMES, (4, spec.num_classes), strict=True):
-        shape = ["batch", "anchors" if spec.short_long else spec.num_anchors, width]
-        model.graph.output.append(helper.make_tensor_value_info(name, proto.FLOAT, shape))
+from gfl_edge.ops.postprocess import Outputs
+from gfl_edge.spec import INPUT_NAME, ModelSpec
 
 
 class OnnxRuntimeBackend:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gfl_edge import optional
 from gfl_edge.backends.base import Backend
+from gfl_edge.backends.nms import NmsChoice, place_on_cpu
 from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError
+from gfl_edge.ops.onnx_graph import without_nms
 from gfl_edge.spec import ModelSpec, load_contract
 
 BackendName = Literal["auto", "openvino", "onnxruntime", "tensorrt", "rtx"]
 CpuBackendName = Literal["auto", "openvino", "onnxruntime"]
-NmsChoice = Literal["auto", "graph", "host"]
 
 
 def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice = "auto") -> Backend:
@@ -22,13 +22,10 @@ def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice
     Args:
         path: ``.onnx`` (OpenVINO, ONNX Runtime) or ``.engine`` (TensorRT, TensorRT-RTX).
         backend: "auto" takes OpenVINO where it is installed, else ONNX Runtime, and the engine's own TensorRT.
-        nms: where NMS runs for an ONNX file that carries it: in the graph or on the host, which "auto" chooses. On the
-            host it takes 0.60 to 0.86 times as long in OpenVINO and 0.44 to 0.68 times in ONNX Runtime
-            (benchmarks/results/nms.json). Engines run what they hold; behind those that hold none it runs in CUDA
-            kernels, or on the host if that is asked for.
+        nms: where NMS is to run; "auto" takes the fastest place, see :mod:`gfl_edge.backends.nms`.
 
     Raises:
-        InputError: unknown backend, or one that does not run this kind of file.
+        InputError: unknown backend, one that does not run this kind of file, or NMS where this file cannot have it.
         ModelFileError: missing, unreadable or foreign file.
         BackendError: the library refused the model.
         MissingDependencyError: the library is not installed.
@@ -71,27 +68,17 @@ def open_onnx_backend(
         origin: name of the file, for messages.
 
     Raises:
-        InputError: the model holds no NMS that the CPU could run, and this was requested.
+        InputError: NMS where this model cannot have it.
         BackendError: the library refused the model.
         MissingDependencyError: the library is not installed.
     """
     from gfl_edge.backends import onnx_cpu
 
-    if spec.nms == "plugin":
-        raise InputError(
-            f"{origin} was exported with --nms plugin: its node GflNms has no body, and only full TensorRT with the "
-            f"plugin runs it. Build an engine with: gfl-edge build --model {origin} --flavor tensorrt, or export "
-            "for the CPU with --nms graph, none or raw"
-        )
+    place = place_on_cpu(spec, nms, origin)
     if backend == "auto":
         backend = _installed_cpu_backend()
-    if spec.nms == "graph" and nms != "graph":
-        onnx_cpu.without_nms(model, spec)
-        spec = replace(spec, nms="none")
-    elif spec.nms != "graph" and nms == "graph":
-        raise InputError(
-            f"{origin} was exported with --nms {spec.nms}: it has no NMS in the graph. Export it with --nms graph"
-        )
+    if spec.has_nms and place == "host":
+        spec = without_nms(model, spec)
     return onnx_cpu.OpenVinoBackend(model, spec) if backend == "openvino" else onnx_cpu.OnnxRuntimeBackend(model, spec)
 
 
@@ -111,8 +98,4 @@ def _open_engine(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
 
     if backend == "openvino" or backend == "onnxruntime":
         raise InputError(f"{path} is an engine, backend {backend} runs ONNX files. Give the .onnx it was built from")
-    loaded = TensorRTBackend(path, flavor=None if backend == "auto" else backend, nms_on_host=nms == "host")
-    if nms != "auto" and loaded.spec.has_nms != (nms == "graph"):
-        loaded.close()
-        raise InputError(f"{path} was built with NMS {loaded.spec.nms!r}, asked for was {nms!r}. Leave out --nms")
-    return loaded
+    return TensorRTBackend(path, None if backend == "auto" else backend, nms=nms)

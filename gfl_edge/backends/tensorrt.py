@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge.backends.base import Outputs
 from gfl_edge.backends.checks import check_batch, check_shape
 from gfl_edge.backends.gpu_stages import GpuFrames, GpuNms
+from gfl_edge.backends.nms import NmsChoice, NmsPlace, place_on_gpu
 from gfl_edge.cuda import CudaLibrary, open_device
 from gfl_edge.cuda.events import START, Mark, StageClock, unmarked
 from gfl_edge.cuda.graphs import GraphCache
@@ -25,6 +25,7 @@ from gfl_edge.engine.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
 from gfl_edge.engine.plugin import load_plugin
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BackendError, ContractError, MissingDependencyError
+from gfl_edge.ops.postprocess import Outputs
 from gfl_edge.ops.preprocess import Image, Placement, check_frame, place_frame, resize_into
 from gfl_edge.spec import INPUT_NAME
 
@@ -40,10 +41,11 @@ class TensorRTBackend:
     Memory is allocated once, for the largest batch; that of the frames grows with them. The arrays that are returned
     are views on it: the next call overwrites them, and they stay readable after :meth:`close`.
 
-    Behind an engine without NMS the project's kernels do what is left to do, on the engine's stream, so that the
+    After an engine without NMS the project's kernels do what is left to do, on the engine's stream, so that the
     outputs are detections. Where the kernels cannot be used, a warning says why, and the outputs are the engine's own.
 
     Attributes:
+        nms_place: where NMS runs.
         stage_ms: milliseconds on the GPU of the last run, by stage: upload, resize, network, nms, download, those that
             there are. Empty before :meth:`time_stages`.
 
@@ -51,12 +53,13 @@ class TensorRTBackend:
         engine_path: engine, with its sidecar beside it.
         flavor: which TensorRT loads it; None: the one that built it.
         cuda: which library reaches the GPU, see :func:`gfl_edge.cuda.open_device`.
-        nms_on_host: leave NMS to the caller, where the engine has none.
+        nms: where NMS is to run, see :mod:`gfl_edge.backends.nms`; "host" leaves it to the caller.
         cuda_graphs: capture what a frame needs, from upload to download, and replay it. Where this is not done,
             TensorRT-RTX has graphs of its own of the network.
 
     Raises:
         ModelFileError: engine or sidecar is missing, or the engine is not the file that the sidecar describes.
+        InputError: NMS where this engine cannot have it.
         ContractError: the sidecar is unreadable, or the engine's inputs and outputs are not those of its spec.
         EngineMismatchError: built by another flavour or version, or for another GPU.
         MissingDependencyError: TensorRT or the CUDA library is not installed.
@@ -69,7 +72,7 @@ class TensorRTBackend:
         flavor: Flavor | None = None,
         cuda: CudaLibrary = "auto",
         *,
-        nms_on_host: bool = False,
+        nms: NmsChoice = "auto",
         cuda_graphs: bool = True,
     ) -> None:
         self._path = engine_path
@@ -78,6 +81,7 @@ class TensorRTBackend:
         self._flavor: Flavor = flavor or self._sidecar.flavor
         self.name: str = self._flavor
         self.spec = self._sidecar.spec
+        self.nms_place: NmsPlace = place_on_gpu(self.spec, nms, str(engine_path))
         self.max_batch: int | None = self._sidecar.max_batch
         self._version = self._load_library()
         self._contract = engine_contract(self.spec)
@@ -97,7 +101,7 @@ class TensorRTBackend:
             self._sidecar.check(engine_path, self._flavor, self._version, self._device.compute_capability)
             with self._device.active():
                 self._make_stream(cuda_graphs)
-                if not self.spec.has_nms and not nms_on_host:
+                if self.nms_place == "kernels":
                     self._open_nms()
                 self._allocate()
                 self._load(content)
@@ -135,8 +139,12 @@ class TensorRTBackend:
             nms_params(self.spec, self._sidecar.max_batch, self.spec.size_range[1])
         except BackendError as error:
             _LOG.warning("%s: NMS runs on the host, since %s", self._path, str(error))
+            self.nms_place = "host"
             return
-        if kernels := self._open_kernels("NMS and resizing run"):
+        kernels = self._open_kernels("NMS and resizing run")
+        if kernels is None:
+            self.nms_place = "host"
+        else:
             self._nms = GpuNms(self._device, kernels, self.spec, self._sidecar.max_batch)
             self._late_resources.callback(self._nms.close)
 
@@ -346,7 +354,6 @@ class TensorRTBackend:
             "device": f"{self._device.name} ({self._device.compute_capability})",
             "driver": f"CUDA {self._device.driver_version}",
             "cuda": self._device.library,
-            "nms": "graph" if self.spec.has_nms else "host" if self._nms is None else "kernels",
         }
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge import environment, optional
-from gfl_edge.backends.select import BackendName, NmsChoice
+from gfl_edge.backends.nms import NmsChoice
+from gfl_edge.backends.select import BackendName
 from gfl_edge.bench import paper
 from gfl_edge.bench.device.counters import Counters
 from gfl_edge.bench.device.machine import Machine, process_bytes

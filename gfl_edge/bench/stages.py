@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from gfl_edge.backends.base import FrameBackend
+from gfl_edge.backends.nms import nms_place
 from gfl_edge.bench.device.open import ON_CPU
 from gfl_edge.detector import Detector
 
@@ -44,7 +45,7 @@ class StageReader:
             detector.backend.time_stages()
         self._resizes = isinstance(detector.backend, FrameBackend)  # on its own
         self._on_cpu = detector.backend.name in ON_CPU
-        self._nms = detector.backend.describe().get("nms", "graph" if detector.spec.has_nms else "host")
+        self._nms = nms_place(detector.backend)
 
     def split(self, ms: Mapping[str, float]) -> dict[str, float]:
         """Milliseconds of the stages that can be told apart.
@@ -74,7 +75,7 @@ class StageReader:
             return "not measured: the pictures were in memory"
         if stage == "draw" or (stage == "resize" and not self._resizes):
             return "not part of this protocol"
-        if stage == "nms" and self._nms in ("graph", "plugin"):
+        if stage == "nms" and self._nms == "graph":
             return "part of network: NMS is in the graph"
         return "part of network: the backend does not separate it"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from gfl_edge._version import __version__
-from gfl_edge.backends.select import BackendName, NmsChoice
+from gfl_edge.backends.nms import NmsChoice
+from gfl_edge.backends.select import BackendName
 from gfl_edge.cli import bench as command
 from gfl_edge.cli import build as build_command
 from gfl_edge.console import FAILURE, log, run_command

@@ -19,7 +19,7 @@ from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.files import sha256, write_atomically
 from gfl_edge.progress import Progress
-from gfl_edge.spec import INPUT_NAME, ModelSpec, NmsPlace, Precision, read_spec
+from gfl_edge.spec import INPUT_NAME, ExportedNms, ModelSpec, Precision, read_spec
 
 CURRENT = "current"  # the GPU in this machine
 DEFAULT_TARGET = "sm75"  # RTX 2080 Ti, the GPU of the paper's speed figures; built for where no GPU says otherwise
@@ -164,7 +164,7 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
     return engine, sidecar
 
 
-def check_plugin_place(nms: NmsPlace, flavor: Flavor) -> None:
+def check_plugin_place(nms: ExportedNms, flavor: Flavor) -> None:
     """Raise InputError if a model with its NMS there needs a plugin and the flavour takes none."""
     if nms == "plugin" and flavor == "rtx":
         raise InputError(

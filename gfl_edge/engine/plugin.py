@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from gfl_edge.engine.flavor import LIBRARY_OF, Flavor, load_flavor
 from gfl_edge.errors import BackendError, InputError, MissingDependencyError
+from gfl_edge.ops.onnx_graph import NMS_OP
 
-NAME, VERSION, NAMESPACE = "GflNms", "1", "gfl_edge"  # as TensorRT's registry knows it
+NAME, VERSION, NAMESPACE = NMS_OP, "1", "gfl_edge"  # as TensorRT's registry knows it
 LIBRARY = "libgfl_edge_plugin.so"
 VARIABLE = "GFL_EDGE_PLUGIN"  # environment: the path of the library
 

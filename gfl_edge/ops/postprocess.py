@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge import optional
-from gfl_edge.backends.base import Outputs
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import Floats, Indices, areas
 from gfl_edge.spec import ModelSpec
 
 CHUNK = 200  # candidates; 100 to 400 take within 10 % as long, all of them at once 1.6 times as long
 
+Outputs = dict[str, NDArray[np.generic]]  # of a model, by output name, see gfl_edge.spec
 Found = tuple[Floats, Floats, NDArray[np.int32]]  # boxes [n, 4], scores [n], classes [n], by falling score
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from gfl_edge import Detector
-from gfl_edge.backends.select import BackendName, NmsChoice
+from gfl_edge.backends.nms import NmsChoice
+from gfl_edge.backends.select import BackendName
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.compare import compare, table
 from gfl_edge.spec import ModelSpec
@@ -83,7 +84,7 @@ def test_it_compares_without_a_size(tmp_path: Any) -> None:
     [
         (
             42,
-            r"int is not a backend: it has no name, spec, max_batch, run\(\), describe\(\), close\(\)\. Give the path",
+            r"int is not a backend: it has no name, spec, max_batch, run\(\), describe\(\), close\(\)\. Give a model",
         ),
         (
             SimpleNamespace(name="a", spec=TINY, run=print, describe=dict, close=None),

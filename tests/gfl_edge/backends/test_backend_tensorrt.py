@@ -102,7 +102,7 @@ class TestRun:
     def test_without_nms_in_the_graph_the_outputs_are_candidates(self, write: Write) -> None:
         spec = dataclasses.replace(SPEC, nms="none", class_names=("cat", "dog"))
         images = random_images(2)
-        found = TensorRTBackend(write(spec=spec), nms_on_host=True).run(images)
+        found = TensorRTBackend(write(spec=spec), nms="host").run(images)
         assert found["scores"].shape == (2, 32, 2)
         assert_equal(found, expected_outputs(images, spec))
 
@@ -220,8 +220,8 @@ def test_describe(write: Write, sidecar: Sidecar) -> None:
         "device": "Fake RTX 2080 Ti (sm75)",
         "driver": "CUDA 13.0",
         "cuda": "fake",
-        "nms": "graph",
     }
+    assert backend.nms_place == "graph"
 
 
 def test_the_cuda_library_is_passed_on(write: Write, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> None:

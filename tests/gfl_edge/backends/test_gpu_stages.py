@@ -146,7 +146,7 @@ class TestNms:
     @BEHIND
     def test_detections_are_those_of_the_host(self, load: Load, spec: ModelSpec, gpu: FakeGpu) -> None:
         frames = random_frames((32, 64), (40, 50), (90, 30))
-        expected = detections_on_host(load(spec, nms_on_host=True).run(resized(frames)), spec)
+        expected = detections_on_host(load(spec, nms="host").run(resized(frames)), spec)
         backend = load(spec)
         for _ in range(3):  # call by call, captured, replayed
             outputs = backend.run(resized(frames))
@@ -163,10 +163,10 @@ class TestNms:
         backend = load(spec, cuda_graphs=False)
         backend.run(resized(random_frames(HW, HW)))
         assert gpu.copied == [2 * 32 * 64 * 3, 4 * 256]
-        assert backend.describe()["nms"] == "kernels"
+        assert backend.nms_place == "kernels"
 
     def test_batches_of_any_order_of_sizes(self, load: Load) -> None:
-        backend, host = load(DECODED), load(DECODED, nms_on_host=True)
+        backend, host = load(DECODED), load(DECODED, nms="host")
         for seed, batch in enumerate([3, 1, 1, 1, 2, 2, 2, 3]):
             images = resized(random_frames(*[HW] * batch, seed=seed))
             expected = detections_on_host(host.run(images), DECODED)
@@ -183,7 +183,7 @@ class TestNms:
         backend = load(dataclasses.replace(DECODED, max_candidates=5000))
         assert list(backend.run(resized(random_frames(HW)))) == ["boxes", "scores"]
         assert "NMS runs on the host, since tiny has max_candidates 5000" in caplog.text
-        assert backend.describe()["nms"] == "host"
+        assert backend.nms_place == "host"
 
     @pytest.mark.parametrize("error", [MissingDependencyError("no NVRTC"), BackendError("no NVRTC")])
     def test_no_kernels(
@@ -196,7 +196,7 @@ class TestNms:
         frames, backend = random_frames((40, 50)), load(DECODED)
         for _ in range(3):
             outputs, _ = backend.run_frames(frames, HW)
-            assert_same(outputs, load(DECODED, nms_on_host=True).run(resized(frames)))
+            assert_same(outputs, load(DECODED, nms="host").run(resized(frames)))
         warnings = [record.getMessage() for record in caplog.records if "tiny" in record.getMessage()]
         assert warnings[0].endswith("NMS and resizing run on the host, since the CUDA kernels cannot be used: no NVRTC")
 
@@ -454,7 +454,7 @@ class TestDetector:
 
     @pytest.mark.parametrize(("spec", "nms"), [(DECODED, "graph"), (RAW, "graph"), (SPEC, "host")])
     def test_nms_that_the_engine_does_not_hold(self, engine: Any, spec: ModelSpec, nms: Any) -> None:
-        with pytest.raises(InputError, match=f"built with NMS '{spec.nms}', asked for was '{nms}'"):
+        with pytest.raises(InputError, match=f"built with NMS '{spec.nms}', '{nms}' was requested"):
             Detector(engine(spec), nms=nms)
 
 
@@ -515,8 +515,8 @@ def test_a_real_gpu_finds_what_the_host_finds(tmp_path: Path, cuda: Any) -> None
     if not optional.available({"cuda-python": "cuda.bindings.driver", "pycuda": "pycuda.driver"}[cuda]):
         pytest.skip(f"{cuda} is not installed")
     path = build_tiny(tmp_path, ("current",))
-    backend, host = TensorRTBackend(path, cuda=cuda), TensorRTBackend(path, cuda=cuda, nms_on_host=True)
-    assert backend.describe()["nms"] == "kernels"
+    backend, host = TensorRTBackend(path, cuda=cuda), TensorRTBackend(path, cuda=cuda, nms="host")
+    assert backend.nms_place == "kernels"
     frames = random_frames((64, 128), (20, 30))
     for size_of_batch in (2, 2, 2, 1, 1):
         outputs, _ = backend.run_frames(frames[:size_of_batch], HW)

@@ -274,15 +274,18 @@ class Nothing:
 class Fixed:
     """A detector of which only the notes on stages are asked."""
 
+    class spec:  # noqa: N801
+        has_nms = False
+
     class backend:  # noqa: N801
         name = "openvino"
+
+        class spec:  # noqa: N801
+            has_nms = False
 
         @staticmethod
         def describe():
             return {"device": "CPU"}
-
-    class spec:  # noqa: N801
-        has_nms = False
 
 
 def test_models_take_turns_and_the_first_run_of_a_turn_does_not_count(monkeypatch):
@@ -308,14 +311,14 @@ class Gpu:
 
     def __init__(self, nms, stage_ms=None):
         class Backend:
-            name, spec, max_batch = "rtx", Fixed.spec, 1
+            name, spec, max_batch, nms_place = "rtx", Fixed.spec, 1, nms
 
             def run(self, images): ...
             def run_frames(self, frames, input_hw): ...
             def close(self): ...
             def time_stages(self): ...
             def describe(self):
-                return {"nms": nms, "device": "GPU"}
+                return {"device": "GPU"}
 
         self.backend = Backend()
         if stage_ms is not None:
