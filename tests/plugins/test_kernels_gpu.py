@@ -1,4 +1,4 @@
-"""What only a GPU can show of the CUDA kernels; their results are compared there by test_kernels.py, too."""
+"""What only a GPU can show of the CUDA kernels; their results are compared there by the files beside this one, too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from benchmarks.kernels.cuda_events import call
 from benchmarks.kernels.library import DeviceLibrary, NmsCall, build_for_gpu, nms_params
 from gfl_edge.cuda import open_device
-from tests.plugins.test_kernels import (
+from tests.support.kernel_cases import (
     LEVEL_ANCHORS,
     LEVELS,
     assert_detections,
@@ -80,7 +80,8 @@ def test_under_the_compute_sanitizer(tool):
     if shutil.which("compute-sanitizer") is None:
         pytest.skip("no compute-sanitizer on PATH; install the CUDA toolkit")
     cases = "gpu and (decode or quality or beyond_a_chunk or tied or level_by_level_in_both or nv12)"
-    child = [sys.executable, "-m", "pytest", "-q", "-x", str(HERE / "test_kernels.py"), "-k", cases]
+    files = [str(HERE / f"test_kernels_{name}.py") for name in ("nms", "decode", "resize")]
+    child = [sys.executable, "-m", "pytest", "-q", "-x", *files, "-k", cases]
     words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99", "--target-processes", "all", *child]
     result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=900)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]

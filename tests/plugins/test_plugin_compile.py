@@ -20,9 +20,9 @@ from export.nms import plugin_attributes
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.postprocess import detections_from_raw, sigmoid
-from tests.gfl_edge.ops.test_postprocess import SPEC as RAW_SPEC
-from tests.gfl_edge.ops.test_postprocess import random_maps
 from tests.support.emulated_kernels import library as emulated_kernels
+from tests.support.raw_maps import SPEC as RAW_SPEC
+from tests.support.raw_maps import random_maps
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLUGIN = CHECKOUT / "plugins" / "tensorrt" / "gfl_nms_plugin.cpp"

@@ -1,0 +1,52 @@
+"""The model-local function GflNms in a graph of its own, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper
+
+from export.nms import ROUNDS, append_nms
+from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES
+from tests.support.tiny_spec import TINY
+
+CLASSES = 3
+SPEC = dataclasses.replace(
+    TINY, class_names=("a", "b", "c"), input_hw=(32, 32), strides=(8,), max_candidates=40, max_detections=20
+)
+ANCHORS = SPEC.num_anchors  # 16
+RULE = {key: getattr(SPEC, key) for key in ("score_threshold", "iou_threshold", "max_candidates", "max_detections")}
+
+
+def graph(spec=SPEC, rounds=ROUNDS):
+    """boxes and scores pass through Identity into GflNms."""
+    shapes = {"b": ["batch", spec.num_anchors, 4], "s": ["batch", spec.num_anchors, spec.num_classes]}
+    nodes = [helper.make_node("Identity", [a], [b]) for a, b in zip(shapes, CANDIDATE_NAMES, strict=True)]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", inputs, []), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    )
+    append_nms(model, spec, rounds)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+@functools.cache
+def session(spec=SPEC, rounds=ROUNDS):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph(spec, rounds).SerializeToString(), options)
+
+
+def run(boxes, scores, spec=SPEC, rounds=ROUNDS):
+    outputs = session(spec, rounds).run(DETECTION_NAMES, {"b": boxes, "s": scores})
+    return dict(zip(DETECTION_NAMES, outputs, strict=True))
+
+
+def random_boxes(rng, batch=2, size=8):
+    corner = rng.integers(0, size, (batch, ANCHORS, 2))
+    return np.concatenate((corner, corner + rng.integers(0, size, (batch, ANCHORS, 2))), axis=2).astype(np.float32)
