@@ -77,6 +77,7 @@ def test_weights_are_named_as_published(toml, tmp_path, monkeypatch):
     config = read_config(toml, ['model.weights="nanodet-m-320"'])
     assert config.model.weights == Path("nanodet-m-320")
     assert Config.from_dict(config.to_dict()).model.weights == Path("nanodet-m-320")
+    monkeypatch.setenv("GFL_EDGE_DATA", str(tmp_path / "no data"))
     monkeypatch.setenv("GFL_EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("gfl_edge.zoo.weights.download", lambda wanted: pytest.fail(f"downloads {wanted.url}"))
     (tmp_path / "cache" / "weights").mkdir(parents=True)
