@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Files that are whole or not there at all, and the folder for those that gfl_edge can get or make again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+CACHE_VARIABLE = "GFL_EDGE_CACHE"
 
 
 @contextmanager
@@ -38,3 +40,18 @@ def sha256(path: str | Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def cache_folder() -> Path | None:
+    """Where compiled kernels and downloaded weights go.
+
+    ``GFL_EDGE_CACHE``, else ``gfl_edge`` in ``XDG_CACHE_HOME`` or ``~/.cache``; None for a user without a home.
+    """
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "gfl_edge"
+    try:
+        return Path.home() / ".cache" / "gfl_edge"
+    except RuntimeError:
+        return None

@@ -17,7 +17,7 @@ from gfl_edge.backends.checks import check_batch, check_shape
 from gfl_edge.backends.gpu_stages import GpuFrames, GpuNms
 from gfl_edge.backends.nms import NmsChoice, NmsPlace, place_on_gpu
 from gfl_edge.cuda import CudaLibrary, open_device
-from gfl_edge.cuda.events import START, Mark, StageClock, unmarked
+from gfl_edge.cuda.events import START, Mark, StageEvents, unmarked
 from gfl_edge.cuda.graphs import GraphCache
 from gfl_edge.cuda.kernels import Kernels, nms_params
 from gfl_edge.engine.contract import DTYPE_OF, engine_contract, output_problem, size_problem, tensor_problem
@@ -127,7 +127,7 @@ class TensorRTBackend:
         compiles_late = self._flavor == "rtx" and self.spec.short_long is not None  # see _runtime_config
         self._graphs = GraphCache(self._device, self._stream, enabled=cuda_graphs and not compiles_late)
         self.stage_ms: dict[str, float] = {}
-        self._clock: StageClock | None = None
+        self._stage_events: StageEvents | None = None
         self._mark: Mark = unmarked
         # What is made later, at first use, goes after the context, which waits for the work that is still queued
         self._late_resources = self._resources.enter_context(ExitStack())
@@ -286,12 +286,12 @@ class TensorRTBackend:
     def time_stages(self) -> None:
         """Time the stages of every run from now on, which costs the GPU some microseconds each."""
         self._open_context()
-        if self._clock is None:
+        if self._stage_events is None:
             with self._device.active():
                 self._settle()  # the graphs so far have no events
-            self._clock = StageClock(self._device, self._stream)
-            self._late_resources.callback(self._clock.close)
-            self._mark = self._clock.mark
+            self._stage_events = StageEvents(self._device, self._stream)
+            self._late_resources.callback(self._stage_events.close)
+            self._mark = self._stage_events.mark
 
     def _open_frames(self) -> GpuFrames | None:
         """The stage before the engine, made at the first call; None where frames are resized on the host."""
@@ -309,9 +309,9 @@ class TensorRTBackend:
         """Run the batch that ``send`` queues; ``key`` stands for all of its calls and their parameters."""
         self._graphs.run(key, lambda: self._queue(send))
         self._device.synchronize(self._stream)
-        if self._clock is not None:
+        if self._stage_events is not None:
             sent = ("upload",) if key == INPUT_NAME else ("upload", "resize")
-            self.stage_ms = self._clock.read((*sent, "network", *(("nms",) if self._nms else ()), "download"))
+            self.stage_ms = self._stage_events.read((*sent, "network", *(("nms",) if self._nms else ()), "download"))
         if self._nms is not None:
             return self._nms.outputs(self._shape[0])
         return {name: self._host(name, shape) for name, shape in self._output_shapes().items()}

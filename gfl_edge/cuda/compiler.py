@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gfl_edge import optional
-from gfl_edge.cache import CACHE_VARIABLE, cache_folder
 from gfl_edge.errors import BackendError, MissingDependencyError
-from gfl_edge.files import write_atomically
+from gfl_edge.files import CACHE_VARIABLE, cache_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ def unmarked(stage: str) -> None:
     """Where nobody measures."""
 
 
-class StageClock:
+class StageEvents:
     """Events on a stream, one at the end of each stage. Use it inside ``with device.active()``.
 
     They enter the graphs that are captured with them, whose replays record them again.

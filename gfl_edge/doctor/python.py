@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from gfl_edge._version import __version__
-from gfl_edge.cache import CACHE_VARIABLE, cache_folder
 from gfl_edge.doctor.findings import Finding
+from gfl_edge.files import CACHE_VARIABLE, cache_folder
 
 SECTION = "Python"
 OLDEST = (3, 10)

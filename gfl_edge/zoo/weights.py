@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gfl_edge.cache import CACHE_VARIABLE, cache_folder
 from gfl_edge.console import aligned
 from gfl_edge.errors import DownloadError
+from gfl_edge.files import CACHE_VARIABLE, cache_folder
 from gfl_edge.zoo.catalogue import CATALOGUE, PublishedWeights
 from gfl_edge.zoo.download import Wanted, check, download
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gfl_edge.cache import cache_folder
 from gfl_edge.cuda import compiler as compiler_module
 from gfl_edge.cuda.compiler import CudaSource, Nvrtc, PycudaNvcc, compiled, inlined, open_compiler
 from gfl_edge.errors import BackendError, MissingDependencyError
+from gfl_edge.files import cache_folder
 
 SCALE = CudaSource(
     "scale.cu",
