@@ -22,7 +22,6 @@ from benchmarks.peers import peers
 from benchmarks.speed import pipeline, report
 from benchmarks.training import assigner, iteration, training
 from gfl_edge import environment
-from gfl_edge.cli.bench import write_pages
 from gfl_edge.console import run_command
 from gfl_edge.files import write_atomically
 
@@ -60,7 +59,7 @@ MEASUREMENTS = {
     "pipeline": Measurement("pipeline", pipeline.measure),
     "peers": Measurement("peers", peers.measure),
     "person": Measurement("person", person.measure),
-    "report": Measurement("report/report", report.measure, write=write_pages),
+    "report": Measurement("report/report", report.measure, write=report.write),
     "bccd": Measurement("bccd", training.measure_bccd, training.draw_bccd),
     "overfit": Measurement("overfit", training.measure_overfit),
     "ablation": Measurement("ablation", training.measure_ablation, training.draw_ablation),

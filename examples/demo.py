@@ -154,13 +154,11 @@ def _calibrate(model: Path, frames: Path, output: Path) -> str:
 
 
 def _report(model: Path, frames: Path, folder: Path) -> Path:
-    from gfl_edge.bench.report import BenchRequest, announce, bench
-    from gfl_edge.cli.bench import write_report
+    from gfl_edge.bench.report import BenchRequest, bench
+    from gfl_edge.report.write import write_report
 
     report = bench(BenchRequest((model,), images=frames, seconds=BENCH_SECONDS), ["examples/demo.py"])
-    write_report(report, folder)
-    announce(report)
-    return folder / "report.html"
+    return write_report(report, folder)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.support.once import once, shared_folder
+from tests.support.small_report import measured, measured_tree, short_turns, small_dataset, stored, tiny  # noqa: F401
 from tests.support.squares_run import squares, toml  # noqa: F401
 from train.weights.find import CHECKPOINTS, data_folder
 

@@ -11,6 +11,8 @@ from benchmarks.artifacts.gfl_engines import random_weights
 from benchmarks.models import ANNOTATIONS, IMAGES
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.bench.report import BenchRequest, bench
+from gfl_edge.report.schema import Report
+from gfl_edge.report.write import write_markdown
 from train.weights.find import CHECKPOINTS, data_folder
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,12 @@ def measure(folder: Path) -> dict[str, Any]:
         annotations=data / ANNOTATIONS,
         bound_only=tuple(_bounded(name, folder) for name in BOUNDS),
     )
-    return bench(request, ["python", "benchmarks/run.py", "report"])
+    return bench(request, ["python", "benchmarks/run.py", "report"]).to_dict()
+
+
+def write(tree: dict[str, Any], folder: Path) -> None:
+    """The pages of a measured tree that git shows as they are."""
+    write_markdown(Report.from_dict(tree), folder)
 
 
 def _forms(name: str, folder: Path, data: Path) -> tuple[Path, Path, Path]:

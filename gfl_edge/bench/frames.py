@@ -1,10 +1,9 @@
-"""The pictures that a measurement runs on: files of a folder, or generated ones."""
+"""The images that a measurement runs on: files of a folder, or generated ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,16 +11,17 @@ from gfl_edge import optional
 from gfl_edge.errors import SourceError
 from gfl_edge.media.images import image_files, read_image
 from gfl_edge.ops.preprocess import Image
+from gfl_edge.report.schema import FramesUsed
 
 GENERATED = 8
 GENERATED_HW = (800, 1333)  # the largest of the papers' inputs
-MOST_IN_MEMORY = 64
+MAX_IN_MEMORY = 64
 _RECTANGLES = 40
 
 
 @dataclass(frozen=True)
-class Frames:
-    """Pictures in memory, and the files that they come from.
+class FrameSet:
+    """Images in memory, and the files that they come from.
 
     Attributes:
         images: uint8 ``[h, w, 3]`` BGR each.
@@ -33,35 +33,35 @@ class Frames:
     files: tuple[Path, ...] | None
     seed: int
 
-    def describe(self) -> dict[str, Any]:
-        """Plain values for the report."""
-        sizes = sorted({image.shape[:2] for image in self.images})
-        return {
-            "origin": "generated" if self.files is None else "files",
-            "folder": None if self.files is None else self.files[0].parent.name,
-            "count": len(self.images),
-            "seed": self.seed if self.files is None else None,
-            "smallest_hw": list(sizes[0]),
-            "largest_hw": list(sizes[-1]),
-        }
+    def describe(self) -> FramesUsed:
+        """For the report."""
+        sizes = sorted({(image.shape[0], image.shape[1]) for image in self.images})
+        return FramesUsed(
+            origin="generated" if self.files is None else "files",
+            folder=None if self.files is None else self.files[0].parent.name,
+            count=len(self.images),
+            seed=self.seed if self.files is None else None,
+            smallest_hw=sizes[0],
+            largest_hw=sizes[-1],
+        )
 
 
-def load_frames(folder: str | Path | None, seed: int = 0) -> Frames:
-    """The first pictures of a folder, or generated ones.
+def load_frames(folder: str | Path | None, seed: int = 0) -> FrameSet:
+    """The first images of a folder, or generated ones.
 
     Raises:
-        SourceError: no such folder, or none of its pictures can be read.
+        SourceError: no such folder, or none of its images can be read.
     """
     if folder is None:
         generator = np.random.default_rng(seed)
-        return Frames(tuple(generated_frame(generator, GENERATED_HW) for _ in range(GENERATED)), None, seed)
+        return FrameSet(tuple(generated_frame(generator, GENERATED_HW) for _ in range(GENERATED)), None, seed)
     folder = Path(folder)
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder of images. Give one with --images, or leave it out")
-    read = [(path, image) for path in image_files(folder)[:MOST_IN_MEMORY] if (image := read_image(path)) is not None]
+    read = [(path, image) for path in image_files(folder)[:MAX_IN_MEMORY] if (image := read_image(path)) is not None]
     if not read:
-        raise SourceError(f"none of the first {MOST_IN_MEMORY} images under {folder} can be read. Copy them again")
-    return Frames(tuple(image for _, image in read), tuple(path for path, _ in read), seed)
+        raise SourceError(f"none of the first {MAX_IN_MEMORY} images under {folder} can be read. Copy them again")
+    return FrameSet(tuple(image for _, image in read), tuple(path for path, _ in read), seed)
 
 
 def generated_frame(generator: np.random.Generator, size_hw: tuple[int, int]) -> Image:
@@ -69,12 +69,12 @@ def generated_frame(generator: np.random.Generator, size_hw: tuple[int, int]) ->
     cv2 = optional.load("cv2")
     height, width = size_hw
     ground = generator.integers(40, 216, (4, 6, 3)).astype(np.float32)
-    picture = cv2.resize(ground, (width, height), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(ground, (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(_RECTANGLES):
         x, y = int(generator.integers(0, width)), int(generator.integers(0, height))
         size = generator.integers(8, max(9, min(size_hw) // 3), 2).tolist()
         colour = generator.integers(0, 256, 3).tolist()
-        cv2.rectangle(picture, (x, y), (x + size[0], y + size[1]), colour, cv2.FILLED)
-    noisy = picture + generator.normal(0, 6, picture.shape)
+        cv2.rectangle(image, (x, y), (x + size[0], y + size[1]), colour, cv2.FILLED)
+    noisy = image + generator.normal(0, 6, image.shape)
     found: Image = np.clip(noisy, 0, 255).astype(np.uint8)
     return found

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gfl_edge import optional
+from gfl_edge.report.schema import Cost, Precision
 
 _CONVOLUTIONS = ("Conv", "DeformConv")
 _PRODUCTS = ("MatMul", "Gemm")
@@ -33,7 +34,7 @@ class GraphCost:
         unknown_tensors: whose size shape inference does not find; they count as 0 bytes.
     """
 
-    macs: Mapping[str, int]
+    macs: Mapping[Precision, int]
     weight_bytes: int
     input_bytes: int
     output_bytes: int
@@ -44,6 +45,21 @@ class GraphCost:
     def gmacs(self) -> float:
         """All multiply-accumulates, in 10^9."""
         return sum(self.macs.values()) / 1e9
+
+    def row(self) -> Cost:
+        """For the report."""
+        return Cost(
+            macs=sum(self.macs.values()),
+            weight_bytes=self.weight_bytes,
+            input_bytes=self.input_bytes,
+            output_bytes=self.output_bytes,
+            traffic_bytes=self.traffic_bytes,
+            unknown_tensors=self.unknown_tensors,
+            fp32_macs=self.macs.get("fp32", 0),
+            bf16_macs=self.macs.get("bf16", 0),
+            fp16_macs=self.macs.get("fp16", 0),
+            int8_macs=self.macs.get("int8", 0),
+        )
 
 
 def graph_cost(model: Any, input_hw: tuple[int, int]) -> GraphCost:
@@ -72,7 +88,7 @@ class _Counter:
     def __init__(self, model: Any) -> None:
         onnx = optional.load("onnx")
         self._graph = model.graph
-        self._type_names = {
+        self._type_names: dict[int, Precision] = {
             onnx.TensorProto.FLOAT: "fp32",
             onnx.TensorProto.FLOAT16: "fp16",
             onnx.TensorProto.BFLOAT16: "bf16",
@@ -95,7 +111,7 @@ class _Counter:
             self._shapes[value.name] = tuple(dim.dim_value for dim in dims)
 
     def cost(self) -> GraphCost:
-        macs: dict[str, int] = defaultdict(int)
+        macs: dict[Precision, int] = defaultdict(int)
         traffic, unknown = 0, set()
         for node in self._graph.node:
             if node.op_type in (*_CONVOLUTIONS, *_PRODUCTS):
@@ -141,7 +157,7 @@ class _Counter:
             return math.prod(result) * first[0 if transposed else 1]
         return math.prod(result) * first[-1]
 
-    def _precision(self, node: Any) -> str:
+    def _precision(self, node: Any) -> Precision:
         makers = [self._made_by.get(name) for name in node.input[:2]]
         if all(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers):
             return "int8"

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from gfl_edge.bench.device.counters import Counters, Recorder
-from gfl_edge.bench.protocols import BOUNDARIES, Sample, Timed
+from gfl_edge.bench.protocols import Timed, TimedRun
 from gfl_edge.bench.stages import summarize_stages
-from gfl_edge.bench.timing import WarmUp, summarize, warm_up
+from gfl_edge.bench.timing import summarize, warm_up
 from gfl_edge.progress import Progress
+from gfl_edge.report.schema import BOUNDARIES, MachineLoad, Run, WarmUp
 
 TURN_SECONDS = 1.0  # of one case before the next has its turn
-LEAST_TURN_RUNS = 3
+MIN_TURN_RUNS = 3
 NOISY_P95 = 1.25  # of the median, from which on a machine was not quiet
 FEW_SAMPLES = 100  # below which the 99th percentile is one or two runs
 
@@ -36,7 +36,7 @@ class Case:
     model: str
     timed: Timed
     recorder: Recorder
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[TimedRun] = field(default_factory=list)
     warm_up: WarmUp | None = None
 
     def prepare(self) -> None:
@@ -48,33 +48,33 @@ class Case:
         self.timed.step()
         with self.recorder.turn() as turn:
             start, halfway = time.perf_counter(), False
-            while turn.images < LEAST_TURN_RUNS * self.timed.batch or time.perf_counter() - start < TURN_SECONDS:
+            while turn.images < MIN_TURN_RUNS * self.timed.batch or time.perf_counter() - start < TURN_SECONDS:
                 self.samples.append(self.timed.step())
                 turn.images += self.timed.batch
                 if not halfway and time.perf_counter() - start > TURN_SECONDS / 2:
                     self.recorder.read(turn)
                     halfway = True
 
-    def result(self) -> dict[str, Any]:
-        """Plain values for the report, see docs/report.md."""
+    def result(self) -> Run:
+        """For the report."""
         assert self.warm_up is not None
         latencies_ms = [sample.latency_ms for sample in self.samples]
         measured = tuple(self.samples[0].stages_ms)
         stages = [sample.stages_ms for sample in self.samples]
-        return {
-            "model": self.model,
-            "protocol": self.timed.name,
-            "boundaries": BOUNDARIES[self.timed.name],
-            "differences": self.timed.differences(),
-            "batch": self.timed.batch,
-            "latency": asdict(summarize(latencies_ms, self.timed.batch)),
-            "stages": summarize_stages(stages, latencies_ms, self.timed.stages.notes(measured)),
-            "warm_up": asdict(self.warm_up),
-            "device": self.recorder.summary(),
-        }
+        return Run(
+            model=self.model,
+            protocol=self.timed.name,
+            boundaries=BOUNDARIES[self.timed.name],
+            differences=tuple(self.timed.differences()),
+            batch=self.timed.batch,
+            latency=summarize(latencies_ms, self.timed.batch),
+            stages=summarize_stages(stages, latencies_ms, self.timed.stages.notes(measured)),
+            warm_up=self.warm_up,
+            device=self.recorder.summary(),
+        )
 
 
-def run_cases(cases: Sequence[Case], seconds: float, seed: int = 0, progress: bool = True) -> list[dict[str, Any]]:
+def run_cases(cases: Sequence[Case], seconds: float, seed: int = 0, progress: bool = True) -> list[Run]:
     """Warm up and measure every case for about ``seconds``; the order within a round is drawn anew each time."""
     rounds = max(1, round(seconds / TURN_SECONDS))
     generator = np.random.default_rng(seed)
@@ -95,54 +95,37 @@ def make_case(model: str, timed: Timed, counters: Counters) -> Case:
     return Case(model, timed, Recorder(counters))
 
 
-def warnings(machine: dict[str, Any], runs: Sequence[dict[str, Any]]) -> list[str]:
+def warnings(machine: MachineLoad, runs: Sequence[Run]) -> list[str]:
     """What makes these numbers doubtful, in words for a person."""
-    return [*_busy(machine), *_unstable(runs), *_disturbed(runs), *_short(runs), *_throttled(runs)]
-
-
-def _busy(machine: dict[str, Any]) -> list[str]:
-    found = []
-    load, cores = machine["load_average_1min"], machine["cores"]
-    if load is not None and load > 0.25 * cores:
-        found.append(f"the machine was busy before it began: load average {load:.2f} on {cores} cores")
-    if (machine["cpu_percent_of_others"] or 0) > 5:
-        found.append(f"other processes took {machine['cpu_percent_of_others']:.0f} % of the CPU meanwhile")
-    if (machine["cpu_percent_stolen"] or 0) > 1:
-        found.append(f"the host gave {machine['cpu_percent_stolen']:.0f} % of the CPU to other virtual machines")
+    found = _busy(machine)
+    if unstable := [run for run in runs if not run.warm_up.stable]:
+        found.append(f"times never became stable in the warm-up of {_listed(unstable, runs)}")
+    if disturbed := [run for run in runs if run.latency.p95_ms > NOISY_P95 * run.latency.p50_ms]:
+        worst = max(run.latency.p95_ms / run.latency.p50_ms for run in disturbed)
+        found.append(f"p95 is up to {worst:.2f} times p50, so something disturbed {_listed(disturbed, runs)}")
+    if short := [run for run in runs if run.latency.samples < FEW_SAMPLES]:
+        least, names = min(run.latency.samples for run in short), _listed(short, runs)
+        found.append(f"p99 is little more than the longest, with {least} samples or a few more, of {names}")
+    if throttled := [run for run in runs if run.device.throttled]:
+        reasons = sorted({reason for run in throttled for reason in run.device.throttle_reasons})
+        found.append(f"the device throttled ({', '.join(reasons)}) in {_listed(throttled, runs)}")
     return found
 
 
-def _unstable(runs: Sequence[dict[str, Any]]) -> list[str]:
-    found = [run for run in runs if not run["warm_up"]["stable"]]
-    return [f"times never became stable in the warm-up of {_listed(found, runs)}"] if found else []
+def _busy(machine: MachineLoad) -> list[str]:
+    found = []
+    load, cores = machine.load_average_1min, machine.cores
+    if load is not None and load > 0.25 * cores:
+        found.append(f"the machine was busy before it began: load average {load:.2f} on {cores} cores")
+    if (machine.cpu_percent_of_others or 0) > 5:
+        found.append(f"other processes took {machine.cpu_percent_of_others:.0f} % of the CPU meanwhile")
+    if (machine.cpu_percent_stolen or 0) > 1:
+        found.append(f"the host gave {machine.cpu_percent_stolen:.0f} % of the CPU to other virtual machines")
+    return found
 
 
-def _disturbed(runs: Sequence[dict[str, Any]]) -> list[str]:
-    found = [run for run in runs if run["latency"]["p95_ms"] > NOISY_P95 * run["latency"]["p50_ms"]]
-    if not found:
-        return []
-    worst = max(run["latency"]["p95_ms"] / run["latency"]["p50_ms"] for run in found)
-    return [f"p95 is up to {worst:.2f} times p50, so something disturbed {_listed(found, runs)}"]
-
-
-def _short(runs: Sequence[dict[str, Any]]) -> list[str]:
-    found = [run for run in runs if run["latency"]["samples"] < FEW_SAMPLES]
-    if not found:
-        return []
-    least = min(run["latency"]["samples"] for run in found)
-    return [f"p99 is little more than the longest, with {least} samples or a few more, of {_listed(found, runs)}"]
-
-
-def _throttled(runs: Sequence[dict[str, Any]]) -> list[str]:
-    found = [run for run in runs if run["device"]["throttled"]]
-    if not found:
-        return []
-    reasons = sorted({reason for run in found for reason in run["device"]["throttle_reasons"]})
-    return [f"the device throttled ({', '.join(reasons)}) in {_listed(found, runs)}"]
-
-
-def _listed(found: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> str:
+def _listed(found: Sequence[Run], runs: Sequence[Run]) -> str:
     if len(found) == len(runs):
         return "every run"
-    names = [f"{run['model']} ({run['protocol']}, batch {run['batch']})" for run in found[:4]]
+    names = [f"{run.model} ({run.protocol}, batch {run.batch})" for run in found[:4]]
     return ", ".join(names) + (f" and {len(found) - 4} more" if len(found) > 4 else "")

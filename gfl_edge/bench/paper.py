@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from gfl_edge.report.schema import ModelRow, PaperRow, PaperRun, Run
 
 GPU = "GeForce RTX 2080 Ti"
 REAL_TIME_FPS = 30.0
@@ -23,7 +24,7 @@ class PaperModel:
 
     Attributes:
         name: of this project.
-        network: how the names of its exported files begin; models that differ in training alone share it.
+        network: how the names of its exported files begin; models that differ only in training share it.
         ap_minival: COCO AP on val2017, percent.
         ap_test_dev: on test-dev; None: not published.
         fps: images per second; None: not published.
@@ -52,39 +53,30 @@ PAPER_MODELS = (
 )
 
 
-def is_network(model_name: str, row: PaperModel) -> bool:
-    """Whether a model file's name is of this row's network, at the papers' input size."""
-    return model_name in (f"{row.network}-800x1344", f"{row.network}-dynamic-800-1333")
+def is_network(model_name: str, paper: PaperModel) -> bool:
+    """Whether a model file's name is of this paper's network, at the papers' input size."""
+    return model_name in (f"{paper.network}-800x1344", f"{paper.network}-dynamic-800-1333")
 
 
-def rows(models: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def rows(models: Sequence[ModelRow], runs: Sequence[Run]) -> tuple[PaperRow, ...]:
     """The papers' models with the fastest run of the same network here, by the papers' protocol."""
-    timed = {run["model"]: run for run in runs if run["protocol"] == "gfocal"}
+    timed = {run.model: run for run in runs if run.protocol == "gfocal"}
     found = []
-    for row in PAPER_MODELS:
-        same = [model for model in models if is_network(model["name"], row) and model["id"] in timed]
-        best = max(same, key=lambda model: float(timed[model["id"]]["latency"]["fps"]), default=None)
-        here = None if best is None else _here(best, timed[best["id"]], row)
-        found.append(
-            {
-                "name": row.name,
-                "ap_minival": row.ap_minival,
-                "ap_test_dev": row.ap_test_dev,
-                "fps": row.fps,
-                "target": row.target,
-                "here": here,
-            }
-        )
-    return found
+    for paper in PAPER_MODELS:
+        same = [model for model in models if is_network(model.name, paper) and model.id in timed]
+        best = max(same, key=lambda model: timed[model.id].latency.fps, default=None)
+        here = None if best is None else _here(best, timed[best.id].latency.fps, paper.fps)
+        found.append(PaperRow(paper.name, paper.ap_minival, paper.ap_test_dev, paper.fps, paper.target, here))
+    return tuple(found)
 
 
-def _here(model: dict[str, Any], run: dict[str, Any], row: PaperModel) -> dict[str, Any]:
-    fps = run["latency"]["fps"]
-    return {
-        "model": model["id"],
-        "device": model["backend"]["device"],
-        "fps": fps,
-        "ratio": None if row.fps is None else fps / row.fps,
-        "real_time": fps >= REAL_TIME_FPS,
-        "ap": None if model["accuracy"] is None else model["accuracy"]["metrics"]["AP"],
-    }
+def _here(model: ModelRow, fps: float, paper_fps: float | None) -> PaperRun:
+    assert model.backend is not None  # it ran
+    return PaperRun(
+        model=model.id,
+        device=model.backend.device,
+        fps=fps,
+        ratio=None if paper_fps is None else fps / paper_fps,
+        real_time=fps >= REAL_TIME_FPS,
+        ap=None if model.accuracy is None else model.accuracy.ap,
+    )

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from gfl_edge.bench import paper
-from gfl_edge.bench.frames import Frames
+from gfl_edge.bench.frames import FrameSet
 from gfl_edge.bench.stages import StageReader
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
@@ -20,30 +20,22 @@ from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import read_image
 from gfl_edge.ops import postprocess
 from gfl_edge.ops.preprocess import Image, place_frame, single_input
+from gfl_edge.report.schema import ProtocolName, StageName
 
-ProtocolName = Literal["stream", "offline", "gfocal"]
 DRAW_SCORE = 0.35
-
-BOUNDARIES: dict[ProtocolName, str] = {
-    "stream": "one frame at a time, from a BGR frame in memory to its detections, resize included; reading the file "
-    "and drawing are timed beside it",
-    "offline": "batches, from BGR frames in memory to their detections, resize included",
-    "gfocal": "batch 1, as GFocal's tools/benchmark.py: from an input that is resized already to detections in pixels "
-    "of the frame: upload, forward, decode and NMS; no image loading, no resize",
-}
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One timed run.
+class TimedRun:
+    """One run of a protocol.
 
     Attributes:
         latency_ms: by the protocol's boundaries.
-        stages_ms: by stage, see :data:`gfl_edge.bench.stages.STAGES`.
+        stages_ms: of the stages that can be told apart.
     """
 
     latency_ms: float
-    stages_ms: dict[str, float]
+    stages_ms: dict[StageName, float]
 
 
 class Timed(Protocol):
@@ -53,7 +45,7 @@ class Timed(Protocol):
     batch: int
     stages: StageReader
 
-    def step(self) -> Sample:
+    def step(self) -> TimedRun:
         """Run once, on the next frames."""
         ...
 
@@ -63,21 +55,21 @@ class Timed(Protocol):
 
 
 class Stream:
-    """See ``BOUNDARIES``."""
+    """See :data:`gfl_edge.report.schema.BOUNDARIES`."""
 
     name: ProtocolName = "stream"
     batch = 1
 
-    def __init__(self, detector: Detector, frames: Frames) -> None:
+    def __init__(self, detector: Detector, frames: FrameSet) -> None:
         self._detector, self.stages = detector, StageReader(detector)
         self._next: Iterator[tuple[Image, Path | None]] = itertools.cycle(
             zip(frames.images, frames.files or itertools.repeat(None), strict=False)
         )
 
-    def step(self) -> Sample:
+    def step(self) -> TimedRun:
         """See :class:`Timed`."""
         frame, path = next(self._next)
-        outside: dict[str, float] = {}
+        outside: dict[StageName, float] = {}
         if path is not None:
             start = time.perf_counter()
             again = read_image(path)
@@ -89,7 +81,7 @@ class Stream:
         stages = self.stages.split(ms)
         start = time.perf_counter()
         draw_detections(frame, found.above(DRAW_SCORE))
-        return Sample(latency_ms, {**outside, **stages, "draw": _since_ms(start)})
+        return TimedRun(latency_ms, {**outside, **stages, "draw": _since_ms(start)})
 
     def differences(self) -> list[str]:
         """None."""
@@ -97,20 +89,20 @@ class Stream:
 
 
 class Offline:
-    """See ``BOUNDARIES``."""
+    """See :data:`gfl_edge.report.schema.BOUNDARIES`."""
 
     name: ProtocolName = "offline"
 
-    def __init__(self, detector: Detector, frames: Frames, batch: int) -> None:
+    def __init__(self, detector: Detector, frames: FrameSet, batch: int) -> None:
         self._detector, self.batch, self.stages = detector, batch, StageReader(detector)
         self._next = itertools.cycle(frames.images)
 
-    def step(self) -> Sample:
+    def step(self) -> TimedRun:
         """See :class:`Timed`."""
         frames = list(itertools.islice(self._next, self.batch))
         start = time.perf_counter()
         ms = self._detector.infer(self._detector.prepare(frames)).ms
-        return Sample(_since_ms(start), self.stages.split(ms))
+        return TimedRun(_since_ms(start), self.stages.split(ms))
 
     def differences(self) -> list[str]:
         """None."""
@@ -118,17 +110,17 @@ class Offline:
 
 
 class GFocal:
-    """See ``BOUNDARIES``."""
+    """See :data:`gfl_edge.report.schema.BOUNDARIES`."""
 
     name: ProtocolName = "gfocal"
     batch = 1
 
-    def __init__(self, detector: Detector, frames: Frames) -> None:
+    def __init__(self, detector: Detector, frames: FrameSet) -> None:
         self._detector, self.stages = detector, StageReader(detector)
         self._frames = frames.images
         self._next = itertools.cycle(frames.images)
 
-    def step(self) -> Sample:
+    def step(self) -> TimedRun:
         """See :class:`Timed`."""
         frame, detector = next(self._next), self._detector
         spec = detector.spec
@@ -142,15 +134,15 @@ class GFocal:
         Detections(placement.to_frame(boxes), np.array(scores), np.array(classes), spec.class_names)
         end = time.perf_counter()
         stages = self.stages.split({"network": 1000 * (ran - start), "postprocess": 1000 * (end - ran)})
-        return Sample(1000 * (end - start), stages)
+        return TimedRun(1000 * (end - start), stages)
 
     def differences(self) -> list[str]:
         """See :class:`Timed`."""
         spec = self._detector.spec
         found = [
-            "the input is uint8, and normalised in the graph: a quarter of the bytes are uploaded",
+            "the input is uint8, and normalized in the graph: a quarter of the bytes are uploaded",
             "warm-up lasts until times are stable rather than 5 runs; percentiles beside the mean, which FPS come from",
-            f"{len(self._frames)} pictures in turn instead of 2000 of COCO val2017",
+            f"{len(self._frames)} images in turn instead of 2000 of COCO val2017",
         ]
         padded = (paper.INPUT_HW[0], -(-paper.INPUT_HW[1] // 32) * 32)
         if spec.short_long is None and spec.input_hw != padded:
@@ -159,13 +151,13 @@ class GFocal:
                 "these times do not compare with the paper's"
             )
         elif spec.short_long is None:
-            found.append("every picture is padded to 800 x 1344; GFocal's inputs follow the picture's aspect ratio")
+            found.append("every image is padded to 800 x 1344; GFocal's inputs follow the image's aspect ratio")
         if self._detector.backend.describe()["device"].find("2080 Ti") < 0:
             found.append(f"the paper's times are of PyTorch on a {paper.GPU}")
         return found
 
 
-def make_protocol(name: ProtocolName, detector: Detector, frames: Frames, batch: int) -> Timed:
+def make_protocol(name: ProtocolName, detector: Detector, frames: FrameSet, batch: int) -> Timed:
     """The protocol of that name; ``batch`` is that of "offline", the others run one frame at a time."""
     if name == "offline":
         return Offline(detector, frames, batch)

@@ -1,4 +1,4 @@
-"""A measurement as one tree of plain values: ``report.json``, whose keys docs/report.md describes."""
+"""Measures model files and makes the report of it: the one function behind ``gfl-edge bench``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,34 @@ from gfl_edge.backends.nms import NmsChoice
 from gfl_edge.backends.select import BackendName
 from gfl_edge.bench import paper
 from gfl_edge.bench.device.counters import Counters
-from gfl_edge.bench.device.machine import Machine, process_bytes
+from gfl_edge.bench.device.machine import LoadMeter, process_bytes
 from gfl_edge.bench.device.open import open_counters
-from gfl_edge.bench.frames import Frames, load_frames
-from gfl_edge.bench.graph_cost import GraphCost, graph_cost
+from gfl_edge.bench.frames import FrameSet, load_frames
+from gfl_edge.bench.gpus import GPUS
+from gfl_edge.bench.graph_cost import graph_cost
 from gfl_edge.bench.measure import Case, make_case, run_cases, warnings
-from gfl_edge.bench.protocols import ProtocolName, make_protocol
-from gfl_edge.bench.roofline import ASSUMPTIONS, bounds, gpu_table
+from gfl_edge.bench.protocols import make_protocol
+from gfl_edge.bench.roofline import ASSUMPTIONS, bounds
 from gfl_edge.bench.timing import TOLERANCE
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256
+from gfl_edge.report.plain import from_plain
+from gfl_edge.report.schema import (
+    FORMAT,
+    Accuracy,
+    BackendUsed,
+    Host,
+    Memory,
+    ModelRow,
+    ProtocolName,
+    Report,
+    Settings,
+)
 from gfl_edge.spec import ModelSpec, load_contract, read_spec
 
 logger = logging.getLogger(__name__)
-
-FORMAT = 1
-DIGITS = 6  # significant ones of every number
 
 
 @dataclass(frozen=True)
@@ -42,15 +52,15 @@ class BenchRequest:
 
     Attributes:
         models: .onnx or .engine files.
-        protocol: see :data:`gfl_edge.bench.protocols.BOUNDARIES`.
+        protocol: see :data:`gfl_edge.report.schema.BOUNDARIES`.
         batches: measured as "offline", beside the protocol.
-        images: folder of pictures; None: generated ones.
-        annotations: COCO file of the pictures; None: AP is not measured.
-        limit: AP on so many pictures only.
+        images: folder of images; None: generated ones.
+        annotations: COCO file of the images; None: AP is not measured.
+        limit: AP on only so many images.
         seconds: of measuring for each model, protocol and batch.
         backend: what runs the models.
         nms: where NMS runs.
-        seed: of generated pictures and of the order of turns.
+        seed: of generated images and of the order of turns.
         bound_only: .onnx files of which only the bound of other GPUs is computed.
     """
 
@@ -68,7 +78,7 @@ class BenchRequest:
 
     def __post_init__(self) -> None:
         if self.annotations is not None and self.images is None:
-            raise InputError(f"--annotations {self.annotations} without --images: AP needs the folder of its pictures")
+            raise InputError(f"--annotations {self.annotations} without --images: AP needs the folder of its images")
         if any(batch < 1 for batch in self.batches):
             raise InputError(f"--batch {','.join(map(str, self.batches))}: expected numbers from 1 on")
         if not (self.models or self.bound_only):
@@ -77,8 +87,8 @@ class BenchRequest:
             raise InputError(f"--seconds {self.seconds:g}: expected a positive number")
 
 
-def bench(request: BenchRequest, command: list[str] | None = None, progress: bool = True) -> dict[str, Any]:
-    """Measure, and return the report as plain values.
+def bench(request: BenchRequest, command: list[str] | None = None, progress: bool = True) -> Report:
+    """Measure, and log as warnings what makes the numbers doubtful.
 
     Args:
         request: what to measure.
@@ -94,28 +104,32 @@ def bench(request: BenchRequest, command: list[str] | None = None, progress: boo
     with ExitStack() as stack:
         models = [stack.enter_context(_Model(path, request)) for path in request.models]
         _name_apart(models)
-        machine = Machine()
+        load = LoadMeter()
         cases = [case for model in models for case in model.cases(request, frames)]
         runs = run_cases(cases, request.seconds, request.seed, progress)
-        disturbed = machine.summary()
+        machine = load.summary()
         rows = [*(model.row(request, progress) for model in models), *map(_bound_row, request.bound_only)]
-    report = {
-        "format": FORMAT,
-        "time_utc": started.isoformat(timespec="seconds"),
-        **environment.describe(command),
-        "settings": _settings(request, frames),
-        "machine": disturbed,
-        "warnings": warnings(disturbed, runs),
-        "models": rows,
-        "runs": runs,
-        "paper": paper.rows(rows, runs),
-        "paper_sources": list(paper.SOURCES),
-        "real_time_fps": paper.REAL_TIME_FPS,
-        "gpus": gpu_table(),
-        "bound_assumptions": list(ASSUMPTIONS),
-    }
-    plain: dict[str, Any] = _rounded(report)
-    return plain
+    measured_on = environment.describe(command)
+    report = Report(
+        format=FORMAT,
+        time_utc=started.isoformat(timespec="seconds"),
+        device=Host(**measured_on["device"]),
+        versions=measured_on["versions"],
+        command=measured_on["command"],
+        settings=_settings(request, frames),
+        machine=machine,
+        warnings=tuple(warnings(machine, runs)),
+        models=tuple(rows),
+        runs=tuple(runs),
+        paper=paper.rows(rows, runs),
+        paper_sources=paper.SOURCES,
+        real_time_fps=paper.REAL_TIME_FPS,
+        gpus=GPUS,
+        bound_assumptions=ASSUMPTIONS,
+    )
+    for warning in report.warnings:
+        logger.warning("%s", warning)
+    return Report.from_dict(report.to_dict())  # with the digits that its file has
 
 
 class _Model:
@@ -138,7 +152,7 @@ class _Model:
         self.counters.close()
         self.detector.close()
 
-    def cases(self, request: BenchRequest, frames: Frames) -> list[Case]:
+    def cases(self, request: BenchRequest, frames: FrameSet) -> list[Case]:
         """The protocol, and a batch each."""
         kinds: list[tuple[ProtocolName, int]] = [] if request.protocol == "offline" else [(request.protocol, 1)]
         kinds += [("offline", batch) for batch in request.batches or ((1, 8) if request.protocol == "offline" else ())]
@@ -153,30 +167,32 @@ class _Model:
             for name, batch in kinds
         ]
 
-    def row(self, request: BenchRequest, progress: bool) -> dict[str, Any]:
+    def row(self, request: BenchRequest, progress: bool) -> ModelRow:
         """What the report says about the model itself."""
         described = self.detector.describe()
-        memory = {"host_bytes": self._host_bytes, "device_bytes_in_use": self._device_bytes}
-        source = self.path if self.path.suffix == ".onnx" else None
-        return {
-            **_model_row(self.id, described["model"], self.path, self.detector.spec),
-            "backend": described["backend"],
-            "memory": memory,
-            "accuracy": self._accuracy(request, progress),
-            **_bounds(source, self.detector.spec.input_hw),
-        }
+        row = _model_row(self.id, described["model"], self.path, self.detector.spec)
+        return replace(
+            row,
+            backend=from_plain(BackendUsed, described["backend"], "backend"),
+            memory=Memory(self._host_bytes, self._device_bytes),
+            accuracy=self._accuracy(request, progress),
+        )
 
-    def _accuracy(self, request: BenchRequest, progress: bool) -> dict[str, Any] | None:
+    def _accuracy(self, request: BenchRequest, progress: bool) -> Accuracy | None:
         if request.annotations is None or request.images is None:
             return None
-        found = evaluate(self.detector, request.images, request.annotations, request.limit, progress).to_dict()
-        found.pop("ms_per_image")  # the times of this report are those of its runs
-        metrics = {name: found.pop(name) for name in list(found) if name.startswith("A")}
-        return {"annotations": request.annotations.name, **found, "metrics": metrics}
+        found = evaluate(self.detector, request.images, request.annotations, request.limit, progress)
+        return Accuracy(
+            annotations=request.annotations.name,
+            images=found.images,
+            skipped=found.skipped,
+            left_out=found.left_out,
+            metrics={name: round(value, 3) for name, value in found.metrics.items()},
+        )
 
 
 def _name_apart(models: Sequence[_Model]) -> None:
-    """Put the file's name behind the ids that several models share."""
+    """Put the file's name after the ids that several models share."""
     ids = [model.id for model in models]
     for model in models:
         if ids.count(model.id) > 1:
@@ -187,7 +203,7 @@ def _name_apart(models: Sequence[_Model]) -> None:
         raise InputError(f"{double} is given twice. Give every model once, or rename one of the files")
 
 
-def _bound_row(path: Path) -> dict[str, Any]:
+def _bound_row(path: Path) -> ModelRow:
     """A model that does not run here."""
     spec = load_contract(path)[1]
     described = {
@@ -200,51 +216,34 @@ def _bound_row(path: Path) -> dict[str, Any]:
         "score_threshold": spec.score_threshold,
         "iou_threshold": spec.iou_threshold,
     }
-    row = _model_row(f"{spec.file_stem} (bound only)", described, path, spec)
-    return {**row, "backend": None, "memory": None, "accuracy": None, **_bounds(path, spec.input_hw)}
+    return _model_row(f"{spec.file_stem} (bound only)", described, path, spec)
 
 
-def _model_row(name: str, described: dict[str, Any], path: Path, spec: ModelSpec) -> dict[str, Any]:
-    return {"id": name, **described, "size_bytes": path.stat().st_size, "input_hw": list(spec.input_hw)}
+def _model_row(name: str, described: dict[str, Any], path: Path, spec: ModelSpec) -> ModelRow:
+    """What the file says; cost and bounds are those of a graph, which an engine does not hold."""
+    cost = None
+    if path.suffix != ".engine" and optional.available("onnx"):
+        cost = graph_cost(load_contract(path)[0], spec.input_hw)
+    return ModelRow(
+        id=name,
+        **described,
+        size_bytes=path.stat().st_size,
+        input_hw=spec.input_hw,
+        backend=None,
+        memory=None,
+        accuracy=None,
+        cost=None if cost is None else cost.row(),
+        bounds=() if cost is None else bounds(cost),
+    )
 
 
-def _bounds(path: Path | None, input_hw: tuple[int, int]) -> dict[str, Any]:
-    """Cost and bounds of the graph; None where there is only an engine, or onnx is not installed."""
-    if path is None or not optional.available("onnx"):
-        return {"cost": None, "bounds": []}
-    cost = graph_cost(load_contract(path)[0], input_hw)
-    return {"cost": _cost_row(cost), "bounds": [asdict(found) for found in bounds(cost)]}
-
-
-def _cost_row(cost: GraphCost) -> dict[str, Any]:
-    macs = {f"{precision}_macs": cost.macs.get(precision, 0) for precision in ("fp32", "bf16", "fp16", "int8")}
-    return {**asdict(cost), "macs": sum(cost.macs.values()), **macs}
-
-
-def _settings(request: BenchRequest, frames: Frames) -> dict[str, Any]:
-    return {
-        "protocol": request.protocol,
-        "batches": list(request.batches),
-        "seconds": request.seconds,
-        "warm_up_tolerance": TOLERANCE,
-        "seed": request.seed,
-        "frames": frames.describe(),
-        "annotations": None if request.annotations is None else request.annotations.name,
-    }
-
-
-def _rounded(value: Any) -> Any:
-    """The same with ``DIGITS`` significant digits."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(part) for part in value]
-    return value
-
-
-def announce(report: dict[str, Any]) -> None:
-    """Log what makes the numbers doubtful."""
-    for warning in report["warnings"]:
-        logger.warning("%s", warning)
+def _settings(request: BenchRequest, frames: FrameSet) -> Settings:
+    return Settings(
+        protocol=request.protocol,
+        batches=request.batches,
+        seconds=request.seconds,
+        warm_up_tolerance=TOLERANCE,
+        seed=request.seed,
+        frames=frames.describe(),
+        annotations=None if request.annotations is None else request.annotations.name,
+    )

@@ -7,11 +7,9 @@ to the next. Whichever is longer is the bound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-from gfl_edge.bench.gpus import GPUS, Gpu
+from gfl_edge.bench.gpus import GPUS
 from gfl_edge.bench.graph_cost import GraphCost
+from gfl_edge.report.schema import Bound, GpuPeaks
 
 ASSUMPTIONS = (
     "batch 1; the network of the file with its decode and NMS, without resize, upload and download",
@@ -25,36 +23,13 @@ ASSUMPTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Bound:
-    """What a GPU cannot do better.
-
-    Attributes:
-        gpu: its name.
-        compute_ms: of the multiplications alone; None where the GPU cannot compute in the graph's precision.
-        memory_ms: of the bytes alone.
-        bound_ms: the larger one; None likewise.
-        bound_fps: images per second at ``bound_ms``; None where that is None or 0.
-        unfused_ms: what it would take if every operation read and wrote memory: no bound, but what fusion can save.
-        limit: what the bound comes from, "compute" or "memory"; None where there is none.
-    """
-
-    gpu: str
-    compute_ms: float | None
-    memory_ms: float
-    bound_ms: float | None
-    bound_fps: float | None
-    unfused_ms: float | None
-    limit: str | None
-
-
-def bound(cost: GraphCost, gpu: Gpu) -> Bound:
+def bound(cost: GraphCost, gpu: GpuPeaks) -> Bound:
     """The bound of a graph on a GPU."""
     needed = cost.weight_bytes + cost.input_bytes + cost.output_bytes
     memory_ms = _transfer_ms(max(0, needed - gpu.l2_bytes), gpu)
-    if any(precision not in gpu.tera_ops for precision, macs in cost.macs.items() if macs):
+    compute_ms = _compute_ms(cost, gpu)
+    if compute_ms is None:
         return Bound(gpu.name, None, memory_ms, None, None, None, None)
-    compute_ms = sum(2e3 * macs / (gpu.tera_ops[precision] * 1e12) for precision, macs in cost.macs.items() if macs)
     bound_ms = max(compute_ms, memory_ms)
     return Bound(
         gpu=gpu.name,
@@ -67,24 +42,21 @@ def bound(cost: GraphCost, gpu: Gpu) -> Bound:
     )
 
 
-def _transfer_ms(nbytes: int, gpu: Gpu) -> float:
+def _compute_ms(cost: GraphCost, gpu: GpuPeaks) -> float | None:
+    """Of all multiplications at their peaks; None where the GPU has none for a precision of theirs."""
+    compute_ms = 0.0
+    for precision, macs in cost.macs.items():
+        tera_ops = gpu.tera_ops(precision)
+        if macs and tera_ops is None:
+            return None
+        compute_ms += 2e3 * macs / (tera_ops * 1e12) if tera_ops is not None else 0.0
+    return compute_ms
+
+
+def _transfer_ms(nbytes: int, gpu: GpuPeaks) -> float:
     return nbytes / (gpu.bandwidth_gb_s * 1e6)
 
 
-def bounds(cost: GraphCost) -> list[Bound]:
+def bounds(cost: GraphCost) -> tuple[Bound, ...]:
     """The bounds of a graph on all GPUs that are known."""
-    return [bound(cost, gpu) for gpu in GPUS]
-
-
-def gpu_table() -> list[dict[str, Any]]:
-    """The peaks that bounds rest on, as plain values."""
-    return [
-        {
-            "name": gpu.name,
-            **{f"{precision}_tera_ops": gpu.tera_ops.get(precision) for precision in ("fp32", "bf16", "fp16", "int8")},
-            "bandwidth_gb_s": gpu.bandwidth_gb_s,
-            "l2_bytes": gpu.l2_bytes,
-            "source": gpu.source,
-        }
-        for gpu in GPUS
-    ]
+    return tuple(bound(cost, gpu) for gpu in GPUS)

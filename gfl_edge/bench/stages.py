@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gfl_edge.backends.base import FrameBackend
 from gfl_edge.backends.nms import nms_place
 from gfl_edge.bench.device.open import ON_CPU
 from gfl_edge.detector import Detector
+from gfl_edge.report.schema import OUTSIDE_STAGES, RUN_STAGES, StageName, StageRow
 
-STAGES = ("read", "resize", "upload", "network", "nms", "download", "other", "draw")
-OUTSIDE = ("read", "draw")  # not part of the latency
 OTHER = "what the latency has beside the stages: copies, launches, waits, boxes brought back to the frame"
 
 
@@ -47,7 +47,7 @@ class StageReader:
         self._on_cpu = detector.backend.name in ON_CPU
         self._nms = nms_place(detector.backend)
 
-    def split(self, ms: Mapping[str, float]) -> dict[str, float]:
+    def split(self, ms: Mapping[str, float]) -> dict[StageName, float]:
         """Milliseconds of the stages that can be told apart.
 
         Args:
@@ -55,24 +55,24 @@ class StageReader:
                 resized before.
         """
         backend = self._detector.backend
-        found = dict(backend.stage_ms) if isinstance(backend, StagedBackend) else {}
-        found = found or {"network": ms["network"]}
+        measured = cast("dict[StageName, float]", backend.stage_ms) if isinstance(backend, StagedBackend) else {}
+        found = dict(measured) or {"network": ms["network"]}
         if not self._resizes and "preprocess" in ms:
             found["resize"] = ms["preprocess"]
         if self._nms == "host":
             found["nms"] = ms["postprocess"]
         return found
 
-    def notes(self, measured: Sequence[str]) -> dict[str, str]:
+    def notes(self, measured: Sequence[StageName]) -> dict[StageName, str]:
         """Why a stage is not among those ``measured``, or what it holds, by its name."""
-        missing = [stage for stage in STAGES if stage not in measured and stage != "other"]
+        missing = [stage for stage in RUN_STAGES if stage not in (*measured, "other")]
         return {"other": OTHER, **{stage: self._why_not(stage) for stage in missing}}
 
-    def _why_not(self, stage: str) -> str:
+    def _why_not(self, stage: StageName) -> str:
         if self._on_cpu and stage in ("upload", "download"):
             return "not needed: the network reads and writes the memory of the CPU"
         if stage == "read":
-            return "not measured: the pictures were in memory"
+            return "not measured: the images were in memory"
         if stage == "draw" or (stage == "resize" and not self._resizes):
             return "not part of this protocol"
         if stage == "nms" and self._nms == "graph":
@@ -81,9 +81,9 @@ class StageReader:
 
 
 def summarize_stages(
-    samples: Sequence[Mapping[str, float]], latencies_ms: Sequence[float], why: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Plain values for the report, a row per stage in order; see docs/report.md.
+    samples: Sequence[Mapping[StageName, float]], latencies_ms: Sequence[float], why: Mapping[StageName, str]
+) -> tuple[StageRow, ...]:
+    """A row for each of :data:`gfl_edge.report.schema.RUN_STAGES`, in order.
 
     Args:
         samples: milliseconds by stage of every run; all have the same stages.
@@ -91,13 +91,13 @@ def summarize_stages(
         why: see :meth:`StageReader.notes`.
     """
     columns = {stage: np.array([sample[stage] for sample in samples]) for stage in samples[0]}
-    inside = [values for stage, values in columns.items() if stage not in OUTSIDE]
+    inside = [values for stage, values in columns.items() if stage not in OUTSIDE_STAGES]
     columns["other"] = np.maximum(0.0, np.asarray(latencies_ms) - np.sum(inside, axis=0))
-    return [_row(stage, columns.get(stage), why.get(stage, "")) for stage in STAGES]
+    return tuple(_stage_row(stage, columns.get(stage), why.get(stage, "")) for stage in RUN_STAGES)
 
 
-def _row(stage: str, values_ms: Any, note: str) -> dict[str, Any]:
+def _stage_row(stage: StageName, values_ms: NDArray[np.float64] | None, note: str) -> StageRow:
     if values_ms is None:
-        return {"name": stage, "mean_ms": None, "p50_ms": None, "p95_ms": None, "note": note}
+        return StageRow(stage, None, None, None, note)
     p50_ms, p95_ms = np.percentile(values_ms, (50, 95)).tolist()
-    return {"name": stage, "mean_ms": float(values_ms.mean()), "p50_ms": p50_ms, "p95_ms": p95_ms, "note": note}
+    return StageRow(stage, float(values_ms.mean()), p50_ms, p95_ms, note)

@@ -4,57 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from gfl_edge.errors import InputError
+from gfl_edge.report.schema import Latency, WarmUp
 
 WINDOW_RUNS = 5  # whose median is compared with those of the windows before
 WINDOWS = 3  # that have to agree
 TOLERANCE = 0.05  # by how much their medians may differ, of the smallest
-MOST_WARM_UP_SECONDS = 20.0
-MOST_WARM_UP_RUNS = 500
+MAX_WARM_UP_SECONDS = 20.0
+MAX_WARM_UP_RUNS = 500
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
-
-
-@dataclass(frozen=True)
-class Latency:
-    """How long the runs of one case took.
-
-    Attributes:
-        samples: how many runs were timed.
-        seconds: their sum.
-        mean_ms: arithmetic mean.
-        std_ms: standard deviation of the population.
-        cv: std_ms / mean_ms.
-        min_ms: shortest.
-        max_ms: longest.
-        p5_ms: percentiles, by linear interpolation between the samples, as :func:`numpy.percentile` has them.
-        p25_ms: likewise.
-        p50_ms: likewise.
-        p75_ms: likewise.
-        p90_ms: likewise.
-        p95_ms: likewise.
-        p99_ms: likewise.
-        fps: images per second: all images by the sum of all times, not a mean of ratios.
-    """
-
-    samples: int
-    seconds: float
-    mean_ms: float
-    std_ms: float
-    cv: float
-    min_ms: float
-    max_ms: float
-    p5_ms: float
-    p25_ms: float
-    p50_ms: float
-    p75_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    fps: float
 
 
 def summarize(times_ms: Sequence[float], batch: int = 1) -> Latency:
@@ -81,41 +42,22 @@ def summarize(times_ms: Sequence[float], batch: int = 1) -> Latency:
     )
 
 
-@dataclass(frozen=True)
-class WarmUp:
-    """What happened before the first run that counts.
-
-    Attributes:
-        runs: that were made.
-        seconds: that they took.
-        stable: whether the medians of the last windows agreed; False where the patience ended before.
-        difference: of these medians, (largest - smallest) / smallest; None with too few windows.
-        tolerance: what was asked for.
-    """
-
-    runs: int
-    seconds: float
-    stable: bool
-    difference: float | None
-    tolerance: float
-
-
 def warm_up(
     run: Callable[[], float],
     *,
     tolerance: float = TOLERANCE,
-    most_seconds: float = MOST_WARM_UP_SECONDS,
-    most_runs: int = MOST_WARM_UP_RUNS,
+    max_seconds: float = MAX_WARM_UP_SECONDS,
+    max_runs: int = MAX_WARM_UP_RUNS,
 ) -> WarmUp:
     """Call ``run``, which returns its milliseconds, until it takes as long as it did before.
 
     Stable is when the medians of the last ``WINDOWS`` windows of ``WINDOW_RUNS`` runs differ by no more than
-    ``tolerance``. After ``most_seconds`` or ``most_runs`` it ends all the same.
+    ``tolerance``. After ``max_seconds`` or ``max_runs`` it ends all the same.
     """
     start = time.perf_counter()
     times_ms: list[float] = []
     difference: float | None = None
-    while len(times_ms) < most_runs and time.perf_counter() - start < most_seconds:
+    while len(times_ms) < max_runs and time.perf_counter() - start < max_seconds:
         times_ms.append(run())
         difference = _difference(times_ms)
         if len(times_ms) % WINDOW_RUNS == 0 and difference is not None and difference <= tolerance:

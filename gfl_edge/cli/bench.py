@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
 from gfl_edge import optional
-from gfl_edge.bench.protocols import ProtocolName
-from gfl_edge.bench.report import BenchRequest, announce, bench
+from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.console import FAILURE, log
-from gfl_edge.files import write_atomically
 from gfl_edge.report.against import changes, read_report, table
-from gfl_edge.report.document import document
-from gfl_edge.report.html import page
-from gfl_edge.report.markdown import markdown, table_text
+from gfl_edge.report.document import summary_section
+from gfl_edge.report.markdown import table_text
+from gfl_edge.report.schema import ProtocolName
+from gfl_edge.report.write import write_report
 from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
-
-TITLE = "gfl_edge: speed and accuracy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +74,9 @@ def run(args: argparse.Namespace) -> int:
         },
     )
     report = bench(request, ["gfl-edge", *sys.argv[1:]])
-    write_report(report, args.output)
-    announce(report)
-    print(table_text(document(report)[1].tables[0]))
-    print(args.output / "report.html")
+    html = write_report(report, args.output)
+    print(table_text(summary_section(report).tables[0]))
+    print(html)
     if old is None:
         return 0
     found = changes(old, report, args.max_slowdown, args.max_ap_drop, args.any_device)
@@ -89,21 +84,3 @@ def run(args: argparse.Namespace) -> int:
     worse = sum(change.failed for change in found)
     log(f"{worse} of {len(found)} numbers are worse than {args.against} allows" if worse else "no regression")
     return FAILURE if worse else 0
-
-
-def write_report(report: dict[str, Any], folder: Path) -> None:
-    """Write the pages, and last ``report.json``, into ``folder``.
-
-    Each file is whole or not there; other files in the folder stay.
-    """
-    write_pages(report, folder)
-    write_atomically(folder / "report.json", f"{json.dumps(report, indent=1)}\n".encode())
-
-
-def write_pages(report: dict[str, Any], folder: Path) -> None:
-    """Write ``report.html``, and ``report.md`` with its figures, into ``folder``."""
-    sections = document(report)
-    write_atomically(folder / "report.html", page(TITLE, sections).encode())
-    for figure in (figure for section in sections for figure in section.figures):
-        write_atomically(folder / f"{figure.name}.svg", figure.svg)
-    write_atomically(folder / "report.md", markdown(TITLE, sections).encode())

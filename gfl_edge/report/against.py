@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gfl_edge.bench.report import FORMAT
 from gfl_edge.errors import InputError
+from gfl_edge.report.schema import Report
 from gfl_edge.report.sections import Table
 
 Key = tuple[str, str, int, str]  # model, protocol, batch, backend
@@ -36,7 +35,7 @@ class Change:
     failed: bool
 
 
-def read_report(path: str | Path) -> dict[str, Any]:
+def read_report(path: str | Path) -> Report:
     """A ``report.json``, or the one in the folder ``path``.
 
     Raises:
@@ -45,17 +44,15 @@ def read_report(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     path = path / "report.json" if path.is_dir() else path
     try:
-        report: dict[str, Any] = json.loads(path.read_bytes())
-        found = report["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Report.from_dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is no report ({error}). Give the report.json of: gfl-edge bench -o REPORT") from error
-    if found != FORMAT:
-        raise InputError(f"{path} is a report of format {found}, this gfl_edge reads {FORMAT}. Measure again")
-    return report
+    except InputError as error:
+        raise InputError(f"{path}: {error}. Give the report.json of: gfl-edge bench -o REPORT") from error
 
 
 def changes(
-    old: dict[str, Any], new: dict[str, Any], max_slowdown: float, max_ap_drop: float, any_device: bool = False
+    old: Report, new: Report, max_slowdown: float, max_ap_drop: float, any_device: bool = False
 ) -> list[Change]:
     """What both reports measured.
 
@@ -67,9 +64,9 @@ def changes(
         any_device: compare even where the devices are not the same.
 
     Raises:
-        InputError: another device, AP on other pictures, or nothing that both measured.
+        InputError: another device, AP on other images, or nothing that both measured.
     """
-    _check_pictures(old, new)
+    _check_images(old, new)
     if not any_device:
         _check_devices(old, new)
     before, after = dict(_runs(old)), dict(_runs(new))
@@ -89,19 +86,21 @@ def changes(
     return found
 
 
-def _runs(report: dict[str, Any]) -> Iterator[tuple[Key, tuple[float, float | None]]]:
+def _runs(report: Report) -> Iterator[tuple[Key, tuple[float, float | None]]]:
     """Median and AP of each run."""
-    models = {model["id"]: model for model in report["models"]}
-    for run in report["runs"]:
-        model = models[run["model"]]
-        ap = None if model["accuracy"] is None else model["accuracy"]["metrics"]["AP"]
-        key = (run["model"], run["protocol"], run["batch"], model["backend"]["name"])
-        yield key, (run["latency"]["p50_ms"], ap)
+    for run in report.runs:
+        model = report.model_of(run)
+        assert model.backend is not None  # it ran
+        ap = None if model.accuracy is None else model.accuracy.ap
+        yield (run.model, run.protocol, run.batch, model.backend.name), (run.latency.p50_ms, ap)
 
 
-def _check_pictures(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raise InputError where both have AP, on different pictures."""
-    before, after = ({_pictures(model) for model in report["models"]} - {None} for report in (old, new))
+def _check_images(old: Report, new: Report) -> None:
+    """Raise InputError where both have AP, on different images."""
+    before, after = (
+        {(found.annotations, found.images) for model in report.models if (found := model.accuracy) is not None}
+        for report in (old, new)
+    )
     if before and after and before != after:
         raise InputError(
             f"the old report's AP is on {_named(before)}, this one's on {_named(after)}, which do not compare. Measure "
@@ -109,16 +108,11 @@ def _check_pictures(old: dict[str, Any], new: dict[str, Any]) -> None:
         )
 
 
-def _pictures(model: dict[str, Any]) -> tuple[str, int] | None:
-    accuracy = model["accuracy"]
-    return None if accuracy is None else (accuracy["annotations"], accuracy["images"])
+def _named(images: Set[tuple[str, int]]) -> str:
+    return ", ".join(f"{count} images of {annotations}" for annotations, count in images)
 
 
-def _named(pictures: Set[tuple[str, int] | None]) -> str:
-    return ", ".join(f"{row[1]} images of {row[0]}" for row in pictures if row)
-
-
-def _check_devices(old: dict[str, Any], new: dict[str, Any]) -> None:
+def _check_devices(old: Report, new: Report) -> None:
     before, after = _devices(old), _devices(new)
     if before != after:
         raise InputError(
@@ -127,14 +121,13 @@ def _check_devices(old: dict[str, Any], new: dict[str, Any]) -> None:
         )
 
 
-def _devices(report: dict[str, Any]) -> list[str]:
+def _devices(report: Report) -> list[str]:
     """The CPU, and what the models ran on."""
-    own = {model["backend"]["device"] for model in report["models"] if model["backend"] is not None}
-    device = report["device"]
-    return [f"{device['cpu']}, {device['cores']} cores", *sorted(own)]
+    own = {model.backend.device for model in report.models if model.backend is not None}
+    return [f"{report.device.cpu}, {report.device.cores} cores", *sorted(own)]
 
 
-def _listed(runs: dict[Key, Any]) -> str:
+def _listed(runs: Iterable[Key]) -> str:
     return "; ".join(" ".join(map(str, key)) for key in list(runs)[:3]) or "none"
 
 

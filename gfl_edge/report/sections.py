@@ -30,10 +30,10 @@ class Section:
 
 
 def number(value: float | None, digits: int = 2, missing: str = NOT_MEASURED) -> str:
-    """A number with so many digits behind the point."""
+    """A number with so many digits after the point."""
     return missing if value is None else f"{value:.{digits}f}"
 
 
 def milliseconds(value: float | None, missing: str = NOT_MEASURED) -> str:
-    """A time with as many digits behind the point as mean something: 4.56, 45.67, 456.8, 4568."""
+    """A time with as many digits after the point as mean something: 4.56, 45.67, 456.8, 4568."""
     return number(value, 2 if value is None or value < 100 else 1 if value < 1000 else 0, missing)

@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+
+from gfl_edge.report.schema import DeviceCounters, Missing, Range
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Counters(Protocol):
 
 
 @dataclass
-class _Turn:
+class Turn:
+    """A while that one case ran: its seconds, images, and the readings at its start, middle and end."""
+
     seconds: float
     images: int
     readings: list[Reading]
@@ -66,42 +70,43 @@ class Recorder:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._turns: list[_Turn] = []
+        self._turns: list[Turn] = []
 
     @contextmanager
-    def turn(self) -> Iterator[_Turn]:
+    def turn(self) -> Iterator[Turn]:
         """Read at the start and the end of a ``with`` block, which sets ``images`` to how many it ran."""
-        turn = _Turn(0.0, 0, [self._counters.read()])
+        turn = Turn(0.0, 0, [self._counters.read()])
         start = time.perf_counter()
         yield turn
         turn.seconds = time.perf_counter() - start
         turn.readings.append(self._counters.read())
         self._turns.append(turn)
 
-    def read(self, turn: _Turn) -> None:
+    def read(self, turn: Turn) -> None:
         """Read in the middle of a turn."""
         turn.readings.append(self._counters.read())
 
-    def summary(self) -> dict[str, Any]:
-        """Plain values for the report, see docs/report.md.
+    def summary(self) -> DeviceCounters:
+        """For the report.
 
         Clocks, temperatures and powers are those of the middles and ends of turns: at their starts the device may have
         come from something else.
         """
         working = [reading for turn in self._turns for reading in turn.readings[1:]]
-        return {
-            "source": self._counters.name,
-            "clocks_mhz": _ranges([reading.clocks_mhz for reading in working]),
-            "temperatures_c": _ranges([reading.temperatures_c for reading in working]),
-            "powers_w": _ranges([reading.powers_w for reading in working]),
-            "energy_per_image_j": self._energy_per_image(),
-            "energy_from": self._energy_source(),
-            "throttled": self._throttled(working),
-            "throttle_reasons": sorted({reason for reading in working for reason in reading.throttled} | self._grown()),
-            "missing": [{"what": what, "why": why} for what, why in sorted(self._counters.missing.items())],
-        }
+        reasons = {reason for reading in working for reason in reading.throttled} | self._grown()
+        return DeviceCounters(
+            source=self._counters.name,
+            clocks_mhz=_ranges([reading.clocks_mhz for reading in working]),
+            temperatures_c=_ranges([reading.temperatures_c for reading in working]),
+            powers_w=_ranges([reading.powers_w for reading in working]),
+            energy_per_image_j=self._energy_per_image(),
+            energy_from=self._energy_source(),
+            throttled=None if "throttling" in self._counters.missing else bool(reasons),
+            throttle_reasons=tuple(sorted(reasons)),
+            missing=tuple(Missing(what, why) for what, why in sorted(self._counters.missing.items())),
+        )
 
-    def _energy_source(self) -> str | None:
+    def _energy_source(self) -> Literal["counter", "power"] | None:
         readings = [reading for turn in self._turns for reading in turn.readings]
         if readings and all(reading.energy_j is not None for reading in readings):
             return "counter"
@@ -126,24 +131,19 @@ class Recorder:
             if after > turn.readings[0].throttle_events.get(name, after)
         }
 
-    def _throttled(self, working: Sequence[Reading]) -> bool | None:
-        if "throttling" in self._counters.missing:
-            return None
-        return bool(self._grown()) or any(reading.throttled for reading in working)
 
-
-def _energy_of(turn: _Turn) -> float:
+def _energy_of(turn: Turn) -> float:
     first, last = turn.readings[0].energy_j, turn.readings[-1].energy_j
     assert first is not None
     assert last is not None
     return last - first
 
 
-def _ranges(values: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+def _ranges(values: Sequence[Mapping[str, float]]) -> tuple[Range, ...]:
     """Smallest, mean and largest of each name."""
     names = sorted({name for row in values for name in row})
     found = []
     for name in names:
         column = [row[name] for row in values if name in row]
-        found.append({"name": name, "min": min(column), "mean": float(np.mean(column)), "max": max(column)})
-    return found
+        found.append(Range(name, min(column), float(np.mean(column)), max(column)))
+    return tuple(found)

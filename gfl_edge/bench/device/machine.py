@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from gfl_edge.bench.device import sysfs
+from gfl_edge.report.schema import MachineLoad
 
 _TICKS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # of /proc/stat's first line
 
 
-class Machine:
-    """Load from the start of a measurement on.
+class LoadMeter:
+    """Load of the machine from the start of a measurement on.
 
     Args:
         root: folder that stands for the root of the file system.
@@ -31,16 +31,10 @@ class Machine:
         content = sysfs.text(self._root / "proc/stat")
         return dict(zip(_TICKS, map(int, content.split()[1:9]), strict=True)) if content else None
 
-    def summary(self) -> dict[str, Any]:
-        """Plain values for the report, null where the system does not tell; see docs/report.md."""
+    def summary(self) -> MachineLoad:
+        """For the report."""
         others, stolen = self._shares()
-        return {
-            "cores": os.cpu_count(),
-            "load_average_1min": self._load,
-            "cpu_percent_of_others": others,
-            "cpu_percent_stolen": stolen,
-            "process_peak_bytes": _peak_bytes(),
-        }
+        return MachineLoad(os.cpu_count() or 1, self._load, others, stolen, _peak_bytes())
 
     def _shares(self) -> tuple[float | None, float | None]:
         """Of all cores' time since the start: what other processes took, and what the host gave to other machines."""

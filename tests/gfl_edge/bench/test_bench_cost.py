@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from gfl_edge.bench import paper
-from gfl_edge.bench.gpus import GPUS, Gpu
+from gfl_edge.bench.gpus import GPUS
 from gfl_edge.bench.graph_cost import GraphCost, graph_cost
-from gfl_edge.bench.roofline import bound, bounds, gpu_table
+from gfl_edge.bench.roofline import bound, bounds
+from gfl_edge.report.schema import GpuPeaks
 from gfl_edge.spec import load_contract, load_onnx
 from gfl_edge.zoo.catalogue import CATALOGUE
 
@@ -68,7 +69,7 @@ def test_matrix_products():
 
 
 def test_quantized_convolutions_count_apart():
-    """Behind DequantizeLinear on both sides; weights are what the file holds."""
+    """After DequantizeLinear on both sides; weights are what the file holds."""
     nodes = [
         *FRONT,
         helper.make_node("QuantizeLinear", ["nchw", "scale", "zero"], ["q"]),
@@ -112,7 +113,7 @@ def test_published_gflops(exported, name):
 
 
 def test_pytorch_counts_the_same(exported, checkpoint):
-    """An oracle of another's making, exact but for what the export folds."""
+    """An oracle of another's making, exact except for what the export folds."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -134,7 +135,7 @@ def test_half_is_half(exported):
 
 
 COST = GraphCost({"fp16": 10**9}, 50 * 10**6, 10**6, 10**6, 10**9, 0)
-TOY = Gpu("toy", {"fp32": 1.0, "fp16": 2.0, "int8": 4.0}, 100.0, 2 * 10**6, "made up")
+TOY = GpuPeaks("toy", 1.0, None, 2.0, 4.0, 100.0, 2 * 10**6, "made up")
 
 
 def test_a_bound_by_hand():
@@ -169,9 +170,9 @@ def test_gpus_by_their_tensor_cores():
     cores |= {"Jetson Orin Nano 8GB": (32, 1.02, 256)}
     for gpu in GPUS:
         count, gigahertz, fma = cores[gpu.name]
-        assert gpu.tera_ops["fp16"] == pytest.approx(2 * count * gigahertz * fma / 1000, rel=0.01)
-        assert gpu.tera_ops["int8"] == pytest.approx(2 * gpu.tera_ops["fp16"], rel=0.01)
-    assert [row["name"] for row in gpu_table()] == list(cores)
+        assert gpu.fp16_tera_ops == pytest.approx(2 * count * gigahertz * fma / 1000, rel=0.01)
+        assert gpu.int8_tera_ops == pytest.approx(2 * gpu.fp16_tera_ops, rel=0.01)
+    assert [gpu.name for gpu in GPUS] == list(cores)
 
 
 def test_names_of_the_papers_models():

@@ -12,10 +12,11 @@ import pytest
 from gfl_edge.bench.device.counters import TOTAL, Reading, Recorder
 from gfl_edge.bench.device.cpu import CpuCounters
 from gfl_edge.bench.device.jetson import JetsonCounters
-from gfl_edge.bench.device.machine import Machine, process_bytes
+from gfl_edge.bench.device.machine import LoadMeter, process_bytes
 from gfl_edge.bench.device.nvml import NvmlCounters
 from gfl_edge.bench.device.open import NoCounters, open_counters
 from gfl_edge.errors import BackendError
+from gfl_edge.report.schema import Missing, Range
 
 CORE = "sys/devices/system/cpu/cpu{}/"
 RAPL = "sys/class/powercap/intel-rapl:{}/"
@@ -253,7 +254,7 @@ def record(counters, turns, images, middle=False):
 def test_energy_is_counted_within_turns_alone():
     values = [Reading(energy_j=energy) for energy in (0, 10, 100, 130)]  # 90 J went to somebody else
     found = record(Script(*values), turns=2, images=8)
-    assert (found["energy_per_image_j"], found["energy_from"]) == (pytest.approx(40 / 16), "counter")
+    assert (found.energy_per_image_j, found.energy_from) == (pytest.approx(40 / 16), "counter")
 
 
 def test_energy_from_power_is_power_by_time(monkeypatch):
@@ -261,41 +262,38 @@ def test_energy_from_power_is_power_by_time(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     watts = [Reading(powers_w={TOTAL: value}) for value in (99, 5, 7)]  # the first comes before the work
     found = record(Script(*watts), turns=1, images=4, middle=True)
-    assert (found["energy_per_image_j"], found["energy_from"]) == (pytest.approx(6 * 2 / 4), "power")
-    assert found["powers_w"] == [{"name": TOTAL, "min": 5, "mean": 6, "max": 7}]
+    assert (found.energy_per_image_j, found.energy_from) == (pytest.approx(6 * 2 / 4), "power")
+    assert found.powers_w == (Range(TOTAL, 5, 6, 7),)
 
 
 def test_throttling_is_seen_in_reasons_and_in_counters():
     cool = Reading(throttle_events={"hot": 3})
-    assert record(Script(cool, cool), 1, 1)["throttled"] is False
+    assert record(Script(cool, cool), 1, 1).throttled is False
     grown = record(Script(cool, replace(cool, throttle_events={"hot": 4})), 1, 1)
-    assert (grown["throttled"], grown["throttle_reasons"]) == (True, ["hot"])
+    assert (grown.throttled, grown.throttle_reasons) == (True, ("hot",))
     said = record(Script(Reading(), Reading(throttled=("power cap reached",))), 1, 1)
-    assert (said["throttled"], said["throttle_reasons"]) == (True, ["power cap reached"])
+    assert (said.throttled, said.throttle_reasons) == (True, ("power cap reached",))
     between = [cool, cool, *[replace(cool, throttle_events={"hot": 9})] * 2]  # between two turns
-    assert record(Script(*between), 2, 1)["throttled"] is False
+    assert record(Script(*between), 2, 1).throttled is False
 
 
 def test_what_is_not_there_is_null_with_its_reason():
     found = record(Script(Reading(), Reading(), throttling="no counters", power="no monitor"), 1, 1)
-    assert (found["throttled"], found["energy_per_image_j"], found["energy_from"]) == (None, None, None)
-    assert found["missing"] == [
-        {"what": "power", "why": "no monitor"},
-        {"what": "throttling", "why": "no counters"},
-    ]
+    assert (found.throttled, found.energy_per_image_j, found.energy_from) == (None, None, None)
+    assert found.missing == (Missing("power", "no monitor"), Missing("throttling", "no counters"))
 
 
 def test_how_busy_the_machine_was(tmp_path):
     tree(tmp_path, {"proc/loadavg": "1.50 0.7 0.5 1/2 3", "proc/stat": "cpu 100 0 100 1000 0 0 0 0 0 0\ncpu0 1"})
-    machine = Machine(tmp_path)
+    machine = LoadMeter(tmp_path)
     tree(tmp_path, {"proc/stat": "cpu 100100 0 100 50000 1000 0 0 2000 0 0\ncpu0 1"})
     found = machine.summary()
-    assert found["load_average_1min"] == 1.5
-    assert found["cpu_percent_stolen"] == pytest.approx(100 * 2000 / 152_000)
-    assert found["cpu_percent_of_others"] == pytest.approx(100 * 100_000 / 152_000, abs=1)  # less what this test took
-    assert found["process_peak_bytes"] >= process_bytes() > 1 << 20
+    assert found.load_average_1min == 1.5
+    assert found.cpu_percent_stolen == pytest.approx(100 * 2000 / 152_000)
+    assert found.cpu_percent_of_others == pytest.approx(100 * 100_000 / 152_000, abs=1)  # less what this test took
+    assert found.process_peak_bytes >= process_bytes() > 1 << 20
 
 
 def test_a_system_without_proc(tmp_path):
-    found = Machine(tmp_path).summary()
-    assert (found["load_average_1min"], found["cpu_percent_of_others"], found["cpu_percent_stolen"]) == (None,) * 3
+    found = LoadMeter(tmp_path).summary()
+    assert (found.load_average_1min, found.cpu_percent_of_others, found.cpu_percent_stolen) == (None,) * 3

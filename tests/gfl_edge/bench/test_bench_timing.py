@@ -54,11 +54,11 @@ def test_an_outlier_in_a_window_does_no_harm():
 
 def test_times_that_never_settle_are_said_to():
     times = (1.1**run for run in itertools.count())
-    found = warm_up(lambda: next(times), most_runs=40)
+    found = warm_up(lambda: next(times), max_runs=40)
     assert (found.runs, found.stable) == (40, False)
     assert found.difference == pytest.approx(1.1**10 - 1)
 
 
 def test_too_few_runs_have_no_difference():
-    found = warm_up(lambda: 1.0, most_runs=7)
+    found = warm_up(lambda: 1.0, max_runs=7)
     assert (found.runs, found.stable, found.difference) == (7, False, None)

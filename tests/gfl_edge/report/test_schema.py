@@ -1,0 +1,104 @@
+"""Keys, types and errors of ``report.json``: against docs/report.md, a real measurement and the tracked report."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from gfl_edge.errors import InputError
+from gfl_edge.report.schema import Report
+
+pytest.importorskip("onnxruntime")
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+def flat(value, path=""):
+    """Path and value of every leaf, list elements as []; what has keys of its own is a leaf."""
+    if isinstance(value, dict) and path not in ("versions", "models[].backend", "models[].accuracy.metrics"):
+        for key, part in value.items():
+            yield from flat(part, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for part in value:
+            yield from flat(part, f"{path}[]")
+    else:
+        yield path, value
+
+
+def documented():
+    text = (CHECKOUT / "docs" / "report.md").read_text()
+    return dict(re.findall(r"^\| `([\w.\[\]]+)` \| ([\w ]+) \|", text.partition("## Keys")[2], re.MULTILINE))
+
+
+TYPES = {"integer": int, "number": (int, float), "string": str, "boolean": bool, "object": dict, "null": type(None)}
+
+
+def fits(value, kind):
+    if " or " in kind:
+        return any(fits(value, part) for part in kind.split(" or "))
+    if kind.startswith("list of "):
+        return isinstance(value, list) and all(fits(part, kind.removeprefix("list of ")) for part in value)
+    return isinstance(value, TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
+def test_documented_keys_are_the_real_ones(stored):
+    kinds = documented()
+    for path, value in flat(stored):
+        assert path in kinds, f"{path} is not documented"
+        assert fits(value, kinds[path]), (path, value, kinds[path])
+    parents = {path for path, kind in kinds.items() if "object or null" in kind}
+    assert kinds.keys() - {path for path, _ in flat(stored)} <= parents
+
+
+def test_what_this_machine_lacks_is_documented_as_null(measured):
+    kinds = documented()
+    for path, value in flat(measured):
+        if path.partition("[].device.")[2] not in ("clocks_mhz", "temperatures_c", "powers_w"):
+            assert fits(value, kinds[path]), (path, value, kinds[path])
+
+
+def test_the_tracked_report_is_read_and_written_without_loss():
+    tree = json.loads((CHECKOUT / "benchmarks" / "results" / "report" / "report.json").read_text())
+    assert Report.from_dict(tree).to_dict() == tree
+
+
+def test_a_report_with_every_value_is_read_and_written_without_loss(stored):
+    assert Report.from_dict(stored).to_dict() == stored
+
+
+def test_numbers_have_six_significant_digits(stored):
+    stored["settings"]["seconds"] = 1234.56789
+    assert Report.from_dict(stored).to_dict()["settings"]["seconds"] == 1234.57
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("runs.0.latency.p50_ms", "5", "report.runs[0].latency.p50_ms is '5', expected a number"),
+        ("runs.1.batch", 1.5, "report.runs[1].batch is 1.5, expected a whole number"),
+        ("runs.0.warm_up.stable", 1, "report.runs[0].warm_up.stable is 1, expected true or false"),
+        ("runs.0.protocol", "x", "report.runs[0].protocol is 'x', expected one of 'stream', 'offline', 'gfocal'"),
+        ("runs.0.stages", {}, "report.runs[0].stages is an object, expected a list"),
+        ("models.0.input_hw", [1, 2, 3], "report.models[0].input_hw is a list, expected 2 elements"),
+        ("models.0.accuracy.metrics.AP", None, "report.models[0].accuracy.metrics.AP is None, expected a number"),
+        ("versions", [], "report.versions is a list, expected an object"),
+        ("machine", None, "report.machine is None, expected an object of cores, load_average_1min, "),
+        ("machine.speed", 1, "report.machine.speed is not known, expected only cores, load_average_1min, "),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(stored, path, value, message):
+    *parents, last = (int(part) if part.isdigit() else part for part in path.split("."))
+    place = stored
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    with pytest.raises(InputError, match=re.escape(message)):
+        Report.from_dict(stored)
+
+
+def test_a_key_that_is_missing_is_named(stored):
+    del stored["settings"]["frames"]["count"]
+    with pytest.raises(InputError, match=r"report\.settings\.frames\.count is missing, found only origin, folder"):
+        Report.from_dict(stored)
