@@ -65,6 +65,9 @@ class Detector:
         detector = Detector("nanodet-plus-m-416.onnx")
         detections = detector(cv2.imread("street.jpg"))
 
+        detector = Detector(MyBackend())  # with what gfl_edge.backends.base.Backend lists; see docs/device.md
+        detections, ms = detector.infer(detector.prepare(frames))
+
     One run of the network at a time: calls from several threads wait for each other. :meth:`prepare` waits for nothing,
     so that frames can be made ready while the network runs. Usable as a context manager.
 
