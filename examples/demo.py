@@ -87,11 +87,11 @@ class Watcher:
 
     def write_sheet(self, path: Path) -> None:
         """The best frames with their detections, as one picture."""
-        from gfl_edge.media.draw import draw_detections, picture_sheet
+        from gfl_edge.media.draw import contact_sheet, draw_detections
 
         drawn = [draw_detections(image, found) for _, (_, image, found) in sorted(self.best.items())]
         with whole_file(path) as temporary:
-            optional.load("cv2").imwrite(str(temporary), picture_sheet(drawn, columns=3, width=1440))
+            optional.load("cv2").imwrite(str(temporary), contact_sheet(drawn, columns=3, width=1440))
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -1,20 +1,17 @@
-"""The last stage: detections and pictures go to the window and the files of a run."""
+"""The last stage: detections and annotated images go to the window and the files of a run."""
 
 from __future__ import annotations
 
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gfl_edge.camera.feeds import Feed, Taken
-from gfl_edge.detections import Detections
-from gfl_edge.media.draw import draw_status, picture_sheet
-from gfl_edge.media.sinks import LARGEST_WINDOW_WH, JsonLinesSink, VideoSink, Window
+from gfl_edge.camera.feeds import CameraFrame, Feed
+from gfl_edge.media.draw import contact_sheet, draw_status
+from gfl_edge.media.sinks import MAX_WINDOW_WH, JsonLinesSink, VideoSink, Window
 from gfl_edge.ops.preprocess import Image
 
 SOURCE_FIELD = "{source}"  # in the name of a video: stands for the number of its source
@@ -22,72 +19,70 @@ SHEETS_PER_SECOND = 20  # of a window with several sources
 EMPTY_HW = (90, 160)  # of the cell of a source without a frame so far
 
 
-@dataclass(eq=False)
-class Result:
-    """A frame with its detections.
-
-    Attributes:
-        taken: the frame.
-        detections: that count.
-        ms: milliseconds by stage, so far.
-        picture: the frame, or a copy that is drawn on.
-    """
-
-    taken: Taken
-    detections: Detections
-    ms: dict[str, float]
-    picture: Image
-
-
 class Delivery:
-    """Files and window of a run; a frame is in all of them or in none. Usable as a context manager.
+    """Files and window of a run; a frame is in all of them or in none. Usable as a context manager, which closes them.
 
     Args:
-        video: path of the annotated videos, see :func:`video_path`; None = none.
-        lines: takes a record of every frame.
-        window: shows the pictures, those of several sources side by side.
+        output: path of the annotated videos, see :func:`video_path`; None = none.
+        json_lines: file that takes a line for every frame, "-" = stdout; None = none.
+        window: shows the images, those of several sources side by side.
         sources: how many there are.
+
+    Raises:
+        InputError: the file of lines cannot be written.
     """
 
-    def __init__(self, video: Path | None, lines: JsonLinesSink | None, window: Window | None, sources: int) -> None:
-        self._video, self._lines, self._window, self._sources = video, lines, window, sources
+    def __init__(
+        self, output: str | Path | None, json_lines: str | Path | None, window: Window | None, sources: int
+    ) -> None:
+        self._output, self._window, self._sources = Path(output) if output else None, window, sources
+        self.json_lines = str(json_lines) if json_lines else None
         self._videos: dict[int, VideoSink] = {}
         self._open = ExitStack()
+        self._lines = self._open.enter_context(JsonLinesSink(json_lines)) if json_lines else None
+        if window:
+            self._open.enter_context(window)
         self._latest: list[Image] = [np.zeros((*EMPTY_HW, 3), np.uint8)] * sources
         self._sheet_s = -math.inf
 
     @property
     def draws(self) -> bool:
-        """Whether the pictures are looked at."""
-        return self._video is not None or self._window is not None
+        """Whether the images are looked at."""
+        return self._output is not None or self._window is not None
 
-    def write(self, result: Result) -> None:
-        """Write the result to the files; raises InputError and BrokenPipeError as the sinks do."""
+    def write(self, item: CameraFrame) -> None:
+        """Write the frame to the files; raises InputError and BrokenPipeError as the sinks do."""
         if self._lines:
-            self._lines.write(_record(result))
-        if self._video:
-            self._video_of(result.taken.feed).write(result.picture, result.taken.frame.time_s)
+            self._lines.write(
+                {
+                    "source": item.feed.index,
+                    "frame": item.frame.index,
+                    "name": item.frame.name,
+                    "time_s": round(item.frame.time_s, 6),
+                    "detections": item.detections.to_dicts(),
+                    "ms": {stage: round(value, 3) for stage, value in item.ms.items() if stage != "draw"},
+                }
+            )
+        if self._output:
+            feed = item.feed
+            if feed.index not in self._videos:
+                assert feed.source is not None
+                path = video_path(self._output, feed.index, self._sources)
+                sink = VideoSink(path, feed.source.fps, measure=feed.source.live)
+                self._videos[feed.index] = self._open.enter_context(sink)
+            self._videos[feed.index].write(item.image, item.frame.time_s)
 
-    def _video_of(self, feed: Feed) -> VideoSink:
-        if feed.index not in self._videos:
-            assert self._video is not None
-            assert feed.source is not None
-            path = video_path(self._video, feed.index, self._sources)
-            sink = VideoSink(path, feed.source.fps, measure=feed.source.live)
-            self._videos[feed.index] = self._open.enter_context(sink)
-        return self._videos[feed.index]
-
-    def show(self, result: Result, text: str) -> bool:
-        """Show the result in the window, with ``text``; False when the user has closed it."""
+    def show(self, item: CameraFrame, text: str) -> bool:
+        """Show the frame in the window, with ``text``; False when the user has closed it."""
         if self._window is None:
             return True
         if self._sources == 1:
-            return self._window.show(draw_status(result.picture, text))
-        self._latest[result.taken.feed.index] = result.picture
+            return self._window.show(draw_status(item.image, text))
+        self._latest[item.feed.index] = item.image
         if time.monotonic() - self._sheet_s < 1 / SHEETS_PER_SECOND:
             return True
         self._sheet_s = time.monotonic()
-        sheet = picture_sheet(self._latest, math.ceil(math.sqrt(self._sources)), LARGEST_WINDOW_WH[0])
+        sheet = contact_sheet(self._latest, math.ceil(math.sqrt(self._sources)), MAX_WINDOW_WH[0])
         return self._window.show(draw_status(sheet, text, out=sheet))
 
     def stays(self) -> bool:
@@ -95,12 +90,12 @@ class Delivery:
         return self._window is None or self._window.stays()
 
     def video(self, feed: Feed) -> Path | None:
-        """The video of a source; None if none was asked for or no frame came."""
+        """The video of a source; None if none was requested or no frame came."""
         sink = self._videos.get(feed.index)
         return sink.path if sink and sink.frames else None
 
     def close(self) -> None:
-        """Finish the videos."""
+        """Finish the files and close the window."""
         self._open.close()
 
     def __enter__(self) -> Delivery:
@@ -111,19 +106,7 @@ class Delivery:
 
 
 def video_path(video: Path, index: int, sources: int) -> Path:
-    """The path of a source's video: its number in place of ``{source}``, or behind the name where there are several."""
+    """The path of a source's video: its number in place of ``{source}``, or after the name where there are several."""
     if SOURCE_FIELD in str(video):
         return Path(str(video).replace(SOURCE_FIELD, str(index)))
     return video if sources == 1 else video.with_name(f"{video.stem}-{index}{video.suffix}")
-
-
-def _record(result: Result) -> dict[str, Any]:
-    frame = result.taken.frame
-    return {
-        "source": result.taken.feed.index,
-        "frame": frame.index,
-        "name": frame.name,
-        "time_s": round(frame.time_s, 6),
-        "detections": result.detections.to_dicts(),
-        "ms": {stage: round(value, 3) for stage, value in result.ms.items() if stage != "draw"},
-    }

@@ -6,14 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from gfl_edge.camera.latency import LatencyHistogram
-from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
+from gfl_edge.camera.pipeline import STOP_SECONDS, BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
+from gfl_edge.camera.status import LatencyHistogram
+from gfl_edge.detections import Detections
 from gfl_edge.errors import FrameError, GflEdgeError, SourceError
 from gfl_edge.media.sources import Frame, FrameSource, ImageFiles, Source, open_source, without_password
-from gfl_edge.ops.preprocess import check_frame
+from gfl_edge.ops.preprocess import Image, check_frame
 
 # Frames that wait to be taken: of a file, and of a live source, where another would only be older than the newest
 WAITING, WAITING_LIVE = 2, 1
@@ -21,21 +22,25 @@ WAITING, WAITING_LIVE = 2, 1
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class Taken:
-    """A frame on its way.
+@dataclass(eq=False)
+class CameraFrame:
+    """A frame on its way through the camera, to which each stage adds what it finds.
 
     Attributes:
-        feed: where it came from.
-        frame: the frame.
-        read_ms: milliseconds that reading took, with the wait for a camera.
+        feed: the source it came from.
+        frame: as the source gave it.
         captured_s: when it had been read, by ``time.perf_counter``.
+        ms: milliseconds by stage, so far; ``read`` includes the wait for a camera.
+        image: what is shown and written: the frame's own, after drawing an annotated copy.
+        detections: those that count; set by the network's stage.
     """
 
     feed: Feed
     frame: Frame
-    read_ms: float
     captured_s: float
+    ms: dict[str, float]
+    image: Image
+    detections: Detections = field(init=False)
 
 
 class Feed:
@@ -63,7 +68,7 @@ class Feed:
         self.index = index
         self.name = source.name if isinstance(source, FrameSource) else without_password(str(source))
         self.source: FrameSource | None = None
-        self.inbox: BoundedQueue[Taken] = BoundedQueue(WAITING, changed)
+        self.inbox: BoundedQueue[CameraFrame] = BoundedQueue(WAITING, changed)
         self.delivered, self.latency = 0, LatencyHistogram()
         self.error: BaseException | None = None
         self._opening, self._reconnect_seconds, self._changed = source, reconnect_seconds, changed
@@ -74,28 +79,22 @@ class Feed:
         """The thread: all calls of the source's library are here, so that one that hangs holds up nobody."""
         try:
             with open_source(self._opening, reconnect_seconds=self._reconnect_seconds) as source:
-                self._announce(source)
-                self._read(source)
+                if source.live:
+                    self.inbox.capacity = WAITING_LIVE
+                with self._changed:
+                    self.name, self.source = source.name, source
+                    self._changed.notify_all()
+                put = self.inbox.put_newest if source.live else self.inbox.put
+                frames, start = iter(source), time.perf_counter()
+                while not self._stopping and (frame := next(frames, None)) is not None:
+                    now = time.perf_counter()
+                    put(CameraFrame(self, frame, now, {"read": 1000 * (now - start)}, frame.image))
+                    start = time.perf_counter()
             self.inbox.end()
         except Stopped:
             pass
-        except BaseException as error:  # an interruption, too, is told by who takes
+        except BaseException as error:  # an interruption, too, is raised to who takes
             self.inbox.end(error)
-
-    def _announce(self, source: FrameSource) -> None:
-        if source.live:
-            self.inbox.capacity = WAITING_LIVE
-        with self._changed:
-            self.name, self.source = source.name, source
-            self._changed.notify_all()
-
-    def _read(self, source: FrameSource) -> None:
-        put = self.inbox.put_newest if source.live else self.inbox.put
-        frames, start = iter(source), time.perf_counter()
-        while not self._stopping and (frame := next(frames, None)) is not None:
-            now = time.perf_counter()
-            put(Taken(self, frame, 1000 * (now - start), now))
-            start = time.perf_counter()
 
     @property
     def live(self) -> bool:
@@ -104,7 +103,7 @@ class Feed:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Names of pictures that could not be used."""
+        """Names of image files that could not be used."""
         return tuple(self.source.skipped) if self.source else ()
 
     @property
@@ -112,8 +111,8 @@ class Feed:
         """How often it was opened again."""
         return self.source.reconnects if self.source else 0
 
-    def take(self) -> Taken | None:
-        """The next frame that is a picture, if one waits; raises FrameError where that of a camera or video is none."""
+    def take(self) -> CameraFrame | None:
+        """The next frame that is an image, if one waits; raises FrameError where that of a camera or video is none."""
         while (taken := self.inbox.poll()) is not None:
             try:
                 check_frame(taken.frame.image)
@@ -139,48 +138,46 @@ class Feed:
 
 
 class Feeds:
-    """All sources of a run. Usable as a context manager, which opens them, and lets them go in the end.
+    """All sources of a run. Usable as a context manager: their threads start when it is entered and end with it.
 
     Where there are several, one that fails is logged and left out, as long as another is there. Where there is one, its
-    error is raised behind its last frame.
+    error is raised after its last frame.
 
     Args:
         sources: one or more, see :func:`gfl_edge.media.sources.open_source`.
         reconnect_seconds: as there.
         batch: frames that are given at once, of as many sources.
-        most: frames to give in all; None = no limit.
+        max_frames: to give in all; None = no limit.
 
     Attributes:
         ended_by: why there are no more.
     """
 
-    def __init__(self, sources: Sequence[Source], reconnect_seconds: float, batch: int, most: int | None) -> None:
+    def __init__(self, sources: Sequence[Source], reconnect_seconds: float, batch: int, max_frames: int | None) -> None:
         self._changed = threading.Condition()
         self.feeds = [Feed(i, source, reconnect_seconds, self._changed) for i, source in enumerate(sources)]
         self._active = list(self.feeds)
-        self._batch, self._left = batch, most
+        self._batch, self._left = batch, max_frames
         self._stopped = False
         self.ended_by: Literal["end of source", "max_frames"] = "end of source"
 
-    def open(self, seconds: float | None = None) -> bool:
+    def open_within(self, seconds: float) -> bool:
         """Wait, ``seconds`` at most, until one source is open; whether one is. The others may follow later.
 
         Raises:
             SourceError: none can be opened. Where there is only one, its own error.
         """
-        for feed in self.feeds:
-            if not feed.thread.ident:
-                feed.thread.start()
+
+        def decided() -> bool:
+            return any(feed.source for feed in self.feeds) or all(feed.inbox.over for feed in self.feeds)
+
         with self._changed:
-            self._changed.wait_for(self._is_open, seconds)
+            self._changed.wait_for(decided, seconds)
             if not any(feed.source for feed in self.feeds):
                 self._drop_those_that_are_over()
-            return self._is_open()
+            return decided()
 
-    def _is_open(self) -> bool:
-        return any(feed.source for feed in self.feeds) or all(feed.inbox.over for feed in self.feeds)
-
-    def get(self) -> list[Taken]:
+    def get(self) -> list[CameraFrame]:
         """Wait for frames: at least one, and one each of as many sources as have one, up to the batch.
 
         No frame waits for that of another source. Who was not served comes first next time.
@@ -198,33 +195,31 @@ class Feeds:
                 self._drop_those_that_are_over()
                 if taken := self._take():
                     return taken
-                # Taking may have come to the end of a source, by frames that are no pictures
+                # Taking may have come to the end of a source, by frames that are no images
                 if self._active and not any(feed.inbox.over for feed in self._active):
                     self._changed.wait()
             raise Stopped
 
-    def _take(self) -> list[Taken]:
-        taken: list[Taken] = []
+    def _take(self) -> list[CameraFrame]:
+        taken: list[CameraFrame] = []
         limit = self._batch if self._left is None else min(self._batch, self._left)
         for feed in list(self._active):
             if len(taken) == limit:
                 break
-            if (one := self._take_from(feed)) is not None:
-                taken.append(one)
+            try:
+                item = feed.take()
+            except FrameError as error:
+                if len(self.feeds) == 1:
+                    raise
+                self._lose(feed, error)
+                continue
+            if item is not None:
+                taken.append(item)
                 self._active.remove(feed)
                 self._active.append(feed)  # the longest unserved is first
         if self._left is not None:
             self._left -= len(taken)
         return taken
-
-    def _take_from(self, feed: Feed) -> Taken | None:
-        try:
-            return feed.take()
-        except FrameError as error:
-            if len(self.feeds) == 1:
-                raise
-            self._lose(feed, error)
-            return None
 
     def _drop_those_that_are_over(self) -> None:
         """Raises what :meth:`get` does where none is left."""
@@ -238,7 +233,10 @@ class Feeds:
             else:
                 self._lose(feed, error)
         if not self._active:
-            raise self._all_failed() or EndOfItems
+            errors = [str(feed.error) for feed in self.feeds if feed.error]
+            if len(errors) == len(self.feeds):
+                raise SourceError(f"all {len(errors)} sources failed: " + "; ".join(errors))
+            raise EndOfItems
 
     def _lose(self, feed: Feed, error: Exception) -> None:
         self._active.remove(feed)
@@ -246,12 +244,6 @@ class Feeds:
         # What is no error of the source's own is a bug, whose place matters
         cause = None if isinstance(error, GflEdgeError) else error
         logger.warning("source %d is left out: %s", feed.index, error, exc_info=cause)
-
-    def _all_failed(self) -> SourceError | None:
-        errors = [feed.error for feed in self.feeds if feed.error]
-        if len(errors) < len(self.feeds):
-            return None
-        return SourceError(f"all {len(errors)} sources failed: " + "; ".join(str(error) for error in errors))
 
     @property
     def total(self) -> int | None:
@@ -280,7 +272,11 @@ class Feeds:
         for feed in self.feeds:
             feed.stop()
 
-    def join(self, seconds: float) -> None:
-        """Stop, and wait for the threads; see :func:`gfl_edge.camera.pipeline.join_all`."""
+    def __enter__(self) -> Feeds:
+        for feed in self.feeds:
+            feed.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.stop()
-        join_all([feed.thread for feed in self.feeds if feed.thread.ident], seconds)
+        join_all([feed.thread for feed in self.feeds], STOP_SECONDS)

@@ -15,6 +15,8 @@ B = TypeVar("B")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+STOP_SECONDS = 1.0  # that the threads of a run have to end in
+
 logger = logging.getLogger(__name__)
 
 
@@ -115,7 +117,7 @@ class BoundedQueue(Generic[T]):
         self._changed_s = now
 
     def end(self, error: BaseException | None = None) -> None:
-        """No more items come; ``error`` is raised to who takes, after the last."""
+        """No more items come; ``error`` is raised to whoever takes, after the last."""
         with self._changed:
             self._ended, self.error = True, error
             self._changed.notify_all()
@@ -177,7 +179,7 @@ class BoundedQueue(Generic[T]):
 class Pipeline:
     """Stages that pass items on from one to the next. Usable as a context manager, which stops them.
 
-    The first error of a stage travels behind the items before it to whoever takes from the last queue.
+    The first error of a stage travels after the items before it to whoever takes from the last queue.
 
     Attributes:
         queues: by the name of the stage that takes from them.
@@ -211,10 +213,12 @@ class Pipeline:
         for queue in self.queues.values():
             queue.stop()
 
-    def join(self, seconds: float) -> None:
-        """Stop, and wait for the stages to leave; see :func:`join_all`."""
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.stop()
-        join_all(self._threads, seconds)
+        join_all(self._threads, STOP_SECONDS)
 
 
 def _run_stage(source: Giver[A], work: Callable[[A], Iterable[B]], target: BoundedQueue[B]) -> None:
@@ -227,7 +231,7 @@ def _run_stage(source: Giver[A], work: Callable[[A], Iterable[B]], target: Bound
         target.end()
     except Stopped:
         target.stop()
-    except BaseException as error:  # an interruption, too, is told by who takes from the last queue
+    except BaseException as error:  # an interruption, too, is raised to whoever takes from the last queue
         target.end(error)
 
 

@@ -1,34 +1,157 @@
-"""The stages of a run of the camera, put together."""
+"""The camera: read, detect, draw and write at the same time, until the sources end or somebody stops it.
+
+    source 0 -- read --> inbox --+
+    source 1 -- read --> inbox --+--> preprocess --> queue --> network --> queue --> draw --> queue --> write
+    source 2 -- read --> inbox --+    one frame of             detections            annotated          files, window
+                                      each, resized                                  image              and on_frame
+
+Each stage is a thread, except the last: it is the caller's, as windows belong to it. Reading is a thread a source, and
+drawing is left out where nobody looks. Inboxes and queues hold one or two frames, so that the slowest stage sets the
+pace. An end or an error travels through the queues after the frames before it; stopping empties them.
+
+The stages are here, the sources in :mod:`gfl_edge.camera.feeds`, threads and queues in
+:mod:`gfl_edge.camera.pipeline`, the outputs in :mod:`gfl_edge.camera.delivery`.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sized
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence, Sized
+from contextlib import ExitStack
+from pathlib import Path
 
-from gfl_edge.camera.batching import SteadyBatch
-from gfl_edge.camera.delivery import Delivery, Result
-from gfl_edge.camera.feeds import Feeds, Taken
-from gfl_edge.camera.latency import LatencyHistogram
-from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, Pipeline, QueueDepth
-from gfl_edge.camera.status import StageClock, StatusLine
+from gfl_edge.backends.select import BackendName
+from gfl_edge.camera.delivery import Delivery, video_path
+from gfl_edge.camera.feeds import CameraFrame, Feed, Feeds
+from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, Pipeline
+from gfl_edge.camera.status import LatencyHistogram, StageTimes, StatusLine
 from gfl_edge.camera.stop_signals import StopSignals
-from gfl_edge.camera.summary import StoppedBy
+from gfl_edge.camera.summary import CameraSummary, SourceSummary, StoppedBy
 from gfl_edge.detections import Detections
+from gfl_edge.detector import Detector, Prepared
+from gfl_edge.errors import InputError, SourceError
 from gfl_edge.media.draw import draw_detections
-from gfl_edge.media.sources import Frame
+from gfl_edge.media.sinks import STDOUT, VideoSink, Window, why_no_window
+from gfl_edge.media.sources import RECONNECT_SECONDS, Frame, FrameSource, Source
 
-if TYPE_CHECKING:
-    from gfl_edge.detector import Detector, Prepared
-
-# Frames between two stages: one, since each more makes a live picture older by a frame; files have a spare one, which
+# Frames between two stages: one, since each more makes a live image older by a frame; files have a spare one, which
 # evens out stages that take now more, now less
 WAITING, WAITING_LIVE = 2, 1
 POLL_SECONDS = 0.05  # between looks at whether a signal came
+PATIENCE = 50  # batches that were smaller than the size, one after the other, before it shrinks
+
+
+def run_camera(
+    model: str | Path | Detector | None = None,
+    source: Source | Sequence[Source] = 0,
+    *,
+    backend: BackendName = "auto",
+    score: float = 0.35,
+    show: bool | None = None,
+    output: str | Path | None = None,
+    json_lines: str | Path | None = None,
+    max_frames: int | None = None,
+    reconnect_seconds: float = RECONNECT_SECONDS,
+    on_frame: Callable[[Frame, Detections], None] | None = None,
+) -> CameraSummary:
+    """Detect in every frame of one or more sources until they end, a window is closed, or Ctrl-C or SIGTERM arrives.
+
+    Reading, resizing, the network, drawing and writing overlap, so that the slowest of them sets the pace. Files wait
+    for it and lose no frame. Of a live source the newest frame is taken and older ones are dropped, so that no image is
+    older than a few times what the slowest stage takes. The frames of a source stay in order.
+
+    Several sources take turns, so that an image may be older by a turn of the others. An engine that was built for
+    batches runs the frames that wait, one of each source, as one. A source that fails is logged and left out, as long
+    as another is there.
+
+    A status line on stderr shows frames per second, milliseconds per stage, and how full the queues are. Whatever ends
+    the run, an error too, what was written until then is kept and whole; a frame is in all outputs or in none.
+
+    Args:
+        model: model file, or a detector, which is left open; None: the bundled person detector.
+        source: see :func:`gfl_edge.media.sources.open_source`; or several of them. Threads of their own read them and
+            close them at the end.
+        backend: what runs a model file.
+        score: detections with at least this score are drawn, written and handed on.
+        show: True = in a window (q, Esc or its close button ends the run), None = in one if there is a screen.
+        output: annotated video, ``.mp4`` or ``.avi``. Several sources write one each: ``out-0.mp4``, ``out-1.mp4``, or
+            with their number in place of ``{source}``.
+        json_lines: file with one JSON object per frame, "-" = stdout: ``source`` (its number), ``frame``, ``name``,
+            ``time_s``, ``detections`` as by :meth:`Detections.to_dicts` and ``ms`` with the times until detection.
+        max_frames: stop after so many, of all sources together.
+        reconnect_seconds: how long to try after a camera or stream drops; 0 = not at all.
+        on_frame: called with every frame and its detections, after they were written; in the caller's thread.
+
+    Raises:
+        SourceError: the source, or every one of several, cannot be opened, is lost for good, or has no image that can
+            be used.
+        InputError: a setting, an output that cannot be written, or a window without a screen.
+        ModelFileError, BackendError: the model cannot be used.
+        FrameError: the detector refuses a frame of a camera or video; image files are skipped and counted instead.
+    """
+    sources: list[Source] = [source] if isinstance(source, (int, str, Path, FrameSource)) else list(source)
+    _check_settings(score, max_frames, sources, output, json_lines)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopSignals())
+        window = _window(show)
+        if model is None or isinstance(model, (str, Path)):
+            detector = stack.enter_context(Detector(model, backend))
+        else:
+            detector = model
+        batch = min(len(sources), detector.backend.max_batch or 1)  # CPUs, which take any, gain nothing from it
+        stop.disarm()
+        # After the model, as frames would be dropped while it loads
+        feeds = stack.enter_context(Feeds(sources, reconnect_seconds, batch, max_frames))
+        while not feeds.open_within(POLL_SECONDS):
+            if stop.requested:
+                raise KeyboardInterrupt
+        pipeline = stack.enter_context(Pipeline())
+        delivery = stack.enter_context(Delivery(output, json_lines, window, len(sources)))
+        run = CameraRun(detector, feeds, pipeline, delivery, score, on_frame)
+        with run.status:
+            stopped_by = run.until_it_ends(stop)
+    return run.summary(stopped_by)
+
+
+def _check_settings(
+    score: float,
+    max_frames: int | None,
+    sources: Sequence[Source],
+    output: str | Path | None,
+    json_lines: str | Path | None,
+) -> None:
+    if not sources:
+        raise InputError("no source: give a camera number, file, folder, URL or pipeline, or several of them")
+    if not 0 <= score <= 1:
+        raise InputError(f"score {score}: expected 0..1")
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"max_frames {max_frames}: expected 1 or more, or None for all")
+    videos = [video_path(Path(output), i, len(sources)) for i in range(len(sources))] if output else []
+    for video in videos:
+        VideoSink(video, None)  # a wrong suffix is reported before the model is loaded
+    lines = [Path(json_lines)] if json_lines and str(json_lines) != STDOUT else []
+    files = [path.resolve() for path in (*videos, *lines)]
+    if len(set(files)) < len(files):
+        raise InputError(f"{json_lines} is to hold both a video and the detections: give two files")
+    for source in sources:
+        if isinstance(source, (str, Path)) and Path(source).resolve() in files:
+            raise InputError(f"{source} is the source and would be written over: choose another output file")
+
+
+def _window(show: bool | None) -> Window | None:
+    """A window if one is wanted; raises InputError if it is required and cannot be opened."""
+    if show is False:
+        return None
+    reason = why_no_window()
+    if reason is None:
+        return Window("gfl_edge: q or Esc to quit")
+    if show:
+        raise InputError(f"no window can be opened: {reason}. Or run without one (--headless, show=False)")
+    return None
 
 
 class CameraRun:
-    """The stages of a run; the last, which writes, is the caller's thread, as windows belong to it.
+    """The stages of a run, in the order in which frames pass them, and what they add up to.
 
     Args:
         detector: resizes and finds.
@@ -39,9 +162,10 @@ class CameraRun:
         on_frame: called after every delivery.
 
     Attributes:
-        clock: times of the stages.
+        times: of the stages.
         latency: milliseconds from capture to delivery.
-        status: the line that tells how it goes.
+        seconds: that it took.
+        status: the line that shows how it goes.
     """
 
     def __init__(
@@ -53,88 +177,153 @@ class CameraRun:
         score: float,
         on_frame: Callable[[Frame, Detections], None] | None,
     ) -> None:
-        self.clock, self.latency = StageClock(), LatencyHistogram()
-        self.status = StatusLine(feeds.total, self._load)
+        self.times, self.latency, self.seconds = StageTimes(), LatencyHistogram(), 0.0
+        self.status = StatusLine(feeds.total, self.load)
         self._detector, self._feeds, self._delivery = detector, feeds, delivery
         self._pipeline, self._score, self._on_frame = pipeline, score, on_frame
-        self._steady = SteadyBatch()
-
-    def _start(self) -> BoundedQueue[Result]:
-        waiting = WAITING_LIVE if any(feed.live for feed in self._feeds.feeds) else WAITING
-        add, draws = self._pipeline.add, self._delivery.draws
-        prepared = add("preprocess", self._feeds, self._prepare, "network", waiting)
-        found = add("network", prepared, self._infer, "draw" if draws else "write", waiting)
-        return add("draw", found, self._draw, "write", waiting) if draws else found
-
-    def _prepare(self, taken: list[Taken]) -> list[tuple[list[Taken], Prepared]]:
-        frames = [one.frame.image for one in taken]
-        frames += frames[-1:] * (self._steady.size(len(frames)) - len(frames))
-        return [(taken, self._detector.prepare(frames))]
-
-    def _infer(self, ready: tuple[list[Taken], Prepared]) -> list[Result]:
-        taken, prepared = ready
-        found, ms = self._detector.infer(prepared)
-        found = found[: len(taken)]  # the batch may have been filled up
-        return [
-            Result(one, detections.above(self._score), {"read": one.read_ms, **ms}, one.frame.image)
-            for one, detections in zip(taken, found, strict=True)
-        ]
-
-    def _draw(self, result: Result) -> list[Result]:
-        start = time.perf_counter()
-        result.picture = draw_detections(result.picture, result.detections)
-        result.ms["draw"] = _ms_since(start)
-        return [result]
+        self._batch = SteadyBatch()
 
     def until_it_ends(self, stop: StopSignals) -> StoppedBy:
-        """Deliver what comes; every way out but an error is returned. Signals are disarmed but in ``on_frame``."""
-        results = self._start()
+        """Deliver what comes; every way out but an error is returned. Signals raise only in ``on_frame``."""
+        start = time.perf_counter()
+        ready = self.start()
         try:
             while not stop.requested:
-                result = results.get_within(POLL_SECONDS)
-                shown = self._delivery.stays() if result is None else self._deliver(result)
-                if result is not None and self._on_frame is not None:
+                item = ready.get_within(POLL_SECONDS)
+                stays = self._delivery.stays() if item is None else self.deliver(item)
+                if item is not None and self._on_frame is not None:
                     with stop.armed():
-                        self._on_frame(result.taken.frame, result.detections)
-                if not shown:
+                        self._on_frame(item.frame, item.detections)
+                if not stays:
                     return "user"
         except EndOfItems:
             return self._feeds.ended_by
         except KeyboardInterrupt:
             pass
         finally:
+            self.seconds = time.perf_counter() - start
             self._feeds.stop()
             self._pipeline.stop()
         return "interrupt"
 
-    def _deliver(self, result: Result) -> bool:
+    def start(self) -> BoundedQueue[CameraFrame]:
+        """Start all stages but the last, which takes its frames from the queue that is returned."""
+        waiting = WAITING_LIVE if any(feed.live for feed in self._feeds.feeds) else WAITING
+        add, draws = self._pipeline.add, self._delivery.draws
+        prepared = add("preprocess", self._feeds, self.prepare, "network", waiting)
+        found = add("network", prepared, self.infer, "draw" if draws else "write", waiting)
+        return add("draw", found, self.draw, "write", waiting) if draws else found
+
+    def prepare(self, items: list[CameraFrame]) -> list[tuple[list[CameraFrame], Prepared]]:
+        """Resize frames of several sources as one batch."""
+        images = [item.frame.image for item in items]
+        images += images[-1:] * (self._batch.size(len(images)) - len(images))
+        return [(items, self._detector.prepare(images))]
+
+    def infer(self, ready: tuple[list[CameraFrame], Prepared]) -> list[CameraFrame]:
+        """Run the network on a batch."""
+        items, prepared = ready
+        found, ms = self._detector.infer(prepared)
+        found = found[: len(items)]  # the batch may have been filled up
+        for item, detections in zip(items, found, strict=True):
+            item.detections = detections.above(self._score)
+            item.ms.update(ms)
+        return items
+
+    def draw(self, item: CameraFrame) -> list[CameraFrame]:
+        """Annotate a copy of the image."""
+        start = time.perf_counter()
+        item.image = draw_detections(item.image, item.detections)
+        item.ms["draw"] = _ms_since(start)
+        return [item]
+
+    def deliver(self, item: CameraFrame) -> bool:
         """Write and show; False when the user has closed the window."""
         start = time.perf_counter()
-        self._delivery.write(result)
-        shown = self._delivery.show(result, self._window_text(result.ms))
-        feed, ms = result.taken.feed, _ms_since(result.taken.captured_s)
-        for latency in (self.latency, feed.latency):
-            latency.add(ms)
-        feed.delivered += 1
-        self.clock.add({"draw": 0.0, **result.ms, "write": _ms_since(start)})
+        self._delivery.write(item)
+        fps, name = self.times.recent_fps(), self._detector.backend.name
+        stays = self._delivery.show(item, f"{fps:.1f} FPS, network {item.ms['network']:.1f} ms ({name})")
+        latency_ms = _ms_since(item.captured_s)
+        for latency in (self.latency, item.feed.latency):
+            latency.add(latency_ms)
+        item.feed.delivered += 1
+        self.times.add({"draw": 0.0, **item.ms, "write": _ms_since(start)})
         several = len(self._feeds.feeds) > 1
-        self.status.update(self.clock.frames if several else result.taken.frame.index + 1, self.clock)
-        return shown
+        self.status.update(self.times.frames if several else item.frame.index + 1, self.times)
+        return stays
 
-    def _window_text(self, ms: dict[str, float]) -> str:
-        return f"{self.clock.recent_fps():.1f} FPS, network {ms['network']:.1f} ms ({self._detector.backend.name})"
-
-    def _load(self) -> str:
+    def load(self) -> str:
         """What the status line says of the queues."""
         waiting: dict[str, Sized] = {"preprocess": self._feeds, **self._pipeline.queues}
         text = ", ".join(f"{name} {len(queue)}" for name, queue in waiting.items())
         return f"waiting: {text}; dropped {self._feeds.dropped}"
 
-    def queues(self) -> dict[str, QueueDepth]:
-        """How full the queue in front of each stage was."""
+    def summary(self, stopped_by: StoppedBy) -> CameraSummary:
+        """What the run did; raises SourceError if it came to an end without any frame."""
+        sources = tuple(self._source_summary(feed) for feed in self._feeds.feeds)
+        skipped = tuple(name for source in sources for name in source.skipped)
+        frames = self.times.frames
+        if stopped_by == "end of source" and not frames:
+            names = ", ".join(source.name for source in sources)
+            raise SourceError(
+                f"{names}: the detector could use none of its {len(skipped)} images; the log names each reason"
+            )
         depths = {name: queue.depth() for name, queue in self._pipeline.queues.items()}
-        return {"preprocess": self._feeds.depth(), **depths}
+        return CameraSummary(
+            frames=frames,
+            skipped=skipped,
+            reconnects=sum(source.reconnects for source in sources),
+            seconds=self.seconds,
+            fps=_rate(frames, self.seconds),
+            stage_ms=self.times.mean_ms(),
+            stopped_by=stopped_by,
+            output=sources[0].output if len(sources) == 1 else None,
+            json_lines=self._delivery.json_lines,
+            dropped=self._feeds.dropped,
+            latency_ms=self.latency.to_dict(),
+            queues={"preprocess": self._feeds.depth(), **depths},
+            sources=sources,
+        )
+
+    def _source_summary(self, feed: Feed) -> SourceSummary:
+        return SourceSummary(
+            name=feed.name,
+            frames=feed.delivered,
+            dropped=feed.inbox.dropped,
+            fps=_rate(feed.delivered, self.seconds),
+            latency_ms=feed.latency.to_dict(),
+            skipped=feed.skipped,
+            reconnects=feed.reconnects,
+            error=None if feed.error is None else str(feed.error),
+            output=self._delivery.video(feed),
+        )
+
+
+class SteadyBatch:
+    """A batch size that grows at once and shrinks slowly.
+
+    TensorRT throws a CUDA graph away when the batch size changes, and capturing another costs more than some frames
+    computed in vain. So a batch that is a bit smaller than those before is filled up, and the size shrinks only when
+    ``PATIENCE`` batches in a row could have been smaller.
+    """
+
+    def __init__(self) -> None:
+        self._size = self._largest = self._smaller = 0
+
+    def size(self, waiting: int) -> int:
+        """The size to run ``waiting`` frames at: at least as many."""
+        if waiting >= self._size:
+            self._size, self._largest, self._smaller = waiting, 0, 0
+            return waiting
+        self._largest, self._smaller = max(self._largest, waiting), self._smaller + 1
+        if self._smaller == PATIENCE:
+            self._size, self._largest, self._smaller = self._largest, 0, 0
+        return self._size
 
 
 def _ms_since(start: float) -> float:
     return 1000 * (time.perf_counter() - start)
+
+
+def _rate(frames: int, seconds: float) -> float:
+    return frames / seconds if seconds > 0 else 0.0

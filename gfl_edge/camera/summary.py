@@ -22,10 +22,10 @@ class SourceSummary:
         dropped: frames of a live source that were too old when their turn came.
         fps: frames / seconds of the run.
         latency_ms: from capture to delivery: ``p50``, ``p99`` and ``max`` in milliseconds.
-        skipped: names of pictures that could not be used.
+        skipped: names of image files that could not be used.
         reconnects: how often a live source was opened again.
         error: why it failed; None if it did not.
-        output: its annotated video; None if none was asked for or no frame came.
+        output: its annotated video; None if none was requested or no frame came.
     """
 
     name: str
@@ -45,15 +45,15 @@ class CameraSummary:
 
     Attributes:
         frames: frames that were detected in, of all sources.
-        skipped: names of pictures that could not be used.
+        skipped: names of image files that could not be used.
         reconnects: how often a live source was opened again.
         seconds: from the first read to the last write, without loading the model.
         fps: frames / seconds.
-        stage_ms: mean milliseconds a frame spent in each of ``STAGES``, which run at the same time; of a frame that ran
-            in a batch, those of the batch.
+        stage_ms: mean milliseconds a frame spent in each of ``CAMERA_STAGES``, which run at the same time; of a frame
+            that ran in a batch, those of the batch.
         stopped_by: why it ended; "user" closed the window, "interrupt" is Ctrl-C or SIGTERM.
-        output: the annotated video of a single source; None if none was asked for or no frame came.
-        json_lines: the file of detections, "-" for stdout; None if none was asked for.
+        output: the annotated video of a single source; None if none was requested or no frame came.
+        json_lines: the file of detections, "-" for stdout; None if none was requested.
         dropped: frames of live sources that were too old when their turn came.
         latency_ms: from capture to delivery: ``p50``, ``p99`` and ``max`` in milliseconds.
         queues: how full the queue in front of each stage was.

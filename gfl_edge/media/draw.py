@@ -84,7 +84,7 @@ def draw_status(image: Image, text: str, *, out: Image | None = None) -> Image:
     return image
 
 
-def picture_sheet(images: Sequence[Image], columns: int, width: int) -> Image:
+def contact_sheet(images: Sequence[Image], columns: int, width: int) -> Image:
     """A contact sheet: ``images`` (uint8 ``[H, W, 3]`` of any sizes) row by row on black.
 
     Each row is as high as its highest picture, at most as high as a cell is wide.

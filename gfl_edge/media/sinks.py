@@ -22,7 +22,7 @@ from gfl_edge.ops.preprocess import Image
 
 CODEC_OF = {".mp4": "mp4v", ".avi": "MJPG"}
 MEASURED_FRAMES = 10  # of a live source; they wait in memory until its rate is known
-LARGEST_WINDOW_WH = (1280, 960)
+MAX_WINDOW_WH = (1280, 960)
 STDOUT = "-"
 
 _ESCAPE = 27
@@ -193,7 +193,7 @@ class Window:
     def _open(self, image: Image) -> None:
         cv2 = self._cv2
         height, width = image.shape[:2]
-        scale = min(1.0, LARGEST_WINDOW_WH[0] / width, LARGEST_WINDOW_WH[1] / height)
+        scale = min(1.0, MAX_WINDOW_WH[0] / width, MAX_WINDOW_WH[1] / height)
         cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         cv2.resizeWindow(self._title, max(1, round(width * scale)), max(1, round(height * scale)))
         self._opened = True

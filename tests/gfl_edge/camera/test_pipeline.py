@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gfl_edge.camera import pipeline as pipeline_module
-from gfl_edge.camera.batching import PATIENCE, SteadyBatch
-from gfl_edge.camera.latency import LatencyHistogram
 from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, Pipeline, Stopped, join_all
+from gfl_edge.camera.run import PATIENCE, SteadyBatch
+from gfl_edge.camera.status import LatencyHistogram
 from tests.support.fake_sources import Clock
 
 TIMEOUT = 20.0
@@ -34,9 +34,9 @@ class Numbers:
 @pytest.fixture
 def pipeline() -> Iterator[Pipeline]:
     before = set(threading.enumerate())
-    made = Pipeline()
-    yield made
-    made.join(TIMEOUT)
+    with Pipeline() as made:
+        yield made
+    join_all(set(threading.enumerate()) - before, TIMEOUT)
     assert set(threading.enumerate()) <= before
 
 
@@ -212,13 +212,17 @@ def test_an_error_of_the_source(pipeline: Pipeline) -> None:
         last.get()
 
 
-def test_stopping_ends_every_stage_at_once(pipeline: Pipeline) -> None:
+def test_stopping_ends_every_stage_at_once() -> None:
+    before, pipeline = set(threading.enumerate()), Pipeline()
     a = pipeline.add("a", Numbers(10**9), slow(0), "b", 1)
     pipeline.add("b", a, slow(0), "c", 1)
     time.sleep(0.02)
     start = time.monotonic()
-    pipeline.join(TIMEOUT)
+    with pipeline:
+        stages = set(threading.enumerate()) - before
     assert time.monotonic() - start < 1
+    assert len(stages) == 2
+    assert not any(stage.is_alive() for stage in stages)
 
 
 def test_a_thread_that_hangs_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ import pytest
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.media import draw
-from gfl_edge.media.draw import class_colour, draw_detections, draw_status, fitted, palette, picture_sheet
+from gfl_edge.media.draw import class_colour, contact_sheet, draw_detections, draw_status, fitted, palette
 
 NAMES = ("person", "bicycle", "car", "refrigerator gypsy")
 GREY = 128
@@ -190,21 +190,21 @@ def test_fitted_leaves_a_picture_of_that_size_alone() -> None:
     assert fitted(image, (10, 20)) is image
 
 
-def test_picture_sheet() -> None:
+def test_contact_sheet() -> None:
     pictures = [np.full((60, 80, 3), 50 * i, np.uint8) for i in range(1, 6)]
-    sheet = picture_sheet(pictures, columns=3, width=308)
+    sheet = contact_sheet(pictures, columns=3, width=308)
     assert sheet.shape == (75 + 4 + 75, 308, 3)  # three cells of 100 x 75 and gaps of 4
     assert [int(sheet[37, x, 0]) for x in (50, 154, 258)] == [50, 100, 150]
     assert [int(sheet[116, x, 0]) for x in (50, 154, 258)] == [200, 250, 0]
     assert sheet[37, 102].max() == 0, "black between pictures"
 
 
-def test_picture_sheet_of_mixed_sizes() -> None:
-    sheet = picture_sheet([grey(100, 10), grey(10, 100), grey(1, 1)], columns=2, width=104)
+def test_contact_sheet_of_mixed_sizes() -> None:
+    sheet = contact_sheet([grey(100, 10), grey(10, 100), grey(1, 1)], columns=2, width=104)
     assert sheet.shape == (50 + 4 + 50, 104, 3), "no row higher than a cell is wide"
 
 
 @pytest.mark.parametrize(("count", "columns", "width"), [(0, 3, 300), (2, 0, 300), (2, 3, 9)])
-def test_picture_sheet_without_room(count: int, columns: int, width: int) -> None:
+def test_contact_sheet_without_room(count: int, columns: int, width: int) -> None:
     with pytest.raises(InputError, match="expected room for at least one"):
-        picture_sheet([grey(4, 4)] * count, columns, width)
+        contact_sheet([grey(4, 4)] * count, columns, width)
