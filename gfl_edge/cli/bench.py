@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from gfl_edge import optional
 from gfl_edge.bench.report import BenchRequest, bench
+from gfl_edge.cli.options import add_backend
 from gfl_edge.console import FAILURE, log
 from gfl_edge.report.against import changes, read_report, table
 from gfl_edge.report.document import summary_section
@@ -18,8 +19,8 @@ from gfl_edge.report.write import write_report
 from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options beside ``--backend`` and ``--nms``."""
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -33,21 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=_numbers, default=(), metavar="N,N", help="batches to measure the throughput of, as 1,8"
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to run on (default: generated ones)")
-    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO file of the pictures (default: no AP)")
-    parser.add_argument("--limit", type=int, metavar="N", help="AP on the first N pictures only")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="images to run on (default: generated ones)")
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO file of the images (default: no AP)")
+    parser.add_argument("--limit", type=int, metavar="N", help="AP on the first N images only")
     parser.add_argument(
         "--seconds", type=float, default=10.0, metavar="S", help="of measuring per model and batch (default: 10)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of generated pictures and the order of turns (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of generated images and the order of turns (default: 0)")
     parser.add_argument(
         "--bound-only", type=Path, nargs="+", default=(), metavar="M", help=".onnx files to compute bounds of, not run"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="REPORT", help="folder of the report")
-    _add_against(parser.add_argument_group("regression"))
-
-
-def _add_against(group: Any) -> None:
+    add_backend(parser)
+    group = parser.add_argument_group("regression")
     group.add_argument("--against", type=Path, metavar="OLD", help="report.json to compare with; exit 1 if worse")
     group.add_argument(
         "--max-slowdown", type=float, default=1.1, metavar="R", help="p50 may be so many times the old (default: 1.1)"
@@ -66,12 +65,16 @@ def run(args: argparse.Namespace) -> int:
     old = None if args.against is None else read_report(args.against)
     request = BenchRequest(
         models=tuple(args.model or (bundled_model(),)),
+        protocol=args.protocol,
         batches=args.batch,
+        images=args.images,
+        annotations=args.annotations,
+        limit=args.limit,
+        seconds=args.seconds,
+        backend=args.backend,
+        nms=args.nms,
         bound_only=tuple(args.bound_only),
-        **{
-            name: getattr(args, name)
-            for name in ("protocol", "images", "annotations", "limit", "seconds", "backend", "nms", "seed")
-        },
+        seed=args.seed,
     )
     report = bench(request, ["gfl-edge", *sys.argv[1:]])
     html = write_report(report, args.output)

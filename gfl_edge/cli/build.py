@@ -11,8 +11,8 @@ from gfl_edge.spec import read_spec
 from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``gfl-edge build``."""
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
     parser.add_argument("--model", type=Path, metavar="M", help=f".onnx file (default: {DESCRIPTION})")
     add_build_arguments(parser)
     parser.add_argument(

@@ -22,6 +22,13 @@ MODULES = sorted(
     ".".join(path.relative_to(CHECKOUT).with_suffix("").parts) for path in (CHECKOUT / "gfl_edge").rglob("*.py")
 )
 
+SCRIPTS = sorted(
+    path.relative_to(CHECKOUT).as_posix()
+    for folder in ("calib", "train", "export", "benchmarks", "examples", "docs")
+    for path in (CHECKOUT / folder).rglob("*.py")
+    if "return run_command(" in path.read_text() and path.parent.name not in {"calib", "benchmarks"}
+)
+
 # Imports every module with everything but NumPy and the standard library out of reach
 BARE = """
 import importlib, sys
@@ -46,34 +53,20 @@ def test_every_module_imports_with_numpy_alone():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["-m", "gfl_edge", "--help"],
-        ["-m", "gfl_edge", "camera", "--help"],
-        ["-m", "gfl_edge", "detect", "--help"],
-        ["-m", "gfl_edge", "build", "--help"],
-        ["-m", "gfl_edge", "eval", "--help"],
-        ["-m", "gfl_edge", "compare", "--help"],
-        ["-m", "gfl_edge", "bench", "--help"],
-        ["-m", "gfl_edge", "models", "--help"],
-        ["-m", "gfl_edge", "doctor", "--help"],
-        ["export/to_onnx.py", "--help"],
-        ["export/to_trt.py", "--help"],
-        ["train/train.py", "--help"],
-        ["train/evaluate.py", "--help"],
-        ["train/schema.py", "--help"],
-    ],
-)
-def test_help_needs_numpy_alone(words):
-    target = words[1] if words[0] == "-m" else words[0]
-    start = f"runpy.run_module({target!r}, run_name='__main__')"
-    if words[0] != "-m":
-        start = f"runpy.run_path({target!r}, run_name='__main__')"
-    arguments = words[2:] if words[0] == "-m" else words[1:]
-    result = run(sys.executable, "-c", f"{BARE}\nimport runpy\nsys.argv = ['x', *{arguments!r}]\n{start}")
+@pytest.mark.parametrize("command", ["", *(name for name, _, _ in cli.COMMANDS)])
+def test_help_of_every_command_needs_numpy_alone(command):
+    words = ["gfl-edge", *command.split(), "--help"]
+    result = run(sys.executable, "-c", f"{BARE}\nsys.argv = {words}\nimport gfl_edge.__main__")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("usage:")
+    assert result.stdout.startswith(f"usage: {' '.join(words[:-1])}")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_of_every_script_needs_numpy_alone(script):
+    start = f"import runpy; sys.argv = ['x', '--help']; runpy.run_path({script!r}, run_name='__main__')"
+    result = run(sys.executable, "-c", f"{BARE}\n{start}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"usage: {script}")
 
 
 def test_exported_members():

@@ -39,12 +39,16 @@ class Fake(Detector):
     class Backend:
         name = "fake"
 
+        def __init__(self, spec):
+            self.spec = spec
+
         def describe(self):
             return {"library": "none"}
 
     def __init__(self, path, *, shift=0.0, score=0.9, log=None, **spec):
         path.write_bytes(bytes(100))
-        self.path, self.backend, self.spec = path, self.Backend(), replace(TINY, **spec)
+        self.path, self.spec = path, replace(TINY, **spec)
+        self.backend = self.Backend(self.spec)
         self.shift, self.score, self.log = shift, score, log
 
     def __call__(self, frame):

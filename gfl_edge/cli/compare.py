@@ -1,0 +1,36 @@
+"""The command ``gfl-edge compare``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gfl_edge.cli.options import add_backend, add_measured_images
+from gfl_edge.cli.result import write_result
+from gfl_edge.console import log
+from gfl_edge.detector import Detector
+from gfl_edge.evaluation.compare import compare, table
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("reference", type=Path, metavar="A", help="the reference, .onnx or .engine file")
+    parser.add_argument("candidate", type=Path, metavar="B", help="what is compared with it, as its INT8 form")
+    add_backend(parser)
+    add_measured_images(parser)
+    parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO instances file (default: no AP)")
+    parser.add_argument(
+        "--score", type=float, default=0.3, metavar="S", help="match detections from this score on (default: 0.3)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare two models; the table goes to stderr and the numbers as JSON to stdout."""
+    with (
+        Detector(args.reference, args.backend, args.nms) as reference,
+        Detector(args.candidate, args.backend, args.nms) as candidate,
+    ):
+        result = compare(reference, candidate, args.images, args.annotations, limit=args.limit, score=args.score)
+    log(table(result))
+    write_result(result.to_dict(), result.skipped, args)
+    return 0

@@ -1,0 +1,28 @@
+"""The command ``gfl-edge detect``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from gfl_edge.cli.options import add_drawn_score, add_model, open_detector
+from gfl_edge.media.annotate import detect_images
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_model(parser)
+    add_drawn_score(parser)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files or folders of them")
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=Path("detections"), metavar="DIR", help="where to write"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write annotated copies of the images; print the summary."""
+    with open_detector(args) as detector:
+        summary = detect_images(detector, args.images, output_dir=args.output_dir, score=args.score)
+    print(json.dumps(summary.to_dict(), indent=2))
+    return 0

@@ -1,0 +1,46 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from gfl_edge.backends.nms import NmsChoice
+from gfl_edge.backends.select import BackendName
+from gfl_edge.console import log
+from gfl_edge.detector import Detector
+from gfl_edge.zoo.bundled import DESCRIPTION, PROPERTIES
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """``--model``, ``--backend`` and ``--nms``: what :func:`open_detector` opens."""
+    parser.add_argument("--model", type=Path, metavar="M", help=f".onnx or .engine file (default: {DESCRIPTION})")
+    add_backend(parser)
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """``--backend`` and ``--nms``: how models are run."""
+    parser.add_argument("--backend", choices=get_args(BackendName), default="auto", help="what runs it (default: auto)")
+    parser.add_argument("--nms", choices=get_args(NmsChoice), default="auto", help="where NMS runs (default: auto)")
+
+
+def open_detector(args: argparse.Namespace) -> Detector:
+    """The detector that the options of :func:`add_model` name."""
+    if args.model is None:
+        log(f"no model named: taking {DESCRIPTION} ({PROPERTIES})")
+    return Detector(args.model, args.backend, args.nms)
+
+
+def add_drawn_score(parser: argparse.ArgumentParser) -> None:
+    """``--score`` of the detections that are drawn."""
+    parser.add_argument(
+        "--score", type=float, default=0.35, metavar="S", help="draw from this score on (default: 0.35)"
+    )
+
+
+def add_measured_images(parser: argparse.ArgumentParser) -> None:
+    """``--images``, ``--limit`` and ``--json``: what is measured on, and where the result is written."""
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the result here as well")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")

@@ -1,0 +1,25 @@
+"""How the commands that measure on images report it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from gfl_edge import environment
+from gfl_edge.console import log
+from gfl_edge.files import write_atomically
+
+
+def write_result(measured: dict[str, Any], skipped: tuple[str, ...], args: argparse.Namespace) -> None:
+    """Write what was measured on ``--images``, and on what machine, to stdout and to ``--json``."""
+    annotations = args.annotations.name if args.annotations else None
+    text = json.dumps(
+        {**measured, "annotations": annotations, **environment.describe(["gfl-edge", *sys.argv[1:]])}, indent=2
+    )
+    print(text)
+    if args.json:
+        write_atomically(args.json, f"{text}\n".encode())
+    if skipped:
+        log(f"{len(skipped)} unreadable images left out: {', '.join(skipped)}")
