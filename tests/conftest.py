@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.support.once import once, shared_folder
+from tests.support.required import required, skip_unless_required
 from tests.support.small_report import measured, measured_tree, short_turns, small_dataset, stored, tiny  # noqa: F401
 from tests.support.squares_run import squares, toml  # noqa: F401
 from train.weights.find import CHECKPOINTS, data_folder
@@ -41,6 +42,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow: runs with --run-slow"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With ``GFL_EDGE_REQUIRE_GPU=1`` a test of the GPU fails where it would skip, whatever it lacks."""
+    report = yield
+    left_out = item.get_closest_marker("slow") and not item.config.getoption("--run-slow")
+    if report.skipped and item.get_closest_marker("gpu") and required("GPU") and not left_out:
+        report.outcome, report.longrepr = "failed", f"GFL_EDGE_REQUIRE_GPU is set, but it skips: {report.longrepr[2]}"
+    return report
+
+
 def _why_no_gpu() -> str | None:
     from gfl_edge.cuda import open_device
     from gfl_edge.errors import GflEdgeError
@@ -59,10 +70,7 @@ def data() -> Callable[[str], Path]:
     def find(relative: str) -> Path:
         path = data_folder() / relative
         if not path.exists():
-            reason = f"{relative} is not in the data folder {data_folder()}; set GFL_EDGE_DATA"
-            if os.environ.get("GFL_EDGE_REQUIRE_DATA") == "1":
-                pytest.fail(f"GFL_EDGE_REQUIRE_DATA is set, but {reason}")
-            pytest.skip(reason)
+            skip_unless_required(f"{relative} is not in the data folder {data_folder()}; set GFL_EDGE_DATA")
         return path
 
     return find

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from benchmarks.kernels.library import PLUGINS, build_for_gpu, ptxas_report
 from gfl_edge.cuda.compiler import Nvrtc
 from gfl_edge.cuda.kernels import kernel_source
 from gfl_edge.errors import MissingDependencyError
+from tests.support.required import skip_unless_required
 
 KERNELS = {f"gfl_{name}_kernel" for name in ("filter", "select", "merge", "nms", "resize")}
 NVRTC_TARGETS = ["sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm120"]
@@ -25,9 +25,7 @@ def nvrtc():
     try:
         return Nvrtc()
     except MissingDependencyError as error:
-        if os.environ.get("GFL_EDGE_REQUIRE_DATA") == "1":
-            pytest.fail(f"GFL_EDGE_REQUIRE_DATA is set, but {error}")
-        pytest.skip(str(error))
+        skip_unless_required(str(error))
 
 
 @pytest.mark.parametrize("target", NVRTC_TARGETS)

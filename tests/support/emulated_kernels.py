@@ -7,9 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
-
 from benchmarks.kernels.library import EmulatedLibrary, build_emulation, cached_emulation
+from tests.support.required import skip_unless_required
 
 SANITIZE = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 COVERAGE = ("-O0", "--coverage")
@@ -22,10 +21,7 @@ def library() -> EmulatedLibrary:
     GFL_EDGE_EMULATION=sanitize: with AddressSanitizer, which must be preloaded; coverage:FOLDER: gcov's files go there.
     """
     if shutil.which(os.environ.get("CXX", "g++")) is None:
-        reason = "no C++ compiler for the emulation of the kernels; install g++ or set CXX"
-        if os.environ.get("GFL_EDGE_REQUIRE_DATA") == "1":
-            pytest.fail(f"GFL_EDGE_REQUIRE_DATA is set, but there is {reason}")
-        pytest.skip(reason)
+        skip_unless_required("there is no C++ compiler for the emulation of the kernels; install g++ or set CXX")
     kind, _, folder = os.environ.get("GFL_EDGE_EMULATION", "").partition(":")
     if kind == "coverage":
         return EmulatedLibrary(build_emulation(Path(folder), COVERAGE))
