@@ -12,7 +12,7 @@ from benchmarks.models import ANNOTATIONS, IMAGES
 from export.to_onnx import ExportRequest, export_onnx
 from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.report.schema import Report
-from gfl_edge.report.write import write_markdown
+from gfl_edge.report.write import write_pages
 from train.weights.find import CHECKPOINTS, data_folder
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def write(tree: dict[str, Any], folder: Path) -> None:
-    """The pages of a measured tree that git shows as they are."""
-    write_markdown(Report.from_dict(tree), folder)
+    """The pages of a measured tree; of these git ignores the HTML, whose content report.md has as well."""
+    write_pages(Report.from_dict(tree), folder)
 
 
 def _forms(name: str, folder: Path, data: Path) -> tuple[Path, Path, Path]:

@@ -19,16 +19,16 @@ def write_report(report: Report, folder: Path) -> Path:
 
     Each file is whole or not there; other files in the folder stay.
     """
-    html = folder / "report.html"
-    write_atomically(html, page(TITLE, document(report)).encode())
-    write_markdown(report, folder)
+    html = write_pages(report, folder)
     write_atomically(folder / "report.json", f"{json.dumps(report.to_dict(), indent=1)}\n".encode())
     return html
 
 
-def write_markdown(report: Report, folder: Path) -> None:
-    """Write ``report.md`` with its figures as SVG into ``folder``."""
-    sections = document(report)
+def write_pages(report: Report, folder: Path) -> Path:
+    """Write ``report.html``, and ``report.md`` with its figures, into ``folder``; where the HTML page is."""
+    html, sections = folder / "report.html", document(report)
+    write_atomically(html, page(TITLE, sections).encode())
     for figure in (figure for section in sections for figure in section.figures):
         write_atomically(folder / f"{figure.name}.svg", figure.svg)
     write_atomically(folder / "report.md", markdown(TITLE, sections).encode())
+    return html
