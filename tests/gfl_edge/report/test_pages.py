@@ -18,6 +18,7 @@ from gfl_edge.report.write import write_report
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
 
 
 class Page(HTMLParser):
