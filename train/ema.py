@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
-class WeightAverage:
-    """Keeps ``average = d * average + (1 - d) * weights``, parameters and float buffers alike.
+def decay_at(update: int, decay: float) -> float:
+    """The decay of an update, counted from 1: smaller than ``decay`` early on, as the average starts as the weights.
 
-    The average starts as the weights, so early on d is smaller than ``decay``: the least of ``decay`` and
-    ``(1 + n) / (10 + n)`` in update n, counted from 1, as in TensorFlow's ExponentialMovingAverage.
+    That is ``(1 + n) / (10 + n)`` in update n, as in TensorFlow's ExponentialMovingAverage.
+    """
+    return min(decay, (1 + update) / (10 + update))
+
+
+def start_average(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of ``network`` that keeps ``average = d * average + (1 - d) * weights`` by ``update_parameters(network)``.
+
+    Float buffers are averaged like parameters; counters, which are whole numbers, are copied.
 
     Args:
         network: whose weights are averaged.
-        decay: between 0 and 1.
+        decay: d, between 0 and 1, see :func:`decay_at`.
 
-    Attributes:
-        network: a copy in eval mode with the averages; without gradients.
-        updates: how many there were.
+    Returns:
+        The average, with the weights so far; its ``module`` is in eval mode and without gradients.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay, self.updates = decay, 0
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-
-    def decay_at(self, update: int) -> float:
-        """The decay of an update, counted from 1."""
-        return min(self.decay, (1 + update) / (10 + update))
-
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Take the present weights of ``network`` in. Counters, which are whole numbers, are copied."""
-        self.updates += 1
-        weight = 1 - self.decay_at(self.updates)
-        for averages, values in ((self.network.parameters(), network.parameters()), _buffers(self.network, network)):
-            for average, value in zip(averages, values, strict=True):
-                if average.is_floating_point():
-                    average.lerp_(value.detach(), weight)
-                else:
-                    average.copy_(value)
+    def take_in(averages: Sequence[Tensor], values: Sequence[Tensor], updates: Tensor | int) -> None:
+        weight = 1 - decay_at(int(updates), decay)
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, weight)
+            else:
+                average.copy_(value)
 
-
-def _buffers(average: nn.Module, network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    return list(average.buffers()), list(network.buffers())
+    average = AveragedModel(network, multi_avg_fn=take_in, use_buffers=True)
+    average.eval().requires_grad_(False)
+    average.update_parameters(network)  # the first only copies, so that later ones count from 1
+    return average

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from gfl_edge.errors import CheckpointError, GflEdgeError
 from train.checkpoint import random_state, restore_random_state
 from train.data.loader import Batch
 from train.distributed import Process, gather, mean_over, parallel
-from train.ema import WeightAverage
 from train.optim import Schedule
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -130,7 +130,7 @@ class Trainer:
         schedule: Schedule,
         settings: LoopSettings,
         process: Process,
-        average: WeightAverage | None = None,
+        average: AveragedModel | None = None,
         averaged: nn.Module | None = None,
     ) -> None:
         self.network, self.criterion, self.optimizer, self.schedule = network, criterion, optimizer, schedule
@@ -175,7 +175,7 @@ class Trainer:
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.update(self._averaged)
+            self.average.update_parameters(self._averaged)
         seconds = time.perf_counter() - start
         return Step(self.position.step + 1, self.position.epoch, lr, values, norm, images, seconds)
 
@@ -230,8 +230,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "average": None if self.average is None else self.average.network.state_dict(),
-            "average_updates": 0 if self.average is None else self.average.updates,
+            "average": None if self.average is None else self.average.state_dict(),
             "random": gather(random_state(), self.process),
         }
 
@@ -248,8 +247,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self._scaler.load_state_dict(state["scaler"])
             if self.average is not None:
-                self.average.network.load_state_dict(state["average"])
-                self.average.updates = state["average_updates"]
+                self.average.load_state_dict(state["average"])
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"the run was started with another network or optimizer: {error}") from error
         self.position = Position(**state["position"])

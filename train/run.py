@@ -21,7 +21,7 @@ from train.data.load import LoadedData, load_data
 from train.data.loader import TrainingLoader
 from train.describe import describe
 from train.distributed import Process, joined, share_buffers
-from train.ema import WeightAverage
+from train.ema import start_average
 from train.evaluate import Validation
 from train.loop import LoopSettings, Trainer
 from train.metrics import RunLog
@@ -73,7 +73,7 @@ class Run:
         ).to(process.device)
         if config.quantize.enabled:
             self._fake_quantize()
-        self.average = WeightAverage(self.detector, config.train.ema_decay) if config.train.ema_decay else None
+        self.average = start_average(self.detector, config.train.ema_decay) if config.train.ema_decay else None
         self.trainer = self._trainer()
         self.validation = self._validation(data.val)
         self.metrics: dict[str, float] = {}
@@ -117,7 +117,8 @@ class Run:
         due = train.evaluate_every and (done % train.evaluate_every == 0 or done == train.epochs)
         metrics: dict[str, float] = {}
         if due and self.validation is not None:
-            metrics = self.metrics = self.validation(self._evaluated())
+            share_buffers(self._evaluated, self.process)
+            metrics = self.metrics = self.validation(self._evaluated)
             log.metrics(self.trainer.position.step, {"epoch": done, **metrics})
             self._say(f"epoch {done}/{train.epochs}: " + ", ".join(f"{name} {metrics[name]:.2f}" for name in SHOWN))
         if metrics.get(BEST_METRIC, -1.0) > self.best:
@@ -126,11 +127,11 @@ class Run:
                 self._checkpoint(metrics).save(self.folder / BEST)
         self._save_last(metrics)
 
+    @property
     def _evaluated(self) -> NanoDet | GFL:
         """The network whose weights are evaluated and kept: the average where there is one."""
-        network = self.detector if self.average is None else self.average.network
+        network = self.detector if self.average is None else self.average.module
         assert isinstance(network, (NanoDet, GFL))
-        share_buffers(network, self.process)
         return network
 
     def _save_last(self, metrics: Mapping[str, float] | None = None) -> None:
@@ -139,13 +140,10 @@ class Run:
             replace(self._checkpoint(metrics or {}), training=training).save(self.folder / LAST)
 
     def _checkpoint(self, metrics: Mapping[str, float]) -> Checkpoint:
-        architecture = describe_architecture(self.detector.config)
-        return Checkpoint(self._evaluated_state(), architecture, self.class_names, self.config.to_dict(), dict(metrics))
-
-    def _evaluated_state(self) -> dict[str, torch.Tensor]:
-        network = self.detector if self.average is None else self.average.network
-        assert isinstance(network, (NanoDet, GFL))
-        return float_state(network) if self.config.quantize.enabled else dict(network.state_dict())
+        network = self._evaluated
+        state = float_state(network) if self.config.quantize.enabled else network.state_dict()
+        architecture = describe_architecture(network.config)
+        return Checkpoint(state, architecture, self.class_names, self.config.to_dict(), dict(metrics))
 
     def _saved(self, resume: bool) -> Checkpoint | None:
         last = self.folder / LAST

@@ -18,7 +18,7 @@ from train.checkpoint import Checkpoint, random_state, restore_random_state
 from train.config import OptimizerConfig, ScheduleConfig
 from train.data.loader import Batch
 from train.distributed import Process
-from train.ema import WeightAverage
+from train.ema import decay_at, start_average
 from train.loop import LoopSettings, Trainer, TrainingError
 from train.metrics import Table
 from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
@@ -96,7 +96,7 @@ def make_trainer(network=None, criterion=squared, optimizer=None, schedule=None,
         Schedule(schedule, 2, 3),
         LoopSettings(**settings),
         CPU,
-        WeightAverage(network, average) if average else None,
+        start_average(network, average) if average else None,
     )
 
 
@@ -167,7 +167,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, kind, stop):
     assert [step.lr for step in begun + rest] == [step.lr for step in expected]
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[name]), name
-        assert torch.equal(whole.average.network.state_dict()[name], second.average.network.state_dict()[name]), name
+        assert torch.equal(whole.average.module.state_dict()[name], second.average.module.state_dict()[name]), name
 
 
 def test_a_resumed_detector_equals_an_uninterrupted_one(tmp_path):
@@ -279,14 +279,14 @@ def test_bfloat16_trains_and_losses_stay_float32():
 
 def test_average():
     network = nn.BatchNorm1d(1)
-    average = WeightAverage(network, 0.5)
-    assert [average.decay_at(n) for n in (1, 2, 8, 100)] == [2 / 11, 3 / 12, 0.5, 0.5]
+    average = start_average(network, 0.5)
+    assert [decay_at(n, 0.5) for n in (1, 2, 8, 100)] == [2 / 11, 3 / 12, 0.5, 0.5]
     with torch.no_grad():
         network.weight.fill_(2.0)
         network.running_mean.fill_(4.0)
         network.num_batches_tracked.fill_(7)
-    average.update(network)
-    copied = average.network
+    average.update_parameters(network)
+    copied = average.module
     assert copied.weight.item() == pytest.approx(1 * 2 / 11 + 2 * 9 / 11)
     assert copied.running_mean.item() == pytest.approx(4 * 9 / 11)
     assert copied.num_batches_tracked.item() == 7

@@ -47,7 +47,10 @@ def test_a_run_and_its_files(toml, capsys):
     assert Config.from_dict(last.config) == read_config(toml, ["train.epochs=3", "train.workers=1"])
     assert Checkpoint.load("run/best.pt").training is None
     average = last.training["average"]
-    assert all(torch.equal(value, average[name]) for name, value in load_detector("run/last.pt").state_dict().items())
+    assert all(
+        torch.equal(value, average[f"module.{name}"])
+        for name, value in load_detector("run/last.pt").state_dict().items()
+    )
     assert len(losses("run")) == 6
     assert command.main([str(toml)]) == 1
     assert "holds a run already" in capsys.readouterr().err
