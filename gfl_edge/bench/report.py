@@ -140,8 +140,7 @@ class _Model:
         self.detector = Detector(path, request.backend, request.nms)
         self.counters: Counters = open_counters(self.detector.backend)
         self._device_bytes = self.counters.memory_bytes()
-        after = process_bytes()
-        self._host_bytes = None if before is None or after is None else after - before
+        self._host_bytes = process_bytes() - before
         # What the file is: the detector's description says what is left of it where NMS was cut off for the host
         self.id = (read_spec(path) if path.suffix == ".onnx" else self.detector.spec).file_stem
 

@@ -1,35 +1,42 @@
-"""How busy the machine was with other things, which a reader of its numbers has to know."""
+"""How busy the machine was with other things, which a reader of its numbers has to know; psutil (extra ``report``)."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from gfl_edge import optional
 from gfl_edge.bench.device import sysfs
 from gfl_edge.report.schema import MachineLoad
 
-_TICKS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # of /proc/stat's first line
+TIMES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # guests are part of user
 
 
 class LoadMeter:
     """Load of the machine from the start of a measurement on.
 
-    Args:
-        root: folder that stands for the root of the file system.
+    Raises:
+        MissingDependencyError: psutil is not installed.
     """
 
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._root = root
+    def __init__(self) -> None:
+        self._psutil = optional.load("psutil")
         self._load = self._load_average()
-        self._ticks, self._own_seconds = self._read_ticks(), _own_seconds()
+        self._times, self._own_seconds = self._cpu_times(), _own_seconds()
 
     def _load_average(self) -> float | None:
-        content = sysfs.text(self._root / "proc/loadavg")
-        return float(content.split()[0]) if content else None
+        try:
+            return float(self._psutil.getloadavg()[0])
+        except OSError:
+            return None
 
-    def _read_ticks(self) -> dict[str, int] | None:
-        content = sysfs.text(self._root / "proc/stat")
-        return dict(zip(_TICKS, map(int, content.split()[1:9]), strict=True)) if content else None
+    def _cpu_times(self) -> dict[str, float] | None:
+        """Seconds that all cores have spent, of ``TIMES`` those that the system counts."""
+        try:
+            times = self._psutil.cpu_times()
+        except OSError:
+            return None
+        return {name: getattr(times, name) for name in TIMES if hasattr(times, name)}
 
     def summary(self) -> MachineLoad:
         """For the report."""
@@ -38,16 +45,16 @@ class LoadMeter:
 
     def _shares(self) -> tuple[float | None, float | None]:
         """Of all cores' time since the start: what other processes took, and what the host gave to other machines."""
-        now = self._read_ticks()
-        if now is None or self._ticks is None:
+        now = self._cpu_times()
+        if now is None or self._times is None:
             return None, None
-        spent = {name: now[name] - self._ticks[name] for name in _TICKS}
+        spent = {name: seconds - self._times[name] for name, seconds in now.items()}
         total = sum(spent.values())
         if total <= 0:
             return None, None
-        busy = total - spent["idle"] - spent["iowait"] - spent["steal"]
-        own = (_own_seconds() - self._own_seconds) * os.sysconf("SC_CLK_TCK")
-        return 100 * max(0.0, busy - own) / total, 100 * spent["steal"] / total
+        busy = total - sum(spent.get(name, 0.0) for name in ("idle", "iowait", "steal"))
+        others = max(0.0, busy - (_own_seconds() - self._own_seconds))
+        return 100 * others / total, 100 * spent["steal"] / total if "steal" in spent else None
 
 
 def _own_seconds() -> float:
@@ -57,13 +64,15 @@ def _own_seconds() -> float:
 
 
 def _peak_bytes() -> int | None:
-    """The most resident memory that this process has had; None where the system does not tell."""
+    """The most resident memory that this process has had; None where the system does not say.
+
+    From /proc, as psutil does not have it, and getrusage's maximum outlives exec: it may be that of the shell.
+    """
     status = sysfs.text(Path("/proc/self/status")) or ""
     lines = [line.split() for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(lines[0][1]) << 10 if lines else None
 
 
-def process_bytes() -> int | None:
-    """Resident memory of this process; None where the system does not tell."""
-    content = sysfs.text(Path("/proc/self/statm"))
-    return int(content.split()[1]) * os.sysconf("SC_PAGE_SIZE") if content else None
+def process_bytes() -> int:
+    """Resident memory of this process; raises MissingDependencyError without psutil."""
+    return int(optional.load("psutil").Process().memory_info().rss)

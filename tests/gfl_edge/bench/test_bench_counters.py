@@ -15,7 +15,7 @@ from gfl_edge.bench.device.jetson import JetsonCounters
 from gfl_edge.bench.device.machine import LoadMeter, process_bytes
 from gfl_edge.bench.device.nvml import NvmlCounters
 from gfl_edge.bench.device.open import NoCounters, open_counters
-from gfl_edge.errors import BackendError
+from gfl_edge.errors import BackendError, MissingDependencyError
 from gfl_edge.report.schema import Missing, Range
 
 CORE = "sys/devices/system/cpu/cpu{}/"
@@ -283,17 +283,39 @@ def test_what_is_not_there_is_null_with_its_reason():
     assert found.missing == (Missing("power", "no monitor"), Missing("throttling", "no counters"))
 
 
-def test_how_busy_the_machine_was(tmp_path):
-    tree(tmp_path, {"proc/loadavg": "1.50 0.7 0.5 1/2 3", "proc/stat": "cpu 100 0 100 1000 0 0 0 0 0 0\ncpu0 1"})
-    machine = LoadMeter(tmp_path)
-    tree(tmp_path, {"proc/stat": "cpu 100100 0 100 50000 1000 0 0 2000 0 0\ncpu0 1"})
-    found = machine.summary()
+@pytest.fixture
+def proc(monkeypatch, tmp_path):
+    """The folder in which psutil finds what Linux counts."""
+    psutil = pytest.importorskip("psutil")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_how_busy_the_machine_was(proc, monkeypatch):
+    monkeypatch.setattr("psutil.getloadavg", lambda: (1.5, 0.7, 0.5))
+    tree(proc, {"stat": "cpu 100 0 100 1000 0 0 0 0 0 0\ncpu0 1"})
+    meter = LoadMeter()
+    tree(proc, {"stat": "cpu 100100 0 100 50000 1000 0 0 2000 0 0\ncpu0 1"})
+    found = meter.summary()
     assert found.load_average_1min == 1.5
     assert found.cpu_percent_stolen == pytest.approx(100 * 2000 / 152_000)
     assert found.cpu_percent_of_others == pytest.approx(100 * 100_000 / 152_000, abs=1)  # less what this test took
-    assert found.process_peak_bytes >= process_bytes() > 1 << 20
 
 
-def test_a_system_without_proc(tmp_path):
-    found = LoadMeter(tmp_path).summary()
+def test_memory_of_the_process():
+    assert LoadMeter().summary().process_peak_bytes >= process_bytes() > 1 << 20
+
+
+def test_a_system_that_counts_nothing(proc, monkeypatch):
+    def none():
+        raise OSError
+
+    monkeypatch.setattr("psutil.getloadavg", none)
+    found = LoadMeter().summary()
     assert (found.load_average_1min, found.cpu_percent_of_others, found.cpu_percent_stolen) == (None,) * 3
+
+
+def test_without_psutil_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(MissingDependencyError, match=r"gfl-edge\[report\]"):
+        LoadMeter()
