@@ -45,9 +45,7 @@ class Inputs:
             "video.mp4": self._video,
             "val2017": lambda: self._folder("val2017", self._images()),
             "instances_val2017.json": self._annotations,
-            "pictures": lambda: self._folder(
-                "pictures", sorted(data("coco128/train2017").iterdir())[:CALIBRATION_IMAGES]
-            ),
+            "images": lambda: self._folder("images", sorted(data("coco128/train2017").iterdir())[:CALIBRATION_IMAGES]),
             "BCCD/JPEGImages": lambda: data("bccd/BCCD/JPEGImages"),
             "artifacts/nanodet-m-320.onnx": lambda: exported("nanodet-m-320"),
             "artifacts/nanodet-m-320-fp16.onnx": lambda: exported("nanodet-m-320", "fp16"),
