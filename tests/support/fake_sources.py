@@ -23,7 +23,7 @@ class FakeSource(FrameSource):
         count: frames; None: without end.
         live: whether they come when they come.
         period_s: seconds from one frame to the next.
-        error: raised behind the last frame.
+        error: raised after the last frame.
         hangs: after the last frame it hangs until this is set.
         hw: size of the frames.
 
@@ -64,11 +64,11 @@ class FakeSource(FrameSource):
 
 
 class Sources:
-    """What there is to open, by name; errors are raised instead."""
+    """What there is to open, by name; errors are raised instead, and what is in ``opening`` opens when that is set."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.known: dict[str, FrameSource | Exception] = {}
-        self.opening_s: dict[str, float] = {}
+        self.opening: dict[str, threading.Event] = {}
         monkeypatch.setattr(feeds, "open_source", self._open)
 
     def add(self, *sources: FakeSource) -> list[str]:
@@ -76,7 +76,8 @@ class Sources:
         return [source.name for source in sources]
 
     def _open(self, name: object, *, reconnect_seconds: float) -> FrameSource:
-        time.sleep(self.opening_s.get(str(name), 0.0))
+        if str(name) in self.opening:
+            assert self.opening[str(name)].wait(20)
         found = self.known[str(name)]
         if isinstance(found, Exception):
             raise found

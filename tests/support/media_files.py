@@ -1,8 +1,10 @@
-"""Videos and images of plain grey, and what is in a video."""
+"""Videos and images of plain grey, and what is in the files of a run."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,6 +37,10 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 def rate_of(path: Path) -> float:
     return float(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS))
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def assert_nothing_left_over(folder: Path) -> None:

@@ -7,13 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 
 from gfl_edge.camera import pipeline as pipeline_module
 from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, Pipeline, Stopped, join_all
-from gfl_edge.camera.run import PATIENCE, SteadyBatch
-from gfl_edge.camera.status import LatencyHistogram
 from tests.support.fake_sources import Clock
 
 TIMEOUT = 20.0
@@ -236,38 +233,3 @@ def test_a_thread_that_hangs_is_not_waited_for(caplog: pytest.LogCaptureFixture)
     assert "gfl_edge hanging does not answer" in caplog.text
     end.set()
     thread.join(TIMEOUT)
-
-
-def test_percentiles_against_numpy() -> None:
-    values = np.random.default_rng(0).lognormal(3, 1, 20_000)
-    histogram = LatencyHistogram()
-    assert histogram.to_dict() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
-    for value in values:
-        histogram.add(float(value))
-    for percent in (1, 50, 90, 99):
-        expected = np.percentile(values, percent, method="inverted_cdf")
-        assert histogram.percentile_ms(percent) == pytest.approx(expected, rel=0.03)
-    assert histogram.max_ms == values.max()
-    assert histogram.percentile_ms(100) <= values.max()
-
-
-@pytest.mark.parametrize("ms", [0.0, 1e-9, 0.01, 1.0, 1e12])
-def test_one_time_is_every_percentile(ms: float) -> None:
-    histogram = LatencyHistogram()
-    histogram.add(ms)
-    assert histogram.max_ms == ms
-    assert histogram.percentile_ms(50) == pytest.approx(ms, rel=0.03, abs=0.01) or ms == 1e12
-    assert histogram.percentile_ms(50) <= ms
-
-
-def test_a_batch_grows_at_once_and_shrinks_slowly() -> None:
-    batch = SteadyBatch()
-    assert [batch.size(waiting) for waiting in (1, 3, 2, 1, 4)] == [1, 3, 3, 3, 4]
-    assert [batch.size(2) for _ in range(PATIENCE)] == [4] * (PATIENCE - 1) + [2]
-    assert batch.size(1) == 2
-
-
-def test_a_batch_that_is_full_now_and_then_stays() -> None:
-    batch = SteadyBatch()
-    batch.size(3)
-    assert {batch.size(3 if i % 10 == 0 else 1) for i in range(10 * PATIENCE)} == {3}

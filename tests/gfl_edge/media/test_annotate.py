@@ -11,7 +11,7 @@ import pytest
 
 from gfl_edge.errors import InputError, SourceError
 from gfl_edge.media.annotate import detect_images
-from tests.gfl_edge.camera.test_camera import FakeDetector
+from tests.support.fake_detector import FakeDetector
 from tests.support.media_files import make_image
 
 
