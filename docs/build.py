@@ -14,8 +14,8 @@ if __package__ in (None, ""):  # run as a script: take the checkout's gfl_edge
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import gfl_edge
+from gfl_edge import optional
 from gfl_edge.console import log, run_command
-from gfl_edge.errors import MissingDependencyError
 
 TENSORRT = re.compile(r"\btrt\b")  # in annotations; without it, their text is shown as it is
 
@@ -35,10 +35,7 @@ def build(folder: Path) -> list[str]:
     Raises:
         MissingDependencyError: pdoc is not installed.
     """
-    try:
-        import pdoc
-    except ImportError as error:
-        raise MissingDependencyError(f"{error}. Install it with: pip install 'gfl-edge[docs]'") from error
+    pdoc = optional.load("pdoc")
     for name in gfl_edge.__all__:  # the lazy ones, which pdoc does not ask for
         setattr(gfl_edge, name, getattr(gfl_edge, name))
     pdoc.render.configure(docformat="google", footer_text=f"gfl_edge {gfl_edge.__version__}")

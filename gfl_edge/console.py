@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from gfl_edge import optional
 from gfl_edge.errors import GflEdgeError
 
 FAILURE, INTERRUPTED = 1, 130
@@ -22,7 +23,7 @@ OWN_LOGGERS = ("gfl_edge", "calib", "train", "export", "benchmarks", "examples",
 def run_command(
     parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], argv: list[str] | None
 ) -> int:
-    """Parse ``argv`` and call ``run``; turn a GflEdgeError into one line on stderr and status 1.
+    """Parse ``argv`` and call ``run``; turn a GflEdgeError, or a package that is missing, into one line and status 1.
 
     argparse itself exits with 2 for wrong usage.
     """
@@ -30,8 +31,11 @@ def run_command(
     try:
         with _log_on_stderr():
             return run(args)
-    except GflEdgeError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+    except (GflEdgeError, ImportError) as error:
+        reason = optional.explain(error) if isinstance(error, ImportError) else error
+        if reason is None:
+            raise
+        print(f"{parser.prog}: error: {reason}", file=sys.stderr)
         return FAILURE
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)

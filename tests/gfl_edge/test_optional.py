@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
 import logging
 import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
+
+from gfl_edge import optional
+from gfl_edge.console import run_command
 
 # Prints what the process did that could reach a network: OpenVINO's telemetry forks, and the child opens the socket
 WATCHED = """
@@ -41,15 +47,11 @@ def test_openvino_reports_nothing(tmp_path, cached):
 
 def test_telemetry_can_be_imported_by_others_afterwards():
     telemetry = pytest.importorskip("openvino_telemetry")
-    from gfl_edge import optional
-
     optional.load("openvino")
     assert sys.modules["openvino_telemetry"] is telemetry
 
 
 def test_quiet_drops_what_is_printed_warned_of_and_logged(capsys, caplog, recwarn):
-    from gfl_edge import optional
-
     logger = logging.getLogger("maker")
     with optional.quiet(logging.WARNING):
         print("printed")
@@ -60,3 +62,82 @@ def test_quiet_drops_what_is_printed_warned_of_and_logged(capsys, caplog, recwar
     assert not capsys.readouterr().out
     assert not recwarn.list
     assert [record.message for record in caplog.records] == ["serious", "afterwards"]
+
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PACKAGES = ("gfl_edge", "calib", "train", "export", "benchmarks", "examples", "docs")
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Names of the packages that a file's import statements and calls of ``optional.load`` name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module=str(module)):
+                found.add(module)
+            case ast.Call(func=ast.Attribute(attr="load" | "load_renamed"), args=[ast.Constant(str(module)), *_]):
+                found.add(module)
+    return {name.partition(".")[0] for name in found}
+
+
+def test_every_package_that_is_imported_is_in_the_table():
+    files = [path for package in PACKAGES for path in (CHECKOUT / package).rglob("*.py")]
+    imported = set().union(*map(imported_packages, files))
+    assert imported - {*sys.stdlib_module_names, *PACKAGES} <= set(optional.EXTRA_OF)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib is of Python 3.11")
+def test_every_extra_of_the_table_is_one_of_the_package():
+    import tomllib
+
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    named = {extra for extras in optional.EXTRA_OF.values() for extra in extras.split(",")} - {""}
+    assert named <= set(project["optional-dependencies"])
+
+
+# Runs a script where a package is not installed; sys.modules holds None for what there is none of
+WITHOUT = """
+import runpy, sys
+sys.modules[{package!r}] = None
+sys.argv = {words!r}
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "command"),
+    [
+        ("torch", "export,train", "export/to_onnx.py --weights x.ckpt -o x.onnx"),
+        ("onnxsim", "export", "export/to_onnx.py --weights x.ckpt -o x.onnx"),
+        ("onnxscript", "export", "export/to_onnx.py --weights x.ckpt -o x.onnx"),
+        ("torch", "export,train", "export/to_trt.py --weights x.ckpt --target sm75"),
+        ("torch", "export,train", "train/train.py x.toml"),
+        ("torch", "export,train", "train/evaluate.py --weights x.ckpt --images . --annotations a.json"),
+        ("pydantic", "train", "train/train.py x.toml"),
+        ("pydantic", "train", "train/to_coco.py x.toml -o x.json"),
+        ("pdoc", "docs", "docs/build.py"),
+        ("onnx", "cpu", "gfl_edge/__main__.py build --model x.onnx --target sm75"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_names_its_extra(package, extra, command, tmp_path):
+    script, *words = command.split()
+    for name in ("x.ckpt", "x.toml", "x.onnx"):
+        (tmp_path / name).touch()
+    code = WITHOUT.format(package=package, words=[script, *words], script=str(CHECKOUT / script))
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert f"error: {package} cannot be imported" in ended.stderr
+    assert f"pip install 'gfl-edge[{extra}]'" in ended.stderr
+
+
+def test_another_package_that_is_missing_is_a_fault_of_the_program():
+    def fail(args):
+        import no_such_package  # type: ignore[import-not-found] # noqa: F401
+
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        run_command(argparse.ArgumentParser(), fail, [])
