@@ -15,7 +15,7 @@ import pytest
 from gfl_edge.bench import measure, timing
 from gfl_edge.bench.frames import generated_frame
 from gfl_edge.bench.report import BenchRequest, bench
-from tests.gfl_edge.backends.test_backend_tensorrt import tiny_onnx
+from tests.support.tiny_engine import tiny_onnx
 
 
 @pytest.fixture

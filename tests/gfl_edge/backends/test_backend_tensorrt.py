@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import re
 import sys
@@ -30,33 +29,15 @@ from gfl_edge.errors import (
     ModelFileError,
 )
 from gfl_edge.spec import ModelSpec
-from tests.support.fake_gpu import FakeGpu, FakeTensorRT, engine_file, fake_network
-from tests.support.tiny_spec import TINY
-
-VERSION = "10.13.2.6"
-SPEC = dataclasses.replace(TINY, class_names=("cat",), input_hw=(32, 64), strides=(8,), max_detections=5)
+from tests.support.fake_gpu import FakeGpu
+from tests.support.fake_tensorrt import FakeTensorRT, engine_file, fake_network
+from tests.support.tiny_engine import SPEC, VERSION, build_tiny, write_engine
 
 Write = Callable[..., Path]
 
 
-def write_engine(path: Path, content: bytes, sidecar: Sidecar, **changes: Any) -> Path:
-    """Write an engine and its sidecar, in which ``changes`` replace fields."""
-    path.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    dataclasses.replace(sidecar, **{"engine_sha256": digest, **changes}).write(path)
-    return path
-
-
-@pytest.fixture(params=["tensorrt", "rtx"])
-def trt(request: pytest.FixtureRequest, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    library = FakeTensorRT(gpu, request.param, VERSION)
-    monkeypatch.setitem(sys.modules, library.__name__, library)
-    return library
-
-
 @pytest.fixture
-def sidecar(trt: FakeTensorRT) -> Sidecar:
-    flavor = next(flavor for flavor, module in MODULE_OF.items() if module == trt.__name__)
+def sidecar(flavor: Any, trt: FakeTensorRT) -> Sidecar:
     return Sidecar(flavor, VERSION, ("sm75",), 3, "0" * 64, "", SPEC, 1.0)
 
 
@@ -347,45 +328,6 @@ class TestRefusal:
         other = {"tensorrt": "rtx", "rtx": "tensorrt"}[sidecar.flavor]
         monkeypatch.setitem(sys.modules, MODULE_OF[other], None)
         self.refused(write(), gpu, EngineMismatchError, f"to be loaded by {other}", flavor=other)
-
-
-def tiny_onnx(path: Path) -> ModelSpec:
-    """A real detector-like network without NMS: one convolution whose channels are 4 box edges and a score."""
-    onnx = pytest.importorskip("onnx")
-    helper, proto = onnx.helper, onnx.TensorProto
-    spec = dataclasses.replace(SPEC, nms="none")
-    weights = np.random.default_rng(3).normal(0, 0.01, (5, 3, 8, 8)).astype(np.float32)
-    initializers = [
-        onnx.numpy_helper.from_array(weights, "weights"),
-        onnx.numpy_helper.from_array(np.array([0, 5, -1]), "shape"),
-        onnx.numpy_helper.from_array(np.array([4, 1]), "parts"),
-    ]
-    nodes = [
-        helper.make_node("Cast", ["images"], ["float"], to=proto.FLOAT),
-        helper.make_node("Transpose", ["float"], ["nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Conv", ["nchw", "weights"], ["maps"], strides=[8, 8]),
-        helper.make_node("Reshape", ["maps", "shape"], ["rows"]),
-        helper.make_node("Transpose", ["rows"], ["points"], perm=[0, 2, 1]),
-        helper.make_node("Split", ["points", "parts"], ["boxes", "scores"], axis=2),
-    ]
-    images = helper.make_tensor_value_info("images", proto.UINT8, ["batch", *spec.input_hw, 3])
-    outputs = [
-        helper.make_tensor_value_info(name, proto.FLOAT, ["batch", spec.num_anchors, width])
-        for name, width in (("boxes", 4), ("scores", 1))
-    ]
-    graph = helper.make_graph(nodes, "tiny", [images], outputs, initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, spec.to_metadata())
-    onnx.save(model, str(path))
-    return spec
-
-
-def build_tiny(folder: Path, targets: tuple[str, ...]) -> Path:
-    from gfl_edge.engine.build import build_engine, plan
-
-    tiny_onnx(folder / "tiny.onnx")
-    engine, _ = build_engine(plan(folder / "tiny.onnx", targets=targets, max_batch=3), folder, progress=False)
-    return engine
 
 
 @pytest.mark.gpu

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
 import logging
-import sys
-import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,79 +12,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gfl_edge import Detector, optional
-from gfl_edge.backends.base import FrameBackend
+from gfl_edge import optional
 from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.bench.stages import StagedBackend
-from gfl_edge.camera import run_camera
 from gfl_edge.cuda.graphs import MOST_GRAPHS
-from gfl_edge.detector import Inference
-from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BackendError, FrameError, GflEdgeError, InputError, MissingDependencyError
-from gfl_edge.ops.boxes import multiclass_nms
-from gfl_edge.ops.decode import decode
 from gfl_edge.ops.preprocess import resize_into
 from gfl_edge.spec import ModelSpec
-from tests.gfl_edge.backends.test_backend_tensorrt import SPEC, VERSION, build_tiny, write_engine
-from tests.support.fake_gpu import FakeGpu, FakeTensorRT, engine_file
-from tests.support.fake_sources import FakeSource, Sources
+from tests.support.fake_gpu import FakeGpu
+from tests.support.fake_tensorrt import FakeTensorRT
+from tests.support.tiny_engine import (
+    DECODED,
+    HW,
+    SPEC,
+    WITHOUT_NMS,
+    build_tiny,
+    detections_on_host,
+    random_frames,
+    resized,
+)
 
 Load = Callable[..., TensorRTBackend]
-HW = SPEC.input_hw
-DECODED = dataclasses.replace(SPEC, nms="none", class_names=("cat", "dog"), max_candidates=40, score_threshold=0.3)
-RAW = dataclasses.replace(DECODED, nms="raw")
-RAW_HALF = dataclasses.replace(RAW, precision="fp16")
-BEHIND = pytest.mark.parametrize("spec", [DECODED, RAW, RAW_HALF], ids=["none", "raw", "raw-fp16"])
-
-
-@pytest.fixture(params=["tensorrt", "rtx"])
-def flavor(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
-@pytest.fixture
-def trt(flavor: Any, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    library = FakeTensorRT(gpu, flavor, VERSION)
-    monkeypatch.setitem(sys.modules, library.__name__, library)
-    return library
-
-
-@pytest.fixture
-def engine(flavor: Any, trt: FakeTensorRT, tmp_path: Path) -> Callable[[ModelSpec], Path]:
-    def write(spec: ModelSpec) -> Path:
-        sidecar = Sidecar(flavor, VERSION, ("sm75",), 3, "0" * 64, "", spec, 1.0)
-        return write_engine(tmp_path / "tiny.engine", engine_file(spec, 3), sidecar)
-
-    return write
-
-
-@pytest.fixture
-def load(engine: Callable[[ModelSpec], Path]) -> Load:
-    return lambda spec=SPEC, **arguments: TensorRTBackend(engine(spec), **arguments)
-
-
-def random_frames(*sizes: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
-    random = np.random.default_rng(seed)
-    return [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
-
-
-def resized(frames: list[np.ndarray], spec: ModelSpec = SPEC) -> np.ndarray:
-    images = np.empty((len(frames), *spec.input_hw, 3), np.uint8)
-    for frame, slot in zip(frames, images, strict=True):
-        resize_into(frame, slot, spec.resize)
-    return images
-
-
-def detections_on_host(outputs: Any, spec: ModelSpec) -> list[tuple[np.ndarray, ...]]:
-    """By the NumPy reference, from an engine's own outputs."""
-    if spec.nms == "raw":
-        scores = 1 / (1 + np.exp(-outputs["cls_logits"].astype(np.float32)))
-        boxes = decode(outputs["reg_logits"].astype(np.float32), spec.input_hw, spec.strides, spec.point_offset)
-    else:
-        boxes, scores = outputs["boxes"], outputs["scores"]
-    names = ("score_threshold", "iou_threshold", "max_candidates", "max_detections")
-    rules = {name: getattr(spec, name) for name in names}
-    return [multiclass_nms(*image, **rules) for image in zip(boxes, scores, strict=True)]
 
 
 def assert_same(found: Any, expected: Any) -> None:
@@ -117,7 +60,7 @@ class TestStageTimes:
             assert backend.stage_ms == {"upload": 1, "network": 1, "download": len(SPEC.output_names)}
         assert backend._graphs._graphs
 
-    @BEHIND
+    @WITHOUT_NMS
     def test_frames_through_kernels(self, load: Load, spec: ModelSpec, gpu: FakeGpu) -> None:
         backend = load(spec)
         expected = copied(backend.run_frames(random_frames((40, 50), (90, 30)), HW)[0])
@@ -143,7 +86,7 @@ class TestStageTimes:
 
 
 class TestNms:
-    @BEHIND
+    @WITHOUT_NMS
     def test_detections_are_those_of_the_host(self, load: Load, spec: ModelSpec, gpu: FakeGpu) -> None:
         frames = random_frames((32, 64), (40, 50), (90, 30))
         expected = detections_on_host(load(spec, nms="host").run(resized(frames)), spec)
@@ -158,7 +101,7 @@ class TestNms:
                 np.testing.assert_array_equal(outputs["det_classes"][i, :count], classes)
                 assert (outputs["det_classes"][i, count:] == -1).all()
 
-    @BEHIND
+    @WITHOUT_NMS
     def test_only_detections_come_to_the_host(self, load: Load, spec: ModelSpec, gpu: FakeGpu) -> None:
         backend = load(spec, cuda_graphs=False)
         backend.run(resized(random_frames(HW, HW)))
@@ -354,28 +297,6 @@ class TestGraphs:
         assert len(trt.contexts) == 1
 
 
-class TestDynamicSize:
-    SPEC = dataclasses.replace(DECODED, resize="fit", input_hw=(320, 320), short_long=(320, 352), strides=(64,))
-
-    def test_every_size_gives_what_the_host_finds(self, engine: Any, gpu: FakeGpu) -> None:
-        path = engine(self.SPEC)
-        host, detector = Detector(path, nms="host"), Detector(path)
-        for size in ((320, 320), (320, 352), (352, 320), (352, 320), (352, 320), (320, 320)):
-            (frame,) = random_frames(size)
-            found, expected = detector(frame), host(frame)
-            assert len(found) == len(expected) > 0
-            np.testing.assert_array_equal(found.boxes, expected.boxes)
-
-    def test_tensorrt_rtx_makes_the_graphs(self, load: Load, gpu: FakeGpu, trt: FakeTensorRT, flavor: str) -> None:
-        backend = load(self.SPEC)
-        for _ in range(3):
-            backend.run_frames(random_frames((320, 320)), (320, 320))
-        assert gpu.calls["capture"] == (flavor == "tensorrt")
-        if flavor == "rtx":
-            assert trt.config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
-            assert trt.config.dynamic_shapes_kernel_specialization_strategy.name == "LAZY"
-
-
 class TestFailures:
     """Whatever fails: an error or a fallback, and nothing stays allocated."""
 
@@ -421,92 +342,6 @@ class TestFailures:
         assert_same(backend.run_frames(frames, HW)[0], expected)
         backend.close()
         gpu.assert_nothing_left()
-
-
-class TestDetector:
-    @BEHIND
-    @pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
-    def test_the_gpu_finds_what_the_host_finds(self, engine: Any, rule: Any, spec: ModelSpec) -> None:
-        path = engine(dataclasses.replace(spec, resize=rule))
-        frames = random_frames((64, 128), (32, 32), (96, 64))
-        host, detector = Detector(path, nms="host"), Detector(path)
-        assert isinstance(detector.backend, FrameBackend)
-        for _ in range(3):
-            batches = detector.detect_batch(frames), host.detect_batch(frames)
-            assert sum(map(len, batches[0])) > 1
-            for found, expected in zip(*batches, strict=True):
-                assert len(found) == len(expected)
-                np.testing.assert_array_equal(found.boxes, expected.boxes)
-                np.testing.assert_array_equal(found.scores, expected.scores)
-                np.testing.assert_array_equal(found.class_ids, expected.class_ids)
-
-    def test_results_survive_the_next_call(self, engine: Any) -> None:
-        detector = Detector(engine(DECODED))
-        first = detector(random_frames((64, 128))[0])
-        kept = first.boxes.copy()
-        detector(random_frames((64, 128), seed=1)[0])
-        np.testing.assert_array_equal(first.boxes, kept)
-
-    def test_stages_are_timed(self, engine: Any) -> None:
-        detector = Detector(engine(DECODED))
-        ms = detector.infer(detector.prepare([random_frames(HW)[0]])).ms
-        assert list(ms) == ["preprocess", "network", "postprocess"]
-
-    @pytest.mark.parametrize(("spec", "nms"), [(DECODED, "graph"), (RAW, "graph"), (SPEC, "host")])
-    def test_nms_that_the_engine_does_not_hold(self, engine: Any, spec: ModelSpec, nms: Any) -> None:
-        with pytest.raises(InputError, match=f"built with NMS '{spec.nms}', '{nms}' was requested"):
-            Detector(engine(spec), nms=nms)
-
-
-class TestCamera:
-    """Several sources on one GPU."""
-
-    @pytest.fixture
-    def sources(self, monkeypatch: pytest.MonkeyPatch) -> Sources:
-        return Sources(monkeypatch)
-
-    def test_frames_of_all_sources_run_as_one(
-        self, engine: Any, gpu: FakeGpu, sources: Sources, tmp_path: Path
-    ) -> None:
-        path = engine(DECODED)
-        sizes = [(40, 50), (64, 128), (32, 64)]
-        names = sources.add(*(FakeSource(f"s{i}", 30, hw=hw) for i, hw in enumerate(sizes)))
-        lines = tmp_path / "out.jsonl"
-        alone, batched, runs = Detector(path, nms="host"), Detector(path), []
-        infer = batched.infer
-
-        def counted(prepared: Any) -> Inference:
-            runs.append(len(prepared.frames))
-            time.sleep(0.005)  # so that the others' frames wait
-            return infer(prepared)
-
-        batched.infer = counted  # type: ignore[method-assign]
-        summary = run_camera(batched, names, score=0.0, json_lines=lines, show=False)
-        assert summary.frames == 90
-        assert runs.count(3) >= 15, "half of 30 rounds or more had a frame of every source"
-        for record in map(json.loads, lines.read_text().splitlines()):
-            frame = np.full((*sizes[record["source"]], 3), record["frame"] % 256, np.uint8)
-            assert record["detections"] == alone(frame).to_dicts()
-
-    def test_a_batch_that_is_not_full_keeps_its_graph(self, engine: Any, gpu: FakeGpu, sources: Sources) -> None:
-        """Once sizes have settled, a batch is one launch and one wait, whoever had a frame for it."""
-        names = sources.add(*(FakeSource(f"s{i}", 60, period_s=0.001 * i, hw=(32, 64)) for i in range(3)))
-        with Detector(engine(DECODED)) as detector:
-            infer, runs = detector.infer, []
-
-            def counted(prepared: Any) -> Inference:
-                before = Counter(gpu.calls)
-                time.sleep(0.002)
-                found = infer(prepared)
-                runs.append((len(prepared.frames), dict(gpu.calls - before)))
-                return found
-
-            detector.infer = counted  # type: ignore[method-assign]
-            run_camera(detector, names, show=False)
-        sizes = [size for size, _ in runs]
-        changes = sum(a != b for a, b in itertools.pairwise(sizes))
-        assert changes <= 8
-        assert sum(calls == {"launch_graph": 1, "synchronize": 1} for _, calls in runs) >= len(runs) - 3 * (changes + 1)
 
 
 @pytest.mark.gpu

@@ -23,9 +23,9 @@ from gfl_edge.evaluation.ap import METRICS
 from gfl_edge.report.against import read_report
 from gfl_edge.report.document import document
 from gfl_edge.report.schema import RUN_STAGES, Report
-from tests.gfl_edge.backends.test_backend_tensorrt import SPEC, VERSION, write_engine
-from tests.support.fake_gpu import FakeTensorRT, engine_file
+from tests.support.fake_tensorrt import FakeTensorRT, engine_file
 from tests.support.small_report import small_request
+from tests.support.tiny_engine import SPEC, VERSION, write_engine
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("matplotlib")

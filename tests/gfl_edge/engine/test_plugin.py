@@ -16,8 +16,9 @@ from gfl_edge.engine.plugin import LIBRARY, VARIABLE, find_library, load_plugin
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BackendError, InputError, MissingDependencyError
 from gfl_edge.spec import DETECTION_NAMES
-from tests.gfl_edge.backends.test_backend_tensorrt import SPEC, write_engine
-from tests.support.fake_gpu import FakeGpu, FakeTensorRT, engine_file
+from tests.support.fake_gpu import FakeGpu
+from tests.support.fake_tensorrt import FakeTensorRT, engine_file
+from tests.support.tiny_engine import SPEC, write_engine
 
 OURS = SimpleNamespace(name="GflNms", plugin_version="1", plugin_namespace="gfl_edge")
 OTHERS = [
