@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.to_onnx import ExportRequest, export_onnx
+from export.arguments import ExportRequest
+from export.to_onnx import export_onnx
 from gfl_edge.spec import ExportedNms, Precision
 from train.weights.find import CHECKPOINTS, data_folder
 

@@ -1,9 +1,9 @@
-"""What calibration is asked for, on the command line or otherwise; needs no optional package."""
+"""What a calibration is asked for, on the command line or otherwise; needs no optional package."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -12,17 +12,14 @@ from calib.histogram import METHODS, Method
 Target = Literal["trt", "cpu"]
 
 
-@dataclass(frozen=True)
-class CalibrationRequest:
-    """What to make INT8, on what pictures, and how much AP that may cost."""
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """How to calibrate, and how much AP that may cost."""
 
-    onnx: Path
-    images: Path
-    output: Path
     method: Method | Literal["auto"] = "auto"
     num_images: int = 128
     seed: int = 0
-    target: Target | None = None  # None: "trt" for a half model, "cpu" for a float32 one
+    target: Target | None = None  # None: "trt" for an FP16 model, "cpu" for an FP32 one
     cache: Path | None = None
     annotations: Path | None = None  # None: AP is not measured and nothing is refused
     eval_images: Path | None = None
@@ -30,6 +27,20 @@ class CalibrationRequest:
     max_ap_drop: float = 0.3
     probe_images: int = 4
     always_rank: bool = False
+
+    def request(self, onnx: Path, images: Path, output: Path) -> CalibrationRequest:
+        """The calibration of that model on those images with these options."""
+        values = {field.name: getattr(self, field.name) for field in fields(CalibrationOptions)}
+        return CalibrationRequest(onnx, images, output, **values)
+
+
+@dataclass(frozen=True)
+class CalibrationRequest(CalibrationOptions):
+    """What to make INT8, on what images, and how."""
+
+    onnx: Path
+    images: Path
+    output: Path
 
     def beside(self, suffix: str) -> Path:
         """A file beside the output: "M.int8.onnx" -> "M.int8.calibration.json"."""
@@ -69,10 +80,7 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def request_from(args: argparse.Namespace, onnx_file: Path, images: Path, output: Path) -> CalibrationRequest:
-    """The request that the options of :func:`add_calibration_arguments` describe."""
-    names = (
-        *("annotations", "eval_images", "eval_limit", "method", "num_images", "seed", "max_ap_drop", "cache"),
-        *("always_rank", "probe_images"),
-    )
-    return CalibrationRequest(onnx_file, images, output, **{name: getattr(args, name) for name in names})
+def options_from(args: argparse.Namespace) -> CalibrationOptions:
+    """What the options of :func:`add_calibration_arguments` say; the target is the model's own."""
+    names = (field.name for field in fields(CalibrationOptions) if field.name != "target")
+    return CalibrationOptions(**{name: getattr(args, name) for name in names})

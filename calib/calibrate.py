@@ -23,7 +23,7 @@ from onnx import ModelProto
 
 from calib import equalize, placement, qdq, sensitivity
 from calib.agreement import Agreement, wrong_layers
-from calib.arguments import CalibrationRequest, Target, add_calibration_arguments, request_from
+from calib.arguments import CalibrationRequest, Target, add_calibration_arguments, options_from
 from calib.histogram import METHODS, Method
 from calib.images import CalibrationImages, choose_images
 from calib.nms import Tail, add_nms, cut_nms
@@ -37,7 +37,7 @@ from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256, write_atomically
-from gfl_edge.spec import PREFIX, ModelSpec, Precision, load_contract
+from gfl_edge.spec import PREFIX, ModelSpec, Precision, load_onnx, spec_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,12 @@ class _Model:
     sha256: str
 
 
-def calibrate(request: CalibrationRequest) -> dict[str, Any]:
+def calibrate(request: CalibrationRequest, model: ModelProto | None = None) -> dict[str, Any]:
     """Write an INT8 model that passed its test, or none.
+
+    Args:
+        request: what to make INT8, and how.
+        model: the content of ``request.onnx``, where that was read before; it is not changed.
 
     Returns:
         The record that is also in the file's metadata under ``RECORD_KEY``.
@@ -74,25 +78,25 @@ def calibrate(request: CalibrationRequest) -> dict[str, Any]:
             more than ``max_ap_drop`` however many layers stay float.
     """
     _check(request)
-    model = _load(request)
+    work = _load(request, model)
     pictures = choose_images(request.images, request.num_images, request.seed)
     for name in pictures.skipped:
         logger.info("cannot be read, left out: %s", name)
-    logger.info("%s: %s, %s, for %s", request.onnx, model.spec.name, model.spec.precision, model.target)
-    plain = qdq.to_float32(model.original)
-    graph, observed = _observe(request, model, plain, pictures)
-    probe_inputs = list(itertools.islice(pictures.inputs(model.spec), request.probe_images))
+    logger.info("%s: %s, %s, for %s", request.onnx, work.spec.name, work.spec.precision, work.target)
+    plain = qdq.to_float32(work.original)
+    graph, observed = _observe(request, work, plain, pictures)
+    probe_inputs = list(itertools.islice(pictures.inputs(work.spec), request.probe_images))
     probe = Probe(graph, placement.final_outputs(plain), probe_inputs)
     method, snr_db = _choose_method(request, graph, observed, probe)
-    search = _Search(request, model, graph, method, observed)
+    search = _Search(request, work, graph, method, observed)
     kept, measured = search.run(probe)
     record = {
         "method": method,
         "snr_db": snr_db,
-        "target": model.target,
+        "target": work.target,
         "calibration_images": len(pictures),
         "calibration_sha256": pictures.digest,
-        "model_sha256": model.sha256,
+        "model_sha256": work.sha256,
         **qdq.count_layers(search.candidate(kept)),
         "float_layers": kept,
         "computed_wrongly": search.wrong,
@@ -116,8 +120,9 @@ def _check(request: CalibrationRequest) -> None:
         raise InputError(f"-o {request.output}: expected another .onnx file than --onnx")
 
 
-def _load(request: CalibrationRequest) -> _Model:
-    model, spec = load_contract(request.onnx)
+def _load(request: CalibrationRequest, loaded: ModelProto | None) -> _Model:
+    model = ModelProto.FromString(loaded.SerializeToString()) if loaded else load_onnx(request.onnx)
+    spec = spec_of(model, str(request.onnx))
     placement.check_quantizable(model, str(request.onnx))
     if spec.nms == "plugin":
         raise InputError(
@@ -355,7 +360,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    request = replace(request_from(args, args.onnx, args.images, args.output), target=args.target)
+    request = replace(options_from(args), target=args.target).request(args.onnx, args.images, args.output)
     record = calibrate(request)
     print(json.dumps(record, indent=1))
     log(summary(record, request.output))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from onnxscript import opset19
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from train.models.deform_conv import KERNEL_SIZE, DeformConv2d, deform_conv2d
 
-DeformForm = Literal["gridsample", "deform"]
 DEFORM_OPSET = 19  # the first with DeformConv
 
 

@@ -12,7 +12,8 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from export.deform import DEFORM_OPSET, TRANSLATIONS, DeformForm, use_deform_operator
+from export.arguments import DeformForm
+from export.deform import DEFORM_OPSET, TRANSLATIONS, use_deform_operator
 from export.half import HalfPlan, float_layers, node_scopes, to_half
 from export.nms import OPSET, append_nms, append_plugin, plugin_attributes
 from gfl_edge import optional

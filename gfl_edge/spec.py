@@ -202,8 +202,12 @@ def load_onnx(path: str | Path) -> Any:
 def load_contract(path: str | Path) -> tuple[Any, ModelSpec]:
     """An ONNX file and its spec; see :func:`load_onnx` and :meth:`ModelSpec.from_metadata` for the errors."""
     model = load_onnx(path)
-    metadata = {prop.key: prop.value for prop in model.metadata_props}
-    return model, ModelSpec.from_metadata(metadata, str(path))
+    return model, spec_of(model, str(path))
+
+
+def spec_of(model: Any, origin: str) -> ModelSpec:
+    """The spec in the metadata of an ``onnx.ModelProto``; see :meth:`ModelSpec.from_metadata`."""
+    return ModelSpec.from_metadata({prop.key: prop.value for prop in model.metadata_props}, origin)
 
 
 def read_spec(path: str | Path) -> ModelSpec:

@@ -12,12 +12,13 @@ from benchmarks.artifacts.engines import TARGETS, build
 from benchmarks.artifacts.gfl_engines import random_weights
 from benchmarks.models import ANNOTATIONS, IMAGES, export
 from benchmarks.training.training import bccd_list, read_shipped, train_seconds
-from calib.arguments import CalibrationRequest, Target
+from calib.arguments import CalibrationOptions, CalibrationRequest, Target
 from calib.calibrate import PRECISION_FOR, RECORD_KEY, calibrate
-from export import to_trt
-from export.to_onnx import ExportRequest, export_onnx
+from export.arguments import ExportRequest
+from export.engine import EngineRequest
+from export.engine import build as build_engine
+from export.to_onnx import export_onnx
 from gfl_edge.detector import Detector
-from gfl_edge.errors import GflEdgeError
 from gfl_edge.evaluation.compare import compare
 from gfl_edge.files import sha256
 from gfl_edge.spec import load_onnx
@@ -46,7 +47,7 @@ def measure(folder: Path) -> dict[str, Any]:
         for target in ("trt", "cpu"):
             models[name][target] = published(name, target, folder, data)
         onnx = folder / f"{name}-trt.int8.onnx"
-        models[name]["engines"] = [build(name, "int8", sm, onnx, folder) for sm in TARGETS]
+        models[name]["engines"] = [build(onnx, "int8", sm, folder).row(name) for sm in TARGETS]
         models[name]["on this CPU"] = _cpu_times(name, folder, data)
     return {
         "annotations": ANNOTATIONS,
@@ -115,7 +116,7 @@ def _cpu_times(name: str, folder: Path, data: Path) -> dict[str, Any]:
 
 
 def _bccd(folder: Path) -> dict[str, Any]:
-    """The blood cell detector by the command for own data: calibrated on its training list, tested on the others."""
+    """The blood cell detector, as a detector of one's own: calibrated on its training list, tested on the others."""
     config = read_shipped("bccd_nanodet_m", folder)
     best = config.train.output / BEST
     if not best.is_file():
@@ -127,26 +128,23 @@ def _bccd(folder: Path) -> dict[str, Any]:
         (calibration / image["file_name"]).unlink(missing_ok=True)
         (calibration / image["file_name"]).symlink_to(images / image["file_name"])
     validation, _ = bccd_list(config, "val", folder)
-    words = ["--int8", "--weights", best, "--calib-images", calibration, "--annotations", validation]
-    output = folder / "bccd"
-    command = [*words, "--eval-images", images, "--target", "sm75", "--flavor", "rtx", "-o", output]
-    if to_trt.main([str(word) for word in command]) != 0:
-        raise GflEdgeError("export/to_trt.py --int8 failed on the detector of blood cells")
-    (after,) = output.glob("*-int8-fp16.onnx")
-    (before,) = set(output.glob("*-fp16.onnx")) - {after}
+    request = EngineRequest(best, "int8", folder / "bccd", ("sm75",), "rtx", calib_images=calibration)
+    options = CalibrationOptions(annotations=validation, eval_images=images)
+    built = build_engine(replace(request, calibration=options))
     test, _ = bccd_list(config, "test", folder)
-    with Detector(before, "onnxruntime") as half, Detector(after, "onnxruntime") as int8:
+    with Detector(built.float_onnx, "onnxruntime") as half, Detector(built.onnx, "onnxruntime") as int8:
         found = compare(half, int8, images, test)
-    record = _record(after)
+    record = built.calibration
+    assert record is not None
     return {
         "validation": record["measured"],
         "test_before": found.reference.metrics,
         "test": found.candidate.metrics,
         "agreement_f1": found.agreement.f1,
         **{key: record[key] for key in KEPT},
-        "bytes": after.stat().st_size,
-        "bytes_before": before.stat().st_size,
-        "engine_bytes": next(output.glob("*.engine")).stat().st_size,
+        "bytes": built.onnx.stat().st_size,
+        "bytes_before": built.float_onnx.stat().st_size,
+        "engine_bytes": built.engine.stat().st_size,
     }
 
 
@@ -159,8 +157,7 @@ def _gfl(name: str, folder: Path, data: Path) -> list[dict[str, Any]]:
     record = _calibrated(replace(request, method="entropy", probe_images=1))
     rows = []
     for sm in TARGETS:
-        row = build(name, "int8", sm, request.output, folder)
-        rows.append({**row, **{key: record[key] for key in ("quantized", "convolutions")}})
-        for path in folder.glob("*.engine"):  # 100 MB and more each
-            path.unlink()
+        built = build(request.output, "int8", sm, folder)
+        rows.append({**built.row(name), **{key: record[key] for key in ("quantized", "convolutions")}})
+        built.result.engine.unlink()  # 100 MB and more each
     return rows

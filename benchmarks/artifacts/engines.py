@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from benchmarks.models import export
-from gfl_edge.engine.sidecar import sidecar_path
+from export.engine import EnginePrecision, EngineRequest, EngineResult
 from gfl_edge.spec import Precision
 from train.weights.find import CHECKPOINTS
 
@@ -21,15 +23,40 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 # Every build runs in a process of its own, whose peak memory the kernel counts. Not by getrusage: its maximum outlives
 # exec, so that a child starts with the peak of its parent.
 _CHILD = """
-import pathlib, re, runpy, sys
-sys.argv = ["export/to_trt.py", *sys.argv[1:]]
-try:
-    runpy.run_path("export/to_trt.py", run_name="__main__")
-except SystemExit as done:
-    status = pathlib.Path("/proc/self/status").read_text()
-    print(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]))
-    raise done
+import pathlib, pickle, re, sys
+from export.engine import build
+request, result = map(pathlib.Path, sys.argv[1:])
+built = build(pickle.loads(request.read_bytes()))
+status = pathlib.Path("/proc/self/status").read_text()
+peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1])
+result.write_bytes(pickle.dumps((built, peak)))
 """
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build and what it took."""
+
+    request: EngineRequest
+    result: EngineResult
+    process_seconds: float
+    peak_memory_bytes: int
+
+    def row(self, name: str) -> dict[str, Any]:
+        """As it stands in the results, for the model of that name."""
+        sidecar = self.result.sidecar
+        return {
+            "model": name,
+            "precision": self.request.precision,
+            "target": ",".join(sidecar.targets),
+            "flavor": sidecar.flavor,
+            "tensorrt": sidecar.version,
+            "build_seconds": sidecar.build_seconds,
+            "process_seconds": round(self.process_seconds, 2),
+            "engine_bytes": self.result.engine.stat().st_size,
+            "onnx_bytes": self.result.onnx.stat().st_size,
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
 
 
 def measure(folder: Path) -> dict[str, Any]:
@@ -38,30 +65,18 @@ def measure(folder: Path) -> dict[str, Any]:
     for name in CHECKPOINTS:
         for precision in PRECISIONS:
             onnx = export(name, folder, precision)
-            rows += [build(name, precision, target, onnx, folder) for target in TARGETS]
+            rows += [build(onnx, precision, target, folder).row(name) for target in TARGETS]
     return {"rows": rows}
 
 
-def build(name: str, precision: Precision | Literal["int8"], target: str, onnx: Path, folder: Path) -> dict[str, Any]:
-    """Build one engine with TensorRT-RTX by the command that users run, and say what it took."""
-    option = [] if precision == "fp32" else [f"--{precision}"]
-    words = ["--onnx", str(onnx), *option, "--target", target, "--flavor", "rtx", "-o", str(folder)]
-    start = time.perf_counter()
-    child = subprocess.run(
-        [sys.executable, "-c", _CHILD, *words], cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, text=True
-    )
-    seconds = time.perf_counter() - start
-    engine, peak = child.stdout.split()
-    sidecar = json.loads(sidecar_path(engine).read_text())
-    return {
-        "model": name,
-        "precision": precision,
-        "target": target,
-        "flavor": sidecar["flavor"],
-        "tensorrt": sidecar["version"],
-        "build_seconds": sidecar["build_seconds"],
-        "process_seconds": round(seconds, 2),
-        "engine_bytes": Path(engine).stat().st_size,
-        "onnx_bytes": onnx.stat().st_size,
-        "peak_memory_bytes": int(peak),
-    }
+def build(onnx: Path, precision: EnginePrecision, target: str, folder: Path) -> Build:
+    """Build one engine with TensorRT-RTX in a process of its own."""
+    request = EngineRequest(onnx.resolve(), precision, folder.resolve(), (target,), "rtx")
+    with tempfile.TemporaryDirectory() as temporary:
+        files = [Path(temporary) / name for name in ("request", "result")]
+        files[0].write_bytes(pickle.dumps(request))
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", _CHILD, *files], cwd=CHECKOUT, check=True)
+        seconds = time.perf_counter() - start
+        result, peak = pickle.loads(files[1].read_bytes())
+    return Build(request, result, seconds, peak)

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from benchmarks.artifacts.engines import PRECISIONS, build
-from export.to_onnx import ExportRequest, export_onnx
+from export.arguments import ExportRequest
+from export.to_onnx import export_onnx
 from train.models.published import build_model, model_files
 
 logger = logging.getLogger(__name__)
@@ -31,12 +32,11 @@ def measure(folder: Path) -> dict[str, Any]:
             onnx = folder / f"{name}-{precision}.onnx"
             logger.info("== %s, %s", name, precision)
             start = time.perf_counter()
-            spec = export_onnx(ExportRequest(weights, precision=precision), onnx)
+            spec = export_onnx(ExportRequest(weights, precision), onnx).spec
             seconds = round(time.perf_counter() - start, 2)
-            row = build(name, precision, TARGET, onnx, folder)
-            rows.append({**row, "input_hw": spec.input_hw, "export_and_parity_seconds": seconds})
-            for path in folder.glob("*.engine"):  # 100 MB and more each
-                path.unlink()
+            built = build(onnx, precision, TARGET, folder)
+            rows.append({**built.row(name), "input_hw": spec.input_hw, "export_and_parity_seconds": seconds})
+            built.result.engine.unlink()  # 100 MB and more each
             onnx.unlink()
         weights.unlink()
     return {"weights": "random", "rows": rows}

@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks.camera.looping_source import LoopingSource
 from benchmarks.models import IMAGES, export
-from export.to_onnx import ExportRequest, export_onnx
+from export.arguments import ExportRequest
+from export.to_onnx import export_onnx
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.detections import Detections

@@ -9,7 +9,8 @@ from typing import Any
 from benchmarks.accuracy.int8 import published, source
 from benchmarks.artifacts.gfl_engines import random_weights
 from benchmarks.models import ANNOTATIONS, IMAGES
-from export.to_onnx import ExportRequest, export_onnx
+from export.arguments import ExportRequest
+from export.to_onnx import export_onnx
 from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.report.schema import Report
 from gfl_edge.report.write import write_pages

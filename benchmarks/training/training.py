@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.artifacts.engines import build
-from export.to_onnx import ExportRequest, export_onnx
+from export.arguments import ExportRequest
+from export.to_onnx import export_onnx
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import write_atomically
@@ -50,7 +51,7 @@ def measure_bccd(folder: Path) -> dict[str, Any]:
     annotations, images = bccd_list(config, "test", folder)
     torch_result = evaluate_checkpoint(best, images, annotations)
     onnx = folder / "bccd.onnx"
-    spec = export_onnx(ExportRequest(best), onnx)
+    spec = export_onnx(ExportRequest(best), onnx).spec
     with Detector(onnx) as detector:
         onnx_result = evaluate(detector, images, annotations)
         backend = detector.backend.name
@@ -64,7 +65,7 @@ def measure_bccd(folder: Path) -> dict[str, Any]:
         "loss_by_step": _curve(config, "losses.csv", ("step", "loss")),
         "test": {name: torch_result[name] for name in (*REPORTED, "images")},
         "test_of_the_onnx_file": {**{name: round(onnx_result.metrics[name], 3) for name in REPORTED}, "on": backend},
-        "engine": build("bccd-nanodet-m", "fp16", "sm75", half, folder),
+        "engine": build(half, "fp16", "sm75", folder).row("bccd-nanodet-m"),
     }
 
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from gfl_edge.console import log
-from gfl_edge.engine.build import BuildPlan, build_engine, plan
-from gfl_edge.spec import read_spec
+from gfl_edge.engine.build import build_engine, plan
+from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
 
 
@@ -33,18 +33,13 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-batch", type=int, default=1, metavar="N", help="largest batch (default: 1)")
 
 
-def plan_for(onnx: Path, args: argparse.Namespace) -> BuildPlan:
-    """What :func:`add_build_arguments` asks for; see :func:`gfl_edge.engine.build.plan`."""
-    targets = [target for word in args.target for target in word.split(",") if target]
-    return plan(onnx, args.flavor, targets, args.max_batch)
+def targets_from(args: argparse.Namespace) -> tuple[str, ...]:
+    """The GPUs that :func:`add_build_arguments` names."""
+    return tuple(target for word in args.target for target in word.split(",") if target)
 
 
-def build(settled: BuildPlan, output_dir: Path) -> None:
-    """Build an engine, its path on stdout; see :func:`gfl_edge.engine.build.build_engine`."""
-    spec = read_spec(settled.onnx)
-    int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
-    log(f"building {spec.name} {int8}{spec.precision} for {', '.join(settled.targets)} with {settled.flavor}")
-    engine, sidecar = build_engine(settled, output_dir)
+def announce(engine: Path, sidecar: Sidecar) -> None:
+    """The engine's path on stdout, what it took and what comes next on stderr."""
     size_mb = engine.stat().st_size / 1e6
     log(f"built in {sidecar.build_seconds:.1f} s, {size_mb:.1f} MB, {sidecar.flavor} {sidecar.version}")
     print(engine)
@@ -53,5 +48,6 @@ def build(settled: BuildPlan, output_dir: Path) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build the engine that the options ask for; the exit status."""
-    build(plan_for(args.model or bundled_model(), args), args.output_dir)
+    settled = plan(args.model or bundled_model(), args.flavor, targets_from(args), args.max_batch)
+    announce(*build_engine(settled, args.output_dir))
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import signal
 import threading
 import time
@@ -21,6 +22,8 @@ from gfl_edge.files import sha256, write_atomically
 from gfl_edge.progress import Progress
 from gfl_edge.spec import INPUT_NAME, ExportedNms, ModelSpec, Precision, read_spec
 
+logger = logging.getLogger(__name__)
+
 CURRENT = "current"  # the GPU in this machine
 DEFAULT_TARGET = "sm75"  # RTX 2080 Ti, the GPU of the paper's speed figures; built for where no GPU says otherwise
 FIRST_BF16_SM = 80  # Ampere; TensorRT cannot compile bfloat16 for older GPUs
@@ -34,6 +37,7 @@ class BuildPlan:
     flavor: Flavor
     targets: tuple[str, ...]  # "sm75", ...
     max_batch: int = 1
+    spec: ModelSpec | None = None  # of the ONNX file, where that was read before; None: it is read from the file
 
     def engine_name(self, spec: ModelSpec) -> str:
         """``nanodet-plus-m-416-fp16-rtx-sm75.engine``; parts that are not the default are named too."""
@@ -42,10 +46,14 @@ class BuildPlan:
 
 
 def plan(onnx: Path, flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1) -> BuildPlan:
-    """Settle flavour and targets for this machine.
+    """What is to be built of ``onnx`` on this machine; see :func:`settle`."""
+    return BuildPlan(onnx, *settle(flavor, targets, max_batch), max_batch)
+
+
+def settle(flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1) -> tuple[Flavor, tuple[str, ...]]:
+    """Flavor and targets for this machine, whatever the model.
 
     Args:
-        onnx: the model.
         flavor: "tensorrt", "rtx" or "auto": full TensorRT where it is installed and the target is this machine's GPU,
             else TensorRT-RTX.
         targets: "sm75" ..., or "current"; empty means this machine's GPU, or ``DEFAULT_TARGET`` where there is none.
@@ -73,7 +81,7 @@ def plan(onnx: Path, flavor: str = "auto", targets: Sequence[str] = (), max_batc
         raise InputError(
             f"unknown target {', '.join(unknown)}: TensorRT-RTX here builds for {', '.join(known)} and current"
         )
-    return BuildPlan(onnx, chosen, wanted, max_batch)
+    return chosen, wanted
 
 
 def current_sm(required: bool = False) -> str | None:
@@ -143,9 +151,12 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
         BuildError: TensorRT refused the model, with its messages.
         PrecisionError: the network is not of the precision that the ONNX file declares.
     """
-    spec = read_spec(plan.onnx)
+    spec = plan.spec or read_spec(plan.onnx)
     check_plugin_place(spec.nms, plan.flavor)
     check_targets(spec.precision, plan.targets)
+    int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
+    described = f"{spec.name} {int8}{spec.precision}"
+    logger.info("building %s for %s with %s", described, ", ".join(plan.targets), plan.flavor)
     engine = output_dir / plan.engine_name(spec)
     start = time.perf_counter()
     content = _serialize(plan, spec, progress)

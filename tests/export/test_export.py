@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from export import graph, parity, to_onnx
+from export import arguments, graph, parity, to_onnx
 from export.nms import plugin_attributes
 from gfl_edge.errors import InputError, ParityError
 from gfl_edge.evaluation.coco import COCO_CLASSES
@@ -308,8 +308,8 @@ def test_usage_errors_exit_with_2():
 def test_class_names_from_a_file(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("red cell\nwhite cell\n\n")
-    assert to_onnx.read_class_names(str(path)) == ("red cell", "white cell")
-    assert to_onnx.read_class_names("a, b") == ("a", "b")
+    assert arguments.read_class_names(str(path)) == ("red cell", "white cell")
+    assert arguments.read_class_names("a, b") == ("a", "b")
     assert describe.class_names_for(2, None) == ("class_0", "class_1")
 
 

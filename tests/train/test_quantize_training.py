@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from export.arguments import ExportRequest
 from export.graph import build_graph
-from export.to_onnx import ExportRequest, export_onnx
+from export.to_onnx import export_onnx
 from gfl_edge import optional
 from gfl_edge.errors import CalibrationError, InputError, MissingDependencyError
 from tests.support.squares_run import interrupted_at
@@ -205,7 +206,7 @@ def test_a_run_leaves_a_float_checkpoint(toml, start, modelopt, caplog, tmp_path
     with pytest.raises(InputError, match=r"model\.weights: the batch norms of .* are folded"):
         train(read_config(toml, [f'model.weights="{tmp_path / "run" / "last.pt"}"', 'train.output="on"']))
     # Exporting compares the graph with PyTorch
-    spec = export_onnx(ExportRequest(Path("run/last.pt"), nms="none"), Path("qat.onnx"))
+    spec = export_onnx(ExportRequest(Path("run/last.pt"), nms="none"), Path("qat.onnx")).spec
     assert spec.class_names == ("white", "grey")
 
 

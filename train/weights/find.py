@@ -1,16 +1,13 @@
-"""Which checkpoint is meant: by its name, or where none is named."""
+"""Which checkpoint is meant by its name."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from gfl_edge.errors import ContractError, ModelFileError
-from gfl_edge.spec import Precision, read_spec
 from gfl_edge.zoo import catalogue, weights
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-ARTIFACTS = Path("artifacts")  # relative to where the command runs
 CHECKPOINT_SUFFIXES = (".pth", ".ckpt", ".pt")
 
 # Below the data folder, by model
@@ -51,24 +48,3 @@ def find_weights(named: Path, unchecked: bool = False) -> Path:
     if entry.name in CHECKPOINTS and (path := data_folder() / CHECKPOINTS[entry.name]).is_file():
         return path
     return weights.fetch(entry, unchecked)
-
-
-def newest_artifact(precision: Precision, int8: bool = False, folder: Path = ARTIFACTS) -> Path | None:
-    """The newest under ``folder`` of all checkpoints and of the ONNX files of that precision; None if there is none.
-
-    With ``int8`` it is the newest of the ONNX files in INT8 alone.
-    """
-    candidates = [path for path in folder.rglob("*") if path.is_file() and _fits(path, precision, int8)]
-    return max(candidates, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def _fits(path: Path, precision: Precision, int8: bool) -> bool:
-    if path.suffix in CHECKPOINT_SUFFIXES:
-        return not int8
-    if path.suffix != ".onnx":
-        return False
-    try:
-        spec = read_spec(path)
-    except (ModelFileError, ContractError):
-        return False
-    return spec.precision == precision and bool(spec.quantized_layers) == int8

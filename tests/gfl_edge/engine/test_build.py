@@ -4,48 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import signal
 
 import onnx
 import pytest
-import torch
 
-from export import graph, to_trt
 from gfl_edge.cli import main as cli
 from gfl_edge.engine import build
 from gfl_edge.engine.build import BuildPlan, build_engine, check_contract, check_precision, plan
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BackendError, BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.spec import read_spec
-from train import describe
-from train.models import NanoDet, NanoDetConfig
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'gfl-edge[rtx]'")
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """ONNX files of a small NanoDet by precision and place of NMS."""
-    torch.manual_seed(0)
-    config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
-    detector = NanoDet(config).eval()
-    spec = describe.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
-    folder = tmp_path_factory.mktemp("small")
-    files = {}
-    for precision, nms in (
-        ("fp32", "graph"),
-        ("fp16", "graph"),
-        ("fp16", "none"),
-        ("fp16", "raw"),
-        ("fp32", "raw"),
-        ("fp32", "plugin"),
-    ):
-        files[precision, nms] = folder / f"{precision}-{nms}.onnx"
-        changed = dataclasses.replace(spec, precision=precision, nms=nms)
-        onnx.save(graph.build_graph(detector, changed), files[precision, nms])
-    return files
 
 
 def network_of(path):
@@ -61,8 +33,8 @@ def network_of(path):
 @pytest.mark.parametrize(
     "key", [("fp32", "graph"), ("fp16", "graph"), ("fp16", "none"), ("fp16", "raw"), ("fp32", "raw")]
 )
-def test_an_engine_and_what_it_says_of_itself(small, key, tmp_path):
-    engine, sidecar = build_engine(BuildPlan(small[key], "rtx", ("sm75",)), tmp_path, progress=False)
+def test_an_engine_and_what_it_says_of_itself(small_onnx, key, tmp_path):
+    engine, sidecar = build_engine(BuildPlan(small_onnx[key], "rtx", ("sm75",)), tmp_path, progress=False)
     precision, nms = key
     extra = {"graph": "", "none": "-nonms", "raw": "-raw"}[nms]
     assert engine.name == f"nanodet-plus-m-0.1x-64x96-{precision}{extra}-rtx-sm75.engine"
@@ -71,26 +43,26 @@ def test_an_engine_and_what_it_says_of_itself(small, key, tmp_path):
     assert sidecar.check_file(engine) == engine.read_bytes()
     assert sidecar.version == trt.__version__
     assert sidecar.targets == ("sm75",)
-    assert sidecar.spec == read_spec(small[key])
-    assert sidecar.onnx_sha256 == hashlib.sha256(small[key].read_bytes()).hexdigest()
+    assert sidecar.spec == read_spec(small_onnx[key])
+    assert sidecar.onnx_sha256 == hashlib.sha256(small_onnx[key].read_bytes()).hexdigest()
     assert sorted(p.name for p in tmp_path.iterdir()) == [engine.name, f"{engine.name}.json"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_raw_maps_leave_the_network_in_its_precision(small, precision):
-    network, _keep = network_of(small[precision, "raw"])
+def test_raw_maps_leave_the_network_in_its_precision(small_onnx, precision):
+    network, _keep = network_of(small_onnx[precision, "raw"])
     dtype = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}[precision]
     assert [network.get_output(i).dtype for i in range(network.num_outputs)] == [dtype, dtype]
 
 
-def test_rtx_takes_no_plugin(small, tmp_path):
+def test_rtx_takes_no_plugin(small_onnx, tmp_path):
     with pytest.raises(InputError, match=r"TensorRT-RTX takes no plugins.*--nms graph, which needs no plugin"):
-        build_engine(BuildPlan(small["fp32", "plugin"], "rtx", ("sm75",)), tmp_path, progress=False)
+        build_engine(BuildPlan(small_onnx["fp32", "plugin"], "rtx", ("sm75",)), tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_one_engine_for_several_gpus_and_batches(small, tmp_path):
-    settled = BuildPlan(small["fp16", "graph"], "rtx", ("sm75", "sm86"), max_batch=4)
+def test_one_engine_for_several_gpus_and_batches(small_onnx, tmp_path):
+    settled = BuildPlan(small_onnx["fp16", "graph"], "rtx", ("sm75", "sm86"), max_batch=4)
     engine, sidecar = build_engine(settled, tmp_path, progress=False)
     assert engine.name == "nanodet-plus-m-0.1x-64x96-fp16-b4-rtx-sm75-sm86.engine"
     assert (sidecar.targets, sidecar.max_batch) == (("sm75", "sm86"), 4)
@@ -100,8 +72,8 @@ def test_one_engine_for_several_gpus_and_batches(small, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_precision_is_read_off_the_built_network(small, precision):
-    path = small[precision, "graph"]
+def test_precision_is_read_off_the_built_network(small_onnx, precision):
+    path = small_onnx[precision, "graph"]
     network, _keep = network_of(path)
     spec = read_spec(path)
     convolutions = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
@@ -111,10 +83,10 @@ def test_precision_is_read_off_the_built_network(small, precision):
         check_precision(network, other, "rtx")
 
 
-def test_contract_is_read_off_the_built_network(small):
-    network, _keep = network_of(small["fp16", "none"])
+def test_contract_is_read_off_the_built_network(small_onnx):
+    network, _keep = network_of(small_onnx["fp16", "none"])
     with pytest.raises(ModelFileError, match=r"outputs \['boxes', 'scores'\], expected"):
-        check_contract(network, read_spec(small["fp32", "graph"]))
+        check_contract(network, read_spec(small_onnx["fp32", "graph"]))
 
 
 def broken(path, folder):
@@ -127,8 +99,8 @@ def broken(path, folder):
     return folder / "broken.onnx"
 
 
-def test_a_failed_build_says_why_and_leaves_the_engine_in_place(small, tmp_path):
-    good = BuildPlan(small["fp16", "graph"], "rtx", ("sm75",))
+def test_a_failed_build_says_why_and_leaves_the_engine_in_place(small_onnx, tmp_path):
+    good = BuildPlan(small_onnx["fp16", "graph"], "rtx", ("sm75",))
     engine, _ = build_engine(good, tmp_path, progress=False)
     before = engine.read_bytes(), sidecar_path(engine).read_bytes()
     with pytest.raises(BuildError, match=r"rtx .* cannot parse .*broken\.onnx: NoSuchOp "):
@@ -137,10 +109,10 @@ def test_a_failed_build_says_why_and_leaves_the_engine_in_place(small, tmp_path)
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_build_that_tensorrt_gives_up_is_an_error(small, tmp_path, monkeypatch):
+def test_a_build_that_tensorrt_gives_up_is_an_error(small_onnx, tmp_path, monkeypatch):
     monkeypatch.setattr(trt.Builder, "build_serialized_network", lambda *_: None)
     with pytest.raises(BuildError, match="could not build"):
-        build_engine(BuildPlan(small["fp16", "graph"], "rtx", ("sm75",)), tmp_path, progress=False)
+        build_engine(BuildPlan(small_onnx["fp16", "graph"], "rtx", ("sm75",)), tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -153,7 +125,7 @@ def usual_ctrl_c():
 
 
 @pytest.mark.usefixtures("usual_ctrl_c")
-def test_ctrl_c_ends_a_build_and_writes_nothing(small, tmp_path, monkeypatch):
+def test_ctrl_c_ends_a_build_and_writes_nothing(small_onnx, tmp_path, monkeypatch):
     """Pressed while TensorRT is at work, whose C++ must not be unwound by an exception of Python's."""
     at_work = trt.Builder.build_serialized_network
 
@@ -163,13 +135,13 @@ def test_ctrl_c_ends_a_build_and_writes_nothing(small, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trt.Builder, "build_serialized_network", press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        build_engine(BuildPlan(small["fp16", "graph"], "rtx", ("sm75",)), tmp_path, progress=False)
+        build_engine(BuildPlan(small_onnx["fp16", "graph"], "rtx", ("sm75",)), tmp_path, progress=False)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not list(tmp_path.iterdir())
 
 
-def test_progress_is_drawn(small, tmp_path, capsys):
-    build_engine(BuildPlan(small["fp16", "graph"], "rtx", ("sm75",)), tmp_path)
+def test_progress_is_drawn(small_onnx, tmp_path, capsys):
+    build_engine(BuildPlan(small_onnx["fp16", "graph"], "rtx", ("sm75",)), tmp_path)
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("building nanodet-plus-m-0.1x-64x96-fp16 [########################]")
 
@@ -239,93 +211,6 @@ class TestPlan:
         monkeypatch.setattr(build, "available_flavors", lambda: ())
         with pytest.raises(MissingDependencyError, match=r"gfl-edge\[rtx\].*gfl-edge\[tensorrt\]"):
             plan(self.onnx)
-
-
-class TestCommand:
-    """export/to_trt.py."""
-
-    @pytest.fixture(autouse=True)
-    def elsewhere(self, tmp_path, monkeypatch, no_gpu):
-        monkeypatch.chdir(tmp_path)
-
-    def test_from_weights_to_engine(self, checkpoint, capsys, tmp_path):
-        words = ["--weights", str(checkpoint("nanodet-m-320")), "--fp16", "--target", "sm86", "-o", "out"]
-        assert to_trt.main(words) == 0
-        captured = capsys.readouterr()
-        assert captured.out.strip() == "out/nanodet-m-320-fp16-rtx-sm86.engine"
-        assert "gfl-edge camera --model out/nanodet-m-320-fp16-rtx-sm86.engine" in captured.err
-        names = {path.name for path in (tmp_path / "out").iterdir()}
-        engine = "nanodet-m-320-fp16-rtx-sm86.engine"
-        assert names == {"nanodet-m-320-fp16.onnx", engine, f"{engine}.json"}
-        again = Sidecar.read(tmp_path / "out" / engine).rebuild_command
-        assert names & set(again.split()) == {"nanodet-m-320-fp16.onnx"}
-        assert json.loads((tmp_path / "out" / f"{engine}.json").read_text())["spec"]["precision"] == "fp16"
-
-    def test_nothing_named_takes_the_newest_of_that_precision(self, small, capsys, tmp_path):
-        (tmp_path / "artifacts").mkdir()
-        for age, (key, path) in enumerate(small.items()):
-            copy = tmp_path / "artifacts" / f"{'-'.join(key)}.onnx"
-            copy.write_bytes(path.read_bytes())
-            os.utime(copy, (1000 - age, 1000 - age))
-        (tmp_path / "artifacts" / "foreign.onnx").write_bytes(b"something else")
-        assert to_trt.main(["--fp16"]) == 0
-        captured = capsys.readouterr()
-        assert "taking artifacts/fp16-graph.onnx, the newest under artifacts/" in captured.err
-        assert captured.out.strip() == "artifacts/nanodet-plus-m-0.1x-64x96-fp16-rtx-sm75.engine"
-
-    @pytest.mark.parametrize("words", [[], ["--fp16"]])
-    def test_nothing_named_and_nothing_there_takes_the_bundled_model(self, words, capsys):
-        assert to_trt.main(words) == 0
-        captured = capsys.readouterr()
-        assert "none under artifacts/: taking person-416" in captured.err
-        assert captured.out.strip() == "artifacts/person-416-fp16-rtx-sm75.engine"
-
-    def test_the_bundled_model_is_no_other_precision(self, capsys, tmp_path):
-        assert to_trt.main(["--bf16", "--target", "sm86"]) == 1
-        assert "person-416.onnx is fp16" in capsys.readouterr().err
-        assert not list(tmp_path.iterdir())
-
-    def test_no_weights_anywhere_says_which_file_to_put_where(self, capsys, monkeypatch, tmp_path):
-        monkeypatch.setenv("GFL_EDGE_DATA", str(tmp_path))
-        monkeypatch.setenv("GFL_EDGE_CACHE", str(tmp_path / "cache"))
-        assert to_trt.main(["--fp16", "--weights", "nanodet-plus-m-416"]) == 1
-        error = capsys.readouterr().err
-        assert "/nanodet-plus-m_416_checkpoint.ckpt with a browser" in error
-        assert f"as nanodet-plus-m_416_checkpoint.ckpt into {tmp_path}/cache/weights" in error
-
-    def test_a_plugin_for_rtx_is_refused_before_the_export(self, checkpoint, capsys, tmp_path):
-        words = ["--weights", str(checkpoint("nanodet-m-320")), "--nms", "plugin", "--flavor", "rtx"]
-        assert to_trt.main(words) == 1
-        captured = capsys.readouterr()
-        assert "TensorRT-RTX takes no plugins" in captured.err
-        assert "exporting" not in captured.err
-        assert not list(tmp_path.iterdir())
-
-    def test_half_of_a_single_precision_file_is_refused(self, small, capsys):
-        assert to_trt.main(["--onnx", str(small["fp32", "graph"]), "--fp16"]) == 1
-        assert "is fp32: precision is part of an ONNX file and is never changed silently" in capsys.readouterr().err
-
-    @pytest.mark.parametrize(
-        ("words", "message"),
-        [
-            (["--target", "sm77"], "unknown target sm77"),
-            (["--onnx", "a.onnx", "--weights", "b.pth"], "give one of them"),
-            (["--onnx", "none.onnx"], "none.onnx: no such file"),
-            (["--weights", "none.pth"], "none.pth: no such checkpoint"),
-            (["--weights", "nanodet-plus-m"], r"did you mean nanodet-plus-m-\d{3}\?"),
-            (["--flavor", "tensorrt"], "tensorrt cannot be imported|full TensorRT builds only"),
-        ],
-    )
-    def test_wrong_options(self, words, message, capsys):
-        import re
-
-        assert to_trt.main(words) == 1
-        assert re.search(message, capsys.readouterr().err)
-
-    def test_usage_errors_exit_with_2(self):
-        with pytest.raises(SystemExit) as caught:
-            to_trt.main(["--flavor", "trt"])
-        assert caught.value.code == 2
 
 
 @pytest.mark.slow
