@@ -665,8 +665,8 @@ class TestEngine:
         ("arguments", "message"),
         [
             (["--int8", "--onnx", "{half}"], "is not INT8 yet.*--calib-images"),
-            (["--fp16", "--onnx", "{int8}"], "is INT8, asked for was fp16.*--int8"),
-            (["--int8", "--bf16", "--onnx", "{int8}"], "what is not INT8 is half"),
+            (["--fp16", "--onnx", "{int8}"], "is INT8, 'fp16' was requested.*--int8"),
+            (["--int8", "--bf16", "--onnx", "{int8}"], "what is not INT8 is FP16"),
         ],
     )
     def test_what_does_not_fit(self, calibrated, half_onnx, capsys, tmp_path, arguments, message):
