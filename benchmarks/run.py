@@ -35,7 +35,7 @@ class Measurement:
     Attributes:
         name: of its result file, without suffix, below benchmarks/results.
         measure: takes a folder for files of its own; returns plain values.
-        draw: a picture of the result, as SVG.
+        draw: a chart of the result, as SVG.
         write: puts other files of the result into the folder of its JSON.
     """
 
@@ -88,8 +88,7 @@ def _run(args: argparse.Namespace) -> int:
     write_atomically(path, f"{text}\n".encode())
     print(path)
     if measurement.draw is not None:
-        picture = measurement.draw(json.loads(text))
-        write_atomically(path.with_suffix(".svg"), picture)
+        write_atomically(path.with_suffix(".svg"), measurement.draw(json.loads(text)))
         print(path.with_suffix(".svg"))
     if measurement.write is not None:
         measurement.write(json.loads(text), path.parent)

@@ -23,7 +23,7 @@ from gfl_edge.errors import GflEdgeError
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 ARCHITECTURES = ("sm_75", "sm_86")
-# anchors, classes, batch: each grows alone
+# anchors, classes, batch: one grows at a time
 SIZES = (
     *((anchors, 80, 1) for anchors in (3598, 8400, 22400)),
     *((8400, classes, 1) for classes in (1, 20, 365)),
@@ -141,7 +141,7 @@ def _times(folder: Path) -> dict[str, Any]:
 def _gpu() -> Iterator[Any]:
     """The GPU, or why there is none."""
     try:
-        device = open_device("cuda-python")  # which alone has CUDA graphs and events
+        device = open_device("cuda-python")  # only it has CUDA graphs and events
     except GflEdgeError as error:
         yield str(error)
         return

@@ -24,7 +24,7 @@ from gfl_edge.cuda.kernels import FLOAT16, FLOAT32, MAX_LEVELS, NmsParams, Resiz
 
 PLUGINS = Path(__file__).resolve().parent.parent.parent / "plugins"
 WORKSPACE_ALIGNMENT = 256
-GUARD = 256  # bytes behind every block of host memory that no kernel may touch
+GUARD = 256  # bytes after every block of host memory that no kernel may touch
 GUARD_VALUE = 0xA5
 ORDERS = ("forward", "reverse", "random")
 COUNTS = (  # as in plugins/emulation/cuda_runtime.h
@@ -98,7 +98,7 @@ class Memory(Protocol):
 
 
 class HostMemory:
-    """Memory for the emulation: inputs as they are, the rest with a guard behind it, which ``close`` checks."""
+    """Memory for the emulation: inputs as they are, the rest with a guard after it, which ``close`` checks."""
 
     stream = 0
 
@@ -130,7 +130,7 @@ class HostMemory:
         touched = [guard for guard in self._guards if (guard != GUARD_VALUE).any()]
         self._arrays.clear()
         self._guards.clear()
-        assert not touched, "a kernel wrote behind the end of its memory"
+        assert not touched, "a kernel wrote beyond the end of its memory"
 
 
 class DeviceMemory:
@@ -238,12 +238,12 @@ class NmsCall:
     def __init__(self, library: KernelLibrary, memory: Memory, params: NmsParams, **arrays: Array | None) -> None:
         self._library, self._memory, self.params = library, memory, params
         self.inputs = NmsInputs(**{name: memory.put(a) for name, a in arrays.items() if a is not None})
-        batch, most = params.batch, params.max_detections
+        batch, max_detections = params.batch, params.max_detections
         self._shapes: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
             "num_dets": ((batch, 1), np.int32),
-            "det_boxes": ((batch, most, 4), np.float32),
-            "det_scores": ((batch, most), np.float32),
-            "det_classes": ((batch, most), np.int32),
+            "det_boxes": ((batch, max_detections, 4), np.float32),
+            "det_scores": ((batch, max_detections), np.float32),
+            "det_classes": ((batch, max_detections), np.int32),
         }
         self.outputs = NmsOutputs(
             **{k: memory.empty(4 * int(np.prod(shape))) for k, (shape, _) in self._shapes.items()}

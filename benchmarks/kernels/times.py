@@ -63,7 +63,7 @@ def _row(
         whole = median_us(library.device, memory.stream, nms.queue)
         kernels = timer.times_us(nms, memory.stream)
     moved = arrays["scores"].nbytes
-    # The filter is what reads all of the input; the rest depends on the candidates alone
+    # The filter is what reads all of the input; the rest depends only on the candidates
     fraction = moved / (kernels["memset and filter"] * 1e-6) / _bandwidth()
     return {
         "anchors": anchors,
@@ -114,11 +114,11 @@ class OneKernel:
 
 
 class KernelTimer:
-    """Times of single kernels, compiled and launched as behind an engine. Use it inside ``with device.active()``."""
+    """Times of single kernels, compiled and launched as after an engine. Use it inside ``with device.active()``."""
 
     def __init__(self, device: CudaDevice) -> None:
-        self._device, self._alone = device, OneKernel(device)
-        self._kernels = Kernels(cast(CudaDevice, self._alone))
+        self._device, self._one_kernel = device, OneKernel(device)
+        self._kernels = Kernels(cast(CudaDevice, self._one_kernel))
 
     def times_us(self, nms: NmsCall, stream: int) -> dict[str, float]:
         """Microseconds of each step of a call, which must have run as a whole: each finds what those before it left."""
@@ -127,7 +127,7 @@ class KernelTimer:
         return {step: self._time_us(STEPS[step], nms, stream) for step in steps}
 
     def _time_us(self, kernel: str, nms: NmsCall, stream: int) -> float:
-        self._alone.wanted = kernel
+        self._one_kernel.wanted = kernel
 
         def queue() -> None:
             for _ in range(REPEATS):

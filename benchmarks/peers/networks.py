@@ -1,4 +1,4 @@
-"""The plain network of NanoDet in other people's run times: normalised picture in, maps of all levels out."""
+"""The plain network of NanoDet in other people's run times: normalised image in, maps of all levels out."""
 
 from __future__ import annotations
 
@@ -122,5 +122,5 @@ def ncnn_files(path: Path) -> tuple[Path, Path]:
 
 
 def _paired(outputs: list[Any]) -> Levels:
-    half = len(outputs) // 2
-    return list(zip(outputs[:half], outputs[half:], strict=True))
+    middle = len(outputs) // 2
+    return list(zip(outputs[:middle], outputs[middle:], strict=True))

@@ -75,13 +75,12 @@ def _measure_model(name: str, folder: Path) -> dict[str, Any]:
     }
     return {
         "images": len(frames),
-        "pipelines": {label: {**row, **_ratios(row, rows[OURS])} for label, row in rows.items()},
+        "pipelines": {
+            label: row
+            | {f"of_ours_{key}": round(row[key] / rows[OURS][key], 2) for key in row if key.startswith("p50")}
+            for label, row in rows.items()
+        },
     }
-
-
-def _ratios(row: dict[str, float], ours: dict[str, float]) -> dict[str, float]:
-    """How many times as long as ours."""
-    return {f"of_ours_{key}": round(row[key] / ours[key], 2) for key in row if key.startswith("p50")}
 
 
 def _turns(labels: list[str], frames: list[tuple[int, Image]], title: str) -> Iterator[tuple[str, int, Image]]:

@@ -23,7 +23,7 @@ MEAN_BGR = np.array([103.53, 116.28, 123.675], np.float32).reshape(1, 1, 3)
 STD_BGR = np.array([57.375, 57.12, 58.395], np.float32).reshape(1, 1, 3)
 CANDIDATES_PER_LEVEL = 1000
 
-Sample = Callable[[Image, float], Detections]  # a frame and the least score
+Sample = Callable[[Image, float], Detections]  # a frame and the minimum score
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class OpenCvZoo:
     """opencv_zoo's sample (opencv/opencv_zoo, models/object_detection_nanodet/nanodet.py and demo.py).
 
     The best class of each anchor, ``cv2.dnn.NMSBoxes`` over all classes together. The letterbox of NanoDet-m is the
-    sample's; NanoDet-Plus' pictures are stretched, as it was trained, where the sample has a letterbox as well.
+    sample's; NanoDet-Plus' images are stretched, as it was trained, where the sample has a letterbox as well.
     """
 
     network: Network

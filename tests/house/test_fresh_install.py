@@ -51,7 +51,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, model: Path) -> Path:
-    """An empty home folder but for a picture and a model."""
+    """An empty home folder except for an image and a model."""
     import cv2
 
     shutil.copyfile(model, tmp_path / "small.onnx")
@@ -78,9 +78,8 @@ def test_a_newcomer(version: str, wheel: Path, home: Path) -> None:
     pip, gfl_edge = (scripts / "pip", "install", "--quiet"), str(scripts / "gfl-edge")
     run(*map(str, (*pip, wheel)))
     assert "-> pip install 'gfl-edge[cpu]'" in run(gfl_edge, "doctor", status=1)
-    run(
-        *map(str, (*pip, "gfl-edge[cpu]"))
-    )  # what the doctor says: the package is there, so that pip adds the extra alone
+    # What the doctor says: the package is there, so that pip adds only the extra
+    run(*map(str, (*pip, "gfl-edge[cpu]")))
     report = json.loads(run(gfl_edge, "doctor", "--json"))
     assert {"ONNX files by openvino", "ONNX files by onnxruntime"} <= set(report["ways"])
     assert run(str(scripts / "python"), "-c", "import gfl_edge; print(gfl_edge.__version__)").strip() == __version__

@@ -123,7 +123,7 @@ def test_version():
     assert run(sys.executable, "-m", "gfl_edge", "--version").stdout.strip() == f"gfl-edge {gfl_edge.__version__}"
 
 
-def test_the_wheel_holds_gfl_edge_alone(wheel):
+def test_the_wheel_holds_only_gfl_edge(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         entry_points = next(name for name in names if name.endswith("entry_points.txt"))
@@ -143,7 +143,7 @@ def test_the_wheel_holds_the_kernels(wheel):
 
 
 def test_the_wheel_runs_in_a_bare_environment(wheel, tmp_path):
-    """With NumPy alone beside it: import, help, and errors that name what to install."""
+    """With only NumPy beside it: import, help, and errors that name what to install."""
     import numpy
 
     venv.create(tmp_path / "env", with_pip=False)

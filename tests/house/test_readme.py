@@ -152,11 +152,11 @@ def test_int8_table():
 
 def test_int8_keeps_the_ap():
     models = result("int8.json")["models"]
-    for name, least in (("nanodet-plus-m-416", 30.6), ("nanodet-m-416", 23.5)):
+    for name, min_ap in (("nanodet-plus-m-416", 30.6), ("nanodet-m-416", 23.5)):
         for target in ("trt", "cpu"):
             measured = models[name][target]["measured"]
             assert measured["images"] == 397
-            assert measured["AP"] >= least
+            assert measured["AP"] >= min_ap
             assert measured["drop"] <= 0.3
 
 
@@ -297,9 +297,9 @@ def test_evaluation_claims():
 def test_nms_claims():
     models = result("nms.json")["models"]
     assert all(model["images_whose_kept_set_differs_from_greedy"] == 0 for model in models.values())
-    most = max(int(rounds) for model in models.values() for rounds in model["rounds_needed"])
+    needed = max(int(rounds) for model in models.values() for rounds in model["rounds_needed"])
     (claimed,) = re.findall(r"(\d+) was the most rounds that those images needed", TEXT)
-    assert int(claimed) == most < result("nms.json")["rounds_in_the_graph"]
+    assert int(claimed) == needed < result("nms.json")["rounds_in_the_graph"]
 
 
 def test_every_result_names_device_versions_and_command():

@@ -48,8 +48,8 @@ def test_no_register_spills(architecture, tmp_path):
     for name, row in report.items():
         assert row["spill_store_bytes"] == row["spill_load_bytes"] == row["stack_bytes"] == 0, name
         assert row["registers"] <= 64, name  # a block of 1024 threads must fit on every GPU
-    most = report["gfl_select_kernel"]["static_shared_bytes"] + 4096 * 8
-    assert most <= SHARED_LIMIT
+    shared_bytes = report["gfl_select_kernel"]["static_shared_bytes"] + 4096 * 8
+    assert shared_bytes <= SHARED_LIMIT
 
 
 @needs_nvcc

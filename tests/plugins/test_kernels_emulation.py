@@ -29,12 +29,12 @@ def launch(emulated, name, grid, block, shared, *arguments):
 def test_kernels_launched_one_by_one(emulated, filter_blocks):
     """By the plan in gfl_kernels.cuh; any number of blocks of the filter will do."""
     rng = np.random.default_rng(11)
-    anchors, most = sum(LEVEL_ANCHORS), 40
+    anchors, max_candidates = sum(LEVEL_ANCHORS), 40
     scores, boxes = rng.uniform(0, 1, (2, anchors, 60)).astype(np.float32), random_boxes(rng, anchors, 2)
-    params = nms_params(scores, **LEVELS, per_level=1, max_candidates=most)
+    params = nms_params(scores, **LEVELS, per_level=1, max_candidates=max_candidates)
     with emulated.memory() as memory:
         call = NmsCall(emulated, memory, params, scores=scores, boxes=boxes)
-        sizes = [2 * 4 * 4, 2 * 4 * most * 8, 2 * 4 * most * 8, 2 * anchors * 60 * 8]
+        sizes = [2 * 4 * 4, 2 * 4 * max_candidates * 8, 2 * 4 * max_candidates * 8, 2 * anchors * 60 * 8]
         padded = [-(-size // 256) * 256 for size in sizes]
         assert call.workspace_size == sum(padded)
         counts, top, merged, keys = (call.workspace + sum(padded[:i]) for i in range(4))
@@ -77,7 +77,7 @@ def test_guards_are_checked():
     memory.close()
     address = memory.empty(10)
     ctypes.memset(address, 0, 11)
-    with pytest.raises(AssertionError, match="behind the end"):
+    with pytest.raises(AssertionError, match="beyond the end of its memory"):
         memory.close()
 
 

@@ -154,9 +154,9 @@ def test_300000_pairs_above_the_threshold(library, kind):
 def test_list_lengths_around_powers_of_two(library, pairs):
     rng = np.random.default_rng(pairs)
     scores = rng.permutation(np.linspace(0.1, 1, pairs)).astype(np.float32).reshape(1, -1, 1)
-    for most in (1, 1000, 4096):
-        fields = {"max_candidates": most, "max_detections": 4096, "iou_threshold": 1.0 if most < 4096 else 0.5}
-        assert_equals_reference(library, random_boxes(rng, pairs), scores, **fields)
+    for max_candidates in (1, 1000, 4096):
+        fields = {"max_candidates": max_candidates, "iou_threshold": 1.0 if max_candidates < 4096 else 0.5}
+        assert_equals_reference(library, random_boxes(rng, pairs), scores, max_detections=4096, **fields)
 
 
 def test_detections_beyond_a_chunk(library):
@@ -165,12 +165,12 @@ def test_detections_beyond_a_chunk(library):
     boxes = np.concatenate([random_boxes(rng, 300, size=9000)] * 3, axis=1)
     boxes = np.concatenate((boxes, random_boxes(rng, 300, size=9000)), axis=1)
     scores = np.linspace(0.9, 0.1, 1200, dtype=np.float32).reshape(1, -1, 1)
-    for most in (100, 256, 257, 2000):
-        assert_equals_reference(library, boxes, scores, max_candidates=1200, max_detections=most)
+    for max_detections in (100, 256, 257, 2000):
+        assert_equals_reference(library, boxes, scores, max_candidates=1200, max_detections=max_detections)
 
 
 def test_a_long_chain_of_suppression(library):
-    """Every box overlaps its neighbours alone: whether one is kept depends on all before it."""
+    """Every box overlaps only its neighbours: whether one is kept depends on all before it."""
     boxes = np.array([[2 * i, 0, 2 * i + 10, 10] for i in range(1000)], np.float32)[None]
     scores = np.linspace(0.9, 0.1, 1000, dtype=np.float32).reshape(1, -1, 1)
     found = assert_equals_reference(library, boxes, scores, max_detections=1000)
@@ -193,9 +193,9 @@ def check_levels(library, dtype):
     anchors = sum(LEVEL_ANCHORS)
     boxes, scores = random_boxes(rng, anchors, 3), rng.uniform(0, 1, (3, anchors, 5)).astype(dtype)
     scores[1, : LEVEL_ANCHORS[0]] = 0  # a level without candidates
-    for most in (1, 10, 50, 4096):
+    for max_candidates in (1, 10, 50, 4096):
         for agnostic in (0, 1):
-            rule = {"per_level": 1, "max_candidates": most, "class_agnostic": agnostic}
+            rule = {"per_level": 1, "max_candidates": max_candidates, "class_agnostic": agnostic}
             assert_equals_reference(library, boxes, scores, LEVEL_ANCHORS, **LEVELS, **rule)
 
 

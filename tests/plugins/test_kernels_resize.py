@@ -18,7 +18,7 @@ from tests.support.kernel_cases import INVALID_ARGUMENT
 BGR, RGB, NV12 = 0, 1, 2
 
 
-def resize_params(frame_hw, out_hw, rule, picture_format=BGR, short_long=None, pitch=0, uv_pitch=0):
+def resize_params(frame_hw, out_hw, rule, frame_format=BGR, short_long=None, pitch=0, uv_pitch=0):
     """The parameters for a rule of resize_into."""
     limit = None
     if short_long:
@@ -30,10 +30,10 @@ def resize_params(frame_hw, out_hw, rule, picture_format=BGR, short_long=None, p
     if rule == "fit":
         content = tuple(round(side * scale) for side, scale in zip(frame_hw, placed.scale_xy[::-1], strict=True))
     return ResizeParams(
-        format=picture_format,
+        format=frame_format,
         frame_height=frame_hw[0],
         frame_width=frame_hw[1],
-        pitch=pitch or frame_hw[1] * (1 if picture_format == NV12 else 3),
+        pitch=pitch or frame_hw[1] * (1 if frame_format == NV12 else 3),
         uv_pitch=uv_pitch,
         out_height=out_hw[0],
         out_width=out_hw[1],

@@ -120,14 +120,14 @@ def aligned(array):
     return found
 
 
-def run(compiled, attributes, inputs, most=SPEC.max_detections):
+def run(compiled, attributes, inputs, max_detections=SPEC.max_detections):
     """Status, log and outputs by name of the plugin."""
     batch = len(inputs[0])
     outputs = {
         "num_dets": aligned(np.full((batch, 1), -7, np.int32)),
-        "det_boxes": aligned(np.full((batch, most, 4), -7, np.float32)),
-        "det_scores": aligned(np.full((batch, most), -7, np.float32)),
-        "det_classes": aligned(np.full((batch, most), -7, np.int32)),
+        "det_boxes": aligned(np.full((batch, max_detections, 4), -7, np.float32)),
+        "det_scores": aligned(np.full((batch, max_detections), -7, np.float32)),
+        "det_classes": aligned(np.full((batch, max_detections), -7, np.int32)),
     }
     given = [aligned(np.ascontiguousarray(array)) for array in inputs]
     fields, _kept = as_fields(compiled, attributes)

@@ -19,7 +19,7 @@ def random_boxes(rng, anchors, batch=1, size=400):
 
 
 def few_high_scores(rng, shape):
-    """Most are near 0, as a detector's are."""
+    """Nearly all are near 0, as a detector's are."""
     return (rng.uniform(0, 1, shape) ** 12).astype(np.float32)
 
 

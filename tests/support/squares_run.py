@@ -1,4 +1,4 @@
-"""A run small enough for tests: pictures of squares, and settings of a tiny GFL."""
+"""A run small enough for tests: images of squares, and settings of a tiny GFL."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ ema_decay = 0.9
 
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory):
-    """A folder with 8 pictures of white and grey squares, their COCO annotations and ``run.toml``."""
+    """A folder with 8 images of white and grey squares, their COCO annotations and ``run.toml``."""
     import cv2
 
     folder = tmp_path_factory.mktemp("squares")
@@ -60,10 +60,10 @@ def squares(tmp_path_factory):
     rng = np.random.default_rng(0)
     images, annotations = [], []
     for number in range(1, 9):
-        picture = np.zeros((64, 64, 3), np.uint8)
+        image = np.zeros((64, 64, 3), np.uint8)
         (x, y), side, kind = rng.integers(0, 32, 2).tolist(), int(rng.integers(16, 32)), int(rng.integers(1, 3))
-        picture[y : y + side, x : x + side] = 255 if kind == 1 else 100
-        cv2.imwrite(str(folder / "images" / f"{number}.png"), picture)
+        image[y : y + side, x : x + side] = 255 if kind == 1 else 100
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), image)
         images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
         box = {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0}
         annotations.append({"id": number, "image_id": number, "category_id": kind, **box})
