@@ -17,7 +17,7 @@ from gfl_edge.console import run_command
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
 from gfl_edge.files import write_atomically
-from gfl_edge.media.draw import draw_detections, picture_sheet
+from gfl_edge.media.draw import contact_sheet, draw_detections
 from gfl_edge.media.sources import open_source
 from gfl_edge.ops.preprocess import Image
 
@@ -58,7 +58,7 @@ def _run(args: argparse.Namespace) -> int:
         drawn = [draw_detections(image, detector(image).above(SCORE)) for image in images]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     cv2 = optional.load("cv2")
-    sheet = picture_sheet(drawn, COLUMNS, WIDTH)
+    sheet = contact_sheet(drawn, COLUMNS, WIDTH)
     write_atomically(args.output, cv2.imencode(".webp", sheet, (cv2.IMWRITE_WEBP_QUALITY, QUALITY))[1].tobytes())
     print(args.output)
     return 0

@@ -1,4 +1,4 @@
-"""Several sources, each read by a thread of its own; who detects takes from them in turn."""
+"""Several sources, each read by a thread of its own; the detector is given frames of them in turn."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Feed:
             self.inbox.end()
         except Stopped:
             pass
-        except BaseException as error:  # an interruption, too, is raised to who takes
+        except BaseException as error:  # an interruption, too, is raised to whoever takes
             self.inbox.end(error)
 
     @property
@@ -180,7 +180,7 @@ class Feeds:
     def get(self) -> list[CameraFrame]:
         """Wait for frames: at least one, and one each of as many sources as have one, up to the batch.
 
-        No frame waits for that of another source. Who was not served comes first next time.
+        No frame waits for that of another source. A source that was not served comes first next time.
 
         Raises:
             EndOfItems: all sources have ended, or the limit is reached.
@@ -265,7 +265,7 @@ class Feeds:
         return sum(len(feed.inbox) for feed in self.feeds)
 
     def stop(self) -> None:
-        """Send away who takes, and let the threads end."""
+        """Send away whoever takes, and let the threads end."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

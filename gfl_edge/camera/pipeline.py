@@ -56,7 +56,7 @@ class BoundedQueue(Generic[T]):
 
     Args:
         capacity: items that may wait.
-        changed: what to wait at and to notify, shared with other queues by one who takes from several.
+        changed: what to wait at and to notify, shared with other queues where several are taken from.
 
     Attributes:
         capacity: may be changed before the first item.
@@ -123,7 +123,7 @@ class BoundedQueue(Generic[T]):
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Throw away what waits, and send away who works at this queue."""
+        """Throw away what waits, and send away whoever works at this queue."""
         with self._changed:
             self._stopped = True
             self._count_time()
@@ -236,7 +236,7 @@ def _run_stage(source: Giver[A], work: Callable[[A], Iterable[B]], target: Bound
 
 
 def join_all(threads: Iterable[threading.Thread], seconds: float) -> None:
-    """Wait for threads that were told to leave, ``seconds`` in all.
+    """Wait for threads that were asked to leave, ``seconds`` in all.
 
     Those that are still in a call of a library then, such as the read of a camera that hangs, leave when it returns.
     """

@@ -13,7 +13,7 @@ from typing import Any
 class StopSignals:
     """While entered, Ctrl-C and SIGTERM set ``requested``; while armed, the first also raises KeyboardInterrupt.
 
-    Only the main thread can do so; elsewhere nothing changes. A Ctrl-C handler of the application's own is left alone.
+    Only the main thread can do so; elsewhere nothing changes. A Ctrl-C handler of the application's own stays.
 
     Attributes:
         requested: whether a signal came.

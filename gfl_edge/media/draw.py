@@ -1,4 +1,4 @@
-"""Pictures for people: boxes and labels on a frame, a status line, and contact sheets."""
+"""Annotated images: boxes and labels on a frame, a status line, and contact sheets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]  # BGR, 0..255
 PALETTE_SIZE = 80
 SIDE_PER_LINE_PX = 400  # lines get a pixel wider for each: 2 pixels at 640x480, 5 at 1080p; a side is sqrt(area)
 TEXT_PER_SIDE = 0.018  # height of a capital letter in sides: 10 pixels at 640x480, 26 at 1080p
-SMALLEST_TEXT_PX, READABLE_TEXT_PX = 9, 5  # aimed at, and what is still drawn where a frame is narrow
+MIN_TEXT_PX, READABLE_TEXT_PX = 9, 5  # aimed at, and what is still drawn where a frame is narrow
 CAPITAL_PX = 21  # of cv2.FONT_HERSHEY_SIMPLEX at scale 1
 SHEET_GAP_PX = 4
 
@@ -87,11 +87,11 @@ def draw_status(image: Image, text: str, *, out: Image | None = None) -> Image:
 def contact_sheet(images: Sequence[Image], columns: int, width: int) -> Image:
     """A contact sheet: ``images`` (uint8 ``[H, W, 3]`` of any sizes) row by row on black.
 
-    Each row is as high as its highest picture, at most as high as a cell is wide.
+    Each row is as high as its highest image, at most as high as a cell is wide.
 
     Args:
         images: at least one.
-        columns: pictures in a row.
+        columns: images in a row.
         width: of the sheet, in pixels.
 
     Raises:
@@ -101,7 +101,8 @@ def contact_sheet(images: Sequence[Image], columns: int, width: int) -> Image:
     if not images or cell < 1:
         raise InputError(f"{len(images)} images in {columns} columns on {width} pixels: expected room for at least one")
     rows = [images[start : start + columns] for start in range(0, len(images), columns)]
-    heights = [max(_row_height(image, cell) for image in row) for row in rows]
+    heights = [max(round(cell * image.shape[0] / image.shape[1]) for image in row) for row in rows]
+    heights = [min(cell, max(1, height)) for height in heights]
     sheet = np.zeros((sum(heights) + SHEET_GAP_PX * (len(rows) - 1), width, 3), np.uint8)
     top = 0
     for row, height in zip(rows, heights, strict=True):
@@ -110,11 +111,6 @@ def contact_sheet(images: Sequence[Image], columns: int, width: int) -> Image:
             sheet[top : top + height, left : left + cell] = fitted(image, (height, cell))
         top += height + SHEET_GAP_PX
     return sheet
-
-
-def _row_height(image: Image, cell: int) -> int:
-    aspect = float(image.shape[0] / image.shape[1])
-    return min(cell, max(1, round(cell * aspect)))
 
 
 def fitted(image: Image, size_hw: tuple[int, int]) -> Image:
@@ -148,7 +144,7 @@ def _draw_label(image: Image, text: str, left: int, box_top: int, fill: Colour) 
     """Text on a filled rectangle above ``box_top``, or below it where there is no room above, inside the image."""
     cv2 = optional.load("cv2")
     height, width = image.shape[:2]
-    capital_px = max(SMALLEST_TEXT_PX, TEXT_PER_SIDE * _side(image))
+    capital_px = max(MIN_TEXT_PX, TEXT_PER_SIDE * _side(image))
     label_height, label_width, _ = _measure(text, capital_px)
     capital_px *= min(1.0, width / label_width, height / label_height)
     if capital_px < READABLE_TEXT_PX:

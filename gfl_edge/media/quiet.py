@@ -15,7 +15,7 @@ _FFMPEG_QUIET = "-8"  # AV_LOG_QUIET
 
 
 class _Quiet:
-    """Who keeps OpenCV quiet now: its level and FFmpeg's variable are the whole process's, threads come and go."""
+    """Counts who keeps OpenCV quiet now: the level and the variable belong to the process, threads come and go."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -134,8 +134,13 @@ class JsonLinesSink:
 
     def __init__(self, path: str | Path) -> None:
         self._path, self._stdout = path, str(path) == STDOUT
+        self._stream: TextIO
         try:
-            self._stream = sys.stdout if self._stdout else _created(Path(path))
+            if self._stdout:
+                self._stream = sys.stdout
+            else:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                self._stream = Path(path).open("w", encoding="utf-8")  # noqa: SIM115  close() closes it
         except OSError as error:
             raise InputError(f"{path} cannot be written ({error}). Choose another file") from error
 
@@ -233,8 +238,3 @@ def _window_opens() -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return probe.returncode == 0
-
-
-def _created(path: Path) -> TextIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w", encoding="utf-8")

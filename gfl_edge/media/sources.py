@@ -1,7 +1,7 @@
-"""Where frames come from: cameras, streams, video files and pictures behind one iterator.
+"""Where frames come from: cameras, streams, video files and image files, all by one iterator.
 
-OpenCV's and FFmpeg's own messages are kept off stderr while a source is used, as every problem is told by an error or a
-log line here. Setting OpenCV's ``OPENCV_LOG_LEVEL`` brings them back.
+OpenCV's and FFmpeg's own messages are kept off stderr while a source is used, as every problem is reported by an error
+or a log line here. Setting OpenCV's ``OPENCV_LOG_LEVEL`` brings them back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gfl_edge.ops.preprocess import Image
 IMAGES_PER_SECOND = 1.0  # of a folder, which has no clock of its own: slow enough to look at
 FALLBACK_FPS = 30.0  # of a video that declares none
 RECONNECT_SECONDS = 30.0
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 8.0  # between attempts to reconnect
+MIN_DELAY_S, MAX_DELAY_S = 0.5, 8.0  # between attempts to reconnect
 STREAM_TIMEOUT_MS = 10_000  # FFmpeg's own is 30 s, in which a dropped stream would just hang
 DEVICES = Path("/dev")  # where Linux lists cameras
 
@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a source.
+    """One image of a source.
 
     Attributes:
-        index: position in the source, from 0; pictures that were skipped leave gaps.
-        name: file name of a picture, the index otherwise.
+        index: position in the source, from 0; image files that were skipped leave gaps.
+        name: of an image file, the index otherwise.
         time_s: seconds; ``index / fps`` in files, the wall clock (since 1970) when a live frame arrived.
         image: uint8 ``[H, W, 3]`` BGR.
     """
@@ -58,7 +58,7 @@ class FrameSource(ABC):
         live: whether frames come when they come, from a camera or stream.
         fps: frames per second that the source declares; None if it does not.
         total: number of frames, as far as it is known; the header of a broken video may promise too many.
-        skipped: names of pictures that could not be used.
+        skipped: names of image files that could not be used.
         reconnects: how often a live source was opened again.
     """
 
@@ -74,11 +74,11 @@ class FrameSource(ABC):
     def stop(self) -> None:  # noqa: B027  files have nothing to wait for
         """Let an iteration in another thread end early where it waits for a lost source to come back."""
 
-    def close(self) -> None:  # noqa: B027  pictures hold nothing open
+    def close(self) -> None:  # noqa: B027  image files hold nothing open
         """Free the camera or file."""
 
     def skip(self, name: str, reason: str) -> None:
-        """Count the picture ``name`` as skipped, and log it."""
+        """Count the image file ``name`` as skipped, and log it."""
         self.skipped.append(name)
         logger.warning("%s: %s skipped: %s", self.name, name, reason)
 
@@ -138,16 +138,13 @@ class VideoFile(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         fps = self.fps or FALLBACK_FPS
         count = 0
-        for count, image in enumerate(self._images(), start=1):
-            yield Frame(count - 1, str(count - 1), (count - 1) / fps, image)
-        if self.total is not None and self.total - count > fps:  # many headers are off by a few frames
-            logger.warning("%s ends after %d frames, its header declares %d", self.name, count, self.total)
-
-    def _images(self) -> Iterator[Image]:
         image: Image | None = self._first
         while image is not None:
-            yield image
+            yield Frame(count, str(count), count / fps, image)
+            count += 1
             image = _read(self._capture)
+        if self.total is not None and self.total - count > fps:  # many headers are off by a few frames
+            logger.warning("%s ends after %d frames, its header declares %d", self.name, count, self.total)
 
     def close(self) -> None:
         """Free the file."""
@@ -195,12 +192,12 @@ class LiveStream(FrameSource):
         Raises SourceError when time is up.
         """
         self._capture.release()  # a camera that is still held cannot be opened again
-        dropped, delay, attempts = time.monotonic(), FIRST_DELAY_S, 0
+        dropped, delay, attempts = time.monotonic(), MIN_DELAY_S, 0
         while (left := self._reconnect_seconds - (time.monotonic() - dropped)) > 0:
             self._pause(min(delay, left))
             if self._stopped.is_set():
                 return None
-            delay, attempts = min(2 * delay, LONGEST_DELAY_S), attempts + 1
+            delay, attempts = min(2 * delay, MAX_DELAY_S), attempts + 1
             away_s = time.monotonic() - dropped
             logger.warning("%s dropped %.1f s ago; attempt %d to reconnect", self.name, away_s, attempts)
             opened = _open(self._opening)
@@ -209,14 +206,12 @@ class LiveStream(FrameSource):
                 self.reconnects += 1
                 logger.warning("%s is back", self.name)
                 return image
-        raise SourceError(self._loss(frames, attempts))
-
-    def _loss(self, frames: int, attempts: int) -> str:
+        tried = f"did not come back within {self._reconnect_seconds:g} s ({attempts} attempts)"
         if not self._reconnect_seconds:
-            tried = "and reconnecting is off (0 s)"
-        else:
-            tried = f"and did not come back within {self._reconnect_seconds:g} s ({attempts} attempts)"
-        return f"{self.name} dropped after {frames} frames {tried}. Check cable, power and network, then start again"
+            tried = "reconnecting is off (0 s)"
+        raise SourceError(
+            f"{self.name} dropped after {frames} frames and {tried}. Check cable, power and network, then start again"
+        )
 
     def close(self) -> None:
         """Free the camera."""

@@ -59,13 +59,13 @@ def test_resizing_overlaps_with_the_network(sources: Sources) -> None:
         assert events.index(("prepare", number + 1)) < events.index(("inferred", number))
 
 
-def test_queues_are_told(tmp_path: Path, sources: Sources) -> None:
+def test_queues_are_reported(tmp_path: Path, sources: Sources) -> None:
     (name,) = sources.add(FakeSource(count=20))
     summary = run_camera(SlowDetector(infer_s=0.01), name, output=tmp_path / "out.avi")
     assert list(summary.queues) == ["preprocess", "network", "draw", "write"]
     assert all(queue.most <= queue.capacity <= 2 for queue in summary.queues.values())
     assert summary.queues["network"].mean > 1, "frames wait for the slow network"
-    assert summary.queues["write"].mean < 0.5, "and nothing waits behind it"
+    assert summary.queues["write"].mean < 0.5, "and nothing waits after it"
 
 
 def test_nothing_is_drawn_that_nobody_sees(

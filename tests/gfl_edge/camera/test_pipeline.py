@@ -80,7 +80,7 @@ def test_the_mean_depth_is_that_over_the_time(monkeypatch: pytest.MonkeyPatch) -
     assert queue.depth().mean == pytest.approx((1 * 1 + 2 * 2 + 3 * 1) / 8)
 
 
-def test_an_error_comes_behind_the_items() -> None:
+def test_an_error_comes_after_the_items() -> None:
     queue: BoundedQueue[int] = BoundedQueue(2)
     queue.put(1)
     queue.end(ValueError("broken"))
@@ -189,7 +189,7 @@ def test_a_stage_takes_nothing_before_there_is_room_for_it(pipeline: Pipeline) -
 
 
 @pytest.mark.parametrize("error", [ValueError("in the work"), KeyboardInterrupt()])
-def test_an_error_of_a_stage_travels_behind_the_items_before_it(pipeline: Pipeline, error: BaseException) -> None:
+def test_an_error_of_a_stage_travels_after_the_items_before_it(pipeline: Pipeline, error: BaseException) -> None:
     def work(item: int) -> list[int]:
         if item == 3:
             raise error

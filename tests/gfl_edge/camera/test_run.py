@@ -126,7 +126,7 @@ def test_folder_of_mixed_sizes(tmp_path: Path, detector: FakeDetector) -> None:
     assert written[2][:15].max() < 30 < 150 < written[2][25:35].min(), "black borders above and below"
 
 
-def test_pictures_that_cannot_be_used_are_named_and_skipped(
+def test_images_that_cannot_be_used_are_named_and_skipped(
     tmp_path: Path, detector: FakeDetector, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "in"
@@ -143,7 +143,7 @@ def test_pictures_that_cannot_be_used_are_named_and_skipped(
     assert len(frames_of(tmp_path / "out.mp4")) == 1
 
 
-def test_folder_without_any_usable_picture(tmp_path: Path, detector: FakeDetector) -> None:
+def test_folder_without_any_usable_image(tmp_path: Path, detector: FakeDetector) -> None:
     make_image(tmp_path / "a.png", hw=(1, 1))
     with pytest.raises(SourceError, match="could use none of its 1 images"):
         run_camera(detector, tmp_path)
@@ -232,7 +232,7 @@ def test_a_source_of_the_applications_own(detector: FakeDetector) -> None:
 
 
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("gfl_edge.detector.Detector", lambda *_: FakeDetector())
+    monkeypatch.setattr("gfl_edge.cli.options.Detector", lambda *_: FakeDetector())
     a, b = make_video(tmp_path / "a.avi", frames=3), make_video(tmp_path / "b.avi", frames=4)
     words = ["camera", "--model", "m.onnx", "--headless", "--source", str(a)]
     assert cli.main(words) == 0

@@ -23,7 +23,7 @@ from tests.support.media_files import assert_nothing_left_over, frames_of, lines
 
 
 def test_each_has_its_own_video_and_summary(tmp_path: Path, detector: FakeDetector) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for name in ("a.png", "b.png"):
         make_image(folder / name)
@@ -99,7 +99,7 @@ def test_one_that_cannot_be_opened_is_left_out(
     assert "source 0 is left out: bad cannot be opened" in caplog.text
 
 
-def test_a_failure_is_told_while_others_are_busy(detector: FakeDetector, sources: Sources) -> None:
+def test_a_failure_is_reported_while_others_are_busy(detector: FakeDetector, sources: Sources) -> None:
     names = sources.add(FakeSource("a", 10_000), FakeSource("b", 10_000))
     sources.known["bad"] = SourceError("bad cannot be opened")
     summary = run_camera(detector, [*names, "bad"], max_frames=200)
@@ -108,7 +108,7 @@ def test_a_failure_is_told_while_others_are_busy(detector: FakeDetector, sources
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_frames_that_are_no_pictures_from_all(detector: FakeDetector, sources: Sources, others: int) -> None:
+def test_frames_that_are_no_images_from_all(detector: FakeDetector, sources: Sources, others: int) -> None:
     names = sources.add(*(FakeSource(f"tiny{i}", hw=(1, 1)) for i in range(1 + others)))
     with pytest.raises(InputError, match=r"frame is uint8 \[1, 1, 3\]"):
         run_camera(detector, names)
@@ -143,7 +143,7 @@ def test_a_bug_in_one_is_logged_with_its_place(
     assert "Traceback" in caplog.text
 
 
-def test_a_frame_that_is_no_picture_ends_its_video_alone(detector: FakeDetector, sources: Sources) -> None:
+def test_a_frame_that_is_no_image_ends_only_its_video(detector: FakeDetector, sources: Sources) -> None:
     names = sources.add(FakeSource("tiny", hw=(1, 1)), FakeSource("good"))
     summary = run_camera(detector, names)
     assert [source.frames for source in summary.sources] == [0, 10]

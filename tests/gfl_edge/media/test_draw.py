@@ -1,4 +1,4 @@
-"""Drawing: what is drawn where, and that it stays inside the picture."""
+"""Drawing: what is drawn where, and that it stays inside the image."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_label_lies_above_its_box_where_there_is_room(fills: list[tuple[int, int
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (1, 500), (500, 1), (2, 2), (7, 9), (24, 32), (60, 80)])
-def test_tiny_pictures(hw: tuple[int, int], fills: list[tuple[int, int, int, int]]) -> None:
+def test_tiny_images(hw: tuple[int, int], fills: list[tuple[int, int, int, int]]) -> None:
     image = draw_detections(grey(*hw), detections((0, 0, hw[1], hw[0]), class_ids=[3]))
     assert image.shape == (*hw, 3)
     assert changed(image).any()
@@ -126,7 +126,7 @@ def test_tiny_pictures(hw: tuple[int, int], fills: list[tuple[int, int, int, int
         assert 0 <= top <= bottom < hw[0]
 
 
-def test_lines_and_text_grow_with_the_picture(fills: list[tuple[int, int, int, int]]) -> None:
+def test_lines_and_text_grow_with_the_image(fills: list[tuple[int, int, int, int]]) -> None:
     widths, heights = [], []
     for scale in (1, 2, 4):
         image = draw_detections(grey(480 * scale, 640 * scale), detections((100, 200, 300, 400)))
@@ -185,18 +185,18 @@ def test_fitted_keeps_the_aspect_ratio(hw: tuple[int, int]) -> None:
     assert abs((xs.min() + xs.max()) / 2 - 74.5) <= 1
 
 
-def test_fitted_leaves_a_picture_of_that_size_alone() -> None:
+def test_fitted_leaves_an_image_of_that_size_as_it_is() -> None:
     image = grey(10, 20)
     assert fitted(image, (10, 20)) is image
 
 
 def test_contact_sheet() -> None:
-    pictures = [np.full((60, 80, 3), 50 * i, np.uint8) for i in range(1, 6)]
-    sheet = contact_sheet(pictures, columns=3, width=308)
+    images = [np.full((60, 80, 3), 50 * i, np.uint8) for i in range(1, 6)]
+    sheet = contact_sheet(images, columns=3, width=308)
     assert sheet.shape == (75 + 4 + 75, 308, 3)  # three cells of 100 x 75 and gaps of 4
     assert [int(sheet[37, x, 0]) for x in (50, 154, 258)] == [50, 100, 150]
     assert [int(sheet[116, x, 0]) for x in (50, 154, 258)] == [200, 250, 0]
-    assert sheet[37, 102].max() == 0, "black between pictures"
+    assert sheet[37, 102].max() == 0, "black between images"
 
 
 def test_contact_sheet_of_mixed_sizes() -> None:
