@@ -10,8 +10,7 @@ import numpy as np
 
 from gfl_edge.bench.device.counters import Counters, Recorder
 from gfl_edge.bench.protocols import Timed, TimedRun
-from gfl_edge.bench.stages import summarize_stages
-from gfl_edge.bench.timing import summarize, warm_up
+from gfl_edge.bench.timing import summarize, summarize_stages, warm_up
 from gfl_edge.progress import Progress
 from gfl_edge.report.schema import BOUNDARIES, MachineLoad, Run, WarmUp
 

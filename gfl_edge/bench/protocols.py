@@ -1,28 +1,31 @@
-"""What is timed: from which point to which, on how many frames at once."""
+"""What is timed: from which point to which, on how many frames at once, and where the time of a run goes."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from gfl_edge.backends.base import FrameBackend
+from gfl_edge.backends.nms import nms_place
 from gfl_edge.bench import paper
+from gfl_edge.bench.device.open import ON_CPU
 from gfl_edge.bench.frames import FrameSet
-from gfl_edge.bench.stages import StageReader
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import read_image
 from gfl_edge.ops import postprocess
 from gfl_edge.ops.preprocess import Image, place_frame, single_input
-from gfl_edge.report.schema import ProtocolName, StageName
+from gfl_edge.report.schema import RUN_STAGES, ProtocolName, StageName
 
 DRAW_SCORE = 0.35
+OTHER = "what the latency has beside the stages: copies, launches, waits, boxes brought back to the frame"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,69 @@ class TimedRun:
 
     latency_ms: float
     stages_ms: dict[StageName, float]
+
+
+@runtime_checkable
+class StagedBackend(Protocol):
+    """A GPU backend that measures its own stages by events on its stream.
+
+    Attributes:
+        stage_ms: of the last run, of "resize", "upload", "network", "nms", "download" those that it has.
+    """
+
+    stage_ms: dict[str, float]
+
+    def time_stages(self) -> None:
+        """Measure them from now on."""
+        ...
+
+
+class StageReader:
+    """Reads where the time of a detector's last call went.
+
+    Args:
+        detector: whose stages are read, after each call; a GPU backend measures them from now on.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        if isinstance(detector.backend, StagedBackend):
+            detector.backend.time_stages()
+        self._resizes = isinstance(detector.backend, FrameBackend)  # on its own
+        self._on_cpu = detector.backend.name in ON_CPU
+        self._nms = nms_place(detector.backend)
+
+    def split(self, ms: Mapping[str, float]) -> dict[StageName, float]:
+        """Milliseconds of the stages that can be told apart.
+
+        Args:
+            ms: of the last call, see :class:`gfl_edge.detector.Inference`; without "preprocess" where the input was
+                resized before.
+        """
+        backend = self._detector.backend
+        measured = cast("dict[StageName, float]", backend.stage_ms) if isinstance(backend, StagedBackend) else {}
+        found = dict(measured) or {"network": ms["network"]}
+        if not self._resizes and "preprocess" in ms:
+            found["resize"] = ms["preprocess"]
+        if self._nms == "host":
+            found["nms"] = ms["postprocess"]
+        return found
+
+    def notes(self, measured: Sequence[StageName]) -> dict[StageName, str]:
+        """Why a stage is not among those ``measured``, or what it holds, by its name."""
+        missing = [stage for stage in RUN_STAGES if stage not in (*measured, "other")]
+        return {"other": OTHER, **{stage: self._why_not(stage) for stage in missing}}
+
+    def _why_not(self, stage: StageName) -> str:
+        if self._on_cpu and stage in ("upload", "download"):
+            return "not needed: the network reads and writes the memory of the CPU"
+        if stage == "read":
+            return "not measured: the images were in memory"
+        if stage == "draw" or (stage == "resize" and not self._resizes):
+            return "not part of this protocol"
+        if stage == "nms" and self._nms == "graph":
+            return "part of network: NMS is in the graph"
+        return "part of network: the backend does not separate it"
 
 
 class Timed(Protocol):

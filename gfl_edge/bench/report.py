@@ -19,11 +19,10 @@ from gfl_edge.bench.device.counters import Counters
 from gfl_edge.bench.device.machine import LoadMeter, process_bytes
 from gfl_edge.bench.device.open import open_counters
 from gfl_edge.bench.frames import FrameSet, load_frames
-from gfl_edge.bench.gpus import GPUS
 from gfl_edge.bench.graph_cost import graph_cost
 from gfl_edge.bench.measure import Case, make_case, run_cases, warnings
 from gfl_edge.bench.protocols import make_protocol
-from gfl_edge.bench.roofline import ASSUMPTIONS, bounds
+from gfl_edge.bench.roofline import ASSUMPTIONS, GPUS, bounds
 from gfl_edge.bench.timing import TOLERANCE
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gfl_edge.errors import InputError
-from gfl_edge.report.schema import Latency, WarmUp
+from gfl_edge.report.schema import OUTSIDE_STAGES, RUN_STAGES, Latency, StageName, StageRow, WarmUp
 
 WINDOW_RUNS = 5  # whose median is compared with those of the windows before
 WINDOWS = 3  # that have to agree
@@ -40,6 +41,29 @@ def summarize(times_ms: Sequence[float], batch: int = 1) -> Latency:
         fps=1000 * batch / mean_ms,
         **{f"p{rank}_ms": value for rank, value in zip(PERCENTILES, percentiles, strict=True)},
     )
+
+
+def summarize_stages(
+    samples: Sequence[Mapping[StageName, float]], latencies_ms: Sequence[float], why: Mapping[StageName, str]
+) -> tuple[StageRow, ...]:
+    """A row for each of :data:`gfl_edge.report.schema.RUN_STAGES`, in order.
+
+    Args:
+        samples: milliseconds by stage of every run; all have the same stages.
+        latencies_ms: of the same runs.
+        why: see :meth:`gfl_edge.bench.protocols.StageReader.notes`.
+    """
+    columns = {stage: np.array([sample[stage] for sample in samples]) for stage in samples[0]}
+    inside = [values for stage, values in columns.items() if stage not in OUTSIDE_STAGES]
+    columns["other"] = np.maximum(0.0, np.asarray(latencies_ms) - np.sum(inside, axis=0))
+    return tuple(_stage_row(stage, columns.get(stage), why.get(stage, "")) for stage in RUN_STAGES)
+
+
+def _stage_row(stage: StageName, values_ms: NDArray[np.float64] | None, note: str) -> StageRow:
+    if values_ms is None:
+        return StageRow(stage, None, None, None, note)
+    p50_ms, p95_ms = np.percentile(values_ms, (50, 95)).tolist()
+    return StageRow(stage, float(values_ms.mean()), p50_ms, p95_ms, note)
 
 
 def warm_up(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfl_edge.errors import InputError
+from gfl_edge.report.document import Table
 from gfl_edge.report.schema import Report
-from gfl_edge.report.sections import Table
 
 Key = tuple[str, str, int, str]  # model, protocol, batch, backend
 

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from gfl_edge.report import figures
-from gfl_edge.report.device_section import device_section
-from gfl_edge.report.reference_sections import bounds_section, paper_section, versions_section
-from gfl_edge.report.schema import BOUNDARIES, RUN_STAGES, ModelRow, Report, Run
-from gfl_edge.report.sections import NOT_MEASURED, Section, Table, milliseconds, number
+from gfl_edge.report.figures import Figure
+from gfl_edge.report.schema import (
+    BOUNDARIES,
+    RUN_STAGES,
+    Bound,
+    GpuPeaks,
+    MachineLoad,
+    ModelRow,
+    PaperRow,
+    Range,
+    Report,
+    Run,
+)
+
+NOT_MEASURED = "not measured"
+NOT_AVAILABLE = "not available"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, and what the table shows."""
+
+    caption: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report; shown in the order words, points, tables, figures."""
+
+    title: str
+    words: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+
+def number(value: float | None, digits: int = 2, missing: str = NOT_MEASURED) -> str:
+    """A number with so many digits after the point."""
+    return missing if value is None else f"{value:.{digits}f}"
+
+
+def milliseconds(value: float | None, missing: str = NOT_MEASURED) -> str:
+    """A time with as many digits after the point as mean something: 4.56, 45.67, 456.8, 4568."""
+    return number(value, 2 if value is None or value < 100 else 1 if value < 1000 else 0, missing)
 
 
 def document(report: Report) -> list[Section]:
     """The sections of a report."""
     return [
-        _about(report),
+        about_section(report),
         summary_section(report),
-        _latency(report),
-        _stages(report),
-        _batches(report),
+        latency_section(report),
+        stages_section(report),
+        batches_section(report),
         device_section(report),
         paper_section(report),
         bounds_section(report),
@@ -26,7 +69,8 @@ def document(report: Report) -> list[Section]:
     ]
 
 
-def _about(report: Report) -> Section:
+def about_section(report: Report) -> Section:
+    """When, where and how it was measured, and what makes it doubtful."""
     settings, device = report.settings, report.device
     frames = settings.frames
     images = f"the first {frames.count} images of {frames.folder}"
@@ -82,7 +126,8 @@ def _summary_row(model: ModelRow, run: Run, real_time_fps: float) -> tuple[str, 
     )
 
 
-def _latency(report: Report) -> Section:
+def latency_section(report: Report) -> Section:
+    """The times of every run."""
     headers = (
         *("model", "protocol", "batch", "samples"),
         *("mean", "p50", "p90", "p95", "p99", "max", "CV, %", "warm-up"),
@@ -108,7 +153,8 @@ def _latency_row(run: Run) -> tuple[str, ...]:
     )
 
 
-def _stages(report: Report) -> Section:
+def stages_section(report: Report) -> Section:
+    """Where the time of a frame goes."""
     rows = tuple(
         (run.model, run.protocol, str(run.batch), *(milliseconds(run.stage(name).mean_ms, "-") for name in RUN_STAGES))
         for run in report.runs
@@ -130,7 +176,8 @@ def _stage_notes(report: Report) -> Iterator[str]:
             yield f"{name}: {note}" if sorted(of) == protocols else f"{name}, {', '.join(sorted(of))}: {note}"
 
 
-def _batches(report: Report) -> Section:
+def batches_section(report: Report) -> Section:
+    """Throughput by batch."""
     runs = [run for run in report.runs if run.protocol == "offline"]
     if not runs:
         return Section("Throughput by batch", (f"Throughput by batch was {NOT_MEASURED}: --batch 1,8 does.",))
@@ -139,3 +186,130 @@ def _batches(report: Report) -> Section:
     )
     table = Table(BOUNDARIES["offline"], ("model", "batch", "p50 of a batch, ms", "images per second"), rows)
     return Section("Throughput by batch", (), (), (table,), figures.batches(report))
+
+
+def device_section(report: Report) -> Section:
+    """Load, counters and memory, and why some are missing."""
+    reasons = {f"{row.what} ({run.device.source}): {row.why}" for run in report.runs for row in run.device.missing}
+    headers = ("model", "protocol", "batch", "clocks, MHz", "temperatures, C", "power, W", "J per image", "throttled")
+    rows = tuple(_counter_row(run) for run in report.runs)
+    counters = Table("Mean, and smallest to largest, while the model ran", headers, rows)
+    shown = any(set(row[3:]) != {NOT_AVAILABLE} for row in rows)
+    words = (_load(report.machine), *(("Not available, and why:",) if reasons else ()))
+    tables = (*((counters,) if shown else ()), _memory(report))
+    return Section("Device", words, tuple(sorted(reasons)), tables)
+
+
+def _load(machine: MachineLoad) -> str:
+    others, stolen = (
+        number(share, 1, "an unknown share") for share in (machine.cpu_percent_of_others, machine.cpu_percent_stolen)
+    )
+    return (
+        f"Load average before the start: {number(machine.load_average_1min)} on {machine.cores} cores. Meanwhile "
+        f"other processes took {others} % of the CPU, and {stolen} % went to other virtual machines. Largest memory of "
+        f"the whole process: {_megabytes(machine.process_peak_bytes)}."
+    )
+
+
+def _counter_row(run: Run) -> tuple[str, ...]:
+    device = run.device
+    throttled = {None: NOT_AVAILABLE, True: ", ".join(device.throttle_reasons), False: "no"}[device.throttled]
+    return (
+        *(run.model, run.protocol, str(run.batch)),
+        *map(_ranges, (device.clocks_mhz, device.temperatures_c, device.powers_w)),
+        number(device.energy_per_image_j, 3, NOT_AVAILABLE),
+        throttled,
+    )
+
+
+def _memory(report: Report) -> Table:
+    loaded = ((model.id, model.memory) for model in report.models if model.memory is not None)
+    return Table(
+        "Memory: what loading a model added on the host, and what the GPU had in use then",
+        ("model", "host", "GPU"),
+        tuple((name, _megabytes(memory.host_bytes), _megabytes(memory.device_bytes_in_use)) for name, memory in loaded),
+    )
+
+
+def _megabytes(nbytes: int | None) -> str:
+    return NOT_AVAILABLE if nbytes is None else f"{nbytes / 1e6:.0f} MB"
+
+
+def _ranges(rows: Sequence[Range]) -> str:
+    cells = (
+        f"{row.name} {row.mean:.4g}" + ("" if row.min == row.max else f" ({row.min:.4g}-{row.max:.4g})") for row in rows
+    )
+    return "; ".join(cells) or NOT_AVAILABLE
+
+
+def paper_section(report: Report) -> Section:
+    """The papers' models, and the same here."""
+    headers = (
+        *("model", "AP minival", "AP test-dev", "FPS, paper"),
+        *("FPS here", "ratio", "real time", "AP here", "as", "here on"),
+    )
+    table = Table("Papers: PyTorch at 1333 x 800. Here: protocol gfocal", headers, tuple(map(_paper_row, report.paper)))
+    words = (
+        "Only runs of the protocol gfocal stand beside the papers' numbers; the ratio is FPS here by FPS there, "
+        "whatever the device.",
+        *report.paper_sources,
+    )
+    return Section("Against the papers", words, (), (table,))
+
+
+def _paper_row(row: PaperRow) -> tuple[str, ...]:
+    name = row.name + (" (the target)" if row.target else "")
+    published = (number(value, 1, "-") for value in (row.ap_minival, row.ap_test_dev, row.fps))
+    here = row.here
+    if here is None:
+        return (name, *published, NOT_MEASURED, "-", "-", "-", "-", "-")
+    ratio, real_time = number(here.ratio, missing="-"), "yes" if here.real_time else "no"
+    return (name, *published, number(here.fps), ratio, real_time, number(here.ap, 1), here.model, here.device)
+
+
+def bounds_section(report: Report) -> Section:
+    """Rooflines, and what they rest on."""
+    bounded = [(model.id, model.cost, model.bounds) for model in report.models if model.cost is not None]
+    title = "Bounds for GPUs that are not at hand"
+    if not bounded:
+        return Section(title, ("No bound: these models are engines, whose graphs are not in the file.",))
+    gpus = (bound.gpu.partition(" ")[2] for bound in bounded[0][2])  # without the product line: "RTX 2080 Ti"
+    rows = tuple((name, f"{cost.macs / 1e9:.2f}", *map(_bound_cell, bounds)) for name, cost, bounds in bounded)
+    table = Table("No faster than: milliseconds per image / FPS at best", ("model", "10^9 MACs", *gpus), rows)
+    words = ("These are bounds from the graph's own multiplications and bytes, not measurements. They assume:",)
+    return Section(title, words, report.bound_assumptions, (table, _peaks(report.gpus)))
+
+
+def _bound_cell(bound: Bound) -> str:
+    return "cannot" if bound.bound_ms is None else f"{bound.bound_ms:.3g} / {number(bound.bound_fps, 0, '-')}"
+
+
+def _peaks(gpus: Sequence[GpuPeaks]) -> Table:
+    rows = tuple(
+        (
+            gpu.name,
+            *(number(peak, 1, "-") for peak in (gpu.fp32_tera_ops, gpu.fp16_tera_ops, gpu.int8_tera_ops)),
+            f"{gpu.bandwidth_gb_s:g}",
+            f"{gpu.l2_bytes / 2**20:.1f}",
+            gpu.source,
+        )
+        for gpu in gpus
+    )
+    headers = ("GPU", "FP32, 10^12/s", "FP16, 10^12/s", "INT8, 10^12/s", "GB/s", "L2, MiB", "source")
+    return Table("What the bounds rest on", headers, rows)
+
+
+def versions_section(report: Report) -> Section:
+    """What was measured, and with what."""
+    files = []
+    for model in report.models:
+        ran = model.backend
+        cells = ("not run", "-") if ran is None else (f"{ran.library} {ran.version}", ran.device)
+        files.append((model.id, model.file, model.sha256[:12], *cells))
+    return Section(
+        "Files and versions",
+        tables=(
+            Table("Files", ("model", "file", "SHA-256 begins", "library", "device"), tuple(files)),
+            Table("Versions", ("package", "version"), tuple(report.versions.items())),
+        ),
+    )

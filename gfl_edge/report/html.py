@@ -11,9 +11,9 @@ from html import escape
 from importlib import resources
 
 from gfl_edge import optional
+from gfl_edge.report.document import Section
 from gfl_edge.report.figures import Figure
 from gfl_edge.report.plots import INK
-from gfl_edge.report.sections import Section
 
 _NUMBER = re.compile(r"[-+]?[\d.]+|-")
 _LONG = 60  # characters from which on a cell is a sentence

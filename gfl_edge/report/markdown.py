@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gfl_edge.report.sections import Section, Table
+from gfl_edge.report.document import Section, Table
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:

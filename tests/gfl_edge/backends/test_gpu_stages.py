@@ -14,7 +14,7 @@ import pytest
 
 from gfl_edge import optional
 from gfl_edge.backends.tensorrt import TensorRTBackend
-from gfl_edge.bench.stages import StagedBackend
+from gfl_edge.bench.protocols import StagedBackend
 from gfl_edge.cuda.graphs import MOST_GRAPHS
 from gfl_edge.errors import BackendError, FrameError, GflEdgeError, InputError, MissingDependencyError
 from gfl_edge.ops.preprocess import resize_into

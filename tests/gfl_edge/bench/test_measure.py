@@ -10,9 +10,8 @@ import pytest
 from gfl_edge.bench import measure
 from gfl_edge.bench.device.counters import Reading
 from gfl_edge.bench.measure import Case, run_cases, warnings
-from gfl_edge.bench.protocols import TimedRun
-from gfl_edge.bench.stages import StageReader, summarize_stages
-from gfl_edge.bench.timing import summarize
+from gfl_edge.bench.protocols import StageReader, TimedRun
+from gfl_edge.bench.timing import summarize, summarize_stages
 from gfl_edge.report.schema import DeviceCounters, MachineLoad, Run, StageRow, WarmUp
 
 
