@@ -21,7 +21,7 @@ TENSORRT = re.compile(r"\btrt\b")  # in annotations; without it, their text is s
 
 
 def public_modules() -> list[str]:
-    """The modules of the package, which bring those below them, but for the one that ``python -m gfl_edge`` runs."""
+    """The modules of the package, which bring those below them, except the one that ``python -m gfl_edge`` runs."""
     found = pkgutil.iter_modules(gfl_edge.__path__, "gfl_edge.")
     return ["gfl_edge", *sorted(module.name for module in found if not module.name.endswith("__main__"))]
 
@@ -30,7 +30,7 @@ def build(folder: Path) -> list[str]:
     """Write the reference into ``folder``, which is emptied first.
 
     Returns:
-        What pdoc warned of, such as annotations that name nothing.
+        pdoc's warnings, such as annotations that name nothing.
 
     Raises:
         MissingDependencyError: pdoc is not installed.
