@@ -117,7 +117,7 @@ def _overlap(detector: Detector, output: Path | None, wait_s: float, kind: str) 
         "sequential_median_fps": round(statistics.median(sequential), 2),
         "overlapped_median_fps": round(statistics.median(overlapped), 2),
         "overlapped_over_sequential": round(statistics.median(overlapped) / statistics.median(sequential), 3),
-        "median_turn": _told(middle),
+        "median_turn": _figures(middle),
     }
 
 
@@ -160,7 +160,7 @@ def _measure_three_sources(model: Path, folder: Path) -> dict[str, Any]:
         }
         for source in summary.sources
     ]
-    return {"model": MODEL, **_told(summary), "sources": sources}
+    return {"model": MODEL, **_figures(summary), "sources": sources}
 
 
 def _measure_live(model: Path) -> dict[str, Any]:
@@ -181,12 +181,12 @@ def _measure_live(model: Path) -> dict[str, Any]:
         "played": LIVE_FRAMES,
         "mean_age_ms_first_quarter": round(statistics.mean(ages_ms[:quarter]), 1),
         "mean_age_ms_last_quarter": round(statistics.mean(ages_ms[-quarter:]), 1),
-        **_told(summary),
+        **_figures(summary),
     }
 
 
-def _told(summary: CameraSummary) -> dict[str, Any]:
-    """What the camera says of itself."""
+def _figures(summary: CameraSummary) -> dict[str, Any]:
+    """What the camera reports of itself."""
     queues = {name: {**asdict(queue), "mean": round(queue.mean, 3)} for name, queue in summary.queues.items()}
     return {
         "frames": summary.frames,

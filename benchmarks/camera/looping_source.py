@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gfl_edge.media.sources import Frame, FrameSource, open_source
-from gfl_edge.ops.preprocess import Image
 
 DISTINCT = 50  # frames
 
@@ -19,7 +18,7 @@ class LoopingSource(FrameSource):
     Args:
         video: whose frames it plays, the first ``DISTINCT``.
         fps: frames per second.
-        count: frames to play; None = without end.
+        count: frames to play; None = no end.
         size_hw: of their upper left corners, which it plays instead.
     """
 
@@ -27,21 +26,14 @@ class LoopingSource(FrameSource):
         self, video: Path, fps: float, count: int | None = None, size_hw: tuple[int, int] | None = None
     ) -> None:
         super().__init__("loop", live=True, fps=fps, total=None)
-        self._images, self._count, self._period_s = _first_images(video, size_hw), count, 1 / fps
+        self._count, self._period_s = count, 1 / fps
+        height, width = size_hw or (None, None)
+        with open_source(video) as source:
+            frames = itertools.islice(source, DISTINCT)
+            self._images = [frame.image[:height, :width].copy() for frame in frames]
 
     def __iter__(self) -> Iterator[Frame]:
         start = time.monotonic()
         for index in itertools.count() if self._count is None else range(self._count):
             time.sleep(max(0.0, start + index * self._period_s - time.monotonic()))
             yield Frame(index, str(index), time.time(), self._images[index % len(self._images)].copy())
-
-
-def _first_images(video: Path, size_hw: tuple[int, int] | None) -> list[Image]:
-    height, width = size_hw or (None, None)
-    images = []
-    with open_source(video) as source:
-        for frame in source:
-            images.append(frame.image[:height, :width].copy())
-            if len(images) == DISTINCT:
-                break
-    return images

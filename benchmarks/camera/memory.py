@@ -6,12 +6,12 @@ python -m benchmarks.camera.memory MODEL VIDEO FOLDER [OUTPUT.mp4]
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.camera.looping_source import LoopingSource
 from gfl_edge.camera import run_camera
@@ -27,14 +27,14 @@ SOURCE_HW = (96, 128)
 
 def measure(model: Path, video: Path, folder: Path, output: str | None = None) -> dict[str, Any]:
     """Run ``FRAMES`` frames; JSON lines go to ``folder``, and the annotated video ``output`` if one is named."""
-    samples: list[tuple[int, float]] = []
+    process, samples = psutil.Process(), list[tuple[int, float]]()
     done = 0
 
     def sample(frame: Frame, _: Detections) -> None:
         nonlocal done
         done += 1
         if done % STEP == 0:
-            samples.append((done, round(_resident_mb(), 2)))
+            samples.append((done, round(process.memory_info().rss / 1e6, 2)))
 
     with Detector(model) as detector:
         summary = run_camera(
@@ -57,12 +57,6 @@ def measure(model: Path, video: Path, folder: Path, output: str | None = None) -
         "slope_after_frames": WARM_UP,
         "resident_mb": samples,
     }
-
-
-def _resident_mb() -> float:
-    """Memory of this process that is in use, by Linux."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 if __name__ == "__main__":

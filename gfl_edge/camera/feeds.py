@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from gfl_edge.camera.pipeline import STOP_SECONDS, BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
 from gfl_edge.camera.status import LatencyHistogram
+from gfl_edge.camera.summary import SourceSummary, rate
 from gfl_edge.detections import Detections
 from gfl_edge.errors import FrameError, GflEdgeError, SourceError
 from gfl_edge.media.sources import Frame, FrameSource, ImageFiles, Source, open_source, without_password
@@ -101,16 +103,6 @@ class Feed:
         """Whether it is a camera or stream."""
         return self.source is not None and self.source.live
 
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """Names of image files that could not be used."""
-        return tuple(self.source.skipped) if self.source else ()
-
-    @property
-    def reconnects(self) -> int:
-        """How often it was opened again."""
-        return self.source.reconnects if self.source else 0
-
     def take(self) -> CameraFrame | None:
         """The next frame that is an image, if one waits; raises FrameError where that of a camera or video is none."""
         while (taken := self.inbox.poll()) is not None:
@@ -128,6 +120,20 @@ class Feed:
         """Take nothing more from it, because of ``error``."""
         self.error = error
         self.stop()
+
+    def summary(self, seconds: float, output: Path | None) -> SourceSummary:
+        """What a run of so many seconds did with it, whose annotated video is ``output``."""
+        return SourceSummary(
+            name=self.name,
+            frames=self.delivered,
+            dropped=self.inbox.dropped,
+            fps=rate(self.delivered, seconds),
+            latency_ms=self.latency.to_dict(),
+            skipped=tuple(self.source.skipped) if self.source else (),
+            reconnects=self.source.reconnects if self.source else 0,
+            error=None if self.error is None else str(self.error),
+            output=output,
+        )
 
     def stop(self) -> None:
         """Let the thread end as soon as the call that it is in returns."""

@@ -22,11 +22,11 @@ from pathlib import Path
 
 from gfl_edge.backends.select import BackendName
 from gfl_edge.camera.delivery import Delivery, video_path
-from gfl_edge.camera.feeds import CameraFrame, Feed, Feeds
+from gfl_edge.camera.feeds import CameraFrame, Feeds
 from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, Pipeline
 from gfl_edge.camera.status import LatencyHistogram, StageTimes, StatusLine
 from gfl_edge.camera.stop_signals import StopSignals
-from gfl_edge.camera.summary import CameraSummary, SourceSummary, StoppedBy
+from gfl_edge.camera.summary import CameraSummary, StoppedBy, rate
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector, Prepared
 from gfl_edge.errors import InputError, SourceError
@@ -260,7 +260,7 @@ class CameraRun:
 
     def summary(self, stopped_by: StoppedBy) -> CameraSummary:
         """What the run did; raises SourceError if it came to an end without any frame."""
-        sources = tuple(self._source_summary(feed) for feed in self._feeds.feeds)
+        sources = tuple(feed.summary(self.seconds, self._delivery.video(feed)) for feed in self._feeds.feeds)
         skipped = tuple(name for source in sources for name in source.skipped)
         frames = self.times.frames
         if stopped_by == "end of source" and not frames:
@@ -274,7 +274,7 @@ class CameraRun:
             skipped=skipped,
             reconnects=sum(source.reconnects for source in sources),
             seconds=self.seconds,
-            fps=_rate(frames, self.seconds),
+            fps=rate(frames, self.seconds),
             stage_ms=self.times.mean_ms(),
             stopped_by=stopped_by,
             output=sources[0].output if len(sources) == 1 else None,
@@ -283,19 +283,6 @@ class CameraRun:
             latency_ms=self.latency.to_dict(),
             queues={"preprocess": self._feeds.depth(), **depths},
             sources=sources,
-        )
-
-    def _source_summary(self, feed: Feed) -> SourceSummary:
-        return SourceSummary(
-            name=feed.name,
-            frames=feed.delivered,
-            dropped=feed.inbox.dropped,
-            fps=_rate(feed.delivered, self.seconds),
-            latency_ms=feed.latency.to_dict(),
-            skipped=feed.skipped,
-            reconnects=feed.reconnects,
-            error=None if feed.error is None else str(feed.error),
-            output=self._delivery.video(feed),
         )
 
 
@@ -323,7 +310,3 @@ class SteadyBatch:
 
 def _ms_since(start: float) -> float:
     return 1000 * (time.perf_counter() - start)
-
-
-def _rate(frames: int, seconds: float) -> float:
-    return frames / seconds if seconds > 0 else 0.0

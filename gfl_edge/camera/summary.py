@@ -12,6 +12,11 @@ from gfl_edge.camera.pipeline import QueueDepth
 StoppedBy = Literal["end of source", "interrupt", "user", "max_frames"]
 
 
+def rate(frames: int, seconds: float) -> float:
+    """Frames per second; 0 where no time passed."""
+    return frames / seconds if seconds > 0 else 0.0
+
+
 @dataclass(frozen=True)
 class SourceSummary:
     """What a run did with one of its sources.
