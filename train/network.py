@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from gfl_edge import optional
 from gfl_edge.errors import CheckpointError, InputError
 from train.checkpoint import describe_weights
-from train.config import Config, LossConfig, ModelConfig, TrainConfig
-from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
+from train.config import Config, LossConfig, ModelConfig
 from train.models.batch_norm import fuse_batch_norm
+from train.models.build import Architecture, Network, build_network
 from train.models.detector import DetectorConfig
+from train.models.gfl import GFLConfig
+from train.models.nanodet import NanoDet
 from train.models.published import read_model_file
 from train.models.traits import TRAITS, Family
 from train.objective.criterion import CONFIGS, CriterionConfig
@@ -65,7 +67,7 @@ class TrainedNetwork(nn.Module):
         detach_epoch: from this epoch on the auxiliary head does not train backbone and neck; None: it always does.
     """
 
-    def __init__(self, detector: NanoDet | GFL, channels_last: bool = False, detach_epoch: int | None = None) -> None:
+    def __init__(self, detector: Network, channels_last: bool = False, detach_epoch: int | None = None) -> None:
         super().__init__()
         self.detector = detector
         self.normalised = Normalised(detector.config.family, channels_last)
@@ -83,7 +85,7 @@ class TrainedNetwork(nn.Module):
         return self.detector.forward_train(x)
 
 
-def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
+def build_detector(config: Config, num_classes: int) -> Network:
     """The detector of a configuration with the weights it starts from, frozen as it says, in training mode.
 
     Where it is to be fake-quantized its batch norms are folded.
@@ -94,7 +96,10 @@ def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
     """
     start = _start(config)
     architecture = _architecture(config.model, start)
-    detector = _allocate(replace(architecture, num_classes=num_classes), config.train)
+    try:
+        detector = build_network(replace(architecture, num_classes=num_classes), config.train.auxiliary)
+    except ValueError as error:
+        raise InputError(f"train.auxiliary: {error}") from error
     if start is not None:
         warm_start(detector, start, str(config.model.weights))
     backbone = imagenet_weights(architecture) if config.model.imagenet else config.model.backbone_weights
@@ -104,12 +109,15 @@ def build_detector(config: Config, num_classes: int) -> NanoDet | GFL:
         detector = fuse_batch_norm(detector)
     if config.train.sync_batchnorm:
         nn.SyncBatchNorm.convert_sync_batchnorm(detector)  # type: ignore[no-untyped-call]  # in place
-    _freeze(detector, config.train)
+    try:
+        detector.freeze(config.train.freeze_stages, config.train.norm_eval)
+    except ValueError as error:
+        raise InputError(f"train.freeze_stages: {error}") from error
     detector.train()
     return detector
 
 
-def _start(config: Config) -> NanoDet | GFL | None:
+def _start(config: Config) -> Network | None:
     """The detector whose weights training starts from."""
     if config.model.weights is None:
         return None
@@ -123,7 +131,7 @@ def _start(config: Config) -> NanoDet | GFL | None:
     return load_detector(path)
 
 
-def warm_start(detector: NanoDet | GFL, start: NanoDet | GFL, origin: str) -> None:
+def warm_start(detector: Network, start: Network, origin: str) -> None:
     """Copy the weights of ``start`` into ``detector``.
 
     With another number of classes the classification layer keeps its new weights, NanoDet's channels for the edges
@@ -163,7 +171,7 @@ def _of_edges(given: Tensor, own: Tensor, config: DetectorConfig) -> Tensor:
     return torch.cat((own[:-edges], given[-edges:]))
 
 
-def _architecture(model: ModelConfig, start: NanoDet | GFL | None) -> NanoDetConfig | GFLConfig:
+def _architecture(model: ModelConfig, start: Network | None) -> Architecture:
     if model.published is not None:
         return read_model_file(model.published).architecture
     named = model.nanodet or model.gfl
@@ -173,25 +181,7 @@ def _architecture(model: ModelConfig, start: NanoDet | GFL | None) -> NanoDetCon
     return start.config
 
 
-def _allocate(architecture: NanoDetConfig | GFLConfig, train: TrainConfig) -> NanoDet | GFL:
-    try:
-        if isinstance(architecture, NanoDetConfig):
-            return NanoDet(architecture, auxiliary=train.auxiliary)
-    except ValueError as error:
-        raise InputError(f"train.auxiliary: {error}") from error
-    if train.auxiliary:
-        raise InputError(f"train.auxiliary: {architecture.family} has no auxiliary head; leave it out")
-    return GFL(architecture)
-
-
-def _freeze(detector: NanoDet | GFL, train: TrainConfig) -> None:
-    try:
-        detector.freeze(train.freeze_stages, train.norm_eval)
-    except ValueError as error:
-        raise InputError(f"train.freeze_stages: {error}") from error
-
-
-def criterion_config(network: NanoDetConfig | GFLConfig, loss: LossConfig) -> CriterionConfig:
+def criterion_config(network: Architecture, loss: LossConfig) -> CriterionConfig:
     """The criterion of the network's family, fitted to the network, with the changes that ``loss`` asks for.
 
     Raises:

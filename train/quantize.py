@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from calib.histogram import Histogram, Method
 from gfl_edge import optional
 from gfl_edge.errors import CalibrationError, InputError
-from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.models.batch_norm import unfuse_batch_norm
+from train.models.build import Network, build_network
 from train.models.deform_conv import DeformConv2d
 from train.models.efficientnet_lite import SamePadConv
 
@@ -136,16 +136,12 @@ def _add_quantizers(conv: Any, largest: float) -> None:
     conv.weight_quantizer.set_from_attribute_config({"num_bits": 8, "axis": 0, "type": "dynamic"})
 
 
-def float_state(network: NanoDet | GFL) -> dict[str, Tensor]:
+def float_state(network: Network) -> dict[str, Tensor]:
     """The weights of a folded network with quantizers as the state dict of a float one with batch norms."""
     state = {key: value for key, value in network.state_dict().items() if not QUANTIZER.search(key)}
     with torch.device("meta"):
-        plain = _allocate(network.config)
+        plain = build_network(network.config)
     return unfuse_batch_norm(state, plain)
-
-
-def _allocate(config: NanoDetConfig | GFLConfig) -> NanoDet | GFL:
-    return NanoDet(config) if isinstance(config, NanoDetConfig) else GFL(config)
 
 
 @contextmanager

@@ -22,15 +22,17 @@ from train.data.loader import TrainingLoader
 from train.describe import describe
 from train.distributed import Process, joined, share_buffers
 from train.ema import start_average
-from train.evaluate import Validation
 from train.loop import LoopSettings, Trainer
 from train.metrics import RunLog
-from train.models import GFL, NanoDet
+from train.models.build import Network
+from train.models.gfl import GFL
+from train.models.nanodet import NanoDet
 from train.models.traits import TRAITS
 from train.network import TrainedNetwork, build_detector, criterion_config, weights_name
 from train.objective.criterion import Criterion
 from train.optim import Schedule, build_optimizer
 from train.quantize import fake_quantize, float_state
+from train.validation import Validation
 from train.weights.loading import describe_architecture
 
 logger = logging.getLogger(__name__)
@@ -128,7 +130,7 @@ class Run:
         self._save_last(metrics)
 
     @property
-    def _evaluated(self) -> NanoDet | GFL:
+    def _evaluated(self) -> Network:
         """The network whose weights are evaluated and kept: the average where there is one."""
         network = self.detector if self.average is None else self.average.module
         assert isinstance(network, (NanoDet, GFL))

@@ -21,9 +21,9 @@ from gfl_edge.report.plots import dot_chart, line_chart
 from train.checkpoint import BEST, LAST
 from train.config import Config, read_config
 from train.data.load import load_data
-from train.evaluate import evaluate_checkpoint
-from train.objective.criterion import Quality, Regression
+from train.models.traits import Quality, Regression
 from train.run import train
+from train.validation import evaluate_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.ops import decode
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, read_spec
 from train import describe
-from train.models import NanoDet, NanoDetConfig
+from train.models.nanodet import NanoDet, NanoDetConfig
 from train.weights.loading import load_detector
 
 

@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from export import graph
     from train import describe
-    from train.models import NanoDet, NanoDetConfig
+    from train.models.nanodet import NanoDet, NanoDetConfig
 
     torch.manual_seed(0)
     config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)

@@ -14,10 +14,11 @@ from gfl_edge.errors import InputError
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.zoo.catalogue import CATALOGUE
-from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.models.batch_norm import fuse_batch_norm
 from train.models.deform_conv import DeformConv2d, deform_conv2d
+from train.models.gfl import GFL, GFLConfig
 from train.models.gfl_head import GFLHead, GroupNorm, HeadLayout, distribution_statistics, joint_logits
+from train.models.nanodet import NanoDet, NanoDetConfig
 from train.models.published import build_model, model_files, read_model_file
 from train.models.resnet import Bottleneck, ResNetLayout
 from train.weights.loading import load_detector

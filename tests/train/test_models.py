@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gfl_edge.errors import CheckpointError
-from train.models import NanoDet, NanoDetConfig
+from train.models.nanodet import NanoDet, NanoDetConfig
 from train.weights.loading import infer_config, load_detector
 from train.weights.reading import strip_prefixes
 

@@ -24,8 +24,9 @@ from train.checkpoint import Checkpoint
 from train.config import read_config
 from train.describe import describe
 from train.loop import TrainingError
-from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.models.batch_norm import fuse_batch_norm, unfuse_batch_norm
+from train.models.gfl import GFL, GFLConfig
+from train.models.nanodet import NanoDet, NanoDetConfig
 from train.quantize import fake_quantize, float_state, int8_convolutions, observe
 from train.run import Run, train
 from train.weights.loading import load_detector

@@ -21,7 +21,8 @@ from train.distributed import Process
 from train.ema import decay_at, start_average
 from train.loop import LoopSettings, Trainer, TrainingError
 from train.metrics import Table
-from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
+from train.models.gfl import GFL, GFLConfig
+from train.models.nanodet import NanoDet, NanoDetConfig
 from train.network import LossConfig, Normalised, TrainedNetwork, criterion_config, warm_start
 from train.objective.criterion import Criterion
 from train.optim import Schedule, build_optimizer

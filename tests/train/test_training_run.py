@@ -24,6 +24,7 @@ from train.describe import describe_checkpoint
 from train.loop import TrainingError
 from train.network import build_detector, criterion_config
 from train.run import train
+from train.validation import evaluate_checkpoint
 from train.weights.find import data_folder
 from train.weights.loading import load_detector
 
@@ -149,9 +150,7 @@ def test_evaluate_gives_what_the_exported_graph_gives(data, checkpoint, exported
     images, annotations = data("coco/val2017_mix397"), data("coco/instances_val2017_mix397.json")
     with Detector(exported("nanodet-plus-m-416"), "onnxruntime") as detector:
         expected = evaluate(detector, images, annotations, 50, progress=False).metrics
-    found = evaluation.evaluate_checkpoint(
-        checkpoint("nanodet-plus-m-416"), images, annotations, limit=50, device="cpu"
-    )
+    found = evaluate_checkpoint(checkpoint("nanodet-plus-m-416"), images, annotations, limit=50, device="cpu")
     assert {name: found[name] for name in METRICS} == pytest.approx(expected, abs=0.05)
 
 

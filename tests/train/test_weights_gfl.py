@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from gfl_edge.errors import CheckpointError
-from train.models import GFL, GFLConfig, NanoDet, NanoDetConfig
 from train.models.efficientnet_lite import EfficientNetLite0
+from train.models.gfl import GFL, GFLConfig
+from train.models.nanodet import NanoDet, NanoDetConfig
 from train.models.published import model_files, read_model_file
 from train.models.traits import MEAN_BGR, STD_BGR
 from train.weights.imagenet import load_backbone

@@ -1,1 +1,4 @@
-"""Training data: readers of annotation formats, checks, augmentation and batches."""
+"""Training data: checks, batches and what loads them, from annotations to tensors.
+
+May import train.settings, train.structures and gfl_edge.
+"""

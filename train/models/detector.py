@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from train.models.traits import Family
+from train.models.traits import Family, Regression
 from train.structures import Outputs
 
 
@@ -32,7 +32,7 @@ class DetectorConfig(Protocol):
         ...
 
     @property
-    def regression(self) -> Literal["distribution", "dirac"]: ...
+    def regression(self) -> Regression: ...
 
 
 class Detector(nn.Module):

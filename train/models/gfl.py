@@ -14,9 +14,10 @@ from train.models.deform_conv import DeformKind
 from train.models.detector import Detector
 from train.models.efficientnet_lite import EfficientNetLite0
 from train.models.fpn import FPN
-from train.models.gfl_head import GFLHead, HeadLayout, Quality, Regression, joint_logits
+from train.models.gfl_head import GFLHead, HeadLayout, HeadQuality, joint_logits
 from train.models.pan import PAN
 from train.models.resnet import ResNet, ResNetLayout
+from train.models.traits import Quality, Regression
 from train.structures import Outputs
 
 BackboneName = Literal["resnet", "efficientnet-lite0"]
@@ -69,7 +70,7 @@ class GFLConfig:
     num_classes: int = 80
     reg_max: int = 16
     strides: tuple[int, ...] = (8, 16, 32, 64, 128)
-    quality: Literal["joint", "centerness"] = "joint"
+    quality: Quality = "joint"
     regression: Regression = "distribution"
 
     def __post_init__(self) -> None:
@@ -97,7 +98,7 @@ class GFLConfig:
     @property
     def head(self) -> HeadLayout:
         """The head."""
-        quality: Quality = "guided" if self.family == "gflv2" else self.quality
+        quality: HeadQuality = "guided" if self.family == "gflv2" else self.quality
         return HeadLayout(
             self.num_classes,
             self.neck_channels,

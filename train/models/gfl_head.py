@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.models.traits import Regression
 from train.structures import Outputs
 
-Quality = Literal["joint", "guided", "centerness"]
-Regression = Literal["distribution", "dirac"]
+HeadQuality = Literal["joint", "guided", "centerness"]
 
 PRIOR = 0.01  # score of every class before training, RetinaNet's initialisation
 PRIOR_BIAS = -math.log((1 - PRIOR) / PRIOR)
@@ -51,7 +51,7 @@ class HeadLayout:
     reg_max: int
     stacked_convs: int = 4
     num_groups: int = 32
-    quality: Quality = "joint"
+    quality: HeadQuality = "joint"
     regression: Regression = "distribution"
     leaky_slope: float = 0.0
 

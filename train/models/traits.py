@@ -8,6 +8,8 @@ from typing import Literal
 from gfl_edge.spec import ResizeRule
 
 Family = Literal["nanodet", "nanodet-plus", "gfl", "gflv2"]
+Quality = Literal["joint", "centerness"]  # what the class score is trained to be: the box's IoU, or without it (ATSS)
+Regression = Literal["distribution", "dirac"]  # what is predicted of an edge: a distribution, or a distance
 
 # ImageNet statistics in BGR order, grey levels
 MEAN_BGR = (103.53, 116.28, 123.675)

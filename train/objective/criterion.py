@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gfl_edge.ops import decode
-from train.models.traits import TRAITS, Family
+from train.models.traits import TRAITS, Family, Quality, Regression
 from train.objective.atss import assign_atss
 from train.objective.dynamic_soft_label import assign_dynamic_soft_labels
 from train.objective.losses import (
@@ -31,8 +31,6 @@ from train.objective.losses import (
 from train.objective.positives import Positives
 from train.structures import Outputs, Target
 
-Quality = Literal["joint", "centerness"]
-Regression = Literal["distribution", "dirac"]
 Assigner = Literal["atss", "dynamic_soft_label"]
 
 # Distances to learn stay that far below reg_max, where there is no bin to their right (mmdetection: bbox2distance)
@@ -137,10 +135,10 @@ class Criterion:
         self._check(outputs, targets, input_hw)
         # The auxiliary head learns faster, so the assignment follows what it predicts (NanoDet-Plus)
         positives = self.assign(outputs.auxiliary or outputs, targets, input_hw)
-        samples = self._samples(positives, targets, input_hw)
-        losses = self._losses(outputs, samples)
+        positive = self._to_learn(positives, targets, input_hw)
+        losses = self._losses(outputs, positive)
         if outputs.auxiliary is not None:
-            auxiliary = self._losses(outputs.auxiliary, samples)
+            auxiliary = self._losses(outputs.auxiliary, positive)
             losses |= {f"aux_{name}": values for name, values in auxiliary.items()}
         return losses
 
@@ -170,7 +168,7 @@ class Criterion:
         # No matrix product, which autocast would take to half precision
         return (probabilities * torch.arange(self.config.reg_max + 1, device=reg_logits.device)).sum(dim=-1)
 
-    def _samples(self, positives: Positives, targets: Sequence[Target], input_hw: tuple[int, int]) -> _Samples:
+    def _to_learn(self, positives: Positives, targets: Sequence[Target], input_hw: tuple[int, int]) -> _PositiveTargets:
         """What the positives are to learn, ordered by level."""
         config, device = self.config, positives.cells.device
         sizes = torch.tensor([rows * columns for rows, columns in _level_hw(input_hw, config.strides)], device=device)
@@ -179,7 +177,7 @@ class Criterion:
         order = levels.argsort(stable=True)
         cells, objects = positives.cells[order], positives.objects[order]
         centres, strides = (values[cells] for values in self._grid(input_hw, device))
-        return _Samples(
+        return _PositiveTargets(
             counts=levels.bincount(minlength=len(sizes)).tolist(),
             images=positives.images[order],
             cells=cells - (ends - sizes)[levels[order]],
@@ -197,36 +195,36 @@ class Criterion:
             counts = counts.clamp(min=1)
         return counts.sum().float()
 
-    def _losses(self, outputs: Outputs, samples: _Samples) -> dict[str, Tensor]:
+    def _losses(self, outputs: Outputs, positive: _PositiveTargets) -> dict[str, Tensor]:
         """Weighted losses ``[levels]`` of one head."""
         config = self.config
-        reg_logits = samples.gather(outputs.reg_logits)
-        boxes = _boxes(samples.centres, self._distances(reg_logits))
-        weights = self._weights(outputs, samples)
-        num_positives, total_weight = _process_mean(torch.stack((samples.normaliser, weights.sum())))
+        reg_logits = positive.gather(outputs.reg_logits)
+        boxes = _boxes(positive.centres, self._distances(reg_logits))
+        weights = self._weights(outputs, positive)
+        num_positives, total_weight = _process_mean(torch.stack((positive.normaliser, weights.sum())))
 
-        giou = samples.sum_levels(weights * giou_loss(boxes, samples.boxes)) / total_weight
+        giou = positive.sum_levels(weights * giou_loss(boxes, positive.boxes)) / total_weight
         losses = {"giou": config.giou_weight * giou}
         if config.regression == "distribution":
-            distances = samples.distances.clamp(0, config.reg_max - LAST_BIN_MARGIN)
+            distances = positive.distances.clamp(0, config.reg_max - LAST_BIN_MARGIN)
             dfl = weights * distribution_focal_loss(_edges(reg_logits), distances).mean(dim=-1)
-            losses["dfl"] = config.dfl_weight * samples.sum_levels(dfl) / total_weight
+            losses["dfl"] = config.dfl_weight * positive.sum_levels(dfl) / total_weight
         if config.quality == "joint":
-            qualities = iou(boxes.detach(), samples.boxes) if samples.qualities is None else samples.qualities
-            qfl = _classification(outputs.cls_logits, samples, quality_focal_loss, qualities, 1.0) / num_positives
+            qualities = iou(boxes.detach(), positive.boxes) if positive.qualities is None else positive.qualities
+            qfl = _classification(outputs.cls_logits, positive, quality_focal_loss, qualities, 1.0) / num_positives
             return {"qfl": config.cls_weight * qfl, **losses}
         assert outputs.centerness is not None  # see _check
         wanted, share = torch.ones_like(weights), 1 - FOCAL_ALPHA
-        focal = _classification(outputs.cls_logits, samples, focal_loss, wanted, share) / num_positives
-        centerness = centerness_loss(samples.gather(outputs.centerness).squeeze(1), weights)
-        losses["centerness"] = config.centerness_weight * samples.sum_levels(centerness) / num_positives
+        focal = _classification(outputs.cls_logits, positive, focal_loss, wanted, share) / num_positives
+        centerness = centerness_loss(positive.gather(outputs.centerness).squeeze(1), weights)
+        losses["centerness"] = config.centerness_weight * positive.sum_levels(centerness) / num_positives
         return {"focal": config.cls_weight * focal, **losses}
 
-    def _weights(self, outputs: Outputs, samples: _Samples) -> Tensor:
+    def _weights(self, outputs: Outputs, positive: _PositiveTargets) -> Tensor:
         """How much the box of each positive counts ``[P]``: its highest score at present, or its centerness."""
         if self.config.quality == "joint":
-            return samples.gather(outputs.cls_logits).detach().float().sigmoid().amax(dim=1)
-        return _centerness(samples.distances)
+            return positive.gather(outputs.cls_logits).detach().float().sigmoid().amax(dim=1)
+        return _centerness(positive.distances)
 
     def _check(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> None:
         config = self.config
@@ -241,7 +239,7 @@ class Criterion:
 
 
 @dataclass(frozen=True)
-class _Samples:
+class _PositiveTargets:
     """P positives and what they are to learn, ordered by level; lengths in strides of their level.
 
     Attributes:
@@ -281,7 +279,7 @@ class _Samples:
 
 def _classification(
     cls_logits: Sequence[Tensor],
-    samples: _Samples,
+    positive: _PositiveTargets,
     loss: Callable[[Tensor, Tensor], Tensor],
     scores: Tensor,
     background_share: float,
@@ -291,7 +289,9 @@ def _classification(
     Only the positives' own classes go through ``loss`` itself; its value at 0 is ``background_share`` times
     :func:`train.objective.losses.background_loss`.
     """
-    parts = (torch.split(values, samples.counts) for values in (samples.images, samples.labels, samples.cells, scores))
+    parts = (
+        torch.split(values, positive.counts) for values in (positive.images, positive.labels, positive.cells, scores)
+    )
     sums = []
     for level, images, labels, cells, wanted in zip(cls_logits, *parts, strict=True):
         logits, own = level.flatten(2), (images, labels, cells)

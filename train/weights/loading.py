@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gfl_edge.errors import CheckpointError, InputError
-from train.models.gfl import GFL, GFLConfig
-from train.models.nanodet import NanoDet, NanoDetConfig
+from train.models.build import Architecture, Network, build_network
+from train.models.gfl import GFLConfig
+from train.models.nanodet import NanoDetConfig
 from train.settings import build
 from train.weights import mmdet, nanodet
 from train.weights.keys import copy_strictly
@@ -21,7 +22,7 @@ from train.weights.reading import StateDict, read_checkpoint, strip_prefixes
 PROJECT_KEYS = (nanodet.PROJECT_KEY, mmdet.PROJECT_KEY)
 
 
-def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None = None) -> NanoDet | GFL:
+def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None = None) -> Network:
     """Build the detector that a checkpoint belongs to and load it.
 
     The architecture is read off the keys and shapes; a file of our own also names it, and what shapes do not show.
@@ -49,13 +50,13 @@ def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None 
         raise CheckpointError(
             f"{origin} is a {config.family} checkpoint, {family} was asked for. Leave out --model to have it recognised"
         )
-    detector = _allocate(config)
+    detector = _build_empty(config)
     _check_projection(state, config.reg_max, origin)
     copy_strictly(detector, _used(state), f"{origin} does not fit {config.family}")
     return detector.eval()
 
 
-def infer_config(state: Mapping[str, Tensor]) -> NanoDetConfig | GFLConfig:
+def infer_config(state: Mapping[str, Tensor]) -> Architecture:
     """Read the architecture off the keys and shapes of a stripped state dict.
 
     Raises:
@@ -73,21 +74,21 @@ def infer_config(state: Mapping[str, Tensor]) -> NanoDetConfig | GFLConfig:
 
 
 @dataclass(frozen=True)
-class _Architecture:
+class _Named:
     """How a checkpoint of our own names its network; one of the fields is given."""
 
     nanodet: NanoDetConfig | None = None
     gfl: GFLConfig | None = None
 
 
-def describe_architecture(config: NanoDetConfig | GFLConfig) -> dict[str, Any]:
+def describe_architecture(config: Architecture) -> dict[str, Any]:
     """Plain values for a checkpoint file from which :func:`load_detector` builds the same network."""
     return {"nanodet" if isinstance(config, NanoDetConfig) else "gfl": asdict(config)}
 
 
-def _named_config(named: Mapping[str, Any]) -> NanoDetConfig | GFLConfig:
+def _named_config(named: Mapping[str, Any]) -> Architecture:
     try:
-        architecture = build(_Architecture, named, "architecture")
+        architecture = build(_Named, named, "architecture")
     except InputError as error:
         raise CheckpointError(f"{error}. It was written by another version; train again or export with that") from error
     config = architecture.nanodet or architecture.gfl
@@ -96,10 +97,10 @@ def _named_config(named: Mapping[str, Any]) -> NanoDetConfig | GFLConfig:
     return config
 
 
-def _allocate(config: NanoDetConfig | GFLConfig) -> NanoDet | GFL:
+def _build_empty(architecture: Architecture) -> Network:
     """The network with zeros for weights; on the meta device first, because random weights take time."""
     with torch.device("meta"):
-        detector = NanoDet(config) if isinstance(config, NanoDetConfig) else GFL(config)
+        detector = build_network(architecture)
     detector.to_empty(device="cpu")
     for value in detector.state_dict().values():
         value.zero_()
