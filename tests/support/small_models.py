@@ -18,7 +18,7 @@ def small_onnx(tmp_path_factory: pytest.TempPathFactory) -> SmallFiles:
 
     from export import graph
     from train import describe
-    from train.models import NanoDet, NanoDetConfig
+    from train.models.nanodet import NanoDet, NanoDetConfig
 
     torch.manual_seed(0)
     config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
