@@ -15,7 +15,7 @@ REDRAW_SECONDS, LOG_SECONDS = 0.5, 10.0  # between status lines, on a terminal a
 
 # Of a latency histogram: the first bucket's end, the ratio of one bucket's end to the one before, and the number of
 # buckets, which reach up to 47 minutes
-MIN_MS, STEP, BUCKETS = 0.01, 1.05, 400
+MIN_MS, BUCKET_RATIO, BUCKETS = 0.01, 1.05, 400
 
 
 class StageTimes:
@@ -69,7 +69,7 @@ class LatencyHistogram:
         """Count a time in milliseconds, 0 or more."""
         self.count += 1
         self.max_ms = max(self.max_ms, ms)
-        bucket = math.ceil(math.log(ms / MIN_MS, STEP)) if ms > MIN_MS else 0
+        bucket = math.ceil(math.log(ms / MIN_MS, BUCKET_RATIO)) if ms > MIN_MS else 0
         self._counts[min(bucket, BUCKETS - 1)] += 1
 
     def percentile_ms(self, percent: float) -> float:
@@ -79,7 +79,7 @@ class LatencyHistogram:
         for bucket, count in enumerate(self._counts):
             seen += count
             if count and seen >= rank:
-                return min(self.max_ms, MIN_MS * math.pow(STEP, bucket - 0.5))
+                return min(self.max_ms, MIN_MS * math.pow(BUCKET_RATIO, bucket - 0.5))
         return 0.0
 
     def to_dict(self) -> dict[str, float]:

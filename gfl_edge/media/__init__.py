@@ -1,4 +1,4 @@
 """Frames in, annotated images out: image files, videos, cameras, streams, windows, and drawing on frames.
 
-It may import ``ops`` and what a user imports (``detections``, ``errors``); ``annotate`` is given a detector.
+It may import ``ops``, ``detections`` and the small tools of ``gfl_edge``; a detector is given to it.
 """
