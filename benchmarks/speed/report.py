@@ -25,9 +25,12 @@ BATCHES = (1, 8)
 def measure(folder: Path) -> dict[str, Any]:
     """The tree of docs/report.md; models of an earlier run that are in ``folder`` are not made again."""
     data = data_folder()
-    models = tuple(path for name in CHECKPOINTS for path in _forms(name, folder, data))
+    models: list[Path] = []  # FP32, FP16, and INT8 as it is placed for CPUs, which is made unless it is there
+    for name in CHECKPOINTS:
+        published(name, "cpu", folder, data)
+        models += [source(name, "cpu", folder), source(name, "trt", folder), folder / f"{name}-cpu.int8.onnx"]
     request = BenchRequest(
-        models=models,
+        models=tuple(models),
         batches=BATCHES,
         images=data / IMAGES,
         annotations=data / ANNOTATIONS,
@@ -41,14 +44,8 @@ def write(tree: dict[str, Any], folder: Path) -> None:
     write_pages(Report.from_dict(tree), folder)
 
 
-def _forms(name: str, folder: Path, data: Path) -> tuple[Path, Path, Path]:
-    """FP32, FP16, and INT8 as it is placed for CPUs, which is made unless it is there."""
-    published(name, "cpu", folder, data)
-    return source(name, "cpu", folder), source(name, "trt", folder), folder / f"{name}-cpu.int8.onnx"
-
-
 def _bounded(name: str, folder: Path) -> Path:
-    """The half model, exported unless it is there."""
+    """The FP16 model, exported unless it is there."""
     path = folder / f"{name}.onnx"
     if not path.is_file():
         logger.info("== %s", name)

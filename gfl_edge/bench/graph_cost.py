@@ -101,14 +101,11 @@ class _Counter:
         for tensor in self._graph.initializer:
             self._shapes[tensor.name], self._types[tensor.name] = tuple(tensor.dims), tensor.data_type
         for value in (*self._graph.input, *self._graph.value_info, *self._graph.output):
-            self._note(value)
-
-    def _note(self, value: Any) -> None:
-        kind = value.type.tensor_type
-        self._types[value.name] = kind.elem_type
-        dims = kind.shape.dim
-        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
-            self._shapes[value.name] = tuple(dim.dim_value for dim in dims)
+            kind = value.type.tensor_type
+            self._types[value.name] = kind.elem_type
+            dims = kind.shape.dim
+            if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
+                self._shapes[value.name] = tuple(dim.dim_value for dim in dims)
 
     def cost(self) -> GraphCost:
         macs: dict[Precision, int] = defaultdict(int)

@@ -96,7 +96,14 @@ def make_case(model: str, timed: Timed, counters: Counters) -> Case:
 
 def warnings(machine: MachineLoad, runs: Sequence[Run]) -> list[str]:
     """What makes these numbers doubtful, in words for a person."""
-    found = _busy(machine)
+    found = []
+    load, cores = machine.load_average_1min, machine.cores
+    if load is not None and load > 0.25 * cores:
+        found.append(f"the machine was busy before it began: load average {load:.2f} on {cores} cores")
+    if (machine.cpu_percent_of_others or 0) > 5:
+        found.append(f"other processes took {machine.cpu_percent_of_others:.0f} % of the CPU meanwhile")
+    if (machine.cpu_percent_stolen or 0) > 1:
+        found.append(f"the host gave {machine.cpu_percent_stolen:.0f} % of the CPU to other virtual machines")
     if unstable := [run for run in runs if not run.warm_up.stable]:
         found.append(f"times never became stable in the warm-up of {_listed(unstable, runs)}")
     if disturbed := [run for run in runs if run.latency.p95_ms > NOISY_P95 * run.latency.p50_ms]:
@@ -108,18 +115,6 @@ def warnings(machine: MachineLoad, runs: Sequence[Run]) -> list[str]:
     if throttled := [run for run in runs if run.device.throttled]:
         reasons = sorted({reason for run in throttled for reason in run.device.throttle_reasons})
         found.append(f"the device throttled ({', '.join(reasons)}) in {_listed(throttled, runs)}")
-    return found
-
-
-def _busy(machine: MachineLoad) -> list[str]:
-    found = []
-    load, cores = machine.load_average_1min, machine.cores
-    if load is not None and load > 0.25 * cores:
-        found.append(f"the machine was busy before it began: load average {load:.2f} on {cores} cores")
-    if (machine.cpu_percent_of_others or 0) > 5:
-        found.append(f"other processes took {machine.cpu_percent_of_others:.0f} % of the CPU meanwhile")
-    if (machine.cpu_percent_stolen or 0) > 1:
-        found.append(f"the host gave {machine.cpu_percent_stolen:.0f} % of the CPU to other virtual machines")
     return found
 
 

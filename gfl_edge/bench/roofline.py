@@ -46,7 +46,7 @@ ASSUMPTIONS = (
     "batch 1; the network of the file with its decode and NMS, without resize, upload and download",
     "convolutions and matrix products run at the published dense peak of their precision, at boost clock; everything "
     "else costs no time",
-    "direct convolutions: a Winograd convolution multiplies less, so that a float32 network of 3 x 3 convolutions "
+    "direct convolutions: a Winograd convolution multiplies less, so that an FP32 network of 3 x 3 convolutions "
     "could pass its bound",
     "intermediate results never leave the caches, and of weights, input and outputs only what the last cache cannot "
     "hold comes from memory",

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gfl_edge.errors import InputError
 from gfl_edge.report.schema import OUTSIDE_STAGES, RUN_STAGES, Latency, StageName, StageRow, WarmUp
@@ -56,14 +55,14 @@ def summarize_stages(
     columns = {stage: np.array([sample[stage] for sample in samples]) for stage in samples[0]}
     inside = [values for stage, values in columns.items() if stage not in OUTSIDE_STAGES]
     columns["other"] = np.maximum(0.0, np.asarray(latencies_ms) - np.sum(inside, axis=0))
-    return tuple(_stage_row(stage, columns.get(stage), why.get(stage, "")) for stage in RUN_STAGES)
-
-
-def _stage_row(stage: StageName, values_ms: NDArray[np.float64] | None, note: str) -> StageRow:
-    if values_ms is None:
-        return StageRow(stage, None, None, None, note)
-    p50_ms, p95_ms = np.percentile(values_ms, (50, 95)).tolist()
-    return StageRow(stage, float(values_ms.mean()), p50_ms, p95_ms, note)
+    rows = []
+    for stage in RUN_STAGES:
+        if stage in columns:
+            p50_ms, p95_ms = np.percentile(columns[stage], (50, 95)).tolist()
+            rows.append(StageRow(stage, float(columns[stage].mean()), p50_ms, p95_ms, why.get(stage, "")))
+        else:
+            rows.append(StageRow(stage, None, None, None, why.get(stage, "")))
+    return tuple(rows)
 
 
 def warm_up(

@@ -128,29 +128,24 @@ def _summary_row(model: ModelRow, run: Run, real_time_fps: float) -> tuple[str, 
 
 def latency_section(report: Report) -> Section:
     """The times of every run."""
-    headers = (
-        *("model", "protocol", "batch", "samples"),
-        *("mean", "p50", "p90", "p95", "p99", "max", "CV, %", "warm-up"),
-    )
-    table = Table(
-        "Milliseconds per run; CV is standard deviation by mean; warm-up is in runs",
-        headers,
-        tuple(map(_latency_row, report.runs)),
-    )
+    rows = []
+    for run in report.runs:
+        of, warm_up = run.latency, run.warm_up
+        times_ms = (of.mean_ms, of.p50_ms, of.p90_ms, of.p95_ms, of.p99_ms, of.max_ms)
+        rows.append(
+            (
+                *(run.model, run.protocol, str(run.batch), str(of.samples)),
+                *map(milliseconds, times_ms),
+                number(100 * of.cv, 1),
+                f"{warm_up.runs}" if warm_up.stable else f"{warm_up.runs}, unstable",
+            )
+        )
+    names = ("model", "protocol", "batch", "samples", "mean", "p50", "p90", "p95", "p99", "max", "CV, %", "warm-up")
+    caption = "Milliseconds per run; CV is standard deviation by mean; warm-up is in runs"
     differences = sorted({text for run in report.runs for text in run.differences})
     words = ("Where this differs from the protocol's original:",) if differences else ()
-    return Section("Latency", words, tuple(differences), (table,), figures.distribution(report))
-
-
-def _latency_row(run: Run) -> tuple[str, ...]:
-    found, warm_up = run.latency, run.warm_up
-    times_ms = (found.mean_ms, found.p50_ms, found.p90_ms, found.p95_ms, found.p99_ms, found.max_ms)
-    return (
-        *(run.model, run.protocol, str(run.batch), str(found.samples)),
-        *map(milliseconds, times_ms),
-        number(100 * found.cv, 1),
-        f"{warm_up.runs}" if warm_up.stable else f"{warm_up.runs}, unstable",
-    )
+    tables = (Table(caption, names, tuple(rows)),)
+    return Section("Latency", words, tuple(differences), tables, figures.distribution(report))
 
 
 def stages_section(report: Report) -> Section:

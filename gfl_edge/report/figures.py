@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gfl_edge.report.plots import Spread, bar_chart, line_chart, point_chart, spread_chart
-from gfl_edge.report.schema import RUN_STAGES, Latency, Report, Run
+from gfl_edge.report.schema import RUN_STAGES, Report, Run
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,14 @@ def _single(report: Report) -> list[Run]:
 
 def distribution(report: Report) -> tuple[Figure, ...]:
     """Where the latencies of each model lie."""
-    rows = {run.model: _spread(run.latency) for run in _single(report)}
+    rows = {}
+    for run in _single(report):
+        of = run.latency
+        rows[run.model] = Spread(of.p5_ms, of.p25_ms, of.p50_ms, of.p75_ms, of.p95_ms, of.p99_ms)
     if not rows:
         return ()
     title = "Latency: box p25 to p75 with the median, line p5 to p95, dot p99"
     return (Figure("latency", f"{title}, for each model", spread_chart(title, "ms", rows)),)
-
-
-def _spread(latency: Latency) -> Spread:
-    return Spread(latency.p5_ms, latency.p25_ms, latency.p50_ms, latency.p75_ms, latency.p95_ms, latency.p99_ms)
 
 
 def stages(report: Report) -> tuple[Figure, ...]:

@@ -46,14 +46,9 @@ def inline_svg(figure: Figure) -> str:
     text = re.sub(r"fill: #ffffff", "fill: none", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{figure.name}-", text)  # ids are those of the page
-    text, width = _without_size(text)
-    words = escape(figure.words)
-    return text.replace("<svg", f'<svg role="img" aria-label="{words}" style="max-width: {width:.0f}px"', 1)
-
-
-def _without_size(svg: str) -> tuple[str, float]:
-    """A picture that takes the width it is given, and the pixels that it has by itself."""
-    opening, rest = svg.split(">", 1)
+    opening, rest = text.split(">", 1)
     points = re.search(r'width="([\d.]+)pt"', opening)
     assert points is not None
-    return re.sub(r'\b(width|height)="[\d.]+pt"', "", opening) + ">" + rest, float(points[1]) * 96 / 72
+    opening = re.sub(r'\b(width|height)="[\d.]+pt"', "", opening)  # it takes the width that it is given
+    own = f'role="img" aria-label="{escape(figure.words)}" style="max-width: {float(points[1]) * 96 / 72:.0f}px"'
+    return opening.replace("<svg", f"<svg {own}", 1) + ">" + rest

@@ -9,16 +9,15 @@ from gfl_edge.report.document import Section, Table
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
     """The whole page; figures are links to ``NAME.svg``."""
-    return "\n\n".join([f"# {title}", *(block for section in sections for block in _blocks(section))]) + "\n"
-
-
-def _blocks(section: Section) -> list[str]:
-    blocks = [f"## {section.title}", *section.words]
-    if section.points:
-        blocks.append("\n".join(f"- {point}" for point in section.points))
-    for table in section.tables:
-        blocks += [f"{table.caption}:", table_text(table)]
-    return blocks + [f"![{figure.words}]({figure.name}.svg)" for figure in section.figures]
+    blocks = [f"# {title}"]
+    for section in sections:
+        blocks += [f"## {section.title}", *section.words]
+        if section.points:
+            blocks.append("\n".join(f"- {point}" for point in section.points))
+        for table in section.tables:
+            blocks += [f"{table.caption}:", table_text(table)]
+        blocks += [f"![{figure.words}]({figure.name}.svg)" for figure in section.figures]
+    return "\n\n".join(blocks) + "\n"
 
 
 def table_text(table: Table) -> str:

@@ -1,6 +1,6 @@
-"""Charts as SVG pictures, drawn by matplotlib (the extra ``report``).
+"""Charts as SVG, drawn by matplotlib (the extra ``report``).
 
-Every function returns the bytes of a picture that is the same for the same values.
+Every function returns the bytes of a chart that is the same for the same values.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ RUN_STAGES: tuple[StageName, ...] = get_args(StageName)
 OUTSIDE_STAGES: tuple[StageName, ...] = ("read", "draw")  # not part of the latency
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,8 @@ class Bound:
 
     Attributes:
         gpu: its name.
-        compute_ms: of the multiplications alone; None where the GPU cannot compute in the graph's precision.
-        memory_ms: of the bytes alone.
+        compute_ms: of only the multiplications; None where the GPU cannot compute in the graph's precision.
+        memory_ms: of only the bytes.
         bound_ms: the larger one; None likewise.
         bound_fps: images per second at ``bound_ms``; None where that is None or 0.
         unfused_ms: what it would take if every operation read and wrote memory: no bound, but what fusion can save.
@@ -324,8 +323,8 @@ class GpuPeaks:
 
     Attributes:
         name: as NVIDIA sells it.
-        fp32_tera_ops: 10^12 operations a second, a multiply-accumulate being two; None: it cannot. Of float32 TF32 on
-            tensor cores where it has them, which TensorRT may use.
+        fp32_tera_ops: 10^12 operations a second, a multiply-accumulate being two; None: it cannot. TF32 on tensor cores
+            where it has them, which TensorRT may use for FP32.
         bf16_tera_ops: likewise.
         fp16_tera_ops: likewise.
         int8_tera_ops: likewise.

@@ -64,6 +64,14 @@ class Turn:
     images: int
     readings: list[Reading]
 
+    @property
+    def energy_j(self) -> float:
+        """What its counter grew by; only for a device that has one."""
+        first, last = self.readings[0].energy_j, self.readings[-1].energy_j
+        assert first is not None
+        assert last is not None
+        return last - first
+
 
 class Recorder:
     """Collects readings while one case runs, turn by turn."""
@@ -118,7 +126,7 @@ class Recorder:
         if source is None or not images:
             return None
         if source == "counter":
-            return sum(_energy_of(turn) for turn in self._turns) / images
+            return sum(turn.energy_j for turn in self._turns) / images
         watts = [r.powers_w[TOTAL] for turn in self._turns for r in turn.readings[1:] if TOTAL in r.powers_w]
         return float(np.mean(watts)) * sum(turn.seconds for turn in self._turns) / images
 
@@ -130,13 +138,6 @@ class Recorder:
             for name, after in turn.readings[-1].throttle_events.items()
             if after > turn.readings[0].throttle_events.get(name, after)
         }
-
-
-def _energy_of(turn: Turn) -> float:
-    first, last = turn.readings[0].energy_j, turn.readings[-1].energy_j
-    assert first is not None
-    assert last is not None
-    return last - first
 
 
 def _ranges(values: Sequence[Mapping[str, float]]) -> tuple[Range, ...]:

@@ -36,13 +36,12 @@ class CpuCounters:
         if not first.throttle_events:
             missing["throttling"] = f"no thermal_throttle counters below {self._root}sys: {_NOT_SHOWN}"
         if first.energy_j is None:
-            missing["power"] = self._why_no_energy()
+            if self._packages:
+                unreadable = self._packages[0] / "energy_uj"
+                missing["power"] = f"{unreadable} cannot be read; it needs root, or: chmod a+r on it"
+            else:
+                missing["power"] = f"no RAPL counter below {self._root}sys/class/powercap: {_NOT_SHOWN}"
         return missing
-
-    def _why_no_energy(self) -> str:
-        if not self._packages:
-            return f"no RAPL counter below {self._root}sys/class/powercap: {_NOT_SHOWN}"
-        return f"{self._packages[0] / 'energy_uj'} cannot be read; it needs root, or: chmod a+r on it"
 
     def read(self) -> Reading:
         """See :meth:`gfl_edge.bench.device.counters.Counters.read`."""

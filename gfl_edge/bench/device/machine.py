@@ -21,14 +21,11 @@ class LoadMeter:
 
     def __init__(self) -> None:
         self._psutil = optional.load("psutil")
-        self._load = self._load_average()
-        self._times, self._own_seconds = self._cpu_times(), _own_seconds()
-
-    def _load_average(self) -> float | None:
         try:
-            return float(self._psutil.getloadavg()[0])
+            self._load: float | None = float(self._psutil.getloadavg()[0])
         except OSError:
-            return None
+            self._load = None
+        self._times, self._own_seconds = self._cpu_times(), _own_seconds()
 
     def _cpu_times(self) -> dict[str, float] | None:
         """Seconds that all cores have spent, of ``TIMES`` those that the system counts."""

@@ -23,7 +23,7 @@ class NvmlCounters:
     """The card on which CUDA's device of that name is; the first of several alike.
 
     Args:
-        device_name: CUDA's name of the GPU, "NVIDIA GeForce RTX 2080 Ti"; text behind it does no harm.
+        device_name: CUDA's name of the GPU, "NVIDIA GeForce RTX 2080 Ti"; text after it does no harm.
 
     Raises:
         MissingDependencyError: nvidia-ml-py is not installed.

@@ -230,7 +230,7 @@ def test_which_counters(nvml, tmp_path):
 
 
 class Script:
-    """Counters that read what they are told, one after the other."""
+    """Counters of scripted readings, one after the other."""
 
     name = "script"
 
@@ -251,7 +251,7 @@ def record(counters, turns, images, middle=False):
     return recorder.summary()
 
 
-def test_energy_is_counted_within_turns_alone():
+def test_energy_is_counted_only_within_turns():
     values = [Reading(energy_j=energy) for energy in (0, 10, 100, 130)]  # 90 J went to somebody else
     found = record(Script(*values), turns=2, images=8)
     assert (found.energy_per_image_j, found.energy_from) == (pytest.approx(40 / 16), "counter")

@@ -1,4 +1,4 @@
-"""Statistics against numpy and known distributions; warm-up on times that behave as told."""
+"""Statistics against numpy and known distributions; warm-up on scripted times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns, stages and warnings of a measurement, from protocols and backends that do as they are told."""
+"""Turns, stages and warnings of a measurement, from scripted protocols and backends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gfl_edge.report.schema import DeviceCounters, MachineLoad, Run, StageRow, W
 
 
 class Scripted:
-    """A protocol whose times are told, and that notes when it ran."""
+    """A protocol of scripted times, that notes when it ran."""
 
     name, batch = "stream", 1
 
@@ -39,7 +39,7 @@ class Nothing:
 
 
 class Fixed:
-    """A detector of which only the notes on stages are asked."""
+    """A detector that only has notes on stages."""
 
     class spec:  # noqa: N801
         has_nms = False

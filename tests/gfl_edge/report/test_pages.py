@@ -6,9 +6,11 @@ import copy
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+from gfl_edge.report import schema
 from gfl_edge.report.against import read_report
 from gfl_edge.report.document import document
 from gfl_edge.report.html import page
@@ -112,6 +114,11 @@ def test_pages_of_a_report_with_little_in_it(measured):
     assert "not run" in " ".join(parse(idle)[0].texts)
 
 
+def test_presenting_imports_nothing_that_measures():
+    sources = Path(schema.__file__).parent.glob("*.py")
+    assert [path.name for path in sources if "gfl_edge.bench" in path.read_text()] == []
+
+
 def test_text_is_escaped(stored):
     stored["command"] = "<script>alert(1)</script>"
     parser, text = parse(stored)
@@ -135,6 +142,6 @@ def test_the_files(stored, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     assert {"report.json", "report.html", "report.md", "other.txt"} <= names
     text = (tmp_path / "report.md").read_text()
-    pictures = set(re.findall(r"\]\((\S+\.svg)\)", text))
-    assert pictures == {name for name in names if name.endswith(".svg")} != set()
+    charts = set(re.findall(r"\]\((\S+\.svg)\)", text))
+    assert charts == {name for name in names if name.endswith(".svg")} != set()
     assert read_report(tmp_path) == read_report(tmp_path / "report.json") == report

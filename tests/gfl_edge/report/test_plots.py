@@ -24,10 +24,10 @@ CHARTS = {
 
 @pytest.mark.parametrize("kind", CHARTS)
 def test_a_chart_says_what_it_shows(kind):
-    picture = CHARTS[kind]()
-    texts = {element.text for element in ElementTree.fromstring(picture).iter() if element.text}
+    chart = CHARTS[kind]()
+    texts = {element.text for element in ElementTree.fromstring(chart).iter() if element.text}
     assert {"Title", "x", "first", "second"} <= texts
-    assert picture == CHARTS[kind]()
+    assert chart == CHARTS[kind]()
 
 
 def test_the_style_stays_inside():
