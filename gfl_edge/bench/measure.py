@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gfl_edge.bench.device.counters import Counters, Recorder
+from gfl_edge.bench.device.counters import Recorder
 from gfl_edge.bench.protocols import Timed, TimedRun
 from gfl_edge.bench.timing import summarize, summarize_stages, warm_up
 from gfl_edge.progress import Progress
@@ -87,11 +87,6 @@ def run_cases(cases: Sequence[Case], seconds: float, seed: int = 0, progress: bo
                 cases[index].take_turn()
                 line.advance()
     return [case.result() for case in cases]
-
-
-def make_case(model: str, timed: Timed, counters: Counters) -> Case:
-    """A case of which nothing is measured yet."""
-    return Case(model, timed, Recorder(counters))
 
 
 def warnings(machine: MachineLoad, runs: Sequence[Run]) -> list[str]:

@@ -9,18 +9,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from gfl_edge import environment, optional
-from gfl_edge.backends.nms import NmsChoice
+from gfl_edge.backends.nms import NmsChoice, nms_place
 from gfl_edge.backends.select import BackendName
 from gfl_edge.bench import paper
-from gfl_edge.bench.device.counters import Counters
+from gfl_edge.bench.device.counters import Counters, Recorder
 from gfl_edge.bench.device.machine import LoadMeter, process_bytes
 from gfl_edge.bench.device.open import open_counters
 from gfl_edge.bench.frames import FrameSet, load_frames
 from gfl_edge.bench.graph_cost import graph_cost
-from gfl_edge.bench.measure import Case, make_case, run_cases, warnings
+from gfl_edge.bench.measure import Case, run_cases, warnings
 from gfl_edge.bench.protocols import make_protocol
 from gfl_edge.bench.roofline import ASSUMPTIONS, GPUS, bounds
 from gfl_edge.bench.timing import TOLERANCE
@@ -161,17 +160,16 @@ class _Model:
                     f"--batch {batch}: {self.path} takes {most} at most. Rebuild it with a larger --max-batch"
                 )
         return [
-            make_case(self.id, make_protocol(name, self.detector, frames, batch), self.counters)
+            Case(self.id, make_protocol(name, self.detector, frames, batch), Recorder(self.counters))
             for name, batch in kinds
         ]
 
     def row(self, request: BenchRequest, progress: bool) -> ModelRow:
         """What the report says about the model itself."""
-        described = self.detector.describe()
-        row = _model_row(self.id, described["model"], self.path, self.detector.spec)
+        nms = nms_place(self.detector.backend)
         return replace(
-            row,
-            backend=from_plain(BackendUsed, described["backend"], "backend"),
+            _model_row(self.id, self.path, self.detector.spec, nms),
+            backend=from_plain(BackendUsed, self.detector.describe()["backend"], "backend"),
             memory=Memory(self._host_bytes, self._device_bytes),
             accuracy=self._accuracy(request, progress),
         )
@@ -204,27 +202,24 @@ def _name_apart(models: Sequence[_Model]) -> None:
 def _bound_row(path: Path) -> ModelRow:
     """A model that does not run here."""
     spec = load_contract(path)[1]
-    described = {
-        "name": spec.name,
-        "file": path.name,
-        "sha256": sha256(path),
-        "precision": spec.precision,
-        "quantized_layers": spec.quantized_layers,
-        "nms": spec.nms,
-        "score_threshold": spec.score_threshold,
-        "iou_threshold": spec.iou_threshold,
-    }
-    return _model_row(f"{spec.file_stem} (bound only)", described, path, spec)
+    return _model_row(f"{spec.file_stem} (bound only)", path, spec, spec.nms)
 
 
-def _model_row(name: str, described: dict[str, Any], path: Path, spec: ModelSpec) -> ModelRow:
+def _model_row(name: str, path: Path, spec: ModelSpec, nms: str) -> ModelRow:
     """What the file says; cost and bounds are those of a graph, which an engine does not hold."""
     cost = None
     if path.suffix != ".engine" and optional.available("onnx"):
         cost = graph_cost(load_contract(path)[0], spec.input_hw)
     return ModelRow(
         id=name,
-        **described,
+        name=spec.name,
+        file=path.name,
+        sha256=sha256(path),
+        precision=spec.precision,
+        quantized_layers=spec.quantized_layers,
+        nms=nms,
+        score_threshold=spec.score_threshold,
+        iou_threshold=spec.iou_threshold,
         size_bytes=path.stat().st_size,
         input_hw=spec.input_hw,
         backend=None,
