@@ -46,7 +46,8 @@ class ImagesSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"images": [image.to_dict() for image in self.images], "skipped": list(self.skipped)}
+        # "pictures" is what scripts that read the output of gfl-edge detect know
+        return {"pictures": [image.to_dict() for image in self.images], "skipped": list(self.skipped)}
 
 
 def detect_images(

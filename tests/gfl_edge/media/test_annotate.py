@@ -50,7 +50,7 @@ def test_summary_is_plain_json(tmp_path: Path, detector: FakeDetector) -> None:
     (tmp_path / "b.png").write_bytes(b"damaged")
     paths = [make_image(tmp_path / "a.png", hw=(20, 30)), tmp_path / "b.png"]
     assert json.loads(json.dumps(detect_images(detector, paths, output_dir=tmp_path / "out").to_dict())) == {
-        "images": [
+        "pictures": [
             {
                 "source": str(tmp_path / "a.png"),
                 "output": str(tmp_path / "out" / "a.png"),
