@@ -90,7 +90,7 @@ class TestCommands:
 
     def test_detect(self, street, tmp_path, capsys):
         assert cli.main(["detect", str(street), "-o", str(tmp_path / "out")]) == 0
-        assert len(json.loads(capsys.readouterr().out)["images"]) == 1
+        assert len(json.loads(capsys.readouterr().out)["pictures"]) == 1
 
     def test_bench(self, tmp_path, capsys):
         assert cli.main(["bench", "--seconds", "0.2", "-o", str(tmp_path / "report")]) == 0
