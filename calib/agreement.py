@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from calib.sensitivity import first, signal_to_noise
 from gfl_edge.backends.onnx_cpu import OnnxRuntimeBackend, OpenVinoBackend
-from gfl_edge.progress import Progress
+from gfl_edge.progress import progress_bar
 from gfl_edge.spec import ModelSpec
 
 MOST_LOST_DB = 3.0  # of the signal to noise; where layers are right it is less than 1
@@ -62,11 +62,11 @@ def wrong_layers(layers: Sequence[str], lost_db: Callable[[list[str]], float], p
         progress: draw a progress line on stderr.
     """
     wrong: list[str] = []
-    with Progress("comparing OpenVINO with ONNX Runtime", 1, enabled=progress) as line:
+    with progress_bar("comparing OpenVINO with ONNX Runtime", 1, enabled=progress) as bar:
 
         def fails(count: int) -> bool:
-            line.total += 1
-            line.advance()
+            bar.total = (bar.total or 0) + 1
+            bar.update()
             kept = set(layers[count:]) | set(wrong)
             return lost_db([layer for layer in layers if layer in kept]) > MOST_LOST_DB
 
@@ -74,5 +74,5 @@ def wrong_layers(layers: Sequence[str], lost_db: Callable[[list[str]], float], p
         while fails(len(layers)):
             right = first(right, len(layers), fails) - 1  # layers that do no harm before the one that does
             wrong.append(layers[right])
-        line.advance()
+        bar.update()
     return wrong

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from gfl_edge import optional
 from gfl_edge.errors import GflEdgeError
+from gfl_edge.progress import beside_bars
 
 FAILURE, INTERRUPTED = 1, 130
 # Whose INFO is for the person at the terminal; a script's own functions log as __main__
@@ -45,6 +46,14 @@ def run_command(
         return FAILURE
 
 
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 cannot subscript it
+    """Writes above the lines of progress."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with beside_bars():
+            super().emit(record)
+
+
 class _Formatter(logging.Formatter):
     """Progress as it is, anything above with its level before it."""
 
@@ -56,7 +65,7 @@ class _Formatter(logging.Formatter):
 @contextmanager
 def _log_on_stderr() -> Iterator[None]:
     """Write what is logged to stderr: from INFO on of our packages, from WARNING on of others."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_Formatter())
     own = [logging.getLogger(name) for name in OWN_LOGGERS]
     before = [logger.level for logger in own]
@@ -73,7 +82,8 @@ def _log_on_stderr() -> Iterator[None]:
 
 def log(message: str) -> None:
     """A line for the person at the terminal, of a command; libraries use :mod:`logging`."""
-    print(message, file=sys.stderr, flush=True)
+    with beside_bars():
+        print(message, file=sys.stderr, flush=True)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -17,6 +17,7 @@ from gfl_edge.errors import MissingDependencyError
 EXTRA_OF = {
     "numpy": "",
     "cv2": "",
+    "tqdm": "",
     "onnx": "cpu",
     "onnxruntime": "cpu",
     "openvino": "cpu",

@@ -1,93 +1,99 @@
-"""Progress of long work on stderr: one line that renews itself on a terminal, a line now and then elsewhere."""
+"""Progress of long work on stderr by tqdm: a line that renews itself on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
-import time
+import threading
 from collections.abc import Iterable, Iterator
-from typing import TextIO, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+from gfl_edge import optional
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 T = TypeVar("T")
 
-WIDTH = 24  # characters of the bar
-LOG_SECONDS = 10.0  # between lines where stderr is no terminal
-REDRAW_SECONDS = 0.1
+UNKNOWN_SIZE = {"ncols": 79, "nrows": 23}  # of a terminal, to be safe
+REDRAW_SECONDS, LOG_SECONDS = 0.1, 10.0  # between states that are shown, on a terminal and elsewhere
 
 
-class Progress:
-    """A progress line ``label [####----] done/total, rate, remaining``.
+def progress_bar(
+    label: str, total: int, *, enabled: bool = True, done: int = 0, unit: str = "it", scaled: bool = False
+) -> tqdm[Any]:
+    """A line of progress, which is a context manager: ``with progress_bar("label", 10) as bar: bar.update()``.
 
     Args:
         label: what is being done.
-        total: number of steps; 0 where it is not known.
-        stream: where to draw; default stderr.
+        total: number of steps; 0 where it is not known, and then ``bar.total`` may be set later.
         enabled: draw nothing where False.
         done: steps that were done before; they do not count for the rate.
-        per_unit: steps of one unit that is shown; 1 shows steps.
-        unit: its name, as in " MB".
+        unit: name of a step.
+        scaled: show steps as k, M, G.
     """
-
-    def __init__(
-        self,
-        label: str,
-        total: int,
-        stream: TextIO | None = None,
-        enabled: bool = True,
-        *,
-        done: int = 0,
-        per_unit: float = 1,
-        unit: str = "",
-    ) -> None:
-        self.label, self.total, self.done = label, total, done
-        self._before, self._per_unit, self._unit = done, per_unit, unit
-        self._stream = stream or sys.stderr
-        self._enabled = enabled
-        self._live = self._stream.isatty()
-        self._start = self._drawn = time.monotonic()
-
-    def advance(self, steps: int = 1) -> None:
-        """Count ``steps`` as done and redraw if it is time."""
-        self.done += steps
-        now = time.monotonic()
-        if self._enabled and now - self._drawn >= (REDRAW_SECONDS if self._live else LOG_SECONDS):
-            self._draw(now)
-
-    def close(self) -> None:
-        """Draw the last state and end the line."""
-        if self._enabled:
-            self._draw(time.monotonic())
-            if self._live:
-                self._stream.write("\n")
-                self._stream.flush()
-        self._enabled = False
-
-    def _draw(self, now: float) -> None:
-        self._drawn = now
-        seconds = now - self._start
-        fraction = min(1.0, self.done / self.total) if self.total else 1.0
-        bar = "#" * round(fraction * WIDTH)
-        rate = (self.done - self._before) / seconds if seconds > 0 else 0.0
-        remaining = f", {(self.total - self.done) / rate:.0f} s left" if rate and self.done < self.total else ""
-        steps = (self.done, self.total) if self.total else (self.done,)
-        counted = "/".join(map(self._counted, steps)) + self._unit
-        per_second = f"{rate / self._per_unit:.1f}{self._unit}/s"
-        line = f"{self.label} [{bar:-<{WIDTH}}] {counted}, {per_second}, {seconds:.0f} s{remaining}"
-        self._stream.write(f"\r{line}\x1b[K" if self._live else f"{line}\n")
-        self._stream.flush()
-
-    def _counted(self, steps: int) -> str:
-        return str(steps) if self._per_unit == 1 else f"{steps / self._per_unit:.1f}"
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    live = sys.stderr.isatty()
+    bar: tqdm[Any] = _bar_class()(
+        desc=label,
+        total=total,
+        initial=done,
+        disable=not enabled,
+        file=sys.stderr if live else _Lines(sys.stderr),
+        mininterval=REDRAW_SECONDS if live else LOG_SECONDS,
+        miniters=1,
+        unit=unit,
+        unit_scale=scaled,
+        **(UNKNOWN_SIZE if live and not _has_size(sys.stderr) else {}),
+    )
+    return bar
 
 
 def track(items: Iterable[T], label: str, total: int, enabled: bool = True) -> Iterator[T]:
-    """Yield ``items`` with a progress line."""
-    with Progress(label, total, enabled=enabled) as progress:
+    """Yield ``items`` with a line of progress."""
+    with progress_bar(label, total, enabled=enabled) as bar:
         for item in items:
             yield item
-            progress.advance()
+            bar.update()
+
+
+def beside_bars() -> AbstractContextManager[None]:
+    """Writes to stderr meanwhile go above the lines that renew themselves, if there are any."""
+    if "tqdm" not in sys.modules:
+        return nullcontext()
+    return _bar_class().external_write_mode(sys.stderr)  # type: ignore[no-any-return]
+
+
+def _has_size(terminal: TextIO) -> bool:
+    """Whether a terminal says how large it is; serial consoles do not, and tqdm by itself draws nothing there."""
+    try:
+        return all(os.get_terminal_size(terminal.fileno()))
+    except OSError:
+        return False
+
+
+@functools.cache
+def _bar_class() -> Any:
+    class Bar(optional.load("tqdm").tqdm):  # type: ignore[misc]
+        """Without tqdm's thread, which forks of training do not bear, and its lock among processes."""
+
+        monitor_interval = 0
+        _lock = threading.RLock()
+
+    return Bar
+
+
+class _Lines:
+    """A stream on which each state of a bar is a line of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """What tqdm writes: a state begins with a return, blanks erase the state before, and a line feed ends all."""
+        if state := text.strip("\r\n").rstrip():
+            self._stream.write(f"{state}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()

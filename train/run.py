@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gfl_edge.errors import CheckpointError, InputError
-from gfl_edge.progress import Progress
+from gfl_edge.progress import progress_bar
 from train.checkpoint import BEST, LAST, Checkpoint
 from train.config import Config
 from train.data.annotations import Annotations
@@ -103,13 +103,13 @@ class Run:
         train, position = self.config.train, self.trainer.position
         self.network.start_epoch(position.epoch)
         label = f"epoch {position.epoch + 1}/{train.epochs}"
-        with Progress(label, self.data.steps_per_epoch, enabled=self.process.is_main) as progress:
-            progress.advance(position.batch)
+        total, is_main = self.data.steps_per_epoch, self.process.is_main
+        with progress_bar(label, total, enabled=is_main, done=position.batch) as bar:
             for step in self.trainer.run_epoch(self.data):
                 log.losses(step.number, step.to_dict())
                 at = position.batch or self.data.steps_per_epoch
-                progress.label = f"{label}, loss {step.total:.3f}, lr {step.lr:.2g}"
-                progress.advance(at - progress.done)
+                bar.set_description(f"{label}, loss {step.total:.3f}, lr {step.lr:.2g}", refresh=False)
+                bar.update(at - bar.n)
                 if train.checkpoint_steps and step.number % train.checkpoint_steps == 0 and position.batch:
                     self._save_last()
 

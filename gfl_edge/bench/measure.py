@@ -11,7 +11,7 @@ import numpy as np
 from gfl_edge.bench.device.counters import Recorder
 from gfl_edge.bench.protocols import Timed, TimedRun
 from gfl_edge.bench.timing import summarize, summarize_stages, warm_up
-from gfl_edge.progress import Progress
+from gfl_edge.progress import progress_bar
 from gfl_edge.report.schema import BOUNDARIES, MachineLoad, Run, WarmUp
 
 TURN_SECONDS = 1.0  # of one case before the next has its turn
@@ -77,15 +77,15 @@ def run_cases(cases: Sequence[Case], seconds: float, seed: int = 0, progress: bo
     """Warm up and measure every case for about ``seconds``; the order within a round is drawn anew each time."""
     rounds = max(1, round(seconds / TURN_SECONDS))
     generator = np.random.default_rng(seed)
-    with Progress("warming up", len(cases), enabled=progress) as line:
+    with progress_bar("warming up", len(cases), enabled=progress) as bar:
         for case in cases:
             case.prepare()
-            line.advance()
-    with Progress("measuring, turns", rounds * len(cases), enabled=progress) as line:
+            bar.update()
+    with progress_bar("measuring, turns", rounds * len(cases), enabled=progress) as bar:
         for _ in range(rounds):
             for index in generator.permutation(len(cases)):
                 cases[index].take_turn()
-                line.advance()
+                bar.update()
     return [case.result() for case in cases]
 
 

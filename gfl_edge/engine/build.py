@@ -19,7 +19,7 @@ from gfl_edge.engine.plugin import load_plugin
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.files import sha256, write_atomically
-from gfl_edge.progress import Progress
+from gfl_edge.progress import progress_bar
 from gfl_edge.spec import INPUT_NAME, ExportedNms, ModelSpec, Precision, read_spec
 
 logger = logging.getLogger(__name__)
@@ -337,26 +337,26 @@ def _make_monitor(flavor: Flavor, label: str, enabled: bool) -> Any:
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.cancelled = False
-            self._line = Progress(label, 0, enabled=enabled)
+            self._bar = progress_bar(label, 0, enabled=enabled)
             self._steps: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._line.total += num_steps
+            self._bar.total = (self._bar.total or 0) + num_steps
             self._steps[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             if self._steps.get(phase_name, 0) > 0:
                 self._steps[phase_name] -= 1
-                self._line.advance()
+                self._bar.update()
             return not self.cancelled
 
         def phase_finish(self, phase_name: str) -> None:
-            self._line.advance(self._steps.pop(phase_name, 0))
+            self._bar.update(self._steps.pop(phase_name, 0))
 
         def cancel(self, *_: object) -> None:
             self.cancelled = True
 
         def close(self) -> None:
-            self._line.close()
+            self._bar.close()
 
     return Monitor()

@@ -18,7 +18,7 @@ from typing import Any
 from gfl_edge._version import __version__
 from gfl_edge.errors import DownloadError
 from gfl_edge.files import sha256, write_atomically
-from gfl_edge.progress import Progress
+from gfl_edge.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,6 @@ TIMEOUT_S = 30.0  # without an answer or another byte
 ATTEMPTS = 3  # each goes on where the one before was cut
 PAUSE_S = 1.0  # between them
 CHUNK_BYTES = 1 << 18
-MEGABYTE = 1e6
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # where plain HTTP goes through nobody's hands
 
 
@@ -166,15 +165,15 @@ def _receive(response: Any, wanted: Wanted, part: Path, start: int) -> bool:
     label = f"downloading {wanted.path.name}"
     with (
         part.open("ab" if start else "wb") as file,
-        Progress(label, total, done=start, per_unit=MEGABYTE, unit=" MB") as bar,
+        progress_bar(label, total, done=start, unit="B", scaled=True) as bar,
     ):
         try:
             while chunk := response.read(CHUNK_BYTES):
                 file.write(chunk)
-                bar.advance(len(chunk))
+                bar.update(len(chunk))
         except (TimeoutError, http.client.HTTPException, ConnectionError):  # what has come stays
             return False
-    return bar.done == total or not total
+    return bar.n == total or not total
 
 
 def _read_version(wanted: Wanted) -> str:

@@ -143,7 +143,7 @@ def test_ctrl_c_ends_a_build_and_writes_nothing(small_onnx, tmp_path, monkeypatc
 def test_progress_is_drawn(small_onnx, tmp_path, capsys):
     build_engine(BuildPlan(small_onnx["fp16", "graph"], "rtx", ("sm75",)), tmp_path)
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("building nanodet-plus-m-0.1x-64x96-fp16 [########################]")
+    assert last.startswith("building nanodet-plus-m-0.1x-64x96-fp16: 100%|##########|")
 
 
 @pytest.mark.parametrize(
