@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -14,13 +15,6 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.accuracy import ap, evaluation, int8, nms, person
-from benchmarks.artifacts import engines, gfl_engines
-from benchmarks.camera import camera
-from benchmarks.kernels import kernels
-from benchmarks.peers import peers
-from benchmarks.speed import pipeline, report
-from benchmarks.training import assigner, iteration, training
 from gfl_edge import environment
 from gfl_edge.console import run_command
 from gfl_edge.files import write_atomically
@@ -30,39 +24,46 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 @dataclass(frozen=True)
 class Measurement:
-    """What can be measured.
+    """What can be measured, by the names of the functions, since their modules need more than ``--help`` may.
 
     Attributes:
         name: of its result file, without suffix, below benchmarks/results.
+        module: where the functions are, below benchmarks.
         measure: takes a folder for files of its own; returns plain values.
         draw: a chart of the result, as SVG.
         write: puts other files of the result into the folder of its JSON.
     """
 
     name: str
-    measure: Callable[[Path], dict[str, Any]]
-    draw: Callable[[dict[str, Any]], bytes] | None = None
-    write: Callable[[dict[str, Any], Path], None] | None = None
+    module: str
+    measure: str = "measure"
+    draw: str | None = None
+    write: str | None = None
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """One of the functions."""
+        found: Callable[..., Any] = getattr(importlib.import_module(f"benchmarks.{self.module}"), name)
+        return found
 
 
 MEASUREMENTS = {
-    "ap": Measurement("ap_mix397", ap.measure),
-    "nms": Measurement("nms", nms.measure),
-    "assigner": Measurement("assigner", assigner.measure),
-    "camera": Measurement("camera", camera.measure, camera.draw),
-    "engines": Measurement("engines", engines.measure),
-    "evaluation": Measurement("evaluation", evaluation.measure),
-    "gfl-engines": Measurement("gfl_engines", gfl_engines.measure),
-    "int8": Measurement("int8", int8.measure),
-    "iteration": Measurement("iteration", iteration.measure, iteration.draw),
-    "kernels": Measurement("kernels", kernels.measure),
-    "pipeline": Measurement("pipeline", pipeline.measure),
-    "peers": Measurement("peers", peers.measure),
-    "person": Measurement("person", person.measure),
-    "report": Measurement("report/report", report.measure, write=report.write),
-    "bccd": Measurement("bccd", training.measure_bccd, training.draw_bccd),
-    "overfit": Measurement("overfit", training.measure_overfit),
-    "ablation": Measurement("ablation", training.measure_ablation, training.draw_ablation),
+    "ap": Measurement("ap_mix397", "accuracy.ap"),
+    "nms": Measurement("nms", "accuracy.nms"),
+    "assigner": Measurement("assigner", "training.assigner"),
+    "camera": Measurement("camera", "camera.camera", draw="draw"),
+    "engines": Measurement("engines", "artifacts.engines"),
+    "evaluation": Measurement("evaluation", "accuracy.evaluation"),
+    "gfl-engines": Measurement("gfl_engines", "artifacts.gfl_engines"),
+    "int8": Measurement("int8", "accuracy.int8"),
+    "iteration": Measurement("iteration", "training.iteration", draw="draw"),
+    "kernels": Measurement("kernels", "kernels.kernels"),
+    "pipeline": Measurement("pipeline", "speed.pipeline"),
+    "peers": Measurement("peers", "peers.peers"),
+    "person": Measurement("person", "accuracy.person"),
+    "report": Measurement("report/report", "speed.report", write="write"),
+    "bccd": Measurement("bccd", "training.training", "measure_bccd", draw="draw_bccd"),
+    "overfit": Measurement("overfit", "training.training", "measure_overfit"),
+    "ablation": Measurement("ablation", "training.training", "measure_ablation", draw="draw_ablation"),
 }
 
 
@@ -81,7 +82,7 @@ def _run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        result = measurement.measure(folder)
+        result = measurement.function(measurement.measure)(folder)
     command = ["python", "benchmarks/run.py", args.what]
     text = json.dumps({**environment.describe(command), **result}, indent=1)
     path = RESULTS / f"{measurement.name}.json"
@@ -91,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
         write_atomically(path.with_suffix(".svg"), measurement.draw(json.loads(text)))
         print(path.with_suffix(".svg"))
     if measurement.write is not None:
-        measurement.write(json.loads(text), path.parent)
+        measurement.function(measurement.write)(json.loads(text), path.parent)
     return 0
 
 

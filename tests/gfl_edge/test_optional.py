@@ -117,6 +117,7 @@ runpy.run_path({script!r}, run_name="__main__")
         ("torch", "export,train", "train/evaluate.py --weights x.ckpt --images . --annotations a.json"),
         ("pydantic", "train", "train/train.py x.toml"),
         ("pydantic", "train", "train/to_coco.py x.toml -o x.json"),
+        ("torch", "export,train", "benchmarks/run.py iteration"),
         ("pdoc", "docs", "docs/build.py"),
         ("onnx", "cpu", "gfl_edge/__main__.py build --model x.onnx --target sm75"),
     ],
