@@ -84,6 +84,18 @@ class BenchRequest:
         if not 0 < self.seconds < math.inf:
             raise InputError(f"--seconds {self.seconds:g}: expected a positive number")
 
+    def settings(self, frames: FrameSet) -> Settings:
+        """For the report; ``frames`` are those that times are taken on."""
+        return Settings(
+            protocol=self.protocol,
+            batches=self.batches,
+            seconds=self.seconds,
+            warm_up_tolerance=TOLERANCE,
+            seed=self.seed,
+            frames=frames.describe(),
+            annotations=None if self.annotations is None else self.annotations.name,
+        )
+
 
 def bench(request: BenchRequest, command: list[str] | None = None, progress: bool = True) -> Report:
     """Measure, and log as warnings what makes the numbers doubtful.
@@ -96,6 +108,7 @@ def bench(request: BenchRequest, command: list[str] | None = None, progress: boo
     Raises:
         GflEdgeError: a model, folder or annotation file cannot be used; see :class:`gfl_edge.detector.Detector` and
             :func:`gfl_edge.evaluation.ap.evaluate`.
+        MissingDependencyError: psutil is not installed, which the extra ``report`` brings.
     """
     started = datetime.now(timezone.utc)
     frames = load_frames(request.images, request.seed)
@@ -114,7 +127,7 @@ def bench(request: BenchRequest, command: list[str] | None = None, progress: boo
         device=Host(**measured_on["device"]),
         versions=measured_on["versions"],
         command=measured_on["command"],
-        settings=_settings(request, frames),
+        settings=request.settings(frames),
         machine=machine,
         warnings=tuple(warnings(machine, runs)),
         models=tuple(rows),
@@ -227,16 +240,4 @@ def _model_row(name: str, path: Path, spec: ModelSpec, nms: str) -> ModelRow:
         accuracy=None,
         cost=None if cost is None else cost.row(),
         bounds=() if cost is None else bounds(cost),
-    )
-
-
-def _settings(request: BenchRequest, frames: FrameSet) -> Settings:
-    return Settings(
-        protocol=request.protocol,
-        batches=request.batches,
-        seconds=request.seconds,
-        warm_up_tolerance=TOLERANCE,
-        seed=request.seed,
-        frames=frames.describe(),
-        annotations=None if request.annotations is None else request.annotations.name,
     )

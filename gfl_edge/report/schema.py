@@ -394,9 +394,16 @@ class Report:
         """The report of a tree.
 
         Raises:
-            InputError: it is of another format, or a key is missing, unknown or of another type; names it.
+            InputError: it is of another format, a key is missing, unknown or of another type, or a run is of a model
+                that is not there; names the key.
         """
         found = tree.get("format") if isinstance(tree, dict) else None
         if found is not None and found != FORMAT:
             raise InputError(f"format {found}, this gfl_edge reads {FORMAT}. Measure again")
-        return from_plain(cls, tree, "report")
+        report = from_plain(cls, tree, "report")
+        models = [model.id for model in report.models]
+        for index, run in enumerate(report.runs):
+            if run.model not in models:
+                known = ", ".join(map(repr, models))
+                raise InputError(f"report.runs[{index}].model is {run.model!r}, expected one of {known}")
+        return report

@@ -83,6 +83,7 @@ def test_numbers_have_six_significant_digits(stored):
         ("runs.0.stages", {}, "report.runs[0].stages is an object, expected a list"),
         ("models.0.input_hw", [1, 2, 3], "report.models[0].input_hw is a list, expected 2 elements"),
         ("models.0.accuracy.metrics.AP", None, "report.models[0].accuracy.metrics.AP is None, expected a number"),
+        ("runs.2.model", "x", "report.runs[2].model is 'x', expected one of 'tiny-fp32-nonms'"),
         ("versions", [], "report.versions is a list, expected an object"),
         ("machine", None, "report.machine is None, expected an object of cores, load_average_1min, "),
         ("machine.speed", 1, "report.machine.speed is not known, expected only cores, load_average_1min, "),
