@@ -89,7 +89,8 @@ def _run(args: argparse.Namespace) -> int:
     write_atomically(path, f"{text}\n".encode())
     print(path)
     if measurement.draw is not None:
-        write_atomically(path.with_suffix(".svg"), measurement.draw(json.loads(text)))
+        chart = measurement.function(measurement.draw)(json.loads(text))
+        write_atomically(path.with_suffix(".svg"), chart)
         print(path.with_suffix(".svg"))
     if measurement.write is not None:
         measurement.function(measurement.write)(json.loads(text), path.parent)
