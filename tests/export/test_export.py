@@ -19,6 +19,7 @@ from gfl_edge.errors import InputError, ParityError
 from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.ops import decode
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, read_spec
+from tests.support.once import once
 from train import describe
 from train.models.nanodet import NanoDet, NanoDetConfig
 from train.weights.loading import load_detector
@@ -53,10 +54,18 @@ def small():
     return detector, replace(spec, nms="graph")
 
 
-def variant(small, **changes):
+@pytest.fixture(scope="module")
+def variant(small, shared):
+    """The graph of the small network for a spec with changes, and that spec; each is exported once."""
     detector, spec = small
-    spec = replace(spec, **changes)
-    return graph.build_graph(detector, spec), spec
+
+    def build(**changes):
+        changed = replace(spec, **changes)
+        path = shared / f"variant-{changed.precision}-{changed.nms}.onnx"
+        once(path, lambda path: onnx.save(graph.build_graph(detector, changed), path))
+        return onnx.load(path), changed
+
+    return build
 
 
 def test_contract_with_nms(exported):
@@ -76,8 +85,8 @@ def test_contract_with_nms(exported):
     assert ops.index("Cast") < ops.index("Transpose")  # TensorRT has no uint8 transpose
 
 
-def test_contract_without_nms(small):
-    model, spec = variant(small, nms="none")
+def test_contract_without_nms(variant):
+    model, spec = variant(nms="none")
     assert shapes(model.graph.output) == {
         "boxes": (TensorProto.FLOAT, ["batch", spec.num_anchors, 4]),
         "scores": (TensorProto.FLOAT, ["batch", spec.num_anchors, 3]),
@@ -86,9 +95,9 @@ def test_contract_without_nms(small):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_contract_of_raw_maps(small, precision):
+def test_contract_of_raw_maps(small, precision, variant):
     """In the precision of the body, with neither sigmoid nor decode."""
-    model, spec = variant(small, nms="raw", precision=precision)
+    model, spec = variant(nms="raw", precision=precision)
     dtype = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}[precision]
     assert shapes(model.graph.output) == {
         "cls_logits": (dtype, ["batch", spec.num_anchors, 3]),
@@ -99,9 +108,9 @@ def test_contract_of_raw_maps(small, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_contract_of_the_plugin(small, precision):
+def test_contract_of_the_plugin(small, precision, variant):
     """A node without a body whose attributes TensorRT's parser can turn into fields of a plugin."""
-    model, spec = variant(small, nms="plugin", precision=precision)
+    model, spec = variant(nms="plugin", precision=precision)
     assert shapes(model.graph.output) == {
         "num_dets": (TensorProto.INT32, ["batch", 1]),
         "det_boxes": (TensorProto.FLOAT, ["batch", 100, 4]),
@@ -132,18 +141,18 @@ def test_contract_of_the_plugin(small, precision):
     assert parity.compare(small[0], model, spec).passed
 
 
-def test_parity_notices_another_plugin_node(small):
+def test_parity_notices_another_plugin_node(small, variant):
     detector, _ = small
-    model, spec = variant(small, nms="plugin")
+    model, spec = variant(nms="plugin")
     next(a for a in model.graph.node[-1].attribute if a.name == "iou_threshold").f = 0.3
     with pytest.raises(ParityError, match=r"the node behind the network is GflNms .* expected GflNms"):
         parity.compare(detector, model, spec)
 
 
 @pytest.mark.parametrize("nms", ["raw", "plugin"])
-def test_parity_of_raw_maps_can_fail(small, nms):
+def test_parity_of_raw_maps_can_fail(small, nms, variant):
     detector, _ = small
-    model, spec = variant(small, nms=nms)
+    model, spec = variant(nms=nms)
     for tensor in model.graph.initializer:
         if list(tensor.dims) == [3, 32, 1, 1]:
             changed = onnx.numpy_helper.to_array(tensor) * np.float32(1.01)
@@ -180,9 +189,9 @@ def test_the_file_says_nothing_of_the_machine_it_was_made_on(exported):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5])
-def test_graph_equals_pytorch_and_the_numpy_oracle_at_any_batch(small, batch):
+def test_graph_equals_pytorch_and_the_numpy_oracle_at_any_batch(small, batch, variant):
     detector, _ = small
-    model, spec = variant(small, nms="none")
+    model, spec = variant(nms="none")
     images = parity.random_images(batch, spec.input_hw, seed=batch)
     boxes, scores = open_session(model).run(CANDIDATE_NAMES, {INPUT_NAME: images})
     normalised = (images.astype(np.float32) - spec.mean_bgr) / np.array(spec.std_bgr)
@@ -194,8 +203,8 @@ def test_graph_equals_pytorch_and_the_numpy_oracle_at_any_batch(small, batch):
     np.testing.assert_allclose(boxes, expected, atol=1e-2)
 
 
-def test_half_is_really_half(small):
-    model, _ = variant(small, precision="fp16", nms="none")
+def test_half_is_really_half(variant):
+    model, _ = variant(precision="fp16", nms="none")
     inferred = onnx.shape_inference.infer_shapes(model)
     values = (*inferred.graph.value_info, *inferred.graph.output)
     types = {v.name: v.type.tensor_type.elem_type for v in values}
@@ -207,8 +216,8 @@ def test_half_is_really_half(small):
     assert types["boxes"] == types["scores"] == TensorProto.FLOAT
 
 
-def test_single_precision_has_no_half(small):
-    model, _ = variant(small)
+def test_single_precision_has_no_half(variant):
+    model, _ = variant()
     assert TensorProto.FLOAT16 not in {t.data_type for t in model.graph.initializer}
 
 
@@ -226,9 +235,9 @@ def test_batch_norm_is_folded_in_float32():
     assert Counter(type(m).__name__ for m in block.modules())["BatchNorm2d"] == 1  # the original is untouched
 
 
-def test_parity_passes_and_can_fail(small):
+def test_parity_passes_and_can_fail(small, variant):
     detector, _ = small
-    model, spec = variant(small)
+    model, spec = variant()
     report = parity.compare(detector, model, spec)
     assert report.passed
     assert "largest difference from PyTorch" in str(report)
@@ -240,9 +249,9 @@ def test_parity_passes_and_can_fail(small):
         parity.compare(detector, model, spec)
 
 
-def test_parity_notices_another_nms(small):
+def test_parity_notices_another_nms(small, variant):
     detector, _ = small
-    model, spec = variant(small)
+    model, spec = variant()
     (node,) = [node for node in model.graph.node if node.op_type == "GflNms"]
     next(a for a in node.attribute if a.name == "iou_threshold").f = 0.3
     with pytest.raises(ParityError, match=r"differ from greedy NMS: [123]"):
@@ -326,8 +335,8 @@ def test_presets_carry_the_published_sizes():
         describe.find_preset("nanodet-m")
 
 
-def test_detections_of_the_small_model_reach_the_outputs(small):
-    model, spec = variant(small)
+def test_detections_of_the_small_model_reach_the_outputs(variant):
+    model, spec = variant()
     outputs = open_session(model).run(DETECTION_NAMES, {INPUT_NAME: parity.random_images(2, spec.input_hw)})
     assert outputs[0].min() > 0  # the random network does answer, so the tests above compare something
 

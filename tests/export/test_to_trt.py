@@ -88,9 +88,9 @@ class TestCommand:
 
     def test_nothing_named_takes_the_newest_of_that_precision(self, small_onnx, capsys, tmp_path):
         (tmp_path / "artifacts").mkdir()
-        for age, (key, path) in enumerate(small_onnx.items()):
+        for age, key in enumerate((("fp32", "graph"), ("fp16", "graph"), ("fp16", "none"), ("fp32", "raw"))):
             copy = tmp_path / "artifacts" / f"{'-'.join(key)}.onnx"
-            copy.write_bytes(path.read_bytes())
+            copy.write_bytes(small_onnx[key].read_bytes())
             os.utime(copy, (1000 - age, 1000 - age))
         (tmp_path / "artifacts" / "foreign.onnx").write_bytes(b"something else")
         assert to_trt.main(["--fp16"]) == 0

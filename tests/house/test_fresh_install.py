@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gfl_edge import __version__
+from tests.support.small_models import SmallFiles
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # Where pyenv keeps its versions, which need not be on the PATH
@@ -31,30 +32,12 @@ def find_python(version: str) -> str:
     pytest.skip(f"no Python {version} with ensurepip, neither in {PYENV} nor on the PATH")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ONNX file of a small detector, as somebody with a checkout gives it away."""
-    import onnx
-    import torch
-
-    from export import graph
-    from train import describe
-    from train.models.nanodet import NanoDet, NanoDetConfig
-
-    torch.manual_seed(0)
-    config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
-    detector = NanoDet(config).eval()
-    path = tmp_path_factory.mktemp("model") / "small.onnx"
-    onnx.save(graph.build_graph(detector, describe.describe(detector, input_hw=(64, 96))), path)
-    return path
-
-
 @pytest.fixture
-def home(tmp_path: Path, model: Path) -> Path:
+def home(tmp_path: Path, small_onnx: SmallFiles) -> Path:
     """An empty home folder except for an image and a model."""
     import cv2
 
-    shutil.copyfile(model, tmp_path / "small.onnx")
+    shutil.copyfile(small_onnx["fp32", "none"], tmp_path / "small.onnx")
     image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
     assert cv2.imwrite(str(tmp_path / "street.jpg"), image)
     return tmp_path

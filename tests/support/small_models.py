@@ -7,12 +7,21 @@ from pathlib import Path
 
 import pytest
 
-SmallFiles = dict[tuple[str, str], Path]
+from tests.support.once import once
 
 
-@pytest.fixture(scope="session")
-def small_onnx(tmp_path_factory: pytest.TempPathFactory) -> SmallFiles:
-    """ONNX files of a small NanoDet by precision and place of NMS."""
+class SmallFiles:
+    """ONNX files of a small NanoDet by precision and place of NMS, each written once when it is first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getitem__(self, key: tuple[str, str]) -> Path:
+        precision, nms = key
+        return once(self._folder / f"small-{precision}-{nms}.onnx", lambda path: write_small(path, precision, nms))
+
+
+def write_small(path: Path, precision: str, nms: str) -> None:
     import onnx
     import torch
 
@@ -24,17 +33,10 @@ def small_onnx(tmp_path_factory: pytest.TempPathFactory) -> SmallFiles:
     config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
     detector = NanoDet(config).eval()
     spec = describe.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
-    folder = tmp_path_factory.mktemp("small")
-    files = {}
-    for precision, nms in (
-        ("fp32", "graph"),
-        ("fp16", "graph"),
-        ("fp16", "none"),
-        ("fp16", "raw"),
-        ("fp32", "raw"),
-        ("fp32", "plugin"),
-    ):
-        files[precision, nms] = folder / f"{precision}-{nms}.onnx"
-        changed = dataclasses.replace(spec, precision=precision, nms=nms)
-        onnx.save(graph.build_graph(detector, changed), files[precision, nms])
-    return files
+    onnx.save(graph.build_graph(detector, dataclasses.replace(spec, precision=precision, nms=nms)), path)
+
+
+@pytest.fixture(scope="session")
+def small_onnx(shared: Path) -> SmallFiles:
+    """See :class:`SmallFiles`."""
+    return SmallFiles(shared)
