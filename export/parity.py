@@ -19,9 +19,9 @@ from gfl_edge.spec import (
     CANDIDATE_NAMES,
     DETECTION_NAMES,
     INPUT_NAME,
+    MIN_INPUT_SIDE,
     RAW_NAMES,
     SIZE_STEP,
-    SMALLEST_SIDE,
     ModelSpec,
     Precision,
 )
@@ -176,7 +176,7 @@ def widened(model: ModelProto) -> ModelProto:
 def _compared_size(spec: ModelSpec) -> tuple[int, int]:
     """The model's own size or, where that is dynamic, one that was not traced, on its side."""
     height, width = spec.input_hw
-    return (height, width) if spec.short_long is None else (width - SIZE_STEP, max(SMALLEST_SIDE, height - SIZE_STEP))
+    return (height, width) if spec.short_long is None else (width - SIZE_STEP, max(MIN_INPUT_SIDE, height - SIZE_STEP))
 
 
 def _without_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:

@@ -120,7 +120,7 @@ class Detector:
         """Detect in several frames, which may differ in size, in one run of the network.
 
         Raises:
-            InputError: no frame, more than an engine was built for, or one that is no 8-bit BGR image.
+            InputError: no frame, more than an engine was built for, or one that is not an 8-bit BGR image.
             BackendError: the library failed.
         """
         return self.infer(self.prepare(frames)).detections
@@ -132,20 +132,21 @@ class Detector:
         inferred. The frames must not change until then.
 
         Raises:
-            InputError: no frame, or one that is no 8-bit BGR image.
+            InputError: no frame, or one that is not an 8-bit BGR image.
         """
         if not frames:
             raise InputError("got no frames to detect in: give at least one")
         start = time.perf_counter()
-        input_hw = self._input_hw(frames)
+        sizes = [input_size(check_frame(frame).shape[:2], self.spec) for frame in frames]
+        height, width = (max(sides) for sides in zip(*sizes, strict=True))  # equal unless the input's size is dynamic
         inputs, placements = None, []
         if not isinstance(self.backend, FrameBackend):
-            inputs = self._empty_input((len(frames), *input_hw, 3))
+            inputs = self._empty_input((len(frames), height, width, 3))
             rule, short_long = self.spec.resize, self.spec.short_long
             placements = [
                 resize_into(frame, slot, rule, short_long) for frame, slot in zip(frames, inputs, strict=True)
             ]
-        return Prepared(frames, input_hw, inputs, placements, 1000 * (time.perf_counter() - start))
+        return Prepared(frames, (height, width), inputs, placements, 1000 * (time.perf_counter() - start))
 
     def infer(self, prepared: Prepared) -> Inference:
         """The second half of :meth:`detect_batch`: run the network on ``prepared``, once.
@@ -172,14 +173,8 @@ class Detector:
         self._spare.append(inputs)
         return outputs, prepared.placements
 
-    def _input_hw(self, frames: Sequence[Image]) -> tuple[int, int]:
-        """The input's size for these frames, that of the largest where it is dynamic."""
-        sizes = [input_size(check_frame(frame).shape[:2], self.spec) for frame in frames]
-        height, width = (max(sides) for sides in zip(*sizes, strict=True))
-        return height, width
-
     def _empty_input(self, shape: tuple[int, ...]) -> Image:
-        """A buffer that nobody uses, of an earlier run where one fits."""
+        """A buffer that is not in use, of an earlier run where one fits."""
         while self._spare:
             try:
                 spare = self._spare.pop()

@@ -58,14 +58,9 @@ def describe(argv: list[str] | None = None) -> dict[str, Any]:
     Args:
         argv: words of the command; default ``sys.argv``. Paths are cut to their last two parts.
     """
-    words = [_shorten(word) for word in (argv or sys.argv)]
+    words = [str(Path(*Path(word).parts[-2:])) if Path(word).is_absolute() else word for word in argv or sys.argv]
     return {
         "device": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"},
         "versions": versions(),
         "command": " ".join(words),
     }
-
-
-def _shorten(word: str) -> str:
-    path = Path(word)
-    return str(Path(*path.parts[-2:])) if path.is_absolute() else word

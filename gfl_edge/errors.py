@@ -3,7 +3,7 @@
     GflEdgeError
     ├── MissingDependencyError   an optional package is not installed; names the extra that brings it
     ├── InputError               something the caller gave cannot be used
-    │   ├── FrameError           an array that is no 8-bit BGR picture
+    │   ├── FrameError           an array that is not an 8-bit BGR image
     │   ├── SourceError          a camera, video or folder that gives no frames
     │   ├── AnnotationError      a COCO annotation file that does not fit
     │   └── ModelFileError       a checkpoint, ONNX file or engine that cannot be used
@@ -13,7 +13,7 @@
     ├── DownloadError            published weights that cannot be brought here, or are not the published ones
     ├── BackendError             a run-time library refused to load or run a model
     ├── BuildError               TensorRT could not build an engine
-    ├── PrecisionError           the built network is not of the precision that was asked for
+    ├── PrecisionError           the built network is not of the precision that was requested
     ├── CalibrationError         a model that cannot be made INT8, or not without losing more AP than allowed
     └── ParityError              two implementations of the same model disagree
 
@@ -36,7 +36,7 @@ class InputError(GflEdgeError):
 
 
 class FrameError(InputError):
-    """An array that is no 8-bit BGR picture."""
+    """An array that is not an 8-bit BGR image."""
 
 
 class SourceError(InputError):
@@ -60,7 +60,7 @@ class ContractError(ModelFileError):
 
 
 class EngineMismatchError(ModelFileError):
-    """An engine built for another TensorRT flavour, version or GPU."""
+    """An engine built for another TensorRT flavor, version or GPU."""
 
 
 class DownloadError(GflEdgeError):
@@ -76,7 +76,7 @@ class BuildError(GflEdgeError):
 
 
 class PrecisionError(GflEdgeError):
-    """The built network is not of the precision that was asked for."""
+    """The built network is not of the precision that was requested."""
 
 
 class CalibrationError(GflEdgeError):

@@ -20,7 +20,7 @@ CANDIDATE_NAMES = ("boxes", "scores")  # without: decoded, of every anchor
 RAW_NAMES = ("cls_logits", "reg_logits")  # without, and not decoded: [N, A, C] and [N, A, 4 * (reg_max + 1)]
 
 SIZE_STEP = 32  # pixels; the backbones halve the input five times
-SMALLEST_SIDE = 320  # pixels of an input of dynamic size; frames that need less are padded
+MIN_INPUT_SIDE = 320  # pixels of an input of dynamic size; frames that need less are padded
 
 ResizeRule = Literal["stretch", "letterbox", "fit"]
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -41,7 +41,7 @@ class ModelSpec:
     class_names: tuple[str, ...]
     input_hw: tuple[int, int]  # pixels; where the size is dynamic, the one to be fastest at
     resize: ResizeRule
-    mean_bgr: tuple[float, float, float]  # grey levels, 0..255
+    mean_bgr: tuple[float, float, float]  # gray levels, 0..255
     std_bgr: tuple[float, float, float]
     strides: tuple[int, ...]  # input pixels per cell, one per level
     reg_max: int  # each edge distribution has reg_max + 1 bins
@@ -55,7 +55,7 @@ class ModelSpec:
     source_sha256: str = ""  # of the checkpoint
     short_long: tuple[int, int] | None = None  # pixels that the sides of a frame may have; None: the size is fixed
     quantized_layers: int = 0  # convolutions that compute in INT8
-    float_layers: tuple[str, ...] = ()  # ONNX nodes of the body that stay float32 in "fp16": half cannot hold them
+    float_layers: tuple[str, ...] = ()  # ONNX nodes of the body that stay float32 in "fp16": FP16 cannot hold them
 
     def __post_init__(self) -> None:
         _check(self)
@@ -99,7 +99,7 @@ class ModelSpec:
         if self.short_long is None:
             return self.input_hw, self.input_hw
         longest = -(-self.short_long[1] // SIZE_STEP) * SIZE_STEP
-        return (SMALLEST_SIDE, SMALLEST_SIDE), (longest, longest)
+        return (MIN_INPUT_SIDE, MIN_INPUT_SIDE), (longest, longest)
 
     def to_metadata(self) -> dict[str, str]:
         """The spec as ``metadata_props``: keys ``gfl_edge.<field>``, values JSON."""
@@ -156,10 +156,10 @@ def _check(spec: ModelSpec) -> None:
     if len(spec.input_hw) != 2 or min(spec.input_hw) < 32:
         raise ValueError(f"input_hw {spec.input_hw}: expected (height, width) of at least 32 pixels")
     if spec.short_long is not None and (
-        spec.resize != "fit" or not SMALLEST_SIDE <= spec.short_long[0] <= spec.short_long[1]
+        spec.resize != "fit" or not MIN_INPUT_SIDE <= spec.short_long[0] <= spec.short_long[1]
     ):
         raise ValueError(
-            f"short_long {spec.short_long}: expected (short, long) from {SMALLEST_SIDE} pixels on, with resize 'fit'"
+            f"short_long {spec.short_long}: expected (short, long) from {MIN_INPUT_SIDE} pixels on, with resize 'fit'"
         )
     if not spec.strides or min(spec.strides) < 1:
         raise ValueError(f"strides {spec.strides}: expected positive integers")

@@ -193,8 +193,8 @@ def _torch_us(torch: Any, params: Any, arrays: dict[str, Array]) -> dict[str, fl
         anchors = pairs // params.num_classes
         rows = torch.gather(reg, 1, anchors[..., None].expand(-1, -1, reg.shape[2])).float()
         distances = (rows.unflatten(2, (4, -1)).softmax(-1) * bins).sum(-1)
-        centres = torch.stack((anchors % 64, anchors // 64), dim=-1).float()
-        boxes = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
+        centers = torch.stack((anchors % 64, anchors // 64), dim=-1).float()
+        boxes = torch.cat((centers - distances[..., :2], centers + distances[..., 2:]), dim=-1)
         return [boxes, scores, pairs % params.num_classes]
 
     found = {"torch: top-k and softmax": _torch_median(torch, candidates)}

@@ -28,8 +28,13 @@ def check_shape(shape: tuple[int, ...], spec: ModelSpec, max_batch: int | None) 
 
 
 def _unfit(found: str, spec: ModelSpec) -> InputError:
+    least, most = spec.size_range
+    sizes = ", ".join(
+        str(low) if low == high else f"{low} to {high} in steps of {SIZE_STEP}"
+        for low, high in zip(least, most, strict=True)
+    )
     return InputError(
-        f"input is {found}, {spec.name} takes uint8 [N, {_sizes(spec)}, 3]. Resize frames with "
+        f"input is {found}, {spec.name} takes uint8 [N, {sizes}, 3]. Resize frames with "
         "gfl_edge.ops.preprocess.resize_into, or export the model with --input-size H W"
     )
 
@@ -40,11 +45,3 @@ def _takes(shape: tuple[int, ...], spec: ModelSpec) -> bool:
     within = all(low <= side <= high for low, side, high in zip(smallest, size, largest, strict=True))
     whole = spec.short_long is None or not any(side % SIZE_STEP for side in size)
     return within and whole and channels == 3
-
-
-def _sizes(spec: ModelSpec) -> str:
-    smallest, largest = spec.size_range
-    if smallest == largest:
-        return f"{smallest[0]}, {smallest[1]}"
-    sides = (f"{low} to {high} in steps of {SIZE_STEP}" for low, high in zip(smallest, largest, strict=True))
-    return ", ".join(sides)

@@ -18,7 +18,7 @@ _ALIGNMENT = 256  # bytes, of every frame and every output
 
 
 class GpuNms:
-    """Decode and NMS behind an engine without; its memory is enough for the largest batch of the largest size.
+    """Decode and NMS after an engine without; its memory is enough for the largest batch of the largest size.
 
     Use it inside ``with device.active()``.
 
@@ -98,16 +98,12 @@ class GpuFrames:
             BackendError: no room for them.
         """
         *starts, end = self._offsets([frame.shape[:2] for frame in frames])
-        memory = self._at_least(end)
-        for frame, start in zip(frames, starts, strict=True):
-            np.copyto(memory.host(frame.shape, np.uint8, start), frame)
-
-    def _at_least(self, nbytes: int) -> MirroredMemory:
-        if self._memory is None or self._memory.nbytes < nbytes:
+        if self._memory is None or self._memory.nbytes < end:
             self._before_moving()
             self.close()
-            self._memory = MirroredMemory(self._device, nbytes)
-        return self._memory
+            self._memory = MirroredMemory(self._device, end)
+        for frame, start in zip(frames, starts, strict=True):
+            np.copyto(self._memory.host(frame.shape, np.uint8, start), frame)
 
     def queue(
         self,

@@ -40,7 +40,7 @@ class OnnxRuntimeBackend:
         options = self._library.SessionOptions()
         options.log_severity_level = 3  # errors only
         if spec.quantized_layers and spec.precision == "fp16":
-            # ONNX Runtime 1.31 makes int32 biases with half scales, too small for half, which costs 0.7 AP
+            # ONNX Runtime 1.31 makes int32 biases with FP16 scales, too small for FP16, which costs 0.7 AP
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session: Any = self._library.InferenceSession(

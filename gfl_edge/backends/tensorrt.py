@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class TensorRTBackend:
-    """An engine on the GPU, for both flavours of TensorRT. Implements :class:`gfl_edge.backends.base.FrameBackend`.
+    """An engine on the GPU, for both flavors of TensorRT. Implements :class:`gfl_edge.backends.base.FrameBackend`.
 
     Memory is allocated once, for the largest batch; that of the frames grows with them. The arrays that are returned
     are views on it: the next call overwrites them, and they stay readable after :meth:`close`.
@@ -61,7 +61,7 @@ class TensorRTBackend:
         ModelFileError: engine or sidecar is missing, or the engine is not the file that the sidecar describes.
         InputError: NMS where this engine cannot have it.
         ContractError: the sidecar is unreadable, or the engine's inputs and outputs are not those of its spec.
-        EngineMismatchError: built by another flavour or version, or for another GPU.
+        EngineMismatchError: built by another flavor or version, or for another GPU.
         MissingDependencyError: TensorRT or the CUDA library is not installed.
         BackendError: no driver, no GPU, no memory, or TensorRT refuses the engine.
     """
@@ -89,7 +89,7 @@ class TensorRTBackend:
         self._pinned: dict[str, NDArray[Any]] = {}  # flat, of those that are copied from or to the host
         self._nms: GpuNms | None = None
         self._frames: GpuFrames | None = None
-        self._no_kernels = False  # they were tried in vain
+        self._no_kernels = False  # they cannot be used
         self._kernels: Kernels | None = None
         self._shape: tuple[int, ...] = ()  # of the input that the execution context is set to
         self._context: trt.IExecutionContext | None = None
@@ -110,7 +110,7 @@ class TensorRTBackend:
             raise
 
     def _load_library(self) -> str:
-        """Import the flavour and return its version."""
+        """Import the flavor and return its version."""
         if self._flavor != self._sidecar.flavor:
             # Before the import, since "not installed" would send the user the wrong way
             target = next(iter(self._sidecar.targets), "")
@@ -134,7 +134,7 @@ class TensorRTBackend:
         self._resources.callback(self._graphs.clear)
 
     def _open_nms(self) -> None:
-        """Make the NMS behind the engine, or warn that it is left to the host."""
+        """Make the NMS after the engine, or warn that it is left to the host."""
         try:
             nms_params(self.spec, self._sidecar.max_batch, self.spec.size_range[1])
         except BackendError as error:
@@ -203,7 +203,7 @@ class TensorRTBackend:
         # The run-time options come in a config, which TensorRT knows since 10.13 but not on JetPack 6
         context = self._not_none(engine.create_execution_context(self._runtime_config(engine)))
         if self._graphs.enabled and not cast(Any, context).is_stream_capturable(self._stream):
-            _LOG.debug("%s: TensorRT-RTX cannot be captured, so CUDA graphs hold the network alone", self._path)
+            _LOG.debug("%s: TensorRT-RTX cannot be captured, so CUDA graphs hold only the network", self._path)
             self._graphs.enabled = False
             del context  # and its memory, before the next takes as much
             return self._create_context(engine)
@@ -218,7 +218,7 @@ class TensorRTBackend:
         """Options of TensorRT-RTX, which compiles kernels for a shape while general ones run in their place.
 
         A graph would hold the general ones for ever, so it has to wait for the others; where sizes come and go that
-        wait is too long, and TensorRT-RTX makes graphs of the network alone by itself when the others are there.
+        wait is too long, and TensorRT-RTX makes graphs of only the network by itself when the others are there.
         """
         library, config = load_flavor("rtx"), engine.create_runtime_config()
         if self._graphs.enabled:

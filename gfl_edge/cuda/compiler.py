@@ -49,8 +49,8 @@ class Nvrtc:
         MissingDependencyError: cuda-python or NVRTC's library is not installed.
     """
 
-    # Without fused a * b + c, which rounds otherwise than the reference, ties stay ties. The headers declare functions
-    # of the host, too, which NVRTC refuses unless they may pass for the device's.
+    # Without fused a * b + c, which rounds differently from the reference, ties stay ties. The headers also declare
+    # functions of the host, which NVRTC refuses unless they may pass for the device's.
     options: tuple[str, ...] = ("--std=c++17", "--fmad=false", "--device-as-default-execution-space")
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Nvrtc:
         return f"compute_{max(older)}"
 
     def _text(self, program: Any, kind: str) -> bytes:
-        # NVRTC writes into it; one byte alone would be an object that all of Python shares
+        # NVRTC writes into it; a single byte would be an object that all of Python shares
         content: bytes = b" " * (self._call(f"nvrtcGet{kind}Size", program) + 1)
         self._call(f"nvrtcGet{kind}", program, content)  # fills the bytes in place
         return content[:-1]

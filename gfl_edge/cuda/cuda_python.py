@@ -170,17 +170,14 @@ class CudaPythonDevice:
         try:
             queue()
         except BaseException:
-            self._abandon_capture(stream)
+            status, graph = self._driver.cuStreamEndCapture(stream)  # fails where a call has spoiled the capture
+            if status == self._driver.CUresult.CUDA_SUCCESS and graph:
+                self._release("cuGraphDestroy", graph)
             raise
         graph = self._call("cuStreamEndCapture", stream)
         try:
             return int(self._call("cuGraphInstantiate", graph, 0))
         finally:
-            self._release("cuGraphDestroy", graph)
-
-    def _abandon_capture(self, stream: int) -> None:
-        status, graph = self._driver.cuStreamEndCapture(stream)  # fails where a call has spoilt the capture
-        if status == self._driver.CUresult.CUDA_SUCCESS and graph:
             self._release("cuGraphDestroy", graph)
 
     def launch_graph(self, graph: int, stream: int) -> None:

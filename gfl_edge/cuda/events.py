@@ -13,7 +13,7 @@ START = "start"
 
 
 def unmarked(stage: str) -> None:
-    """Where nobody measures."""
+    """For runs that are not measured."""
 
 
 class StageEvents:

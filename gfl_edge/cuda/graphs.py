@@ -11,14 +11,14 @@ from gfl_edge.errors import BackendError
 
 _LOG = logging.getLogger(__name__)
 
-# Each keeps some memory of the driver's. A camera needs one, a folder of pictures none; the oldest goes first
-MOST_GRAPHS = 8
+# Each keeps some memory of the driver's. A camera needs one, a folder of images none; the oldest goes first
+MAX_GRAPHS = 8
 
 
 class GraphCache:
     """Queues work on a stream: call by call the first time, so that libraries settle, and as a graph from then on.
 
-    Where a graph cannot be captured, everything is queued call by call, which a warning tells once. Use it inside
+    Where a graph cannot be captured, everything is queued call by call, which is warned of once. Use it inside
     ``with device.active()``.
 
     Args:
@@ -50,7 +50,11 @@ class GraphCache:
             queue()
         else:
             self._device.launch_graph(graph, self._stream)
-        self._keep(key, graph)
+        self._graphs[key] = graph
+        self._graphs.move_to_end(key)
+        while len(self._graphs) > MAX_GRAPHS:
+            _, oldest = self._graphs.popitem(last=False)
+            self._destroy(oldest)
 
     def _capture(self, queue: Callable[[], None]) -> int | None:
         if not self.enabled:
@@ -61,13 +65,6 @@ class GraphCache:
             self.enabled = False
             _LOG.warning("no CUDA graph, so that every frame costs the CPU some more time: %s", str(error))
             return None
-
-    def _keep(self, key: Hashable, graph: int | None) -> None:
-        self._graphs[key] = graph
-        self._graphs.move_to_end(key)
-        while len(self._graphs) > MOST_GRAPHS:
-            _, oldest = self._graphs.popitem(last=False)
-            self._destroy(oldest)
 
     def _destroy(self, graph: int | None) -> None:
         if graph is not None:

@@ -66,7 +66,7 @@ class CudaDevice(Protocol):
         ...
 
     def copy_to_device(self, address: int, array: NDArray[Any], stream: int) -> None:
-        """Queue a copy of a contiguous pinned ``array`` to device memory; leave it alone until the stream is done."""
+        """Queue a copy of a contiguous pinned ``array`` to device memory; do not touch it until the stream is done."""
         ...
 
     def copy_to_host(self, array: NDArray[Any], address: int, stream: int) -> None:

@@ -1,6 +1,6 @@
 """The kernels of plugins/ at run time: their source, their parameters, and the launches that make up one call.
 
-What each of them does, and on how many threads, is told in ``gfl_kernels.cuh`` under "Launch plan".
+What each of them does, and on how many threads, stands in ``gfl_kernels.cuh`` under "Launch plan".
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _read(name: str) -> str:
 
 
 def nms_params(spec: ModelSpec, batch: int, input_hw: tuple[int, int]) -> NmsParams:
-    """Parameters of the NMS behind a model whose spec says "none" or "raw".
+    """Parameters of the NMS after a model whose spec says "none" or "raw".
 
     Raises:
         BackendError: the kernels have no room for such a model; says what they have.
@@ -178,7 +178,7 @@ def resize_params(spec: ModelSpec, placement: Placement, input_hw: tuple[int, in
     if spec.resize == "fit":
         content_hw = (round(height * scale_y), round(width * scale_x))
     step_x, step_y = 1 / scale_x, 1 / scale_y
-    start_x, start_y = (step_x - 1) / 2, (step_y - 1) / 2  # cv2.resize aligns the pictures' edges
+    start_x, start_y = (step_x - 1) / 2, (step_y - 1) / 2  # cv2.resize aligns the images' edges
     if spec.resize == "letterbox":
         start_x, start_y = -left * step_x, -top * step_y  # cv2.warpAffine their pixels of index 0
     return ResizeParams(
@@ -232,7 +232,15 @@ class Kernels:
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._source = kernel_source()
-        self._module = _load(device, compiled(self._source, device.compute_capability))
+        image = compiled(self._source, device.compute_capability)
+        try:
+            self._module = device.load_module(image)
+        except BackendError as error:
+            raise BackendError(
+                f"the driver, which is for CUDA {device.driver_version} at most, does not load the kernels ({error})."
+                " Update the driver, or install the NVRTC of its CUDA: nvidia-cuda-nvrtc, for 12 "
+                "nvidia-cuda-nvrtc-cu12"
+            ) from error
         try:
             self._functions = {name: device.get_function(self._module, name) for name in PARAMETERS}
         except BaseException:
@@ -246,7 +254,7 @@ class Kernels:
         return {name: int(number) for name, number in defines}
 
     def resize(self, params: ResizeParams, frame: int, out: int, stream: int) -> None:
-        """Queue the resize of the frame at address ``frame`` into the picture at address ``out``."""
+        """Queue the resize of the frame at address ``frame`` into the image at address ``out``."""
         block = (self._constants["GFL_RESIZE_BLOCK_X"], self._constants["GFL_RESIZE_BLOCK_Y"])
         grid = (-(-params.out_width // block[0]), -(-params.out_height // block[1]))
         self._launch("gfl_resize_kernel", Launch((*grid, 1), (*block, 1)), stream, params, frame, 0, out)
@@ -264,7 +272,7 @@ class Kernels:
         own, lists, constants = Workspace.of(params), _num_lists(params), self._constants
         counts, top, merged, keys = (workspace + part for part in (own.counts, own.top, own.merged, own.keys))
         tiles = -(-params.num_anchors * params.num_classes // constants["GFL_FILTER_TILE"]) + lists
-        sorted_keys = 8 * max(constants["GFL_SORT_SMALLEST"], 1 << (params.max_candidates - 1).bit_length())
+        sorted_keys = 8 * max(constants["GFL_SORT_MIN"], 1 << (params.max_candidates - 1).bit_length())
         merges = -(-lists * params.max_candidates // constants["GFL_MERGE_THREADS"])
 
         self._device.memset(counts, 0, 4 * params.batch * lists, stream)
@@ -288,16 +296,6 @@ class Kernels:
     def close(self) -> None:
         """Unload the module; the kernels cannot be queued any more."""
         self._device.unload_module(self._module)
-
-
-def _load(device: CudaDevice, image: bytes) -> int:
-    try:
-        return device.load_module(image)
-    except BackendError as error:
-        raise BackendError(
-            f"the driver, which is for CUDA {device.driver_version} at most, does not load the kernels ({error})."
-            " Update the driver, or install the NVRTC of its CUDA: nvidia-cuda-nvrtc, for 12 nvidia-cuda-nvrtc-cu12"
-        ) from error
 
 
 def _num_lists(params: NmsParams) -> int:

@@ -139,7 +139,7 @@ class PycudaDevice:
     def load_module(self, image: bytes) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.load_module`."""
         module = self._call(self._driver.module_from_buffer, image)
-        self._modules[id(module)] = module  # pycuda does not tell CUDA's own handles
+        self._modules[id(module)] = module  # pycuda does not give CUDA's own handles
         return id(module)
 
     def unload_module(self, module: int) -> None:

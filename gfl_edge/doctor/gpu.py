@@ -42,7 +42,7 @@ class Device:
 
 
 def examine(on_jetson: bool) -> list[Finding]:
-    """Driver, CUDA packages, the GPU, the compiler of the kernels, and both flavours of TensorRT."""
+    """Driver, CUDA packages, the GPU, the compiler of the kernels, and both flavors of TensorRT."""
     device, found = find_device(on_jetson)
     libraries = [_cuda_package(package) for package in CUDA]
     if any(finding.status == "ok" for finding in libraries):  # one of them is enough
@@ -116,7 +116,7 @@ def _flavor(flavor: Flavor, device: Device | None, on_jetson: bool) -> Finding:
 
 
 def _scope(flavor: Flavor, sm: str | None) -> tuple[str, bool]:
-    """What the flavour builds for and runs on here, and whether it runs at all."""
+    """What the flavor builds for and runs on here, and whether it runs at all."""
     if flavor == "tensorrt":
         return (f"builds for and runs on {sm}", True) if sm else ("builds and runs nothing without a GPU", False)
     targets = rtx_targets()

@@ -1,4 +1,4 @@
-"""From an ONNX file to a TensorRT engine, with either flavour: full TensorRT (10, 11) or TensorRT-RTX."""
+"""From an ONNX file to a TensorRT engine, with either flavor: full TensorRT (10, 11) or TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -60,19 +60,20 @@ def settle(flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1
         max_batch: largest batch that the engine will accept.
 
     Raises:
-        InputError: unknown flavour or target, or full TensorRT asked to build for another GPU.
-        MissingDependencyError: no TensorRT of the flavour is installed.
+        InputError: unknown flavor or target, or full TensorRT with another GPU as target.
+        MissingDependencyError: no TensorRT of the flavor is installed.
         BackendError: "current" without a GPU.
     """
     if max_batch < 1:
         raise InputError(f"--max-batch {max_batch}: expected at least 1")
     device_sm = current_sm(required=CURRENT in targets)
-    wanted = tuple(dict.fromkeys(_resolve(target, device_sm) for target in targets or (device_sm or DEFAULT_TARGET,)))
+    named = targets or (device_sm or DEFAULT_TARGET,)
+    wanted = tuple(dict.fromkeys(device_sm if it == CURRENT and device_sm else it.lower() for it in named))
     chosen = _choose_flavor(flavor, wanted, device_sm)
     if chosen == "tensorrt" and wanted != (device_sm,):
         here = f"the GPU here is {device_sm}" if device_sm else "there is no GPU here"
         raise InputError(
-            f"full TensorRT builds only for the GPU it runs on: {', '.join(wanted)} asked for, {here}. "
+            f"full TensorRT builds only for the GPU it runs on: {', '.join(wanted)} was requested, {here}. "
             "Build there, or use --flavor rtx"
         )
     known = rtx_targets() if chosen == "rtx" else wanted
@@ -111,10 +112,6 @@ def rtx_targets() -> tuple[str, ...]:
     return tuple(sorted((name.lower() for name in names if name.startswith("SM")), key=lambda name: int(name[2:])))
 
 
-def _resolve(target: str, device_sm: str | None) -> str:
-    return device_sm if target == CURRENT and device_sm else target.lower()
-
-
 def _choose_flavor(flavor: str, targets: tuple[str, ...], device_sm: str | None) -> Flavor:
     installed = available_flavors()
     for named in get_args(Flavor):
@@ -146,7 +143,7 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
 
     Raises:
         ModelFileError, ContractError: unusable ONNX file.
-        InputError: the ONNX file needs a plugin, and the flavour takes none; or bfloat16, and a target has none.
+        InputError: the ONNX file needs a plugin, and the flavor takes none; or bfloat16, and a target has none.
         MissingDependencyError, BackendError: the plugin that it needs is not there, or does not load.
         BuildError: TensorRT refused the model, with its messages.
         PrecisionError: the network is not of the precision that the ONNX file declares.
@@ -176,7 +173,7 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
 
 
 def check_plugin_place(nms: ExportedNms, flavor: Flavor) -> None:
-    """Raise InputError if a model with its NMS there needs a plugin and the flavour takes none."""
+    """Raise InputError if a model with its NMS there needs a plugin and the flavor takes none."""
     if nms == "plugin" and flavor == "rtx":
         raise InputError(
             "TensorRT-RTX takes no plugins, and a model of --nms plugin needs GflNms. Export it with --nms graph, "
@@ -189,8 +186,8 @@ def check_targets(precision: Precision, targets: Sequence[str]) -> None:
     old = [target for target in targets if int(target.removeprefix("sm")) < FIRST_BF16_SM]
     if precision == "bf16" and old:
         raise InputError(
-            f"bf16 asked for {', '.join(old)}: bfloat16 needs a GPU from sm{FIRST_BF16_SM} on, as the RTX 30 series. "
-            "Take --fp16, or name newer GPUs alone, as in --target sm86"
+            f"bf16 was requested for {', '.join(old)}: bfloat16 needs a GPU from sm{FIRST_BF16_SM} on, as the RTX 30 "
+            "series. Take --fp16, or name only newer GPUs, as in --target sm86"
         )
 
 
@@ -230,7 +227,7 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> bytes:
 
 
 def _network_flags(flavor: Flavor, version: str) -> int:
-    """TensorRT 10 must be asked for strong types; 11 and RTX know nothing else and deprecate the flag."""
+    """Flags for strong types: TensorRT 10 needs one, 11 and RTX know nothing else and deprecate the flag."""
     if flavor == "rtx" or int(version.partition(".")[0]) >= 11:
         return 0
     if TYPE_CHECKING:
@@ -241,7 +238,7 @@ def _network_flags(flavor: Flavor, version: str) -> int:
 
 
 def _set_targets(config: Any, plan: BuildPlan, trt: Any) -> None:
-    """Compute capabilities exist in TensorRT-RTX alone; full TensorRT builds for the GPU it runs on."""
+    """Compute capabilities exist only in TensorRT-RTX; full TensorRT builds for the GPU it runs on."""
     if plan.flavor == "rtx":
         config.num_compute_capabilities = len(plan.targets)
         for i, target in enumerate(plan.targets):
@@ -251,7 +248,7 @@ def _set_targets(config: Any, plan: BuildPlan, trt: Any) -> None:
 def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
     """Raise PrecisionError unless the body of ``network`` computes in the precision of ``spec``.
 
-    The body is every convolution, pooling and resize; normalisation, decode and NMS have none and are float32. Those
+    The body is every convolution, pooling and resize; normalization, decode and NMS have none and are float32. Those
     that the spec lists as ``float_layers`` have to be float32, and no other may be. Of the convolutions, as many as the
     spec says have to be INT8, which is to take dequantized tensors.
 
@@ -268,7 +265,11 @@ def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
     layers: list[trt.ILayer] = [network.get_layer(i) for i in range(network.num_layers)]
     kinds = (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION, trt.LayerType.POOLING, trt.LayerType.RESIZE)
     body = [layer for layer in layers if layer.type in kinds]
-    others = [layer for layer in body if not _computes_in(layer, exceptions.get(layer.name, wanted))]
+    others = [
+        layer
+        for layer in body
+        if not layer.get_input(0).dtype == layer.get_output(0).dtype == exceptions.get(layer.name, wanted)
+    ]
     if others or not body:
         listed = ", ".join(f"{layer.name} ({layer.get_output(0).dtype})" for layer in others[:5])
         raise PrecisionError(
@@ -289,10 +290,6 @@ def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
 def _is_int8(convolution: Any, dequantized: set[str]) -> bool:
     """Whether both a convolution's input and its weights are dequantized, which TensorRT then computes in INT8."""
     return convolution.num_inputs > 1 and all(convolution.get_input(i).name in dequantized for i in range(2))
-
-
-def _computes_in(layer: Any, wanted: Any) -> bool:
-    return bool(layer.get_input(0).dtype == wanted and layer.get_output(0).dtype == wanted)
 
 
 def check_contract(network: Any, spec: ModelSpec) -> None:

@@ -1,4 +1,4 @@
-"""The two flavours of TensorRT, which share one API: full TensorRT and TensorRT-RTX."""
+"""The two flavors of TensorRT, which share one API: full TensorRT and TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gfl_edge import optional
 if TYPE_CHECKING:
     import tensorrt as trt
 
-_LOG = logging.getLogger("tensorrt")  # not ours, so that the command line shows its warnings alone
+_LOG = logging.getLogger("tensorrt")  # not ours, so that the command line shows only its warnings
 
 Flavor = Literal["tensorrt", "rtx"]
 MODULE_OF: dict[Flavor, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
@@ -20,7 +20,7 @@ LIBRARY_OF: dict[Flavor, str] = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
 
 
 def load_flavor(flavor: Flavor) -> ModuleType:
-    """Import the Python module of a flavour.
+    """Import the Python module of a flavor.
 
     Both expose the API of ``tensorrt``. To have calls checked against its stubs, callers write::
 
@@ -36,7 +36,7 @@ def load_flavor(flavor: Flavor) -> ModuleType:
 
 
 def available_flavors() -> tuple[Flavor, ...]:
-    """The flavours that can be imported here, full TensorRT first."""
+    """The flavors that can be imported here, full TensorRT first."""
     return tuple(flavor for flavor, module in MODULE_OF.items() if optional.available(module))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gfl_edge.engine.flavor import LIBRARY_OF, Flavor, load_flavor
 from gfl_edge.errors import BackendError, InputError, MissingDependencyError
@@ -44,7 +44,9 @@ def load_plugin(flavor: Flavor, beside: Path) -> str:
     else:
         trt = load_flavor(flavor)
     registry = trt.get_plugin_registry()
-    if _listed(registry):
+    # Not by get_creator(), which logs an error where the plugin is not there yet
+    ours = (it for it in registry.all_creators or () if it.name == NAME)
+    if any((it.plugin_version, it.plugin_namespace) == (VERSION, NAMESPACE) for it in ours):
         return ""
     library = find_library(beside)
     handle = registry.load_library(library)
@@ -77,12 +79,6 @@ def find_library(beside: Path) -> str:
     )
 
 
-def _listed(registry: Any) -> bool:
-    """Whether the registry has our creator; asking it by name logs an error where it has not."""
-    ours = (it for it in registry.all_creators or () if it.name == NAME)
-    return any((it.plugin_version, it.plugin_namespace) == (VERSION, NAMESPACE) for it in ours)
-
-
 def _why_not(library: str, version: str, loaded: bool) -> str:
     found = f"{library} holds no {NAME} version {VERSION} of {NAMESPACE}" if loaded else f"{library} cannot be loaded"
     reason = _loader_error(library) or "its log says more"
@@ -92,7 +88,7 @@ def _why_not(library: str, version: str, loaded: bool) -> str:
 
 
 def _loader_error(library: str) -> str:
-    """What the system's loader has against a library; empty if nothing."""
+    """Why the system's loader cannot load a library; empty if it can."""
     try:
         ctypes.CDLL(library)
     except OSError as error:

@@ -80,7 +80,7 @@ class Sidecar:
 
         Args:
             engine: path, for messages.
-            flavor: the flavour that is to load it.
+            flavor: the flavor that is to load it.
             version: its version.
             device_sm: compute capability of the GPU, "sm75".
         """
@@ -99,7 +99,7 @@ class Sidecar:
         content = Path(engine).read_bytes()
         if hashlib.sha256(content).hexdigest() != self.engine_sha256:
             raise ModelFileError(
-                f"{engine} ({len(content)} bytes) is not the file its sidecar describes: truncated, or copied alone. "
-                f"Copy both again, or rebuild with: {self.rebuild_command}"
+                f"{engine} ({len(content)} bytes) is not the file its sidecar describes: truncated, or copied without "
+                f"its sidecar. Copy both again, or rebuild with: {self.rebuild_command}"
             )
         return content

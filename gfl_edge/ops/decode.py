@@ -7,24 +7,23 @@ An edge's distance is the expectation of its distribution, sum_i i * softmax(log
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from gfl_edge.ops.boxes import Floats
 
 
 def points(input_hw: tuple[int, int], strides: tuple[int, ...], point_offset: float) -> tuple[Floats, Floats]:
-    """Centres ``[A, 2]`` xy in input pixels and strides ``[A]`` of all cells, level by level, row by row.
+    """Centers ``[A, 2]`` xy in input pixels and strides ``[A]`` of all cells, level by level, row by row.
 
     A level of stride s has ``ceil(H / s) * ceil(W / s)`` cells; cell i lies at ``(i + point_offset) * s``.
     """
-    centres, cell_strides = [], []
+    centers, cell_strides = [], []
     height, width = input_hw
     for stride in strides:
         ys, xs = np.mgrid[0 : -(-height // stride), 0 : -(-width // stride)].astype(np.float32)
         cells = np.stack((xs, ys), axis=-1).reshape(-1, 2)
-        centres.append((cells + np.float32(point_offset)) * np.float32(stride))
+        centers.append((cells + np.float32(point_offset)) * np.float32(stride))
         cell_strides.append(np.full(len(cells), stride, np.float32))
-    return np.concatenate(centres), np.concatenate(cell_strides)
+    return np.concatenate(centers), np.concatenate(cell_strides)
 
 
 def integral(logits: Floats) -> Floats:
@@ -35,14 +34,14 @@ def integral(logits: Floats) -> Floats:
     return np.asarray((weights * np.arange(bins.shape[-1], dtype=np.float32)).sum(axis=-1), np.float32)
 
 
-def boxes_from_distances(distances: Floats, centres: Floats, input_hw: tuple[int, int]) -> Floats:
-    """Distances ``[..., A, 4]`` in pixels from ``centres`` ``[A, 2]`` -> boxes xyxy, clipped to the input."""
+def boxes_from_distances(distances: Floats, centers: Floats, input_hw: tuple[int, int]) -> Floats:
+    """Distances ``[..., A, 4]`` in pixels from ``centers`` ``[A, 2]`` -> boxes xyxy, clipped to the input."""
     height, width = input_hw
-    corners = np.concatenate((centres - distances[..., :2], centres + distances[..., 2:]), axis=-1)
+    corners = np.concatenate((centers - distances[..., :2], centers + distances[..., 2:]), axis=-1)
     return np.clip(corners, np.float32(0), np.array((width, height, width, height), np.float32))
 
 
 def decode(reg_logits: Floats, input_hw: tuple[int, int], strides: tuple[int, ...], point_offset: float) -> Floats:
     """Distribution logits ``[..., A, 4 * (reg_max + 1)]`` of all levels -> boxes ``[..., A, 4]`` xyxy, input pixels."""
-    centres, cell_strides = points(input_hw, strides, point_offset)
-    return boxes_from_distances(integral(reg_logits) * cell_strides[:, None], centres, input_hw)
+    centers, cell_strides = points(input_hw, strides, point_offset)
+    return boxes_from_distances(integral(reg_logits) * cell_strides[:, None], centers, input_hw)

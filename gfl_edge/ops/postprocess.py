@@ -14,6 +14,8 @@ from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import Floats, Indices, areas
 from gfl_edge.spec import ModelSpec
 
+_points = functools.lru_cache(maxsize=16)(decode.points)  # a model of dynamic size sees a few sizes
+
 CHUNK = 200  # candidates; 100 to 400 take within 10 % as long, all of them at once 1.6 times as long
 
 Outputs = dict[str, NDArray[np.generic]]  # of a model, by output name, see gfl_edge.spec
@@ -58,7 +60,7 @@ def detections_from_scores(boxes: NDArray[Any], scores: NDArray[Any], spec: Mode
 def detections_from_raw(
     cls_logits: NDArray[Any], reg_logits: NDArray[Any], spec: ModelSpec, input_hw: tuple[int, int]
 ) -> Found:
-    """What :func:`gfl_edge.ops.boxes.multiclass_nms` gives for the decoded maps, decoding the survivors alone.
+    """What :func:`gfl_edge.ops.boxes.multiclass_nms` gives for the decoded maps, decoding only the survivors.
 
     Args:
         cls_logits: float32 or float16 ``[A, C]``; NaN counts as score 0.
@@ -74,7 +76,9 @@ def detections_from_raw(
     order = confident[np.argsort(-scores[confident], kind="stable")[: spec.max_candidates]]
     scores = scores[order]
     anchors, classes = np.divmod(pairs[order], cls_logits.shape[1])
-    boxes = _decode(np.asarray(reg_logits)[anchors], anchors, spec, input_hw)
+    centers, cell_strides = _points(input_hw, spec.strides, spec.point_offset)
+    distances = decode.integral(np.asarray(np.asarray(reg_logits)[anchors], np.float32)) * cell_strides[anchors, None]
+    boxes = decode.boxes_from_distances(distances, centers[anchors], input_hw)
     kept = kept_boxes(boxes, classes, spec.iou_threshold, spec.max_detections)
     return boxes[kept], scores[kept], classes[kept].astype(np.int32)
 
@@ -98,11 +102,11 @@ def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float, most: int)
     apart = boxes.astype(np.float64)
     apart[:, 2:] -= apart[:, :2]
     apart[:, :2] += (classes * (2.0 * (1 + boxes.max(initial=0))))[:, None]  # classes side by side never overlap
-    apart[empty] = 1  # empty boxes overlap with nothing, but for OpenCV all with each other: unit squares in a row
+    apart[empty] = 1  # empty boxes overlap with nothing, yet in OpenCV all with each other: unit squares in a row
     apart[empty, 0] = -2 * np.arange(1, 1 + len(empty))
-    falling = np.arange(len(boxes), 0, -1, dtype=np.float32)  # of the scores their order alone matters
+    falling = np.arange(len(boxes), 0, -1, dtype=np.float32)  # of the scores only their order matters
     kept = np.empty(0, np.int64)
-    for start in range(0, len(boxes), CHUNK):  # a box depends on those before it alone: mostly the first few suffice
+    for start in range(0, len(boxes), CHUNK):  # a box depends only on those before it: mostly the first few suffice
         tried = np.concatenate((kept, np.arange(start, min(start + CHUNK, len(boxes)))))
         kept = tried[np.asarray(suppress(apart[tried], falling[tried], 0.0, iou_threshold), np.int64)]
         if len(kept) >= most:
@@ -121,15 +125,3 @@ def _cutoff(score_threshold: float, dtype: np.dtype[Any]) -> NDArray[Any]:
     below = score_threshold * (1 - 1e-5)
     logit = math.log(below / (1 - below)) if below > 0 else -math.inf
     return np.asarray(np.nextafter(np.array(logit, dtype), np.array(-math.inf, dtype)))
-
-
-def _decode(reg_logits: NDArray[Any], anchors: NDArray[np.int64], spec: ModelSpec, hw: tuple[int, int]) -> Floats:
-    """Boxes of some anchors; ``reg_logits`` holds their rows alone."""
-    centres, cell_strides = _points(hw, spec.strides, spec.point_offset)
-    distances = decode.integral(np.asarray(reg_logits, np.float32)) * cell_strides[anchors, None]
-    return decode.boxes_from_distances(distances, centres[anchors], hw)
-
-
-@functools.lru_cache(maxsize=16)  # a model of dynamic size sees a few sizes
-def _points(input_hw: tuple[int, int], strides: tuple[int, ...], point_offset: float) -> tuple[Floats, Floats]:
-    return decode.points(input_hw, strides, point_offset)

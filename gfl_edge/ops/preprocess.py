@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.errors import FrameError
-from gfl_edge.spec import SIZE_STEP, SMALLEST_SIDE, ModelSpec, ResizeRule
+from gfl_edge.spec import MIN_INPUT_SIDE, SIZE_STEP, ModelSpec, ResizeRule
 
 Image = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 
-PADDING_BGR = (104, 116, 124)  # the ImageNet mean, to whole grey levels
+PADDING_BGR = (104, 116, 124)  # the ImageNet mean, to whole gray levels
 MIN_SIDE = 2  # pixels; a frame that is one pixel wide or high cannot show an object
 
 
@@ -37,7 +37,7 @@ class Placement:
 
 
 def check_frame(frame: Any) -> Image:
-    """Return ``frame`` if it is an 8-bit BGR picture, uint8 ``[H, W, 3]``.
+    """Return ``frame`` if it is an 8-bit BGR image, uint8 ``[H, W, 3]``.
 
     Raises:
         FrameError: says what was found and how to convert it.
@@ -46,11 +46,11 @@ def check_frame(frame: Any) -> Image:
         raise FrameError(f"frame is a {type(frame).__name__}: expected a NumPy array, uint8 [H, W, 3] BGR")
     found = f"frame is {frame.dtype} {list(frame.shape)}, expected uint8 [H, W, 3] BGR"
     if frame.dtype == np.uint16:
-        raise FrameError(f"{found}: 16-bit picture; convert with (frame // 257).astype(numpy.uint8)")
+        raise FrameError(f"{found}: 16-bit image; convert with (frame // 257).astype(numpy.uint8)")
     if frame.dtype != np.uint8:
         raise FrameError(f"{found}: convert to 8 bits, 0..255, first")
     if frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 1):
-        raise FrameError(f"{found}: grey picture; convert with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)")
+        raise FrameError(f"{found}: gray image; convert with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)")
     if frame.ndim == 3 and frame.shape[2] == 4:
         raise FrameError(f"{found}: four channels; convert with cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)")
     if frame.ndim != 3 or frame.shape[2] != 3:
@@ -69,7 +69,7 @@ def single_input(frame: Image, spec: ModelSpec) -> Image:
     """A frame of uint8 ``[h, w, 3]`` BGR as the input of a batch of one, uint8 ``[1, H, W, 3]``.
 
     Raises:
-        FrameError: it is no 8-bit BGR picture.
+        FrameError: not an 8-bit BGR image.
     """
     height, width = check_frame(frame).shape[:2]
     batch = np.empty((1, *input_size((height, width), spec), 3), np.uint8)
@@ -85,7 +85,7 @@ def fitted_input(frame_hw: tuple[int, int], short_long: tuple[int, int]) -> tupl
     """
     placement = place(frame_hw, frame_hw, "fit", limit_hw(frame_hw, short_long))
     sides = (side * scale for side, scale in zip(frame_hw, placement.scale_xy[::-1], strict=True))
-    height, width = (max(SMALLEST_SIDE, -(-round(side) // SIZE_STEP) * SIZE_STEP) for side in sides)
+    height, width = (max(MIN_INPUT_SIDE, -(-round(side) // SIZE_STEP) * SIZE_STEP) for side in sides)
     return height, width
 
 
@@ -100,7 +100,7 @@ def place(
 ) -> Placement:
     """Where a frame of ``frame_hw`` pixels goes in an input of ``input_hw`` pixels.
 
-    ``stretch`` fills the input; ``letterbox`` keeps the aspect ratio and centres the frame; ``fit`` keeps it up to
+    ``stretch`` fills the input; ``letterbox`` keeps the aspect ratio and centers the frame; ``fit`` keeps it up to
     whole pixels, within ``limit_hw`` where that is given, and puts the frame into the upper left corner.
     """
     (height, width), (input_height, input_width) = frame_hw, input_hw
@@ -128,16 +128,16 @@ def resize_into(frame: Image, out: Image, rule: ResizeRule, short_long: tuple[in
 
     A letterboxed frame lies on black at a sub-pixel offset, pixel index times scale plus offset, as NanoDet was trained
     (RangiLyu/nanodet, nanodet/data/transform/warp.py: get_resize_matrix and cv2.warpPerspective). A fitted frame lies
-    on the mean colour, which normalisation takes to zero (mmdetection pads with zeros after normalising).
+    on the mean color, which normalization takes to zero (mmdetection pads with zeros after normalizing).
 
     Args:
-        frame: the picture.
+        frame: the image.
         out: where it goes.
         rule: how.
         short_long: with "fit", the pixels that its sides may have at most; None: as many as fit into ``out``.
 
     Raises:
-        FrameError: the frame is no 8-bit BGR picture.
+        FrameError: not an 8-bit BGR image.
     """
     frame = check_frame(frame)
     cv2 = optional.load("cv2")

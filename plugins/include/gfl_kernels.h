@@ -91,7 +91,7 @@ typedef struct {
     int32_t out_height, out_width; /* pixels of the slot */
     int32_t content_height, content_width; /* pixels of the slot, from its upper left corner, that show the frame */
     float step_x, step_y;   /* frame pixels per slot pixel */
-    float start_x, start_y; /* frame coordinate of the slot's pixel (0, 0); pixel centres are whole numbers */
+    float start_x, start_y; /* frame coordinate of the slot's pixel (0, 0); pixel centers are whole numbers */
     int32_t black_border;   /* 0: the frame's edge pixels go on outside of it; 1: black outside (cv2.BORDER_CONSTANT) */
     uint8_t padding_bgr[4]; /* the last is unused */
 } GflResizeParams;

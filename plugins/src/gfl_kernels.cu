@@ -200,7 +200,7 @@ GflStatus queue_nms(GflNmsParams params, GflNmsInputs inputs, GflNmsOutputs outp
     const size_t pairs = (size_t)params.num_anchors * params.num_classes;
     GFL_TRY(launch("gfl_filter_kernel", gfl_filter_kernel, dim3(divide_up(pairs, GFL_FILTER_TILE) + lists, images),
                    dim3(GFL_FILTER_THREADS), 0, filter, stream));
-    size_t capacity = GFL_SORT_SMALLEST;
+    size_t capacity = GFL_SORT_MIN;
     while (capacity < (size_t)params.max_candidates) capacity *= 2;
     void *select[] = {&params, &counts, &keys, &top};
     GFL_TRY(launch("gfl_select_kernel", gfl_select_kernel, dim3(lists, images), dim3(GFL_SELECT_THREADS),

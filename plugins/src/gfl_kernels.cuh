@@ -9,7 +9,7 @@
  *   order  kernel             grid (x, y)            block  dynamic shared memory (bytes)
  *   0      memset of `counts` to zero, N * L * 4 bytes
  *   1      gfl_filter_kernel  (ceil(A * C / GFL_FILTER_TILE) + L, N)   GFL_FILTER_THREADS  0
- *   2      gfl_select_kernel  (L, N)                 GFL_SELECT_THREADS  8 * max(GFL_SORT_SMALLEST, power of two >= M)
+ *   2      gfl_select_kernel  (L, N)                 GFL_SELECT_THREADS  8 * max(GFL_SORT_MIN, power of two >= M)
  *   3      gfl_merge_kernel   (ceil(L * M / GFL_MERGE_THREADS), N)     GFL_MERGE_THREADS   0    only if L > 1
  *   4      gfl_nms_kernel     (N, 1)                 GFL_NMS_THREADS     0
  *
@@ -39,7 +39,7 @@
 #define GFL_FILTER_THREADS 256
 #define GFL_FILTER_TILE 4096 /* elements that a block reads at a time, 16 per thread */
 #define GFL_SELECT_THREADS 1024
-#define GFL_SORT_SMALLEST 2048 /* more than most lists need, so that few of them need a radix pass */
+#define GFL_SORT_MIN 2048 /* more than most lists need, so that few of them need a radix pass */
 #define GFL_MERGE_THREADS 256
 #define GFL_NMS_THREADS 512
 #define GFL_NMS_CHUNK 256 /* candidates that are decoded and compared at a time */
@@ -325,7 +325,7 @@ extern "C" __global__ void __launch_bounds__(GFL_SELECT_THREADS)
     size_t first_anchor = (size_t)image * params.num_anchors;
     for (int i = 0; i < list; ++i) first_anchor += gfl_list_anchors(params, i);
     const GflKey *list_keys = keys + first_anchor * params.num_classes;
-    unsigned capacity = GFL_SORT_SMALLEST;
+    unsigned capacity = GFL_SORT_MIN;
     while (capacity < (unsigned)params.max_candidates) capacity *= 2;
 
     GflKey lowest = 0; /* every key from here on will be sorted */

@@ -139,7 +139,9 @@ class TestEngine:
         assert f"-bf16{suffix}.onnx --flavor rtx" in sidecar.rebuild_command
 
     def test_for_turing_is_refused(self, folder, tmp_path):
-        with pytest.raises(InputError, match=r"bf16 asked for sm75: bfloat16 needs a GPU from sm80 on.*Take --fp16"):
+        with pytest.raises(
+            InputError, match=r"bf16 was requested for sm75: bfloat16 needs a GPU from sm80 on.*Take --fp16"
+        ):
             build_engine(BuildPlan(folder / "graph.onnx", "rtx", ("sm75", "sm86")), tmp_path, progress=False)
         assert not list(tmp_path.iterdir())
 
@@ -185,7 +187,7 @@ class TestCommands:
         pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
         assert to_trt.main(["--weights", str(folder / "own.pth"), "--bf16"]) == 1
         captured = capsys.readouterr()
-        assert "bf16 asked for sm75" in captured.err
+        assert "bf16 was requested for sm75" in captured.err
         assert "exporting" not in captured.err
         assert not list(tmp_path.iterdir())
 

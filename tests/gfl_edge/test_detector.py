@@ -15,7 +15,7 @@ from gfl_edge.errors import BackendError, ContractError, FrameError, InputError,
 from gfl_edge.ops.boxes import pairwise_iou
 from gfl_edge.ops.onnx_graph import without_nms
 
-PICTURE = "coco/val2017_mix397/000000000785.jpg"  # a woman on skis
+IMAGE = "coco/val2017_mix397/000000000785.jpg"  # a woman on skis
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def model(exported):
 
 @pytest.fixture(scope="module")
 def frame(data):
-    return cv2.imread(str(data(PICTURE)))
+    return cv2.imread(str(data(IMAGE)))
 
 
 @pytest.fixture(params=["openvino", "onnxruntime"])
@@ -58,12 +58,12 @@ def test_backends_and_places_of_nms_agree(model, frame, backend, nms):
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("picture", [PICTURE, "coco/val2017_mix397/000000000139.jpg"])
-def test_raw_maps_give_what_the_graph_gives(exported, data, backend, precision, picture):
-    frame = cv2.imread(str(data(picture)))
+@pytest.mark.parametrize("image", [IMAGE, "coco/val2017_mix397/000000000139.jpg"])
+def test_raw_maps_give_what_the_graph_gives(exported, data, backend, precision, image):
+    frame = cv2.imread(str(data(image)))
     reference = gfl_edge.Detector(exported("nanodet-plus-m-416", precision), "onnxruntime", "graph")(frame)
     found = gfl_edge.Detector(exported("nanodet-plus-m-416", precision, "raw"), backend)(frame)
-    exact = precision == "fp32"  # both libraries leave out roundings to half before a cast, which raw maps do not have
+    exact = precision == "fp32"  # both libraries leave out roundings to FP16 before a cast, which raw maps do not have
     assert abs(len(found) - len(reference)) <= (0 if exact else 5)
     sure = reference.scores > 0.1
     count = int(sure.sum())
@@ -99,7 +99,7 @@ def test_stages_are_timed(model, frame):
     assert min(ms.values()) > 0
 
 
-def test_one_colour_gives_no_confident_detections(model):
+def test_one_color_gives_no_confident_detections(model):
     detections = gfl_edge.Detector(model)(np.full((50, 60, 3), 128, np.uint8))
     assert len(detections.above(0.5)) == 0
 

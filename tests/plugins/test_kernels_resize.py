@@ -25,7 +25,7 @@ def resize_params(frame_hw, out_hw, rule, frame_format=BGR, short_long=None, pit
         limit = short_long if frame_hw[0] <= frame_hw[1] else short_long[::-1]
     placed = place(frame_hw, out_hw, rule, limit)
     step_x, step_y = (1 / scale for scale in placed.scale_xy)
-    centred = rule != "letterbox"  # cv2.resize puts pixel edges upon each other, cv2.warpAffine pixel centres
+    centred = rule != "letterbox"  # cv2.resize puts pixel edges upon each other, cv2.warpAffine pixel centers
     content = out_hw
     if rule == "fit":
         content = tuple(round(side * scale) for side, scale in zip(frame_hw, placed.scale_xy[::-1], strict=True))

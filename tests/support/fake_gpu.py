@@ -1,6 +1,6 @@
 """A GPU in host memory, strict enough that the mistakes of the real code, which drives it, show.
 
-Nothing queued on a stream happens before the stream is synchronised, as late as a real GPU may do it: an output that is
+Nothing queued on a stream happens before the stream is synchronized, as late as a real GPU may do it: an output that is
 read too early, an input that is changed too early or a missing copy gives wrong numbers. What is captured happens when
 the graph is launched, with the addresses and parameters of the capture. Every allocation is counted.
 """

@@ -1,6 +1,6 @@
 """The CUDA kernels in NumPy, on the memory of a fake GPU, by the launch plan in ``gfl_kernels.cuh``.
 
-Each does its own part alone, from the addresses that it is given: a wrong order, address or size of a launch shows.
+Each does only its own part, from the addresses that it is given: a wrong order, address or size of a launch shows.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def boxes_of(gpu: FakeGpu, call: Any) -> np.ndarray:
     dtype = np.float16 if params.dtype == kernels.FLOAT16 else np.float32
     logits = gpu.read(call.reg_logits, (params.batch, params.num_anchors, 4 * (params.reg_max + 1)), dtype)
     size, strides = (params.input_height, params.input_width), tuple(params.strides[: params.num_levels])
-    centres, cells = points(size, strides, params.point_offset)
-    return boxes_from_distances(integral(logits.astype(np.float32)) * cells[:, None], centres, size)
+    centers, cells = points(size, strides, params.point_offset)
+    return boxes_from_distances(integral(logits.astype(np.float32)) * cells[:, None], centers, size)
 
 
 def resize_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:

@@ -158,7 +158,7 @@ class TestRun:
         gpu.fail_in = "synchronize"
         with pytest.raises(BackendError, match="CUDA_ERROR_LAUNCH_FAILED"):
             backend.run(random_images(1))
-        backend.close()  # fails to synchronise again, and must neither hide the first error nor keep the memory
+        backend.close()  # fails to synchronize again, and must neither hide the first error nor keep the memory
         gpu.assert_nothing_left()
         assert "CUDA_ERROR_LAUNCH_FAILED" in caplog.text
 
@@ -259,7 +259,7 @@ class TestRefusal:
     def test_truncated_engine(self, write: Write, gpu: FakeGpu) -> None:
         engine = write()
         engine.write_bytes(engine.read_bytes()[:-1])
-        self.refused(engine, gpu, ModelFileError, "truncated, or copied alone")
+        self.refused(engine, gpu, ModelFileError, "truncated, or copied without its sidecar")
 
     def test_engine_that_tensorrt_cannot_read(self, write: Write, gpu: FakeGpu) -> None:
         message = r"cannot load this engine \(.*magicTagRead == kMAGIC_TAG failed\)\. Rebuild with: "

@@ -15,7 +15,7 @@ import pytest
 from gfl_edge import optional
 from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.bench.protocols import StagedBackend
-from gfl_edge.cuda.graphs import MOST_GRAPHS
+from gfl_edge.cuda.graphs import MAX_GRAPHS
 from gfl_edge.errors import BackendError, FrameError, GflEdgeError, InputError, MissingDependencyError
 from gfl_edge.ops.preprocess import resize_into
 from gfl_edge.spec import ModelSpec
@@ -177,8 +177,8 @@ class TestFrames:
         backend.run_frames(random_frames(HW), HW)
         assert len(gpu.modules) == 1
 
-    def test_what_is_no_picture(self, load: Load) -> None:
-        with pytest.raises(FrameError, match="grey picture"):
+    def test_what_is_not_an_image(self, load: Load) -> None:
+        with pytest.raises(FrameError, match="gray image"):
             load().run_frames([np.zeros((9, 9), np.uint8)], HW)
 
     def test_more_than_the_engine_takes(self, load: Load) -> None:
@@ -239,19 +239,19 @@ class TestGraphs:
             assert_same(backend.run_frames(frames, HW)[0], expected)
         assert len(gpu.graphs) == 1
 
-    def test_a_folder_of_pictures_keeps_no_graphs(self, load: Load, gpu: FakeGpu) -> None:
+    def test_a_folder_of_images_keeps_no_graphs(self, load: Load, gpu: FakeGpu) -> None:
         backend = load(DECODED)
-        for side in range(20, 20 + 2 * MOST_GRAPHS):
+        for side in range(20, 20 + 2 * MAX_GRAPHS):
             backend.run_frames(random_frames((side, 50)), HW)
         assert gpu.calls["capture"] == 0
 
     def test_graphs_are_bounded(self, load: Load, gpu: FakeGpu) -> None:
         backend = load(DECODED)
         backend.run_frames(random_frames((100, 100)), HW)
-        for side in range(20, 20 + 2 * MOST_GRAPHS):
+        for side in range(20, 20 + 2 * MAX_GRAPHS):
             for _ in range(2):
                 backend.run_frames(random_frames((side, 50)), HW)
-        assert len(gpu.graphs) == MOST_GRAPHS
+        assert len(gpu.graphs) == MAX_GRAPHS
         backend.close()
         gpu.assert_nothing_left()
 
@@ -287,7 +287,7 @@ class TestGraphs:
         self, load: Load, gpu: FakeGpu, trt: FakeTensorRT, flavor: str
     ) -> None:
         if flavor != "rtx":
-            pytest.skip("full TensorRT does not tell")
+            pytest.skip("full TensorRT does not say")
         trt.refuse = "capturable"
         backend = load(DECODED)
         for _ in range(3):

@@ -93,7 +93,7 @@ class TestCache:
         monkeypatch.setenv("HOME", str(tmp_path))
         assert cache_folder() == tmp_path / ".cache" / "gfl_edge"
 
-    def test_nobody_has_no_cache(self, compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_user_without_a_home_has_no_cache(self, compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
         for variable in ("GFL_EDGE_CACHE", "XDG_CACHE_HOME"):
             monkeypatch.delenv(variable, raising=False)
 

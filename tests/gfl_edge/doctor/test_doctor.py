@@ -189,7 +189,7 @@ class TestOpenCV:
 class TestGpu:
     @pytest.fixture
     def machine(self, monkeypatch, tmp_path):
-        """A machine with that GPU, or that error in its place, and that TensorRT of each flavour."""
+        """A machine with that GPU, or that error in its place, and that TensorRT of each flavor."""
 
         def examine(device, driver="", on_jetson=False, tensorrt="10.13.3", rtx="1.7.1"):
             def open_device():

@@ -183,7 +183,7 @@ class TestPlan:
         monkeypatch.setattr(build, "current_sm", lambda required=False: "sm87")
         monkeypatch.setattr(build, "load_flavor", lambda flavor: None)
         with pytest.raises(
-            InputError, match="builds only for the GPU it runs on: sm75 asked for, the GPU here is sm87"
+            InputError, match="builds only for the GPU it runs on: sm75 was requested, the GPU here is sm87"
         ):
             plan(self.onnx, "tensorrt", ("sm75",))
 

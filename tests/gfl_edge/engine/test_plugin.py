@@ -1,4 +1,4 @@
-"""Finding and registering TensorRT's plugin GflNms, with a TensorRT that is none."""
+"""Finding and registering TensorRT's plugin GflNms, with a stand-in for TensorRT."""
 
 from __future__ import annotations
 

@@ -20,19 +20,19 @@ def test_integral_of_a_certain_edge_is_its_bin_and_stays_finite():
 
 
 def test_points_follow_ceil_of_size_and_the_offset():
-    centres, strides = decode.points((416, 416), (8, 16, 32, 64), 0.0)
-    assert len(centres) == 52**2 + 26**2 + 13**2 + 7**2 == 3598
-    np.testing.assert_array_equal(centres[1], [8, 0])  # along the row first
-    np.testing.assert_array_equal(centres[-1], [6 * 64, 6 * 64])
+    centers, strides = decode.points((416, 416), (8, 16, 32, 64), 0.0)
+    assert len(centers) == 52**2 + 26**2 + 13**2 + 7**2 == 3598
+    np.testing.assert_array_equal(centers[1], [8, 0])  # along the row first
+    np.testing.assert_array_equal(centers[-1], [6 * 64, 6 * 64])
     assert strides[0] == 8
     assert strides[-1] == 64
-    centres, _ = decode.points((64, 96), (32,), 0.5)
-    np.testing.assert_array_equal(centres, [[16, 16], [48, 16], [80, 16], [16, 48], [48, 48], [80, 48]])
+    centers, _ = decode.points((64, 96), (32,), 0.5)
+    np.testing.assert_array_equal(centers, [[16, 16], [48, 16], [80, 16], [16, 48], [48, 48], [80, 48]])
 
 
 def test_boxes_are_clipped_to_the_input():
-    centres = np.array([[5, 5], [60, 30]], np.float32)
-    boxes = decode.boxes_from_distances(np.full((1, 2, 4), 10, np.float32), centres, (32, 64))
+    centers = np.array([[5, 5], [60, 30]], np.float32)
+    boxes = decode.boxes_from_distances(np.full((1, 2, 4), 10, np.float32), centers, (32, 64))
     np.testing.assert_array_equal(boxes, [[[0, 0, 15, 15], [50, 20, 64, 32]]])
 
 

@@ -11,9 +11,9 @@ from gfl_edge.ops.preprocess import Placement, check_frame, place, resize_into
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (np.zeros((48, 64), np.uint8), "grey picture; convert with cv2.cvtColor"),
-        (np.zeros((48, 64, 1), np.uint8), "grey picture"),
-        (np.zeros((48, 64, 3), np.uint16), "16-bit picture; convert with"),
+        (np.zeros((48, 64), np.uint8), "gray image; convert with cv2.cvtColor"),
+        (np.zeros((48, 64, 1), np.uint8), "gray image"),
+        (np.zeros((48, 64, 3), np.uint16), "16-bit image; convert with"),
         (np.zeros((48, 64, 3), np.float32), "convert to 8 bits"),
         (np.zeros((48, 64, 4), np.uint8), "four channels"),
         (np.zeros((1, 1, 3), np.uint8), "at least 2 pixels"),
@@ -24,7 +24,7 @@ from gfl_edge.ops.preprocess import Placement, check_frame, place, resize_into
         (None, "is a NoneType"),
     ],
 )
-def test_a_frame_that_is_no_picture_is_refused_with_the_way_out(frame, message):
+def test_a_frame_that_is_not_an_image_is_refused_with_the_way_out(frame, message):
     with pytest.raises(FrameError, match=message):
         check_frame(frame)
 
@@ -50,7 +50,7 @@ def test_letterbox_is_nanodets_warp():
     assert placement == Placement((100, 50), (0.64, 0.64), (16.0, 0.0))
 
 
-def test_fit_is_a_keep_ratio_resize_in_the_corner_on_the_mean_colour():
+def test_fit_is_a_keep_ratio_resize_in_the_corner_on_the_mean_color():
     frame = np.random.default_rng(0).integers(0, 256, (101, 51, 3), np.uint8)
     out = np.zeros((64, 96, 3), np.uint8)
     placement = resize_into(frame, out, "fit")
@@ -74,7 +74,7 @@ def test_boxes_are_clipped_to_the_frame():
     assert placement.to_frame(np.empty((0, 4), np.float32)).shape == (0, 4)
 
 
-def test_a_grey_or_16_bit_frame_in_the_middle_is_refused_before_anything_is_written():
+def test_a_gray_or_16_bit_frame_in_the_middle_is_refused_before_anything_is_written():
     out = np.full((32, 32, 3), 9, np.uint8)
     with pytest.raises(FrameError):
         resize_into(np.zeros((10, 10), np.uint8), out, "stretch")

@@ -31,7 +31,7 @@ AFFINE = RandomAffine((0.6, 1.4), (0.8, 1.2), (0.8, 1.2), 0.2)  # nanodet's own
 
 
 def painted(size_hw=(200, 300), boxes=((30, 40, 110, 90), (150, 20, 230, 180), (20, 120, 100, 190)), first=0):
-    """A grey picture with a rectangle per box, apart from each other, in the colour of its label."""
+    """A gray image with a rectangle per box, apart from each other, in the colour of its label."""
     image = np.full((*size_hw, 3), GREY, np.uint8)
     for label, (x1, y1, x2, y2) in enumerate(boxes, first):
         image[y1:y2, x1:x2] = COLOURS[label]
