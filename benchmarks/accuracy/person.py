@@ -1,4 +1,4 @@
-"""The detector that comes with the package: AP on the persons of 397 COCO images that it was not trained on."""
+"""The bundled person detector: AP on the people in 397 COCO images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ CONFIG = "train/configs/person.toml"
 BACKENDS: tuple[BackendName, ...] = ("openvino", "onnxruntime")
 # For comparison: trained on all of COCO's train2017, 80 classes
 OTHERS = ("nanodet-m-320", "nanodet-plus-m-320", "nanodet-plus-m-416")
-CROWDS = {"1 person": (1, 1), "2 to 4 persons": (2, 4), "5 persons and more": (5, 10_000)}
+CROWDS = {"1 person": (1, 1), "2 to 4 people": (2, 4), "5 people or more": (5, 10_000)}
 
 
-class Persons:
-    """The images and their persons."""
+class People:
+    """The images and the people in them."""
 
     def __init__(self) -> None:
         self._images = data_folder() / IMAGES
@@ -41,7 +41,7 @@ class Persons:
         self.boxes = Counter(r["image_id"] for r in rows if r["category_id"] == self._category and not r["iscrowd"])
 
     def detect(self, detector: Detector) -> list[dict[str, Any]]:
-        """The persons that a detector finds, in COCO's result format; other classes are left out."""
+        """The people that a detector finds, in COCO's result format; other classes are left out."""
         number = detector.spec.class_names.index(PERSON)
         ids = tuple(self._category if i == number else -1 for i in range(detector.spec.num_classes))
         frames = Frames(annotated_files(self._coco, self._images), self._images, f"evaluating {detector.spec.name}")
@@ -54,31 +54,31 @@ class Persons:
         metrics = average_precision(self._coco, found, chosen, category_ids=(self._category,))
         return {
             "images": len(chosen),
-            "persons": sum(self.boxes[i] for i in chosen),
+            "people": sum(self.boxes[i] for i in chosen),
             **{name: round(metrics[name], 2) for name in METRICS},
         }
 
 
 def measure(folder: Path) -> dict[str, Any]:
     """AP of the bundled person detector by backend and by people in the image, and that of other detectors."""
-    persons = Persons()
+    people = People()
     found = {}
     for backend in BACKENDS:
         with Detector(backend=backend) as detector:
             described = detector.describe()["model"]
-            found[backend] = persons.detect(detector)
+            found[backend] = people.detect(detector)
     by_crowd, others = {}, {}
     for label, (least, most) in CROWDS.items():
-        ids = [image_id for image_id, count in persons.boxes.items() if least <= count <= most]
-        by_crowd[label] = persons.accuracy(found[BACKENDS[0]], ids)
+        ids = [image_id for image_id, count in people.boxes.items() if least <= count <= most]
+        by_crowd[label] = people.accuracy(found[BACKENDS[0]], ids)
     for name in OTHERS:
         with Detector(export(name, folder)) as detector:
-            others[name] = persons.accuracy(persons.detect(detector))
+            others[name] = people.accuracy(people.detect(detector))
     return {
         "annotations": ANNOTATIONS,
         "config": CONFIG,
         "model": {**described, "bytes": bundled_model().stat().st_size},
-        "accuracy": {backend: persons.accuracy(rows) for backend, rows in found.items()},
-        "by_persons_in_the_image": by_crowd,
+        "accuracy": {backend: people.accuracy(rows) for backend, rows in found.items()},
+        "by_people_in_the_image": by_crowd,
         "trained_on_all_of_coco": others,
     }

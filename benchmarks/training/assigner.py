@@ -1,4 +1,4 @@
-"""What do assigning the objects of a picture and computing its losses cost on a CPU?
+"""What do assigning the objects of an image and computing its losses cost on a CPU?
 
 Where mmdetection is installed, beside the same in mmdetection, with the greatest difference of any loss of any level.
 """
@@ -21,7 +21,7 @@ INPUT_HW = (800, 1344)
 THREADS = 2
 WARM_UPS, RUNS = 5, 30
 
-# Milliseconds of assignment and loss of GFLHead for one picture of this size, by its number of boxes
+# Milliseconds of assignment and loss of GFLHead for one image of this size, by its number of boxes
 REFERENCE_MS = {1: 16, 10: 21, 100: 79, 500: 548}
 REFERENCE_SOURCE = "mmdetection 3.3.0, measured apart on 2 cores"
 
@@ -117,7 +117,7 @@ def _outputs(config: CriterionConfig, generator: torch.Generator) -> Outputs:
 
 
 def random_target(count: int, input_hw: tuple[int, int], num_classes: int, generator: torch.Generator) -> Target:
-    """``count`` boxes of 8 to 512 pixels a side, evenly over the octaves, clipped to the picture."""
+    """``count`` boxes of 8 to 512 pixels a side, evenly over the octaves, clipped to the image."""
     height, width = input_hw
     limits = torch.tensor((width, height, width, height))
     centres = torch.rand(count, 2, generator=generator) * limits[:2]

@@ -1,4 +1,4 @@
-"""What one training iteration costs on a CPU, by part and by the number of objects in each picture."""
+"""What one training iteration costs on a CPU, by part and by the number of objects in each image."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Case:
 
 
 CASES = {
-    "gfl-r50-1x, 800x1344, 1 picture": Case({"published": "gfl-r50-1x"}, "fit", (800, 1344), 1, 3),
-    "nanodet-m, 320x320, 8 pictures": Case({"nanodet": {"family": "nanodet"}}, "letterbox", (320, 320), 8, 8),
-    "nanodet-plus-m, 416x416, 8 pictures": Case({"nanodet": {"family": "nanodet-plus"}}, "stretch", (416, 416), 8, 8),
+    "gfl-r50-1x, 800x1344, 1 image": Case({"published": "gfl-r50-1x"}, "fit", (800, 1344), 1, 3),
+    "nanodet-m, 320x320, 8 images": Case({"nanodet": {"family": "nanodet"}}, "letterbox", (320, 320), 8, 8),
+    "nanodet-plus-m, 416x416, 8 images": Case({"nanodet": {"family": "nanodet-plus"}}, "stretch", (416, 416), 8, 8),
 }
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Medians of the parts of an iteration, on pictures of coco128 with random boxes; writes nothing to ``folder``."""
+    """Medians of the parts of an iteration, on images of coco128 with random boxes; writes nothing to ``folder``."""
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
@@ -79,7 +79,7 @@ def _measure_case(name: str, case: Case, folder: Path) -> dict[str, Any]:
     for count in BOXES:
         logger.info("%s, %d boxes", name, count)
         rows.append(_measure_boxes(count, network, criterion, batches, case))
-    return {"input_hw": case.input_hw, "pictures": case.batch, "by_boxes": rows}
+    return {"input_hw": case.input_hw, "images": case.batch, "by_boxes": rows}
 
 
 def _config(case: Case, folder: Path) -> Config:

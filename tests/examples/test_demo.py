@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from examples import demo
-from examples.demo import CALIBRATION_PICTURES, SHEET_PICTURES, Watcher, find_clip
+from examples.demo import CALIBRATION_FRAMES, SHEET_FRAMES, Watcher, find_clip
 from gfl_edge.detections import Detections
 from gfl_edge.errors import MissingDependencyError
 from gfl_edge.media.sources import Frame
@@ -17,7 +17,7 @@ from gfl_edge.media.sources import Frame
 TOTAL = 250
 
 
-def persons(count: int) -> Detections:
+def people(count: int) -> Detections:
     boxes = np.tile(np.float32([2, 2, 20, 30]), (count, 1))
     return Detections(boxes, np.full(count, 0.5, np.float32), np.zeros(count, np.int32), ("person",))
 
@@ -26,12 +26,12 @@ def test_frames_and_sheet(tmp_path):
     watcher = Watcher(TOTAL, tmp_path)
     for index in range(TOTAL):
         image = np.full((32, 48, 3), index, np.uint8)
-        watcher(Frame(index, str(index), index / 25, image), persons(index % 7))
+        watcher(Frame(index, str(index), index / 25, image), people(index % 7))
     numbers = [int(path.stem) for path in sorted(tmp_path.glob("*.jpg"))]
-    assert len(numbers) == CALIBRATION_PICTURES
+    assert len(numbers) == CALIBRATION_FRAMES
     assert (numbers[0], max(np.diff(numbers))) == (0, 4)
     assert numbers[-1] > TOTAL - 6
-    assert sorted(watcher.best) == list(range(SHEET_PICTURES))
+    assert sorted(watcher.best) == list(range(SHEET_FRAMES))
     assert all(len(found) == 6 for _, _, found in watcher.best.values())
     watcher.write_sheet(tmp_path / "sheet.png")
     sheet = cv2.imread(str(tmp_path / "sheet.png"))

@@ -196,7 +196,7 @@ def test_assigner_claims(boxes):
 
 def test_iteration_claims():
     cases = result("iteration.json")["cases"]
-    names = ("gfl-r50-1x, 800x1344, 1 picture", "nanodet-m, 320x320, 8 pictures", "nanodet-plus-m, 416x416, 8 pictures")
+    names = ("gfl-r50-1x, 800x1344, 1 image", "nanodet-m, 320x320, 8 images", "nanodet-plus-m, 416x416, 8 images")
     rows = [next(row for row in cases[name]["by_boxes"] if row["boxes"] == 100) for name in names]
     claimed = re.search(r"assignment is ([\d.]+) % for GFL-R50, ([\d.]+) %\s+for NanoDet-m and ([\d.]+) %", TEXT)
     assert [float(value) for value in claimed.groups()] == [
@@ -341,14 +341,9 @@ def test_images_of_the_documents_are_small():
     assert all(path.stat().st_size < 200_000 for path in images)
 
 
-def of_people(label):
-    """A label of the result as the card writes it."""
-    return label.replace("persons and more", "people or more").replace("persons", "people")
-
-
 def test_person_card():
     found = result("person.json")
-    crowds = {f"images with {of_people(label)}": row for label, row in found["by_persons_in_the_image"].items()}
+    crowds = {f"images with {label}": row for label, row in found["by_people_in_the_image"].items()}
     backends = {"all images, OpenVINO": "openvino", "all images, ONNX Runtime": "onnxruntime"}
     measured = crowds | {title: found["accuracy"][name] for title, name in backends.items()}
     others = {(name, size): f"{NAMES[name]}-{size}" for name in NAMES for size in ("320", "416")}
@@ -357,11 +352,11 @@ def test_person_card():
         for title, *cells in table(header):
             row = rows.pop(title.partition(" (")[0])
             numbers = found["trained_on_all_of_coco"][row] if isinstance(row, str) else row
-            expected = [str(numbers["images"]), str(numbers["persons"])]
+            expected = [str(numbers["images"]), str(numbers["people"])]
             assert cells == expected + [f"{numbers[name]:.1f}" for name in ("AP", "AP50", "AR100")], title
         assert not rows
     card = (CHECKOUT / "docs" / "person.md").read_text()
     ends = re.search(r"one person in the image AP50 is\s+([\d.]+), with five or more it\s+is (\d+\.\d)", card)
-    by_crowd = found["by_persons_in_the_image"]
-    assert ends.groups() == tuple(f"{by_crowd[label]['AP50']:.1f}" for label in ("1 person", "5 persons and more"))
+    by_crowd = found["by_people_in_the_image"]
+    assert ends.groups() == tuple(f"{by_crowd[label]['AP50']:.1f}" for label in ("1 person", "5 people or more"))
     assert re.search(r"onnx`, ([\d.]+) MB", card)[1] == f"{found['model']['bytes'] / 1e6:.1f}"
