@@ -15,6 +15,7 @@ from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
 from gfl_edge.ops.preprocess import input_size
 from gfl_edge.spec import INPUT_NAME, read_spec
+from tests.support.once import once
 from train import describe
 from train.models.gfl import GFL, GFLConfig
 
@@ -90,13 +91,16 @@ def test_the_graph_takes_bgr_although_the_network_takes_rgb():
 
 
 @pytest.fixture(scope="module")
-def dynamic(tmp_path_factory):
-    detector = network()
-    path = tmp_path_factory.mktemp("dynamic") / "m.onnx"
-    model, spec = build(detector, input_hw=(320, 416), short_long=(320, 416))
-    assert parity.compare(detector, model, spec).passed  # at a size that was not traced
-    onnx.save(model, path)
-    return path
+def dynamic(shared):
+    """A file of dynamic size, whose parity was checked at a size that was not traced."""
+
+    def write(path):
+        detector = network()
+        model, spec = build(detector, input_hw=(320, 416), short_long=(320, 416))
+        assert parity.compare(detector, model, spec).passed
+        onnx.save(model, path)
+
+    return once(shared / "dynamic.onnx", write)
 
 
 class TestDynamicSize:
