@@ -19,7 +19,7 @@ from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.files import sha256
 from gfl_edge.ops import postprocess
-from gfl_edge.ops.preprocess import Image, Placement, check_frame, input_size, resize_into
+from gfl_edge.ops.preprocess import AnyFrame, Image, Placement, checked_size, input_size, resize_into
 from gfl_edge.spec import ModelSpec
 from gfl_edge.zoo.bundled import bundled_model
 
@@ -32,14 +32,14 @@ class Prepared:
     """Frames that are ready for the network, to be inferred once.
 
     Attributes:
-        frames: uint8 ``[h, w, 3]`` BGR.
+        frames: uint8 ``[h, w, 3]`` BGR, or NV12.
         input_hw: the input's size for them.
         inputs: them resized, uint8 ``[N, H, W, 3]``; None where the backend resizes, and after they were inferred.
         placements: where each lies in ``inputs``.
         ms: milliseconds that it took.
     """
 
-    frames: Sequence[Image]
+    frames: Sequence[AnyFrame]
     input_hw: tuple[int, int]
     inputs: Image | None
     placements: list[Placement]
@@ -107,8 +107,8 @@ class Detector:
         self._running = threading.Lock()
         self._spare: deque[Image] = deque(maxlen=SPARE_INPUTS)
 
-    def __call__(self, frame: Image) -> Detections:
-        """Detect in one frame, uint8 ``[h, w, 3]`` BGR of any size.
+    def __call__(self, frame: AnyFrame) -> Detections:
+        """Detect in one frame, uint8 ``[h, w, 3]`` BGR or NV12, of any size.
 
         Raises:
             FrameError: not an 8-bit BGR image.
@@ -116,7 +116,7 @@ class Detector:
         """
         return self.detect_batch([frame])[0]
 
-    def detect_batch(self, frames: Sequence[Image]) -> list[Detections]:
+    def detect_batch(self, frames: Sequence[AnyFrame]) -> list[Detections]:
         """Detect in several frames, which may differ in size, in one run of the network.
 
         Raises:
@@ -125,7 +125,7 @@ class Detector:
         """
         return self.infer(self.prepare(frames)).detections
 
-    def prepare(self, frames: Sequence[Image]) -> Prepared:
+    def prepare(self, frames: Sequence[AnyFrame]) -> Prepared:
         """The first half of :meth:`detect_batch`: check frames and, unless the backend does, resize them.
 
         May run in another thread than :meth:`infer`, at the same time; what it returns is not overwritten before it was
@@ -137,7 +137,7 @@ class Detector:
         if not frames:
             raise InputError("got no frames to detect in: give at least one")
         start = time.perf_counter()
-        sizes = [input_size(check_frame(frame).shape[:2], self.spec) for frame in frames]
+        sizes = [input_size(checked_size(frame), self.spec) for frame in frames]
         height, width = (max(sides) for sides in zip(*sizes, strict=True))  # equal unless the input's size is dynamic
         inputs, placements = None, []
         if not isinstance(self.backend, FrameBackend):

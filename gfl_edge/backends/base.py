@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gfl_edge.errors import InputError
 from gfl_edge.ops.postprocess import Outputs
-from gfl_edge.ops.preprocess import Image, Placement
+from gfl_edge.ops.preprocess import AnyFrame, Placement
 from gfl_edge.spec import ModelSpec
 
 
@@ -48,8 +48,8 @@ class Backend(Protocol):
 class FrameBackend(Backend, Protocol):
     """A backend that also brings frames to the input's size, faster than the caller could."""
 
-    def run_frames(self, frames: Sequence[Image], input_hw: tuple[int, int]) -> tuple[Outputs, list[Placement]]:
-        """Run one or more frames, uint8 ``[h, w, 3]`` BGR of any sizes, at an input of ``input_hw`` pixels.
+    def run_frames(self, frames: Sequence[AnyFrame], input_hw: tuple[int, int]) -> tuple[Outputs, list[Placement]]:
+        """Run one or more frames, uint8 ``[h, w, 3]`` BGR or NV12 of any sizes, at an input of ``input_hw`` pixels.
 
         Returns what :meth:`Backend.run` does, and where each frame lies in the input.
 

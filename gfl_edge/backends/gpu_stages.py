@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from gfl_edge.cuda.events import Mark, unmarked
 from gfl_edge.cuda.interface import CudaDevice
-from gfl_edge.cuda.kernels import Kernels, NmsInputs, NmsOutputs, Workspace, nms_params, resize_params
+from gfl_edge.cuda.kernels import NV12, Kernels, NmsInputs, NmsOutputs, Workspace, nms_params, resize_params
 from gfl_edge.cuda.memory import MirroredMemory, offsets
 from gfl_edge.ops.postprocess import Outputs
-from gfl_edge.ops.preprocess import Image, Placement
+from gfl_edge.ops.preprocess import AnyFrame, Nv12Frame, Placement
 from gfl_edge.spec import DETECTION_NAMES, ModelSpec
 
 _ALIGNMENT = 256  # bytes, of every frame and every output
@@ -91,23 +92,25 @@ class GpuFrames:
         self._before_moving = before_moving
         self._memory: MirroredMemory | None = None
 
-    def take(self, frames: Sequence[Image]) -> None:
+    def take(self, frames: Sequence[AnyFrame]) -> None:
         """Copy frames into pinned memory, which grows when they are larger than all before.
 
         Raises:
             BackendError: no room for them.
         """
-        *starts, end = self._offsets([frame.shape[:2] for frame in frames])
+        arrays = [frame.planes if isinstance(frame, Nv12Frame) else frame for frame in frames]
+        *starts, end = offsets([array.nbytes for array in arrays], _ALIGNMENT)
         if self._memory is None or self._memory.nbytes < end:
             self._before_moving()
             self.close()
             self._memory = MirroredMemory(self._device, end)
-        for frame, start in zip(frames, starts, strict=True):
-            np.copyto(self._memory.host(frame.shape, np.uint8, start), frame)
+        for array, start in zip(arrays, starts, strict=True):
+            np.copyto(self._memory.host(array.shape, np.uint8, start), array)
 
     def queue(
         self,
         placements: Sequence[Placement],
+        formats: Sequence[int],
         input_hw: tuple[int, int],
         target: int,
         stream: int,
@@ -115,20 +118,21 @@ class GpuFrames:
     ) -> None:
         """Queue the copy of the frames that were taken, and their resize into the input at address ``target``.
 
+        ``formats`` are the kernels' numbers of the frames' pixel formats.
+
         ``mark`` is called with "upload" and "resize" where these end.
         """
         assert self._memory is not None
-        *starts, end = self._offsets([placement.frame_hw for placement in placements])
+        pixels = [math.prod(placement.frame_hw) for placement in placements]
+        nbytes = [3 * count // 2 if kind == NV12 else 3 * count for count, kind in zip(pixels, formats, strict=True)]
+        *starts, end = offsets(nbytes, _ALIGNMENT)
         self._memory.upload(end, stream)
         mark("upload")
         slot_bytes = 3 * input_hw[0] * input_hw[1]
-        for index, (placement, start) in enumerate(zip(placements, starts, strict=True)):
-            params = resize_params(self._spec, placement, input_hw)
+        for index, (placement, kind, start) in enumerate(zip(placements, formats, starts, strict=True)):
+            params = resize_params(self._spec, placement, input_hw, kind)
             self._kernels.resize(params, self._memory.address + start, target + index * slot_bytes, stream)
         mark("resize")
-
-    def _offsets(self, sizes_hw: Sequence[tuple[int, ...]]) -> list[int]:
-        return offsets([3 * height * width for height, width in sizes_hw], _ALIGNMENT)
 
     def close(self) -> None:
         """Free the memory; frames may be taken again."""

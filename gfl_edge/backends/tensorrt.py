@@ -19,14 +19,14 @@ from gfl_edge.backends.nms import NmsChoice, NmsPlace, place_on_gpu
 from gfl_edge.cuda import CudaLibrary, open_device
 from gfl_edge.cuda.events import START, Mark, StageEvents, unmarked
 from gfl_edge.cuda.graphs import GraphCache
-from gfl_edge.cuda.kernels import Kernels, nms_params
+from gfl_edge.cuda.kernels import BGR, NV12, Kernels, nms_params
 from gfl_edge.engine.contract import DTYPE_OF, engine_contract, output_problem, size_problem, tensor_problem
 from gfl_edge.engine.flavor import LIBRARY_OF, Flavor, load_flavor, make_logger
 from gfl_edge.engine.plugin import load_plugin
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import BackendError, ContractError, MissingDependencyError
 from gfl_edge.ops.postprocess import Outputs
-from gfl_edge.ops.preprocess import Image, Placement, check_frame, place_frame, resize_into
+from gfl_edge.ops.preprocess import AnyFrame, Nv12Frame, Placement, checked_size, place_frame, resize_into
 from gfl_edge.spec import INPUT_NAME
 
 if TYPE_CHECKING:
@@ -263,12 +263,13 @@ class TensorRTBackend:
             np.copyto(self._host(INPUT_NAME, images.shape), images)
             return self._run(INPUT_NAME, self._upload_images)
 
-    def run_frames(self, frames: Sequence[Image], input_hw: tuple[int, int]) -> tuple[Outputs, list[Placement]]:
+    def run_frames(self, frames: Sequence[AnyFrame], input_hw: tuple[int, int]) -> tuple[Outputs, list[Placement]]:
         """See :meth:`gfl_edge.backends.base.FrameBackend.run_frames`."""
         context = self._open_context()
         shape = (len(frames), *input_hw, 3)
         check_shape(shape, self.spec, self.max_batch)
-        sizes = [(frame.shape[0], frame.shape[1]) for frame in map(check_frame, frames)]
+        sizes = [checked_size(frame) for frame in frames]
+        formats = [NV12 if isinstance(frame, Nv12Frame) else BGR for frame in frames]
         with self._device.active():
             self._set_shape(context, shape)
             stage = self._open_frames()
@@ -280,8 +281,8 @@ class TensorRTBackend:
             stage.take(frames)
             placements = [place_frame(size, input_hw, self.spec.resize, self.spec.short_long) for size in sizes]
             target = self._addresses[INPUT_NAME]
-            send = lambda: stage.queue(placements, input_hw, target, self._stream, self._mark)  # noqa: E731
-            return self._run(tuple(sizes), send), placements
+            send = lambda: stage.queue(placements, formats, input_hw, target, self._stream, self._mark)  # noqa: E731
+            return self._run((tuple(sizes), tuple(formats)), send), placements
 
     def time_stages(self) -> None:
         """Time the stages of every run from now on, which costs the GPU some microseconds each."""

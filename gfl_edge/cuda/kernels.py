@@ -24,7 +24,7 @@ MAX_CANDIDATES = 4096  # GFL_MAX_CANDIDATES
 MAX_BINS = 32  # of an edge's distribution
 FLOAT32, FLOAT16 = 0, 1  # GflDtype
 SCORES, LOGITS = 0, 1  # GflScoreKind
-BGR = 0  # GflPixelFormat
+BGR, NV12 = 0, 2  # GflPixelFormat
 
 _PART = 256  # bytes that every part of the workspace is aligned to
 # Name that #include has -> path in plugins/
@@ -164,13 +164,16 @@ def nms_params(spec: ModelSpec, batch: int, input_hw: tuple[int, int]) -> NmsPar
     )
 
 
-def resize_params(spec: ModelSpec, placement: Placement, input_hw: tuple[int, int]) -> ResizeParams:
-    """Parameters that resize a dense BGR frame into an input as :func:`gfl_edge.ops.preprocess.resize_into` does.
+def resize_params(
+    spec: ModelSpec, placement: Placement, input_hw: tuple[int, int], pixel_format: int = BGR
+) -> ResizeParams:
+    """Parameters that resize a dense frame into an input as :func:`gfl_edge.ops.preprocess.resize_into` does.
 
     Args:
         spec: whose resize rule it is.
         placement: of the frame, see :func:`gfl_edge.ops.preprocess.place_frame`.
         input_hw: of the input, in pixels.
+        pixel_format: of the frame, ``BGR`` or ``NV12``.
     """
     height, width = placement.frame_hw
     (scale_x, scale_y), (left, top) = placement.scale_xy, placement.offset_xy
@@ -182,10 +185,11 @@ def resize_params(spec: ModelSpec, placement: Placement, input_hw: tuple[int, in
     if spec.resize == "letterbox":
         start_x, start_y = -left * step_x, -top * step_y  # cv2.warpAffine their pixels of index 0
     return ResizeParams(
-        format=BGR,
+        format=pixel_format,
         frame_height=height,
         frame_width=width,
-        pitch=3 * width,
+        pitch=width if pixel_format == NV12 else 3 * width,
+        uv_pitch=width if pixel_format == NV12 else 0,
         out_height=input_hw[0],
         out_width=input_hw[1],
         content_height=content_hw[0],
@@ -254,10 +258,14 @@ class Kernels:
         return {name: int(number) for name, number in defines}
 
     def resize(self, params: ResizeParams, frame: int, out: int, stream: int) -> None:
-        """Queue the resize of the frame at address ``frame`` into the image at address ``out``."""
+        """Queue the resize of the frame at address ``frame`` into the image at address ``out``.
+
+        The UV plane of an NV12 frame follows its Y plane.
+        """
+        uv = frame + params.frame_height * params.pitch if params.format == NV12 else 0
         block = (self._constants["GFL_RESIZE_BLOCK_X"], self._constants["GFL_RESIZE_BLOCK_Y"])
         grid = (-(-params.out_width // block[0]), -(-params.out_height // block[1]))
-        self._launch("gfl_resize_kernel", Launch((*grid, 1), (*block, 1)), stream, params, frame, 0, out)
+        self._launch("gfl_resize_kernel", Launch((*grid, 1), (*block, 1)), stream, params, frame, uv, out)
 
     def nms(self, params: NmsParams, inputs: NmsInputs, outputs: NmsOutputs, workspace: int, stream: int) -> None:
         """Queue filter, top-k, decode and NMS.

@@ -36,6 +36,53 @@ class Placement:
         return np.asarray(np.clip((boxes - offset) / scale, np.float32(0), limit), np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Nv12Frame:
+    """A frame as cameras and video decoders give it, at half the bytes of BGR: BT.601, limited range.
+
+    Attributes:
+        planes: uint8 ``[h * 3 / 2, w]``, the Y plane over the rows of interleaved U and V; h and w are even.
+
+    Raises:
+        FrameError: planes of another type or shape.
+    """
+
+    planes: Image
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.planes, np.ndarray) or self.planes.dtype != np.uint8 or self.planes.ndim != 2:
+            found = getattr(self.planes, "dtype", type(self.planes).__name__), list(np.shape(self.planes))
+            raise FrameError("planes are {} {}, expected uint8 [h * 3 / 2, w] of NV12".format(*found))
+        rows, width = self.planes.shape
+        if rows % 3 or width % 2 or min(rows, width) < MIN_SIDE:
+            raise FrameError(
+                f"planes are uint8 [{rows}, {width}], expected [h * 3 / 2, w] with even h and w. "
+                "Cut padding off the rows first: planes[:, :w]"
+            )
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        rows, width = self.planes.shape
+        return rows // 3 * 2, width
+
+    def to_bgr(self) -> Image:
+        """The frame as uint8 ``[h, w, 3]`` BGR."""
+        cv2 = optional.load("cv2")
+        return np.asarray(cv2.cvtColor(self.planes, cv2.COLOR_YUV2BGR_NV12))
+
+
+AnyFrame = Image | Nv12Frame
+
+
+def checked_size(frame: AnyFrame) -> tuple[int, int]:
+    """Height and width of a frame in pixels; raises FrameError if it is neither NV12 nor an 8-bit BGR image."""
+    if isinstance(frame, Nv12Frame):
+        return frame.size_hw
+    height, width = check_frame(frame).shape[:2]
+    return height, width
+
+
 def check_frame(frame: Any) -> Image:
     """Return ``frame`` if it is an 8-bit BGR image, uint8 ``[H, W, 3]``.
 
@@ -123,15 +170,15 @@ def place_frame(
     return place(frame_hw, input_hw, rule, limit_hw(frame_hw, short_long) if short_long else None)
 
 
-def resize_into(frame: Image, out: Image, rule: ResizeRule, short_long: tuple[int, int] | None = None) -> Placement:
-    """Resize ``frame`` (uint8 ``[h, w, 3]``) bilinearly into ``out`` (uint8 ``[H, W, 3]``, contiguous, overwritten).
+def resize_into(frame: AnyFrame, out: Image, rule: ResizeRule, short_long: tuple[int, int] | None = None) -> Placement:
+    """Resize ``frame`` (BGR or NV12) bilinearly into ``out`` (uint8 ``[H, W, 3]``, contiguous, overwritten).
 
     A letterboxed frame lies on black at a sub-pixel offset, pixel index times scale plus offset, as NanoDet was trained
     (RangiLyu/nanodet, nanodet/data/transform/warp.py: get_resize_matrix and cv2.warpPerspective). A fitted frame lies
     on the mean color, which normalization takes to zero (mmdetection pads with zeros after normalizing).
 
     Args:
-        frame: the image.
+        frame: uint8 ``[h, w, 3]`` BGR, or NV12.
         out: where it goes.
         rule: how.
         short_long: with "fit", the pixels that its sides may have at most; None: as many as fit into ``out``.
@@ -139,7 +186,7 @@ def resize_into(frame: Image, out: Image, rule: ResizeRule, short_long: tuple[in
     Raises:
         FrameError: not an 8-bit BGR image.
     """
-    frame = check_frame(frame)
+    frame = frame.to_bgr() if isinstance(frame, Nv12Frame) else check_frame(frame)
     cv2 = optional.load("cv2")
     height, width = out.shape[:2]
     frame_hw = (frame.shape[0], frame.shape[1])

@@ -108,8 +108,14 @@ def resize_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
     out_hw, content_hw = (params.out_height, params.out_width), (params.content_height, params.content_width)
     assert launch.grid[0] * launch.block[0] >= out_hw[1]
     assert launch.grid[1] * launch.block[1] >= out_hw[0]
-    assert (params.format, params.pitch, call.uv) == (kernels.BGR, 3 * params.frame_width, 0)
-    frame = gpu.read(call.frame, (params.frame_height, params.frame_width, 3), np.uint8)
+    height, width = params.frame_height, params.frame_width
+    if params.format == kernels.NV12:
+        assert (params.pitch, params.uv_pitch, call.uv) == (width, width, call.frame + height * width)
+        planes = gpu.read(call.frame, (height * 3 // 2, width), np.uint8)
+        frame = cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_NV12)
+    else:
+        assert (params.format, params.pitch, call.uv) == (kernels.BGR, 3 * width, 0)
+        frame = gpu.read(call.frame, (height, width, 3), np.uint8)
     out = np.empty((*out_hw, 3), np.uint8)
     if params.black_border:
         assert content_hw == out_hw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.decode import decode
-from gfl_edge.ops.preprocess import resize_into
+from gfl_edge.ops.preprocess import AnyFrame, resize_into
 from gfl_edge.spec import ModelSpec
 from tests.support.tiny_spec import TINY
 
@@ -78,7 +79,7 @@ def random_frames(*sizes: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
     return [random.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
 
 
-def resized(frames: list[np.ndarray], spec: ModelSpec = SPEC) -> np.ndarray:
+def resized(frames: Sequence[AnyFrame], spec: ModelSpec = SPEC) -> np.ndarray:
     images = np.empty((len(frames), *spec.input_hw, 3), np.uint8)
     for frame, slot in zip(frames, images, strict=True):
         resize_into(frame, slot, spec.resize)

@@ -17,7 +17,7 @@ from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.bench.protocols import StagedBackend
 from gfl_edge.cuda.graphs import MAX_GRAPHS
 from gfl_edge.errors import BackendError, FrameError, GflEdgeError, InputError, MissingDependencyError
-from gfl_edge.ops.preprocess import resize_into
+from gfl_edge.ops.preprocess import Nv12Frame, checked_size, resize_into
 from gfl_edge.spec import ModelSpec
 from tests.support.fake_gpu import FakeGpu
 from tests.support.fake_tensorrt import FakeTensorRT
@@ -156,6 +156,24 @@ class TestFrames:
             outputs, placements = backend.run_frames(frames, HW)
             assert_same(outputs, expected)
             assert placements == [resize_into(frame, slot, rule) for frame in frames]
+
+    @pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
+    def test_nv12_reaches_the_network_as_on_the_host(self, load: Load, gpu: FakeGpu, rule: Any) -> None:
+        spec = dataclasses.replace(SPEC, resize=rule)
+        random = np.random.default_rng(0)
+        frames = [
+            Nv12Frame(random.integers(0, 256, (96, 128), np.uint8)),
+            *random_frames((64, 128)),  # of the same size, and not to be taken for the same graph
+            Nv12Frame(random.integers(0, 256, (30, 26), np.uint8)),
+        ]
+        backend = load(spec)
+        for order in (frames, frames[::-1]):
+            expected = copied(load(spec, cuda_graphs=False).run(resized(order, spec)))
+            for _ in range(3):
+                outputs, placements = backend.run_frames(order, HW)
+                assert_same(outputs, expected)
+                assert [placed.frame_hw for placed in placements] == [checked_size(frame) for frame in order]
+        assert gpu.calls["capture"] == 2
 
     def test_frames_need_not_be_contiguous(self, load: Load) -> None:
         frames = [random_frames((64, 128))[0][::2, ::-2]]

@@ -22,7 +22,7 @@ from gfl_edge.cuda.kernels import (
     resize_params,
 )
 from gfl_edge.errors import BackendError
-from gfl_edge.ops.preprocess import place_frame, resize_into
+from gfl_edge.ops.preprocess import Nv12Frame, place_frame, resize_into
 from tests.support import emulated_kernels
 from tests.support.tiny_spec import TINY
 
@@ -56,6 +56,7 @@ def test_numbers_are_those_of_the_header() -> None:
         f"GFL_SCORES = {kernels.SCORES},",
         f"GFL_LOGITS = {kernels.LOGITS},",
         f"GFL_BGR = {kernels.BGR},",
+        f"GFL_NV12 = {kernels.NV12} ",
         f"reg_max + 1 bins, 1..{kernels.MAX_BINS}",
     ):
         assert line in header
@@ -126,6 +127,16 @@ def test_resize_is_that_of_the_host(rule: str, size: tuple[int, int]) -> None:
     apart = np.abs(found.astype(int) - expected) > 1
     # cv2.warpAffine rounds coordinates to 1/32 pixel, and a few of them the other way than the kernel
     assert apart.mean() <= (0.01 if rule == "letterbox" else 0)
+
+
+@pytest.mark.parametrize("rule", ["stretch", "fit"])
+def test_resize_of_nv12_is_that_of_the_host(rule: str) -> None:
+    spec = dataclasses.replace(SPEC, resize=rule)  # type: ignore[arg-type]
+    frame = Nv12Frame(np.random.default_rng(0).integers(0, 256, (72, 64), np.uint8))
+    expected = np.empty((*spec.input_hw, 3), np.uint8)
+    params = resize_params(spec, resize_into(frame, expected, spec.resize), spec.input_hw, kernels.NV12)
+    found = emulated_kernels.library().resize(params, frame.planes[:48], frame.planes[48:])  # type: ignore[arg-type]
+    assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 def test_resize_to_a_size_that_depends_on_the_frame() -> None:

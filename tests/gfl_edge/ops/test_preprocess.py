@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gfl_edge.errors import FrameError
-from gfl_edge.ops.preprocess import Placement, check_frame, place, resize_into
+from gfl_edge.ops.preprocess import Nv12Frame, Placement, check_frame, checked_size, place, resize_into
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,29 @@ def test_a_gray_or_16_bit_frame_in_the_middle_is_refused_before_anything_is_writ
     with pytest.raises(FrameError):
         resize_into(np.zeros((10, 10), np.uint8), out, "stretch")
     assert (out == 9).all()
+
+
+@pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
+def test_nv12_is_the_bgr_that_opencv_makes_of_it(rule):
+    planes = np.random.default_rng(0).integers(0, 256, (72, 64), np.uint8)
+    frame, found, expected = Nv12Frame(planes), *np.empty((2, 32, 96, 3), np.uint8)
+    assert checked_size(frame) == (48, 64)
+    placed = resize_into(frame, found, rule)
+    assert placed == resize_into(cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_NV12), expected, rule)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("planes", "message"),
+    [
+        (None, r"planes are NoneType \[\], expected uint8 \[h \* 3 / 2, w\]"),
+        (np.zeros((48, 64, 3), np.uint8), r"planes are uint8 \[48, 64, 3\], expected"),
+        (np.zeros((72, 64), np.uint16), r"planes are uint16 \[72, 64\], expected"),
+        (np.zeros((71, 64), np.uint8), r"\[71, 64\], expected .* even h and w\. Cut padding off the rows"),
+        (np.zeros((72, 63), np.uint8), r"\[72, 63\], expected .* even h and w\."),
+        (np.zeros((0, 64), np.uint8), r"\[0, 64\], expected .* even h and w\."),
+    ],
+)
+def test_planes_that_are_not_nv12(planes, message):
+    with pytest.raises(FrameError, match=message):
+        Nv12Frame(planes)
