@@ -61,7 +61,7 @@ def load(module: str) -> ModuleType:
         raise MissingDependencyError(
             f"{module} cannot be imported ({error}). Install it with: {_install(package)}"
         ) from error
-    if getattr(found, "__file__", None) is None and package == module:  # type stubs without the library behind them
+    if getattr(found, "__file__", None) is None and package == module:  # type stubs without their library
         raise MissingDependencyError(
             f"{module} is present as type stubs only. Install the library with: {_install(package)}"
         )
@@ -108,8 +108,8 @@ def available(module: str) -> bool:
 def quiet(level: int = logging.CRITICAL) -> Iterator[None]:
     """Keep off the terminal what a package prints, warns of and logs that only its own makers can act on.
 
-    Around calls of the package alone: within, log messages of ``level`` and below are dropped whoever sends them, since
-    packages such as Model Optimizer set the levels of their loggers and add handlers themselves.
+    Use it only around calls of the package: within, log messages of ``level`` and below are dropped whoever sends them,
+    since packages such as Model Optimizer set the levels of their loggers and add handlers themselves.
     """
     before = logging.root.manager.disable
     logging.disable(level)

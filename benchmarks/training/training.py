@@ -43,7 +43,7 @@ SEEDS = (0, 1, 2)
 def measure_bccd(folder: Path) -> dict[str, Any]:
     """Fine-tune NanoDet-m on blood cells by the shipped configuration, then take it to ONNX and an engine.
 
-    The checkpoint is chosen on the validation list; the numbers of the test list are those of that one alone.
+    The checkpoint is chosen on the validation list; the numbers of the test list are those of that checkpoint only.
     """
     config = read_shipped("bccd_nanodet_m", folder)
     seconds = train_seconds(config)

@@ -34,7 +34,7 @@ class TimedRun:
 
     Attributes:
         latency_ms: by the protocol's boundaries.
-        stages_ms: of the stages that can be told apart.
+        stages_ms: of the stages that can be distinguished.
     """
 
     latency_ms: float
@@ -72,7 +72,7 @@ class StageReader:
         self._nms = nms_place(detector.backend)
 
     def split(self, ms: Mapping[str, float]) -> dict[StageName, float]:
-        """Milliseconds of the stages that can be told apart.
+        """Milliseconds of the stages that can be distinguished.
 
         Args:
             ms: of the last call, see :class:`gfl_edge.detector.Inference`; without "preprocess" where the input was

@@ -1,4 +1,4 @@
-"""Measures model files and makes the report of it: the one function behind ``gfl-edge bench``."""
+"""Measures model files and makes the report of it: the function that ``gfl-edge bench`` calls."""
 
 from __future__ import annotations
 

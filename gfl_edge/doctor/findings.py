@@ -20,7 +20,7 @@ class Finding:
         name: of what was looked at.
         status: "ok", "missing" (not there, which need not matter) or "problem" (there and unusable).
         detail: version, or what is wrong.
-        remedy: command or step that mends it; "" where it is ok.
+        remedy: command or step that fixes it; "" where it is ok.
         runs: whether engines run on it here.
     """
 
@@ -56,7 +56,7 @@ class Report:
         """What runs here, in a sentence."""
         if self.ways:
             return f"detectors run here: {', '.join(self.ways)}"
-        return "no detector runs here yet: mend what is named above; pip install 'gfl-edge[cpu]' is the shortest way"
+        return "no detector runs here yet: fix what is named above; pip install 'gfl-edge[cpu]' is the shortest way"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

@@ -11,7 +11,7 @@ from gfl_edge.doctor.findings import Finding
 SECTION = "Jetson"
 RELEASE, MODEL, PACKAGES = "etc/nv_tegra_release", "proc/device-tree/model", "var/lib/dpkg/status"
 
-# JetPack by Jetson Linux (L4T); releases that are not listed are known by their first number alone
+# JetPack by Jetson Linux (L4T); of releases that are not listed only the first number is known
 JETPACK_OF = {
     "36.3.0": "6.0",
     "36.4.0": "6.1",
@@ -35,7 +35,7 @@ class Board:
     Attributes:
         model: as the device tree names it, "NVIDIA Jetson Orin Nano Developer Kit"; "" in containers that hide it.
         linux: version of Jetson Linux (L4T), "36.4.3"; "" where it is not said.
-        jetpack: version of JetPack, "6.2"; its first number alone, "6", where no more is known; "" where nothing is.
+        jetpack: version of JetPack, "6.2"; only its first number, "6", where no more is known; "" where nothing is.
     """
 
     model: str

@@ -17,7 +17,7 @@ SECTION = "OpenCV"
 # What a minimal image of Debian or Ubuntu lacks, or the wheel that does without
 WINDOW_LIBRARIES = "sudo apt install libgl1 libglib2.0-0, or: pip install --force-reinstall opencv-python-headless"
 CV2 = Package(
-    *("cv2", "pictures, videos, cameras", ("opencv-python", "opencv-python-headless", "opencv-contrib-python")),
+    *("cv2", "images, videos, cameras", ("opencv-python", "opencv-python-headless", "opencv-contrib-python")),
     repair=WINDOW_LIBRARIES,
 )
 # The distribution's OpenCV is built with GStreamer, that of the wheels is not

@@ -162,7 +162,7 @@ def as_coco(content: dict[str, Any]) -> Any:
 
 
 def match_categories(coco: Any, class_names: tuple[str, ...], origin: str | Path) -> tuple[int, ...]:
-    """Category id per class of the model, by name; tells in the log if the model does not know all categories.
+    """Category id per class of the model, by name; logs it if the model does not know all categories.
 
     Raises:
         AnnotationError: classes that are no category; lists them.

@@ -57,7 +57,7 @@ def download(wanted: Wanted) -> str:
 
     Raises:
         DownloadError: no connection, the server refuses or sends a web page, the connection was cut again and again, or
-            the file has another digest. What has come stays for the next time, but for a file with another digest.
+            the file has another digest. What has arrived is kept for the next time, except a file with another digest.
     """
     _refuse_plain_http(wanted.url)
     try:
@@ -131,7 +131,7 @@ def _fetch(wanted: Wanted, part: Path) -> bool:
     """Bring what is missing of ``part``; whether that is all of it."""
     start = part.stat().st_size if part.is_file() else 0
     version = _read_version(wanted)
-    if start and not version:  # it cannot be told whether these are bytes of the same file
+    if start and not version:  # these may be bytes of another file
         start = 0
     request = urllib.request.Request(wanted.url, headers={"User-Agent": f"gfl-edge/{__version__}"})
     if start:

@@ -38,7 +38,7 @@ def fetch(entry: PublishedWeights, unchecked: bool = False) -> Path:
 
     Args:
         entry: what to bring.
-        unchecked: also download weights of which no digest is known; theirs is then told in the log.
+        unchecked: also download weights of which no digest is known; theirs is then logged.
 
     Raises:
         DownloadError: it cannot be had, or is not the published file; says which file to put where by hand.

@@ -22,7 +22,7 @@ ANCHORS = 8 * 12 + 4 * 6
 
 
 class RecordingGpu(FakeGpu):
-    """Tells by name what is queued, too."""
+    """Also records by name what is queued."""
 
     def __init__(self) -> None:
         super().__init__()

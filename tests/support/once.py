@@ -12,7 +12,7 @@ from filelock import FileLock
 def shared_folder(config: pytest.Config, base: Path) -> Path:
     """The folder of this session's shared files; ``base`` is the temporary folder of this process.
 
-    A worker's own lies in that of its session. The environment does not tell: a pytest that a test of a worker starts
+    A worker's own lies in that of its session. The environment does not say it: a pytest that a test of a worker starts
     inherits it and would take the files of earlier sessions.
     """
     return base.parent if hasattr(config, "workerinput") else base

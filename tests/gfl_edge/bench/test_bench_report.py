@@ -135,7 +135,7 @@ def test_ap_is_that_of_eval(exported, data, tmp_path, capsys):
 
 
 def test_an_engine_on_a_gpu(gpu, monkeypatch, tmp_path):
-    """A fake one: its stages are told apart, it has no counters, and its file holds no graph."""
+    """A fake one: its stages are separate, it has no counters, and its file holds no graph."""
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(gpu, "tensorrt", VERSION))
     monkeypatch.setitem(sys.modules, "pynvml", None)
     spec = replace(SPEC, nms="none", class_names=("cat", "dog"), max_candidates=40, score_threshold=0.3)

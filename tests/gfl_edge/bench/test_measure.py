@@ -73,7 +73,7 @@ def test_models_take_turns_and_the_first_run_of_a_turn_does_not_count(monkeypatc
 
 
 class Gpu:
-    """What stages are told apart, by the kind of backend."""
+    """Which stages are distinguished, by the kind of backend."""
 
     def __init__(self, nms, stage_ms=None):
         class Backend:

@@ -35,7 +35,7 @@ def test_the_slowest_stage_sets_the_pace(
     summary = run_camera(slow, name, output=tmp_path / "out.avi")
     assert summary.frames == count
     one_after_the_other = count * (most + 4 * other)
-    assert summary.seconds < 0.75 * one_after_the_other, "the slowest alone takes a third"
+    assert summary.seconds < 0.75 * one_after_the_other, "the slowest by itself takes a third"
     assert summary.stage_ms["write"] >= 1000 * (most if slowest == "write" else other)
 
 

@@ -34,5 +34,5 @@ def device(request: pytest.FixtureRequest, driver: FakeDriver, pycuda: FakePycud
 
 @pytest.fixture
 def fake(device: CudaDevice, driver: FakeDriver, pycuda: FakePycuda) -> FakeDriver | FakePycuda:
-    """The library behind ``device``."""
+    """The library that ``device`` calls."""
     return driver if device.library == "cuda-python" else pycuda

@@ -50,7 +50,7 @@ class TestReport:
             "  missing  long  why",
             "           -> pip install long",
             "",
-            "no detector runs here yet: mend what is named above; pip install 'gfl-edge[cpu]' is the shortest way",
+            "no detector runs here yet: fix what is named above; pip install 'gfl-edge[cpu]' is the shortest way",
         ]
         assert str(Report(ON_CPU)).endswith("\ndetectors run here: ONNX files by openvino")
 

@@ -1,4 +1,4 @@
-"""Two models side by side: matching by hand-made cases, the rest with detectors that answer as they are told."""
+"""Two models side by side: matching by hand-made cases, the rest with detectors that give prepared answers."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ RECORD = CHECKOUT / "benchmarks" / "results" / "person.json"
 
 @pytest.fixture
 def street(tmp_path):
-    """A picture of nothing."""
+    """An image of nothing."""
     path = tmp_path / "street.png"
     assert cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8))
     return path
@@ -120,7 +120,7 @@ class TestCommands:
 
 
 def test_persons_are_found(data):
-    """In a picture of coco128 that shows one, by other people's annotations."""
+    """In an image of coco128 that shows one, by other people's annotations."""
     content = json.loads(data("coco128/annotations/instances_train2017.json").read_text())
     images = {image["id"]: image for image in content["images"]}
     large = [
