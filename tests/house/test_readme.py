@@ -335,6 +335,17 @@ def test_the_readme_leads_to_every_document():
     assert linked >= {*DOCUMENTS[1:], *OTHER_DOCUMENTS}
 
 
+def test_the_map_has_every_room():
+    text = (CHECKOUT / "CONTRIBUTING.md").read_text().partition("## The rooms")[2].partition("\n## ")[0]
+    named = {
+        name.rstrip("/") for cell in re.findall(r"^\| (`[^|]+)", text, re.M) for name in re.findall(r"`(.+?)`", cell)
+    }
+    packages = {path.parent for folder in ("gfl_edge", "train") for path in (CHECKOUT / folder).glob("*/__init__.py")}
+    packages |= {path.parent for path in CHECKOUT.glob("*/__init__.py")}
+    assert named >= {path.relative_to(CHECKOUT).as_posix() for path in packages}
+    assert all((CHECKOUT / name).is_dir() for name in named)
+
+
 def test_images_of_the_documents_are_small():
     images = [path for path in (CHECKOUT / "docs" / "images").iterdir() if path.is_file()]
     assert images
