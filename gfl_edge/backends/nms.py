@@ -1,12 +1,12 @@
 """Where NMS runs: decided here, from what the file holds and what was requested.
 
-===============  ==============================  ===========================================================
-``spec.nms``     ONNX file, on the CPU           engine, on the GPU
-===============  ==============================  ===========================================================
-``graph``        host; graph where requested     graph
-``plugin``       does not run                    graph
-``none, raw``    host                            kernels; host where requested or they cannot be used
-===============  ==============================  ===========================================================
+==================  ============================  =================================================
+``spec.nms``        ONNX file, on the CPU         engine, on the GPU
+==================  ============================  =================================================
+``graph``           host; graph where requested   graph
+``plugin``          does not run                  graph
+``none``, ``raw``   host                          kernels; host where requested or they are missing
+==================  ============================  =================================================
 
 On the host it takes 0.60 to 0.86 times as long as in the graph in OpenVINO, and 0.44 to 0.68 times in ONNX Runtime
 (benchmarks/results/nms.json).

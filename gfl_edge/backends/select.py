@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 from gfl_edge import optional
 from gfl_edge.backends.base import Backend
 from gfl_edge.backends.nms import NmsChoice, place_on_cpu
+from gfl_edge.backends.onnx_cpu import OnnxRuntimeBackend, OpenVinoBackend
+from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError
 from gfl_edge.ops.onnx_graph import without_nms
 from gfl_edge.spec import ModelSpec, load_contract
@@ -35,24 +37,24 @@ def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice
         if value not in get_args(choices):
             raise InputError(f"unknown choice {value!r}: expected one of {', '.join(get_args(choices))}")
     if path.suffix == ".onnx":
-        return _open_onnx(path, backend, nms)
+        if backend == "tensorrt" or backend == "rtx":
+            raise InputError(
+                f"{path} is an ONNX file, backend {backend} runs engines. Build one with: "
+                f"gfl-edge build --model {path} --flavor {backend}"
+            )
+        model, spec = load_contract(path)
+        return open_onnx_backend(model, spec, backend, nms, str(path))
     if path.suffix == ".engine":
-        return _open_engine(path, backend, nms)
+        if backend == "openvino" or backend == "onnxruntime":
+            raise InputError(
+                f"{path} is an engine, backend {backend} runs ONNX files. Give the .onnx it was built from"
+            )
+        return TensorRTBackend(path, None if backend == "auto" else backend, nms=nms)
     raise ModelFileError(
         f"{path}: a model is an .onnx or .engine file, not {path.suffix or 'a name without suffix'!r}. "
         "Export a checkpoint, in a checkout of gfl_edge, with: "
         "python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
     )
-
-
-def _open_onnx(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
-    if backend == "tensorrt" or backend == "rtx":
-        raise InputError(
-            f"{path} is an ONNX file, backend {backend} runs engines. Build one with: "
-            f"gfl-edge build --model {path} --flavor {backend}"
-        )
-    model, spec = load_contract(path)
-    return open_onnx_backend(model, spec, backend, nms, str(path))
 
 
 def open_onnx_backend(
@@ -72,14 +74,12 @@ def open_onnx_backend(
         BackendError: the library refused the model.
         MissingDependencyError: the library is not installed.
     """
-    from gfl_edge.backends import onnx_cpu
-
     place = place_on_cpu(spec, nms, origin)
     if backend == "auto":
         backend = _installed_cpu_backend()
     if spec.has_nms and place == "host":
         spec = without_nms(model, spec)
-    return onnx_cpu.OpenVinoBackend(model, spec) if backend == "openvino" else onnx_cpu.OnnxRuntimeBackend(model, spec)
+    return OpenVinoBackend(model, spec) if backend == "openvino" else OnnxRuntimeBackend(model, spec)
 
 
 def _installed_cpu_backend() -> CpuBackendName:
@@ -91,11 +91,3 @@ def _installed_cpu_backend() -> CpuBackendName:
         "neither openvino nor onnxruntime is installed, one of which runs ONNX files. "
         "Install them with: pip install 'gfl-edge[cpu]'"
     )
-
-
-def _open_engine(path: Path, backend: BackendName, nms: NmsChoice) -> Backend:
-    from gfl_edge.backends.tensorrt import TensorRTBackend
-
-    if backend == "openvino" or backend == "onnxruntime":
-        raise InputError(f"{path} is an engine, backend {backend} runs ONNX files. Give the .onnx it was built from")
-    return TensorRTBackend(path, None if backend == "auto" else backend, nms=nms)

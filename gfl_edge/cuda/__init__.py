@@ -1,4 +1,7 @@
-"""The few CUDA calls that running an engine needs, behind one small interface."""
+"""The GPU: the few CUDA calls that running an engine needs by one small interface, and the kernels.
+
+May import ops, the spec, the errors and the small tools.
+"""
 
 from __future__ import annotations
 

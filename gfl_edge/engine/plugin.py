@@ -51,7 +51,12 @@ def load_plugin(flavor: Flavor, beside: Path) -> str:
     library = find_library(beside)
     handle = registry.load_library(library)
     if registry.get_creator(NAME, VERSION, NAMESPACE) is None:
-        raise BackendError(_why_not(library, str(trt.__version__), handle is not None))
+        missing = f"{library} holds no {NAME} version {VERSION} of {NAMESPACE}"
+        found = f"{library} cannot be loaded" if handle is None else missing
+        raise BackendError(
+            f"TensorRT {trt.__version__}: {found} ({_loader_error(library) or 'its log says more'}). "
+            f"Build it against the headers of this TensorRT, with: {BUILD_COMMAND}"
+        )
     return library
 
 
@@ -76,14 +81,6 @@ def find_library(beside: Path) -> str:
         f"the model needs TensorRT's plugin {NAME}, and {LIBRARY} is neither in {', '.join(map(str, folders))} nor on "
         f"the system's library path; {VARIABLE} is not set. Build it in the checkout with: {BUILD_COMMAND}, and put it "
         "beside the model, or export with --nms graph, which needs no plugin"
-    )
-
-
-def _why_not(library: str, version: str, loaded: bool) -> str:
-    found = f"{library} holds no {NAME} version {VERSION} of {NAMESPACE}" if loaded else f"{library} cannot be loaded"
-    reason = _loader_error(library) or "its log says more"
-    return (
-        f"TensorRT {version}: {found} ({reason}). Build it against the headers of this TensorRT, with: {BUILD_COMMAND}"
     )
 
 
