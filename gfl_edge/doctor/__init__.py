@@ -1,6 +1,6 @@
 """What this machine has and lacks for running and building detectors: ``gfl-edge doctor``.
 
-It may import ``backends``, ``cuda``, ``engine`` and the small tools of ``gfl_edge``, to try them.
+It may import ``cuda``, ``engine``, ``media`` and the small tools of ``gfl_edge``, to try them.
 """
 
 from __future__ import annotations

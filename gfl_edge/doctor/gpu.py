@@ -29,7 +29,7 @@ TENSORRT: dict[Flavor, Package] = {
     "tensorrt": Package("tensorrt", "TensorRT", ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"), "tensorrt"),
     "rtx": Package("tensorrt_rtx", "TensorRT-RTX", ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12"), "rtx"),
 }
-OLDEST: dict[Flavor, tuple[int, int]] = {"tensorrt": (10, 3), "rtx": (1, 4)}
+MIN_VERSION: dict[Flavor, tuple[int, int]] = {"tensorrt": (10, 3), "rtx": (1, 4)}
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,10 @@ def examine(on_jetson: bool) -> list[Finding]:
     libraries = [_cuda_package(package) for package in CUDA]
     if any(finding.status == "ok" for finding in libraries):  # one of them is enough
         libraries = [finding for finding in libraries if finding.status != "missing"]
-    probes: list[Callable[[], Finding]] = [_compiler]
-    probes += [partial(_flavor, flavor, device, on_jetson) for flavor in MODULE_OF]
-    others = [finding for probe in probes for finding in guarded(SECTION, partial(_alone, probe))]
+    probes: list[Callable[[], list[Finding]]] = [_examine_compiler]
+    probes += [partial(_examine_flavor, flavor, device, on_jetson) for flavor in MODULE_OF]
+    others = [finding for probe in probes for finding in guarded(SECTION, probe)]
     return [_driver(DRIVER, device, on_jetson), *libraries, found, *others]
-
-
-def _alone(probe: Callable[[], Finding]) -> list[Finding]:
-    return [probe()]
 
 
 def find_device(on_jetson: bool) -> tuple[Device | None, Finding]:
@@ -91,28 +87,28 @@ def _cuda_package(package: Package) -> Finding:
     return loaded(SECTION, Package(module, package.use, package.distributions, package.extra))
 
 
-def _compiler() -> Finding:
+def _examine_compiler() -> list[Finding]:
     use = "compiles the kernels around an engine; without it the CPU does their work"
     try:
-        return Finding(SECTION, "compiler", "ok", f"{open_compiler().version}: {use}")
+        return [Finding(SECTION, "compiler", "ok", f"{open_compiler().version}: {use}")]
     except (MissingDependencyError, BackendError):
-        return Finding(SECTION, "compiler", "missing", use, "pip install 'gfl-edge[rtx]'")
+        return [Finding(SECTION, "compiler", "missing", use, "pip install 'gfl-edge[rtx]'")]
 
 
-def _flavor(flavor: Flavor, device: Device | None, on_jetson: bool) -> Finding:
+def _examine_flavor(flavor: Flavor, device: Device | None, on_jetson: bool) -> list[Finding]:
     package = TENSORRT[flavor]
     found = loaded(SECTION, package)
     if found.status != "ok":
         own = flavor == "tensorrt" and on_jetson
-        return Finding(SECTION, found.name, found.status, found.detail, OF_JETPACK if own else package.install)
+        return [Finding(SECTION, found.name, found.status, found.detail, OF_JETPACK if own else package.install)]
     version = str(optional.load(package.module).__version__)
-    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST[flavor]:
-        least = ".".join(str(number) for number in OLDEST[flavor])
+    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < MIN_VERSION[flavor]:
+        least = ".".join(str(number) for number in MIN_VERSION[flavor])
         newer = f"pip install --upgrade '{package.distributions[0]}>={least}'"
         remedy = "update to JetPack 6.1 or newer" if on_jetson else newer
-        return Finding(SECTION, found.name, "problem", f"{version}; gfl_edge needs {least} or newer", remedy)
+        return [Finding(SECTION, found.name, "problem", f"{version}; gfl_edge needs {least} or newer", remedy)]
     scope, runs = _scope(flavor, device.sm if device else None)
-    return Finding(SECTION, found.name, "ok", f"{version}; {scope}", runs=runs)
+    return [Finding(SECTION, found.name, "ok", f"{version}; {scope}", runs=runs)]
 
 
 def _scope(flavor: Flavor, sm: str | None) -> tuple[str, bool]:

@@ -50,15 +50,11 @@ def read_board(root: Path = Path("/")) -> Board | None:
     if release is None and "jetson" not in model.lower():
         return None
     linux = f"{release[1]}.{release[2]}" if release else ""
-    return Board(model, linux, _jetpack(linux, _read(root / PACKAGES)))
-
-
-def _jetpack(linux: str, packages: str) -> str:
-    """By the installed metapackage, which says it exactly, else by Jetson Linux."""
+    # The installed metapackage says it exactly, Jetson Linux only for releases that are listed
+    packages = _read(root / PACKAGES)
     installed = re.search(r"^Package: nvidia-jetpack\n(?:.+\n)*?Version: ([\d.]+)", packages, re.MULTILINE)
-    if installed:
-        return installed[1]
-    return JETPACK_OF.get(linux) or GENERATION_OF.get(linux.partition(".")[0], "")
+    by_linux = JETPACK_OF.get(linux) or GENERATION_OF.get(linux.partition(".")[0], "")
+    return Board(model, linux, installed[1] if installed else by_linux)
 
 
 def _read(path: Path) -> str:

@@ -31,7 +31,15 @@ def examine() -> list[Finding]:
     if found.status != "ok":
         return [found]
     built = parse(optional.load("cv2").getBuildInformation())
-    return [found, *_video(built), _window(built, os.environ), *_cameras(DEVICES)]
+    reinstall = "pip install --force-reinstall opencv-python"
+    return [
+        found,
+        _backend(built, "FFMPEG", "video files, RTSP and HTTP streams", reinstall),
+        _backend(built, "v4l/v4l2", "USB cameras", reinstall),
+        _backend(built, "GStreamer", "GStreamer pipelines, Jetson's CSI cameras", WITH_GSTREAMER),
+        window(built, os.environ),
+        *cameras(DEVICES),
+    ]
 
 
 def parse(build_information: str) -> dict[str, str]:
@@ -43,14 +51,6 @@ def parse(build_information: str) -> dict[str, str]:
     return found
 
 
-def _video(built: Mapping[str, str]) -> list[Finding]:
-    return [
-        _backend(built, "FFMPEG", "video files, RTSP and HTTP streams", "pip install --force-reinstall opencv-python"),
-        _backend(built, "v4l/v4l2", "USB cameras", "pip install --force-reinstall opencv-python"),
-        _backend(built, "GStreamer", "GStreamer pipelines, Jetson's CSI cameras", WITH_GSTREAMER),
-    ]
-
-
 def _backend(built: Mapping[str, str], name: str, use: str, remedy: str) -> Finding:
     value = built.get(name, "NO")
     if value.startswith("YES"):
@@ -58,7 +58,8 @@ def _backend(built: Mapping[str, str], name: str, use: str, remedy: str) -> Find
     return Finding(SECTION, name, "missing", f"not in this OpenCV: {use}", remedy)
 
 
-def _window(built: Mapping[str, str], environment: Mapping[str, str]) -> Finding:
+def window(built: Mapping[str, str], environment: Mapping[str, str]) -> Finding:
+    """Whether a window can be opened here."""
     kind = built.get("GUI", "NONE")
     if kind in ("NONE", "NO"):
         remedy = "pip uninstall opencv-python-headless && pip install opencv-python"
@@ -69,17 +70,17 @@ def _window(built: Mapping[str, str], environment: Mapping[str, str]) -> Finding
     return Finding(SECTION, "window", "ok", kind)
 
 
-def _cameras(devices: Path) -> list[Finding]:
+def cameras(devices: Path) -> list[Finding]:
     """The cameras that Linux lists; nothing on other systems."""
     if not sys.platform.startswith("linux"):
         return []
-    cameras = sorted(devices.glob("video*"))
-    if not cameras:
+    found = sorted(devices.glob("video*"))
+    if not found:
         return [
             Finding(SECTION, "camera", "missing", f"no {devices}/video*", "plug one in, or take a file or a stream")
         ]
-    closed = [path.name for path in cameras if not os.access(path, os.R_OK | os.W_OK)]
+    closed = [path.name for path in found if not os.access(path, os.R_OK | os.W_OK)]
     if closed:
         remedy = "sudo usermod -aG video $USER, then log in again"
         return [Finding(SECTION, "camera", "problem", f"may not be opened by you: {', '.join(closed)}", remedy)]
-    return [Finding(SECTION, "camera", "ok", ", ".join(path.name for path in cameras))]
+    return [Finding(SECTION, "camera", "ok", ", ".join(path.name for path in found))]

@@ -63,7 +63,12 @@ def examine_cpu() -> list[Finding]:
 
 def examine_tools() -> list[Finding]:
     """What is not needed to run a detector."""
-    return [_present("Tools", package) for package in TOOLS]
+    return [
+        Finding("Tools", package.module, "ok", f"{_version(package)}: {package.use}".removeprefix(": "))
+        if _is_there(package.module)
+        else Finding("Tools", package.module, "missing", package.use, package.install)
+        for package in TOOLS
+    ]
 
 
 def loaded(section: str, package: Package) -> Finding:
@@ -75,21 +80,12 @@ def loaded(section: str, package: Package) -> Finding:
     except Exception as error:  # its own libraries can fail in any way
         if isinstance(error, MissingDependencyError) and "stubs only" in str(error):
             return Finding(section, package.module, "missing", package.use, package.install)
-        return Finding(section, package.module, "problem", _reason(error), package.repair or package.reinstall)
+        # What the library says of why it does not load, without our own advice around it
+        cause = error.__cause__ if isinstance(error, MissingDependencyError) and error.__cause__ else error
+        reason = f"does not load: {type(cause).__name__}: {cause}"
+        return Finding(section, package.module, "problem", reason, package.repair or package.reinstall)
     version = _version(package) or str(getattr(module, "__version__", "of unknown version"))
     return Finding(section, package.module, "ok", f"{version}: {package.use}")
-
-
-def _reason(error: Exception) -> str:
-    """What a library says of why it does not load, without our own advice around it."""
-    cause = error.__cause__ if isinstance(error, MissingDependencyError) and error.__cause__ else error
-    return f"does not load: {type(cause).__name__}: {cause}"
-
-
-def _present(section: str, package: Package) -> Finding:
-    if _is_there(package.module):
-        return Finding(section, package.module, "ok", f"{_version(package)}: {package.use}".removeprefix(": "))
-    return Finding(section, package.module, "missing", package.use, package.install)
 
 
 def _is_there(module: str) -> bool:

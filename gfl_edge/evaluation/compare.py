@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from gfl_edge.console import aligned
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError, SourceError
+from gfl_edge.evaluation.agreement import SCORE, DetectionAgreement, agree
 from gfl_edge.evaluation.ap import (
     METRICS,
     Frames,
@@ -25,53 +25,9 @@ from gfl_edge.evaluation.ap import (
     timed,
 )
 from gfl_edge.media.images import image_files
-from gfl_edge.ops.boxes import pairwise_iou
 from gfl_edge.ops.preprocess import Image
 
-SCORE = 0.3  # detections from here on are what a person would see
-IOU = 0.5  # from here on two boxes are of the same object
 WARM_UPS = 3  # runs before the first that counts
-
-
-@dataclass(frozen=True)
-class Match:
-    """Two detections of the same object: their indices in either list, and how their boxes overlap."""
-
-    reference: int
-    candidate: int
-    iou: float
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far the detections of two models are the same.
-
-    A detection whose score lies just above the threshold in one model and just below in the other counts as different.
-
-    Attributes:
-        score: detections with at least this score were matched.
-        iou: what two boxes had to overlap by, see :func:`match`.
-        reference: detections of the reference.
-        candidate: detections of the candidate.
-        matched: pairs of them.
-        of_reference: matched / reference; None where that is 0 / 0.
-        of_candidate: matched / candidate; likewise.
-        f1: 2 * matched / (reference + candidate), the harmonic mean of both; 1 where every detection has its partner,
-            None where there was none.
-        mean_iou: of the boxes of a pair; None without pairs.
-        mean_score_difference: of the absolute differences within pairs; None without pairs.
-    """
-
-    score: float
-    iou: float
-    reference: int
-    candidate: int
-    matched: int
-    of_reference: float | None
-    of_candidate: float | None
-    f1: float | None
-    mean_iou: float | None
-    mean_score_difference: float | None
 
 
 @dataclass(frozen=True)
@@ -121,7 +77,7 @@ class Comparison:
 
     reference: Measured
     candidate: Measured
-    agreement: Agreement
+    agreement: DetectionAgreement
     images: int
     skipped: tuple[str, ...]
 
@@ -175,7 +131,7 @@ def compare(
             taken, in order of name.
         annotations: COCO instances JSON; None: AP is not measured.
         limit: only the first so many images.
-        score: detections with at least this score are matched, see :class:`Agreement`. AP takes all.
+        score: detections with at least this score are matched, see :mod:`gfl_edge.evaluation.agreement`. AP takes all.
         progress: draw a progress line on stderr.
 
     Raises:
@@ -190,61 +146,18 @@ def compare(
     category_ids = () if coco is None else match_categories(coco, reference.spec.class_names, str(annotations))
     files = _all_files(Path(images), limit) if coco is None else annotated_files(coco, images, limit)
     frames = Frames(files, images, "comparing", progress)
-    runs = (_Run(reference), _Run(candidate))
+    contenders = (_Contender(reference), _Contender(candidate))
     image_ids: list[int] = []
     for image_id, frame in frames:
         if not image_ids:
-            for run in runs * WARM_UPS:
-                run.detector(frame)
-        for run in runs if len(image_ids) % 2 == 0 else reversed(runs):
-            run.measure(frame)
+            for contender in contenders * WARM_UPS:
+                contender.detector(frame)
+        for contender in contenders if len(image_ids) % 2 == 0 else reversed(contenders):
+            contender.measure(frame)
         image_ids.append(image_id)
-    measured = [run.result(coco, image_ids, category_ids) for run in runs]
-    agreement = agree(zip(runs[0].found, runs[1].found, strict=True), score)
+    measured = [contender.result(coco, image_ids, category_ids) for contender in contenders]
+    agreement = agree(zip(contenders[0].found, contenders[1].found, strict=True), score)
     return Comparison(measured[0], measured[1], agreement, len(image_ids), tuple(frames.skipped))
-
-
-def agree(
-    pairs: Iterable[tuple[Detections, Detections]], score: float = SCORE, iou_threshold: float = IOU
-) -> Agreement:
-    """Agreement over images, given what the reference and what the candidate found in each."""
-    counts, overlaps, differences = [0, 0], [], []
-    for all_of_reference, all_of_candidate in pairs:
-        reference, candidate = all_of_reference.above(score), all_of_candidate.above(score)
-        counts = [counts[0] + len(reference), counts[1] + len(candidate)]
-        for pair in match(reference, candidate, iou_threshold):
-            overlaps.append(pair.iou)
-            differences.append(abs(float(reference.scores[pair.reference]) - float(candidate.scores[pair.candidate])))
-    matched = len(overlaps)
-    return Agreement(
-        score=score,
-        iou=iou_threshold,
-        reference=counts[0],
-        candidate=counts[1],
-        matched=matched,
-        of_reference=_ratio(matched, counts[0]),
-        of_candidate=_ratio(matched, counts[1]),
-        f1=_ratio(2 * matched, sum(counts)),
-        mean_iou=_ratio(sum(overlaps), matched),
-        mean_score_difference=_ratio(sum(differences), matched),
-    )
-
-
-def match(reference: Detections, candidate: Detections, iou_threshold: float = IOU) -> list[Match]:
-    """Pair the detections of one image, each with one other at most.
-
-    The reference's detections choose in order of falling score: the free one of their class that overlaps most, if its
-    IoU is at least ``iou_threshold``; of those that overlap alike, the one of the highest score.
-    """
-    overlaps = pairwise_iou(reference.boxes, candidate.boxes)
-    overlaps[reference.class_ids[:, None] != candidate.class_ids[None, :]] = -1.0
-    matches = []
-    for i in range(len(reference) if len(candidate) else 0):
-        j = int(np.argmax(overlaps[i]))
-        if overlaps[i, j] >= np.float32(iou_threshold):
-            matches.append(Match(i, j, float(overlaps[i, j])))
-            overlaps[:, j] = -1.0  # taken
-    return matches
 
 
 def table(comparison: Comparison) -> str:
@@ -294,7 +207,7 @@ def _agreement_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     ]
 
 
-class _Run:
+class _Contender:
     """A detector, what it has found so far, and the milliseconds that each image took."""
 
     def __init__(self, detector: Detector) -> None:
@@ -336,7 +249,3 @@ def _check_classes(reference: Detector, candidate: Detector) -> None:
     raise InputError(
         f"{names} differ in classes: number {first} is {a[first]!r} in one, {b[first]!r} in the other. {advice}"
     )
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None

@@ -57,12 +57,12 @@ def download(wanted: Wanted) -> str:
 
     Raises:
         DownloadError: no connection, the server refuses or sends a web page, the connection was cut again and again, or
-            the file has another digest. What has arrived is kept for the next time, except a file with another digest.
+            the file has another digest. What has come stays for the next time, except a file with another digest.
     """
     _refuse_plain_http(wanted.url)
     try:
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(wanted.beside(".lock")):
+        with _locked(wanted.beside(".lock")):
             return check(wanted) if wanted.path.is_file() else _download(wanted)
     except OSError as error:
         raise DownloadError(f"cannot write {wanted.path}: {error.strerror or error}") from error
@@ -78,7 +78,7 @@ def check(wanted: Wanted) -> str:
 
 def _unlike(found: str, wanted: Wanted) -> str:
     beginning = "" if len(wanted.digest) == len(found) else "one that begins with "
-    return f"the SHA-256 {found}, expected was {beginning}{wanted.digest}"
+    return f"the SHA-256 {found}, expected {beginning}{wanted.digest}"
 
 
 def _refuse_plain_http(url: str) -> None:
@@ -88,7 +88,7 @@ def _refuse_plain_http(url: str) -> None:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _locked(lock: Path) -> Iterator[None]:
     """Wait until no other process is in here with the same ``lock``; on systems without flock there is no waiting."""
     try:
         import fcntl
@@ -130,7 +130,8 @@ def _download(wanted: Wanted) -> str:
 def _fetch(wanted: Wanted, part: Path) -> bool:
     """Bring what is missing of ``part``; whether that is all of it."""
     start = part.stat().st_size if part.is_file() else 0
-    version = _read_version(wanted)
+    noted = wanted.beside(".part.version")
+    version = noted.read_text() if noted.is_file() else ""
     if start and not version:  # these may be bytes of another file
         start = 0
     request = urllib.request.Request(wanted.url, headers={"User-Agent": f"gfl-edge/{__version__}"})
@@ -174,13 +175,6 @@ def _receive(response: Any, wanted: Wanted, part: Path, start: int) -> bool:
         except (TimeoutError, http.client.HTTPException, ConnectionError):  # what has come stays
             return False
     return bar.n == total or not total
-
-
-def _read_version(wanted: Wanted) -> str:
-    try:
-        return wanted.beside(".part.version").read_text()
-    except FileNotFoundError:
-        return ""
 
 
 def _write_version(wanted: Wanted, headers: Any) -> None:

@@ -82,15 +82,15 @@ class TestCommand:
 
 class TestPython:
     def test_old(self) -> None:
-        found = python._python((3, 9))
+        found = python.interpreter((3, 9))
         assert found.status == "problem"
         assert "3.10 or newer" in found.detail
 
     def test_cache(self, tmp_path) -> None:
-        assert python._cache(tmp_path / "not" / "there" / "yet").status == "ok"
+        assert python.cache(tmp_path / "not" / "there" / "yet").status == "ok"
         (tmp_path / "file").touch()
-        assert python._cache(tmp_path / "file" / "below").status == "problem"
-        assert "GFL_EDGE_CACHE" in python._cache(None).remedy
+        assert python.cache(tmp_path / "file" / "below").status == "problem"
+        assert "GFL_EDGE_CACHE" in python.cache(None).remedy
 
 
 class TestPackages:
@@ -170,11 +170,11 @@ class TestOpenCV:
 
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="devices of Linux")
     def test_cameras(self, tmp_path, monkeypatch) -> None:
-        assert opencv._cameras(tmp_path)[0].status == "missing"
+        assert opencv.cameras(tmp_path)[0].status == "missing"
         (tmp_path / "video0").touch()
-        assert opencv._cameras(tmp_path)[0].detail == "video0"
+        assert opencv.cameras(tmp_path)[0].detail == "video0"
         monkeypatch.setattr(os, "access", lambda path, mode: False)
-        assert "usermod -aG video" in opencv._cameras(tmp_path)[0].remedy
+        assert "usermod -aG video" in opencv.cameras(tmp_path)[0].remedy
 
     def test_without_opencv(self, monkeypatch) -> None:
         gone = Finding("OpenCV", "cv2", "missing", "", "pip install opencv-python")

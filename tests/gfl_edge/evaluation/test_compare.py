@@ -15,8 +15,9 @@ from gfl_edge.cli.main import main
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError
+from gfl_edge.evaluation.agreement import Match, agree, match
 from gfl_edge.evaluation.ap import METRICS, evaluate
-from gfl_edge.evaluation.compare import Match, agree, compare, match, table
+from gfl_edge.evaluation.compare import compare, table
 from gfl_edge.ops.boxes import pairwise_iou
 from tests.support.tiny_spec import TINY
 

@@ -96,7 +96,7 @@ class TestFetch:
         entry = CATALOGUE["nanodet-m-320"]
         cache.mkdir(parents=True)
         (cache / entry.file_name).write_bytes(b"another")
-        with pytest.raises(DownloadError, match=rf"expected was {entry.sha256}\. Delete it and run this again"):
+        with pytest.raises(DownloadError, match=rf"expected {entry.sha256}\. Delete it and run this again"):
             weights.fetch(entry)
         assert not online
 
