@@ -36,12 +36,12 @@ def cached(entry: PublishedWeights) -> Path | None:
 def fetch(entry: PublishedWeights, unchecked: bool = False) -> Path:
     """The file in the cache, downloaded first where it is not there, and checked as far as its digest is known.
 
-        Args:
-            entry: what to bring.
-                unchecked: also download weights of which no digest is known; theirs is then logged.
-    
-        Raises:
-            DownloadError: it cannot be had, or is not the published file; says which file to put where by hand.
+    Args:
+        entry: what to bring.
+            unchecked: also download weights of which no digest is known; theirs is then logged.
+
+    Raises:
+        DownloadError: it cannot be had, or is not the published file; says which file to put where by hand.
     """
     wanted = Wanted(entry.url, weights_folder() / entry.file_name, entry.sha256)
     if wanted.path.is_file():

@@ -102,27 +102,6 @@ def test_type_stubs_do_not_pass_for_a_library(monkeypatch, tmp_path):
         sys.modules.pop("tensorrt", None)
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["fly"], ["eval"], ["detect", "--model", "m.onnx"], ["camera", "--score", "high"]]
-)
-def test_usage_errors_exit_with_2(words):
-    with pytest.raises(SystemExit) as caught:
-        cli.main(words)
-    assert caught.value.code == 2
-
-
-def test_failures_are_one_line_and_status_1(capsys):
-    assert cli.main(["detect", "--model", "none.onnx", "a.jpg"]) == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("gfl-edge: error: none.onnx: no such file")
-    assert captured.err.count("\n") == 1
-
-
-def test_version():
-    assert run(sys.executable, "-m", "gfl_edge", "--version").stdout.strip() == f"gfl-edge {gfl_edge.__version__}"
-
-
 def test_the_wheel_holds_only_gfl_edge(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()

@@ -243,7 +243,7 @@ def test_offline_with_a_part_of_the_file(server: Server, wanted: Wanted) -> None
     assert wanted.beside(".part").stat().st_size == 1000
 
 
-def test_a_cut_shows_even_where_the_length_was_not_told(server: Server, wanted: Wanted) -> None:
+def test_a_cut_shows_even_where_the_length_is_not_given(server: Server, wanted: Wanted) -> None:
     server.chunked, server.cuts = True, [400_000]
     assert download(Wanted(wanted.url, wanted.path)) == DIGEST
     assert server.asked == ["", f"bytes={download_module.CHUNK_BYTES}-"]

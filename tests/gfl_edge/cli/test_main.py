@@ -1,0 +1,64 @@
+"""How the command line ends, and that it is put together of its commands."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import gfl_edge
+from gfl_edge import cli
+from gfl_edge.cli.main import COMMANDS, build_parser, main
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["fly"], ["eval"], ["detect", "--model", "m.onnx"], ["camera", "--score", "high"]]
+)
+def test_usage_errors_exit_with_2(words):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+
+
+def test_failures_are_one_line_and_status_1(capsys):
+    assert main(["detect", "--model", "none.onnx", "a.jpg"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("gfl-edge: error: none.onnx: no such file")
+    assert captured.err.count("\n") == 1
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.strip() == f"gfl-edge {gfl_edge.__version__}"
+
+
+def test_an_interrupt_is_one_line_and_status_130(monkeypatch, capsys):
+    monkeypatch.setattr("gfl_edge.cli.models.weights.listing", interrupt)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "gfl-edge: interrupted\n"
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_python_runs_the_package_as_the_command():
+    words = [sys.executable, "-m", "gfl_edge", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.startswith("gfl-edge ")
+
+
+@pytest.mark.parametrize(("name", "command"), [(name, command) for name, command, _ in COMMANDS])
+def test_a_command_is_what_its_module_runs(name, command):
+    (added,) = (action for action in build_parser()._actions if action.dest == "command")
+    assert added.choices[name].get_default("run") is command.run
+
+
+def test_every_module_of_a_command_is_one():
+    """All but those that several of them share."""
+    modules = {info.name for info in pkgutil.iter_modules(cli.__path__)}
+    assert modules - {"main", "options", "result"} == {"evaluate" if name == "eval" else name for name, *_ in COMMANDS}
