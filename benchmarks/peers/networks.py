@@ -1,4 +1,4 @@
-"""The plain network of NanoDet in other people's run times: normalised image in, maps of all levels out."""
+"""The plain network of NanoDet in other people's run times: normalized image in, maps of all levels out."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OPSET = 17  # what all four take
 
 Floats = NDArray[np.float32]
 Levels = list[tuple[Floats, Floats]]  # per stride: scores [A_i, 80], 0..1, and distributions' logits [A_i, 32]
-Network = Callable[[Floats], Levels]  # takes float32 [1, 3, H, W], normalised BGR
+Network = Callable[[Floats], Levels]  # takes float32 [1, 3, H, W], normalized BGR
 
 
 class PlainNetwork(nn.Module):
-    """The network as NanoDet's own export gives it: normalised float input, an output pair per level, no decode."""
+    """The network as NanoDet's own export gives it: normalized float input, an output pair per level, no decode."""
 
     def __init__(self, weights: Path) -> None:
         super().__init__()

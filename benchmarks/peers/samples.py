@@ -53,14 +53,14 @@ class OpenCvZoo:
     def _decode(self, levels: Levels) -> tuple[Floats, Floats]:
         all_boxes, all_scores = [], []
         for stride, (scores, logits) in zip(self.spec.strides, levels, strict=True):
-            centres = grid(self.spec, stride)
+            centers = grid(self.spec, stride)
             exponentials = np.exp(logits.reshape(-1, self.spec.reg_max + 1))
             distribution = exponentials / np.sum(exponentials, axis=1, keepdims=True)
             distances = np.dot(distribution, np.arange(self.spec.reg_max + 1)).reshape(-1, 4) * stride
             if len(scores) > CANDIDATES_PER_LEVEL:
                 best = scores.max(axis=1).argsort()[::-1][:CANDIDATES_PER_LEVEL]
-                centres, distances, scores = centres[best], distances[best], scores[best]
-            all_boxes.append(corners(centres, distances, self.spec.input_hw))
+                centers, distances, scores = centers[best], distances[best], scores[best]
+            all_boxes.append(corners(centers, distances, self.spec.input_hw))
             all_scores.append(scores)
         return np.concatenate(all_boxes), np.concatenate(all_scores)
 
@@ -94,7 +94,7 @@ class OpenModelZoo:
 
     def _decode(self, levels: Levels) -> tuple[Floats, Floats]:
         bins = np.linspace(0, self.spec.reg_max, self.spec.reg_max + 1)
-        centres = np.concatenate([grid(self.spec, stride) for stride in self.spec.strides])
+        centers = np.concatenate([grid(self.spec, stride) for stride in self.spec.strides])
         strides = np.concatenate(
             [np.full(len(s), stride) for stride, (s, _) in zip(self.spec.strides, levels, strict=True)]
         )
@@ -103,7 +103,7 @@ class OpenModelZoo:
         weights = weights / np.sum(weights, axis=-1, keepdims=True)
         distances = np.dot(weights, bins) * strides[:, None]
         scores = np.concatenate([cls for cls, _ in levels])
-        return corners(centres, distances, self.spec.input_hw), scores
+        return corners(centers, distances, self.spec.input_hw), scores
 
 
 class NcnnModelZoo:
@@ -182,17 +182,17 @@ def resize(frame: Image, spec: ModelSpec) -> tuple[Image, tuple[float, float], t
 
 
 def grid(spec: ModelSpec, stride: int) -> NDArray[Any]:
-    """Centres ``[A_i, 2]`` xy of a level's anchors in pixels of the input."""
+    """Centers ``[A_i, 2]`` xy of a level's anchors in pixels of the input."""
     rows, columns = (-(-side // stride) for side in spec.input_hw)
     x, y = np.meshgrid(np.arange(columns) * stride, np.arange(rows) * stride)
     return np.stack((x.flatten(), y.flatten()), axis=-1) + spec.point_offset * stride
 
 
-def corners(centres: NDArray[Any], distances: NDArray[Any], input_hw: tuple[int, int]) -> Floats:
-    """Boxes xyxy from centres and distances to the four edges, clipped to the input."""
+def corners(centers: NDArray[Any], distances: NDArray[Any], input_hw: tuple[int, int]) -> Floats:
+    """Boxes xyxy from centers and distances to the four edges, clipped to the input."""
     height, width = input_hw
-    x1, y1 = centres[:, 0] - distances[:, 0], centres[:, 1] - distances[:, 1]
-    x2, y2 = centres[:, 0] + distances[:, 2], centres[:, 1] + distances[:, 3]
+    x1, y1 = centers[:, 0] - distances[:, 0], centers[:, 1] - distances[:, 1]
+    x2, y2 = centers[:, 0] + distances[:, 2], centers[:, 1] + distances[:, 3]
     return np.column_stack(
         [np.clip(x1, 0, width), np.clip(y1, 0, height), np.clip(x2, 0, width), np.clip(y2, 0, height)]
     )

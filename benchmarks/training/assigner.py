@@ -120,9 +120,9 @@ def random_target(count: int, input_hw: tuple[int, int], num_classes: int, gener
     """``count`` boxes of 8 to 512 pixels a side, evenly over the octaves, clipped to the image."""
     height, width = input_hw
     limits = torch.tensor((width, height, width, height))
-    centres = torch.rand(count, 2, generator=generator) * limits[:2]
+    centers = torch.rand(count, 2, generator=generator) * limits[:2]
     halves = 4 * 2 ** (6 * torch.rand(count, 2, generator=generator))
-    boxes = torch.cat((centres - halves, centres + halves), dim=1).clamp(min=0).minimum(limits)
+    boxes = torch.cat((centers - halves, centers + halves), dim=1).clamp(min=0).minimum(limits)
     return Target(boxes, torch.randint(num_classes, (count,), generator=generator))
 
 

@@ -65,7 +65,7 @@ def load_frames(folder: str | Path | None, seed: int = 0) -> FrameSet:
 
 
 def generated_frame(generator: np.random.Generator, size_hw: tuple[int, int]) -> Image:
-    """Rectangles of random colours on a smooth ground with some noise, uint8 ``[h, w, 3]``."""
+    """Rectangles of random colors on a smooth ground with some noise, uint8 ``[h, w, 3]``."""
     cv2 = optional.load("cv2")
     height, width = size_hw
     ground = generator.integers(40, 216, (4, 6, 3)).astype(np.float32)
@@ -73,8 +73,8 @@ def generated_frame(generator: np.random.Generator, size_hw: tuple[int, int]) ->
     for _ in range(_RECTANGLES):
         x, y = int(generator.integers(0, width)), int(generator.integers(0, height))
         size = generator.integers(8, max(9, min(size_hw) // 3), 2).tolist()
-        colour = generator.integers(0, 256, 3).tolist()
-        cv2.rectangle(image, (x, y), (x + size[0], y + size[1]), colour, cv2.FILLED)
+        color = generator.integers(0, 256, 3).tolist()
+        cv2.rectangle(image, (x, y), (x + size[0], y + size[1]), color, cv2.FILLED)
     noisy = image + generator.normal(0, 6, image.shape)
     found: Image = np.clip(noisy, 0, 255).astype(np.uint8)
     return found

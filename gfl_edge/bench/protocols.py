@@ -206,7 +206,7 @@ class GFocal:
         """See :class:`Timed`."""
         spec = self._detector.spec
         found = [
-            "the input is uint8, and normalised in the graph: a quarter of the bytes are uploaded",
+            "the input is uint8, and normalized in the graph: a quarter of the bytes are uploaded",
             "warm-up lasts until times are stable rather than 5 runs; percentiles beside the mean, which FPS come from",
             f"{len(self._frames)} images in turn instead of 2000 of COCO val2017",
         ]

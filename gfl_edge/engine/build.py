@@ -126,7 +126,7 @@ def _choose_flavor(flavor: str, targets: tuple[str, ...], device_sm: str | None)
         return "rtx"
     raise MissingDependencyError(
         "no TensorRT that can build here is installed. For a machine without GPU or a GeForce/RTX card: "
-        "pip install 'gfl-edge[rtx]'; for Jetson and data-centre GPUs: pip install 'gfl-edge[tensorrt]'"
+        "pip install 'gfl-edge[rtx]'; for Jetson and data-center GPUs: pip install 'gfl-edge[tensorrt]'"
     )
 
 
@@ -219,7 +219,7 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> bytes:
     _set_targets(config, plan, trt)
     with _monitored(config, plan.flavor, f"building {spec.file_stem}", progress) as monitor:
         serialized = builder.build_serialized_network(network, config)
-    if monitor.cancelled:
+    if monitor.canceled:
         raise KeyboardInterrupt
     if serialized is None:
         raise BuildError(f"{plan.flavor} {trt.__version__} could not build {plan.onnx}: {'; '.join(messages)}")
@@ -333,7 +333,7 @@ def _make_monitor(flavor: Flavor, label: str, enabled: bool) -> Any:
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.cancelled = False
+            self.canceled = False
             self._bar = progress_bar(label, 0, enabled=enabled)
             self._steps: dict[str, int] = {}
 
@@ -345,13 +345,13 @@ def _make_monitor(flavor: Flavor, label: str, enabled: bool) -> Any:
             if self._steps.get(phase_name, 0) > 0:
                 self._steps[phase_name] -= 1
                 self._bar.update()
-            return not self.cancelled
+            return not self.canceled
 
         def phase_finish(self, phase_name: str) -> None:
             self._bar.update(self._steps.pop(phase_name, 0))
 
         def cancel(self, *_: object) -> None:
-            self.cancelled = True
+            self.canceled = True
 
         def close(self) -> None:
             self._bar.close()

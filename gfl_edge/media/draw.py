@@ -13,7 +13,7 @@ from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.ops.preprocess import Image
 
-Colour = tuple[int, int, int]  # BGR, 0..255
+Color = tuple[int, int, int]  # BGR, 0..255
 
 PALETTE_SIZE = 80
 SIDE_PER_LINE_PX = 400  # lines get a pixel wider for each: 2 pixels at 640x480, 5 at 1080p; a side is sqrt(area)
@@ -22,30 +22,30 @@ MIN_TEXT_PX, READABLE_TEXT_PX = 9, 5  # aimed at, and what is still drawn where 
 CAPITAL_PX = 21  # of cv2.FONT_HERSHEY_SIMPLEX at scale 1
 SHEET_GAP_PX = 4
 
-_BLACK: Colour = (0, 0, 0)
-_WHITE: Colour = (255, 255, 255)
+_BLACK: Color = (0, 0, 0)
+_WHITE: Color = (255, 255, 255)
 
 
-def class_colour(class_id: int) -> Colour:
-    """The colour of a class: always the same, and far from those of the classes before it, up to 80 classes."""
+def class_color(class_id: int) -> Color:
+    """The color of a class: always the same, and far from those of the classes before it, up to 80 classes."""
     return palette()[class_id % PALETTE_SIZE]
 
 
 @functools.cache
-def palette() -> tuple[Colour, ...]:
-    """80 colours, neither pale nor dark, each as far as possible from all before it in CIE L*a*b*."""
+def palette() -> tuple[Color, ...]:
+    """80 colors, neither pale nor dark, each as far as possible from all before it in CIE L*a*b*."""
     steps = np.arange(0, 256, 15, dtype=np.float32)
-    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
     cv2 = optional.load("cv2")
-    lab: NDArray[np.float32] = cv2.cvtColor(colours[None] / np.float32(255), cv2.COLOR_BGR2LAB)[0]
+    lab: NDArray[np.float32] = cv2.cvtColor(colors[None] / np.float32(255), cv2.COLOR_BGR2LAB)[0]
     vivid = (lab[:, 0] > 45) & (lab[:, 0] < 92) & (np.hypot(lab[:, 1], lab[:, 2]) > 40)
-    colours, lab = colours[vivid], lab[vivid]
-    chosen = [int(np.argmin(np.abs(colours - (60, 180, 75)).sum(axis=1)))]  # green first: it is rare in streets
+    colors, lab = colors[vivid], lab[vivid]
+    chosen = [int(np.argmin(np.abs(colors - (60, 180, 75)).sum(axis=1)))]  # green first: it is rare in streets
     distance = np.full(len(lab), np.inf, np.float32)
     while len(chosen) < PALETTE_SIZE:
         distance = np.minimum(distance, np.linalg.norm(lab - lab[chosen[-1]], axis=1))
         chosen.append(int(distance.argmax()))
-    return tuple((int(blue), int(green), int(red)) for blue, green, red in colours[chosen])
+    return tuple((int(blue), int(green), int(red)) for blue, green, red in colors[chosen])
 
 
 def draw_detections(frame: Image, detections: Detections, *, out: Image | None = None) -> Image:
@@ -69,11 +69,11 @@ def draw_detections(frame: Image, detections: Detections, *, out: Image | None =
     ascending = range(len(detections) - 1, -1, -1)
     for i in ascending:
         left, top, right, bottom = corners[i]
-        cv2.rectangle(image, (left, top), (right, bottom), class_colour(int(detections.class_ids[i])), thickness)
+        cv2.rectangle(image, (left, top), (right, bottom), class_color(int(detections.class_ids[i])), thickness)
     for i in ascending:
         name = detections.class_names[detections.class_ids[i]]
-        colour = class_colour(int(detections.class_ids[i]))
-        _draw_label(image, f"{name} {detections.scores[i]:.2f}", corners[i][0], corners[i][1], colour)
+        color = class_color(int(detections.class_ids[i]))
+        _draw_label(image, f"{name} {detections.scores[i]:.2f}", corners[i][0], corners[i][1], color)
     return image
 
 
@@ -114,7 +114,7 @@ def contact_sheet(images: Sequence[Image], columns: int, width: int) -> Image:
 
 
 def fitted(image: Image, size_hw: tuple[int, int]) -> Image:
-    """``image`` (uint8 ``[H, W, 3]``) resized into ``size_hw`` with its aspect ratio, centred on black."""
+    """``image`` (uint8 ``[H, W, 3]``) resized into ``size_hw`` with its aspect ratio, centered on black."""
     if image.shape[:2] == size_hw:
         return image
     cv2 = optional.load("cv2")
@@ -140,7 +140,7 @@ def _side(image: Image) -> float:
     return float(np.sqrt(image.shape[0] * image.shape[1]))
 
 
-def _draw_label(image: Image, text: str, left: int, box_top: int, fill: Colour) -> None:
+def _draw_label(image: Image, text: str, left: int, box_top: int, fill: Color) -> None:
     """Text on a filled rectangle above ``box_top``, or below it where there is no room above, inside the image."""
     cv2 = optional.load("cv2")
     height, width = image.shape[:2]
@@ -177,7 +177,7 @@ def _stroke(capital_px: float) -> int:
     return max(1, round(capital_px / 12))
 
 
-def _contrasting(fill: Colour) -> Colour:
+def _contrasting(fill: Color) -> Color:
     """Black or white, whichever is easier to read on ``fill`` by the contrast ratio of WCAG 2."""
     linear = (np.array(fill) / 255) ** 2.2
     luminance = float(linear @ (0.0722, 0.7152, 0.2126))

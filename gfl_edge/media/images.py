@@ -35,7 +35,7 @@ def is_image(path: Path) -> bool:
 def read_image(path: Path) -> Image | None:
     """An image file as uint8 ``[H, W, 3]`` BGR, turned as its EXIF says; None if it is not a whole image.
 
-    Grey and 16-bit images are converted, alpha is dropped.
+    Gray and 16-bit images are converted, alpha is dropped.
     """
     cv2 = optional.load("cv2")
     try:
@@ -50,7 +50,7 @@ def read_image(path: Path) -> Image | None:
 
 
 def _is_cut_jpeg(content: bytes) -> bool:
-    """Whether a JPEG ends before its end: OpenCV would show grey where the rest is missing and call it an image.
+    """Whether a JPEG ends before its end: OpenCV would show gray where the rest is missing and call it an image.
 
     After the last start of scan (FF DA) there must be an end of image (FF D9); scan data cannot contain either.
     """

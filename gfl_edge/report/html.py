@@ -40,7 +40,7 @@ def _cell_class(text: str) -> str | None:
 
 
 def inline_svg(figure: Figure) -> str:
-    """A chart of :mod:`gfl_edge.report.plots` as part of a page, in the page's own text colour and background."""
+    """A chart of :mod:`gfl_edge.report.plots` as part of a page, in the page's own text color and background."""
     text = figure.svg.decode()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r"fill: #ffffff", "fill: none", text)

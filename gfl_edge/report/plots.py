@@ -17,7 +17,7 @@ FEW = 8  # values on an axis, each of which is marked
 
 Points = Sequence[tuple[float, float]]
 
-INK = "#333333"  # of text, axes and marks; no data has it, so that a page can put its own colour in its place
+INK = "#333333"  # of text, axes and marks; no data has it, so that a page can put its own color in its place
 SERIES = ("#3b7dd8", "#e0762f", "#2f9e63", "#b455c8", "#b89600", "#d64550", "#2aa3b5", "#8a6d5a")
 _STYLE = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
@@ -128,7 +128,7 @@ def bar_chart(title: str, x_label: str, parts: Mapping[str, Mapping[str, float]]
 
 @_styled
 def ranked_bars(title: str, x_label: str, rows: Sequence[tuple[str, float, str]]) -> bytes:
-    """A bar for each row, from the top down; rows of a group share a colour.
+    """A bar for each row, from the top down; rows of a group share a color.
 
     Args:
         title: what is shown.
@@ -137,9 +137,9 @@ def ranked_bars(title: str, x_label: str, rows: Sequence[tuple[str, float, str]]
     """
     figure = _figure(8, 0.24 * len(rows) + 1.4)
     axes = figure.add_subplot()
-    for group, colour in zip(sorted({group for _, _, group in rows}), SERIES, strict=False):
+    for group, color in zip(sorted({group for _, _, group in rows}), SERIES, strict=False):
         found = [(i, length) for i, (_, length, own) in enumerate(rows) if own == group]
-        axes.barh(*zip(*found, strict=True), color=colour, label=group)
+        axes.barh(*zip(*found, strict=True), color=color, label=group)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=7)
     axes.set(title=title, xlabel=x_label)
     axes.invert_yaxis()
@@ -152,7 +152,7 @@ def ranked_bars(title: str, x_label: str, rows: Sequence[tuple[str, float, str]]
 def point_chart(
     title: str, x_label: str, y_label: str, groups: Mapping[str, Sequence[tuple[float, float, str]]]
 ) -> bytes:
-    """Labelled points; those with the same label are joined by a thin line.
+    """Labeled points; those with the same label are joined by a thin line.
 
     Args:
         title: what is shown.
@@ -163,8 +163,8 @@ def point_chart(
     figure = _figure(8, 4.6)
     axes = figure.add_subplot()
     by_label: dict[str, list[tuple[float, float]]] = {}
-    for (name, points), colour in zip(groups.items(), SERIES, strict=False):
-        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color=colour, label=name, zorder=3)
+    for (name, points), color in zip(groups.items(), SERIES, strict=False):
+        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color=color, label=name, zorder=3)
         for x, y, label in points:
             by_label.setdefault(label, []).append((x, y))
     for label, places in by_label.items():

@@ -1,6 +1,6 @@
 /* The kernels around the network: candidates, integral decode, NMS and pre-processing, behind a plain C interface.
  *
- * Everything is queued on the caller's stream: no synchronisation, no allocation, outputs of fixed shape, so that calls can
+ * Everything is queued on the caller's stream: no synchronization, no allocation, outputs of fixed shape, so that calls can
  * be captured into a CUDA graph. Pointers are device memory, 16 byte aligned, unless said otherwise; tensors are dense and
  * row-major. Functions return GFL_OK or another status, whose message gfl_last_error() has, and never end the process.
  */
@@ -98,7 +98,7 @@ typedef struct {
 
 #ifndef __CUDACC_RTC__
 /* Queue a resize of `frame` (packed BGR or RGB, or the Y plane with `uv` for NV12, else NULL) into `out`, uint8
- * [out_height, out_width, 3] BGR, dense. Within 1 grey level of cv2.resize with INTER_LINEAR; with black_border, of
+ * [out_height, out_width, 3] BGR, dense. Within 1 gray level of cv2.resize with INTER_LINEAR; with black_border, of
  * cv2.warpAffine, which rounds coordinates to 1/32 pixel: where its double and our float steps round apart, which few pixels
  * do, the difference is what the frame changes by in 1/32 pixel. */
 GflStatus gfl_resize(const GflResizeParams *params, const void *frame, const void *uv, uint8_t *out, void *stream);

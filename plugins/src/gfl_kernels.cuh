@@ -458,9 +458,9 @@ __device__ inline float gfl_decode_edge(const GflNmsParams &params, const void *
     const float stride = (float)params.strides[level];
     const int columns = gfl_level_columns(params, level);
     const int place = edge % 2 ? cell / columns : cell % columns;
-    const float centre = __fmul_rn(__fadd_rn((float)place, params.point_offset), stride);
+    const float center = __fmul_rn(__fadd_rn((float)place, params.point_offset), stride);
     const float distance = __fmul_rn(__fdiv_rn(moment, weights), stride);
-    const float corner = edge < 2 ? __fsub_rn(centre, distance) : __fadd_rn(centre, distance);
+    const float corner = edge < 2 ? __fsub_rn(center, distance) : __fadd_rn(center, distance);
     const float limit = (float)(edge % 2 ? params.input_height : params.input_width);
     return gfl_min(gfl_max(corner, 0.0f), limit);
 }
@@ -588,17 +588,17 @@ extern "C" __global__ void __launch_bounds__(GFL_NMS_THREADS)
 
 __device__ inline int gfl_clamp(int value, int highest) { return value < 0 ? 0 : value > highest ? highest : value; }
 
-/* 2^20ths of a grey level -> grey level */
-__device__ inline int gfl_grey(int value) { return gfl_clamp((value + (1 << 19)) >> 20, 255); }
+/* 2^20ths of a gray level -> gray level */
+__device__ inline int gfl_gray(int value) { return gfl_clamp((value + (1 << 19)) >> 20, 255); }
 
 /* BT.601, limited range: Y 16..235, U and V 16..240 around 128. */
 __device__ inline void gfl_yuv_to_bgr(int y, int u, int v, int (&bgr)[3]) {
     const int luma = (y > 16 ? y - 16 : 0) * 1220542; /* 1.164 * 2^20 */
     u -= 128;
     v -= 128;
-    bgr[0] = gfl_grey(luma + 2116026 * u);              /* 2.018 */
-    bgr[1] = gfl_grey(luma - 409993 * u - 852492 * v); /* 0.391, 0.813 */
-    bgr[2] = gfl_grey(luma + 1673527 * v);              /* 1.596 */
+    bgr[0] = gfl_gray(luma + 2116026 * u);              /* 2.018 */
+    bgr[1] = gfl_gray(luma - 409993 * u - 852492 * v); /* 0.391, 0.813 */
+    bgr[2] = gfl_gray(luma + 1673527 * v);              /* 1.596 */
 }
 
 __device__ inline void gfl_frame_pixel(const GflResizeParams &params, const uint8_t *frame, const uint8_t *uv, int x,
@@ -623,7 +623,7 @@ __device__ inline void gfl_frame_pixel(const GflResizeParams &params, const uint
 }
 
 /* The frame coordinate of a pixel: whole part and fraction. With a black border as cv2.warpAffine has it, whose coordinates
- * are 1/1024ths rounded to 1/32 pixel, which matters by up to 8 grey levels; double, as 1/1024 of a pixel at 4096 is at the
+ * are 1/1024ths rounded to 1/32 pixel, which matters by up to 8 gray levels; double, as 1/1024 of a pixel at 4096 is at the
  * end of what float32 holds. Far outside, where nothing is to be seen, is as good as just outside. */
 __device__ inline int gfl_coordinate(const GflResizeParams &params, int place, float step, float start, int frame_size,
                                      float *fraction) {

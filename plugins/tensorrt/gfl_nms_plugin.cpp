@@ -1,4 +1,4 @@
-/* The glue between TensorRT and the kernels; nothing here allocates device memory, synchronises or ends the process. */
+/* The glue between TensorRT and the kernels; nothing here allocates device memory, synchronizes or ends the process. */
 #include "gfl_nms_plugin.h"
 
 #include <atomic>

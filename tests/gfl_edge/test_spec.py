@@ -43,7 +43,7 @@ def test_onnx_without_our_metadata(tmp_path):
     [
         ({"gfl_edge.format": "99"}, "metadata format 99, this gfl_edge reads 1"),
         ({"gfl_edge.strides": "[8,"}, "not valid JSON"),
-        ({"gfl_edge.colour": '"red"'}, r"unknown \['colour'\]"),
+        ({"gfl_edge.color": '"red"'}, r"unknown \['color'\]"),
         ({"gfl_edge.resize": '"crop"'}, "resize 'crop': expected one of stretch, letterbox, fit"),
         ({"gfl_edge.class_names": "[]"}, "class_names is empty"),
         ({"gfl_edge.iou_threshold": "1.5"}, "iou_threshold 1.5: expected 0..1"),

@@ -42,7 +42,7 @@ def test_random_input_in_any_order_of_threads(emulated, order, seed, fields):
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 90), st.integers(1, 5)),
-    grey_levels=st.integers(1, 30),
+    gray_levels=st.integers(1, 30),
     size=st.integers(2, 12),
     rule=st.fixed_dictionaries(
         {
@@ -56,10 +56,10 @@ def test_random_input_in_any_order_of_threads(emulated, order, seed, fields):
     dtype=st.sampled_from([np.float32, np.float16]),
 )
 @settings(max_examples=150, deadline=None)
-def test_ties(library, seed, shape, grey_levels, size, rule, dtype):
+def test_ties(library, seed, shape, gray_levels, size, rule, dtype):
     """Few values of scores and coordinates: equal scores, equal boxes, empty ones, IoUs at the threshold."""
     rng = np.random.default_rng(seed)
-    scores = (rng.integers(0, grey_levels + 1, shape) / grey_levels).astype(dtype)
+    scores = (rng.integers(0, gray_levels + 1, shape) / gray_levels).astype(dtype)
     corner = rng.integers(0, size, (*shape[:2], 2))
     boxes = np.concatenate((corner, corner + rng.integers(0, size, corner.shape)), axis=2).astype(np.float32)
     assert_equals_reference(library, boxes, scores, **rule)
@@ -123,7 +123,7 @@ def test_iou_exactly_at_the_threshold_is_kept(library):
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
 def test_iou_is_rounded_as_in_numpy(library, seed):
-    """The threshold is the IoU of a pair, or its neighbour below: a fused product would decide otherwise."""
+    """The threshold is the IoU of a pair, or its neighbor below: a fused product would decide otherwise."""
     rng = np.random.default_rng(seed)
     boxes = random_boxes(rng, 2, size=3)
     iou = pairwise_iou(boxes[0, :1], boxes[0, 1:])[0, 0]
@@ -170,7 +170,7 @@ def test_detections_beyond_a_chunk(library):
 
 
 def test_a_long_chain_of_suppression(library):
-    """Every box overlaps only its neighbours: whether one is kept depends on all before it."""
+    """Every box overlaps only its neighbors: whether one is kept depends on all before it."""
     boxes = np.array([[2 * i, 0, 2 * i + 10, 10] for i in range(1000)], np.float32)[None]
     scores = np.linspace(0.9, 0.1, 1000, dtype=np.float32).reshape(1, -1, 1)
     found = assert_equals_reference(library, boxes, scores, max_detections=1000)

@@ -25,7 +25,7 @@ def resize_params(frame_hw, out_hw, rule, frame_format=BGR, short_long=None, pit
         limit = short_long if frame_hw[0] <= frame_hw[1] else short_long[::-1]
     placed = place(frame_hw, out_hw, rule, limit)
     step_x, step_y = (1 / scale for scale in placed.scale_xy)
-    centred = rule != "letterbox"  # cv2.resize puts pixel edges upon each other, cv2.warpAffine pixel centers
+    centered = rule != "letterbox"  # cv2.resize puts pixel edges upon each other, cv2.warpAffine pixel centers
     content = out_hw
     if rule == "fit":
         content = tuple(round(side * scale) for side, scale in zip(frame_hw, placed.scale_xy[::-1], strict=True))
@@ -41,8 +41,8 @@ def resize_params(frame_hw, out_hw, rule, frame_format=BGR, short_long=None, pit
         content_width=content[1],
         step_x=step_x,
         step_y=step_y,
-        start_x=step_x / 2 - 0.5 if centred else -placed.offset_xy[0] * step_x,
-        start_y=step_y / 2 - 0.5 if centred else -placed.offset_xy[1] * step_y,
+        start_x=step_x / 2 - 0.5 if centered else -placed.offset_xy[0] * step_x,
+        start_y=step_y / 2 - 0.5 if centered else -placed.offset_xy[1] * step_y,
         black_border=int(rule == "letterbox"),
         padding_bgr=(ctypes.c_uint8 * 4)(*PADDING_BGR) if rule == "fit" else (ctypes.c_uint8 * 4)(),
     )
@@ -54,7 +54,7 @@ def assert_resized(found, frame, rule, short_long=None):
     difference = np.abs(found.astype(int) - want)
     if (
         rule == "letterbox"
-    ):  # coordinates are rounded to 1/32 pixel, those of few rows and columns to the neighbouring one
+    ):  # coordinates are rounded to 1/32 pixel, those of few rows and columns to the neighboring one
         apart = (difference > 1).any(axis=2)
         assert apart.sum() <= max(0.01 * apart.size, 2 * max(apart.shape))
         assert difference.max() <= 2 + 255 / 32
@@ -107,7 +107,7 @@ def test_nv12(library, rule):
         assert_resized(library.resize(params, *padded), frame, rule)
 
 
-def test_every_colour_of_nv12(library):
+def test_every_color_of_nv12(library):
     values = np.arange(0, 256, 3, dtype=np.uint8)[:84]
     luma = np.repeat(np.repeat(values[:, None], 84, 1), 1, 0)
     chroma = np.stack([values[:42], values[:42][::-1]], axis=1).reshape(1, 84).repeat(42, 0)

@@ -16,7 +16,7 @@ from gfl_edge.media.sources import Frame, FrameSource
 
 
 class FakeSource(FrameSource):
-    """Grey frames of level ``index % 256``.
+    """Gray frames of level ``index % 256``.
 
     Args:
         name: of the source.

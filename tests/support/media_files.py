@@ -1,4 +1,4 @@
-"""Videos and images of plain grey, and what is in the files of a run."""
+"""Videos and images of plain gray, and what is in the files of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def make_video(path: Path, frames: int, fps: float = 25.0, size_wh: tuple[int, int] = (64, 48)) -> Path:
-    """A Motion JPEG video whose frame i is grey level 8 * i."""
+    """A Motion JPEG video whose frame i is gray level 8 * i."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, size_wh)
     assert writer.isOpened()
     for i in range(frames):

@@ -1,5 +1,5 @@
 /* A TensorRT that is none, which does with the plugin GflNms what TensorRT does: create, infer shapes, ask for formats and
- * workspace, serialise, create again from that, attach, run. On host memory, with the emulated kernels. */
+ * workspace, serialize, create again from that, attach, run. On host memory, with the emulated kernels. */
 #include <NvInfer.h>
 
 #include <cstdlib>

@@ -52,7 +52,7 @@ ema_decay = 0.9
 
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory):
-    """A folder with 8 images of white and grey squares, their COCO annotations and ``run.toml``."""
+    """A folder with 8 images of white and gray squares, their COCO annotations and ``run.toml``."""
     import cv2
 
     folder = tmp_path_factory.mktemp("squares")
@@ -67,7 +67,7 @@ def squares(tmp_path_factory):
         images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
         box = {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0}
         annotations.append({"id": number, "image_id": number, "category_id": kind, **box})
-    categories = [{"id": 1, "name": "white"}, {"id": 2, "name": "grey"}]
+    categories = [{"id": 1, "name": "white"}, {"id": 2, "name": "gray"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "instances.json").write_text(json.dumps(content))
     (folder / "run.toml").write_text(SETTINGS)

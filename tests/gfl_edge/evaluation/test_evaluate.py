@@ -118,7 +118,7 @@ def test_a_corrupt_image_is_named_counted_and_left_out(dataset):
 
 
 def test_a_jpeg_cut_short_is_left_out(dataset):
-    """OpenCV by itself would decode it, grey where the rest is missing."""
+    """OpenCV by itself would decode it, gray where the rest is missing."""
     content = json.loads((dataset / "a.json").read_text())
     content["images"][1]["file_name"] = "2.jpg"
     (dataset / "a.json").write_text(json.dumps(content))

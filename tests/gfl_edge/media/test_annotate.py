@@ -93,8 +93,8 @@ def test_each_file_once(tmp_path: Path, detector: FakeDetector) -> None:
     assert len(summary.images) == detector.calls == 1
 
 
-def test_grey_and_16_bit_files(tmp_path: Path, detector: FakeDetector) -> None:
-    cv2.imwrite(str(tmp_path / "grey.png"), np.full((20, 30), 90, np.uint8))
+def test_gray_and_16_bit_files(tmp_path: Path, detector: FakeDetector) -> None:
+    cv2.imwrite(str(tmp_path / "gray.png"), np.full((20, 30), 90, np.uint8))
     cv2.imwrite(str(tmp_path / "deep.tiff"), np.full((20, 30, 3), 90 * 257, np.uint16))
     summary = detect_images(detector, [tmp_path], output_dir=tmp_path / "out", score=1.0)
     assert [cv2.imread(str(annotated.output), cv2.IMREAD_UNCHANGED).dtype for annotated in summary.images] == [

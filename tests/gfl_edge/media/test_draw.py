@@ -9,14 +9,14 @@ import pytest
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.media import draw
-from gfl_edge.media.draw import class_colour, contact_sheet, draw_detections, draw_status, fitted, palette
+from gfl_edge.media.draw import class_color, contact_sheet, draw_detections, draw_status, fitted, palette
 
 NAMES = ("person", "bicycle", "car", "refrigerator gypsy")
-GREY = 128
+GRAY = 128
 
 
-def grey(height: int, width: int) -> np.ndarray:
-    return np.full((height, width, 3), GREY, np.uint8)
+def gray(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), GRAY, np.uint8)
 
 
 def detections(*boxes: tuple[float, ...], class_ids: list[int] | None = None) -> Detections:
@@ -26,27 +26,27 @@ def detections(*boxes: tuple[float, ...], class_ids: list[int] | None = None) ->
 
 
 def changed(image: np.ndarray) -> np.ndarray:
-    """Mask of pixels that are no longer grey."""
-    return np.any(image != GREY, axis=-1)
+    """Mask of pixels that are no longer gray."""
+    return np.any(image != GRAY, axis=-1)
 
 
 def test_box_is_drawn_along_its_edges_and_nowhere_else() -> None:
-    frame = grey(480, 640)
+    frame = gray(480, 640)
     image = draw_detections(frame, detections((100, 200, 300, 400)))
-    assert np.all(frame == GREY), "the frame itself stays as it was"
+    assert np.all(frame == GRAY), "the frame itself stays as it was"
     for x, y in ((200, 200), (200, 400), (100, 300), (300, 300)):
-        assert tuple(image[y, x]) == class_colour(0)
+        assert tuple(image[y, x]) == class_color(0)
     assert not changed(image)[210:390, 110:290].any(), "nothing inside the box"
     assert not changed(image)[410:].any(), "nothing below"
     assert not changed(image)[:, 320:].any(), "nothing to the right"
 
 
 def test_nothing_to_draw() -> None:
-    assert not changed(draw_detections(grey(48, 64), detections())).any()
+    assert not changed(draw_detections(gray(48, 64), detections())).any()
 
 
 def test_out_is_drawn_into() -> None:
-    frame = grey(100, 100)
+    frame = gray(100, 100)
     out = np.zeros_like(frame)
     boxes = detections((20, 40, 80, 80))
     assert draw_detections(frame, boxes, out=out) is out
@@ -83,10 +83,10 @@ def fills(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int, int]]:
     found = []
     rectangle = cv2.rectangle
 
-    def spy(image: np.ndarray, start: tuple[int, int], end: tuple[int, int], colour: object, thickness: int) -> None:
+    def spy(image: np.ndarray, start: tuple[int, int], end: tuple[int, int], color: object, thickness: int) -> None:
         if thickness == cv2.FILLED:
             found.append((*start, *end))
-        rectangle(image, start, end, colour, thickness)
+        rectangle(image, start, end, color, thickness)
 
     monkeypatch.setattr(cv2, "rectangle", spy)
     return found
@@ -95,13 +95,13 @@ def fills(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int, int]]:
 @pytest.mark.parametrize("box", BORDER_BOXES.values(), ids=BORDER_BOXES.keys())
 @pytest.mark.parametrize("class_id", [0, 3])
 def test_labels_stay_inside(box: tuple[float, ...], class_id: int, fills: list[tuple[int, int, int, int]]) -> None:
-    frame = grey(480, 640)
+    frame = gray(480, 640)
     image = draw_detections(frame, detections(box, class_ids=[class_id]))
     ((left, top, right, bottom),) = fills
     assert 0 <= left < right < 640
     assert 0 <= top < bottom < 480
     label = image[top + 1 : bottom, left + 1 : right]  # without its outline
-    ink = np.any(np.abs(label.astype(int) - class_colour(class_id)) > 60, axis=-1)
+    ink = np.any(np.abs(label.astype(int) - class_color(class_id)) > 60, axis=-1)
     assert 0.05 < ink.mean() < 0.6, "there is text on the label"
     # and nothing of it is cut off
     assert not ink[:, 0].any()
@@ -111,14 +111,14 @@ def test_labels_stay_inside(box: tuple[float, ...], class_id: int, fills: list[t
 
 
 def test_label_lies_above_its_box_where_there_is_room(fills: list[tuple[int, int, int, int]]) -> None:
-    draw_detections(grey(480, 640), detections((100, 200, 300, 400)))
+    draw_detections(gray(480, 640), detections((100, 200, 300, 400)))
     ((left, _, _, bottom),) = fills
     assert (left, bottom) == (100, 199)
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (1, 500), (500, 1), (2, 2), (7, 9), (24, 32), (60, 80)])
 def test_tiny_images(hw: tuple[int, int], fills: list[tuple[int, int, int, int]]) -> None:
-    image = draw_detections(grey(*hw), detections((0, 0, hw[1], hw[0]), class_ids=[3]))
+    image = draw_detections(gray(*hw), detections((0, 0, hw[1], hw[0]), class_ids=[3]))
     assert image.shape == (*hw, 3)
     assert changed(image).any()
     for left, top, right, bottom in fills:
@@ -129,7 +129,7 @@ def test_tiny_images(hw: tuple[int, int], fills: list[tuple[int, int, int, int]]
 def test_lines_and_text_grow_with_the_image(fills: list[tuple[int, int, int, int]]) -> None:
     widths, heights = [], []
     for scale in (1, 2, 4):
-        image = draw_detections(grey(480 * scale, 640 * scale), detections((100, 200, 300, 400)))
+        image = draw_detections(gray(480 * scale, 640 * scale), detections((100, 200, 300, 400)))
         widths.append(int(changed(image)[300, 50:200].sum()))
         heights.append(fills[-1][3] - fills[-1][1])
     assert widths == sorted(set(widths)), "thicker lines"
@@ -137,14 +137,14 @@ def test_lines_and_text_grow_with_the_image(fills: list[tuple[int, int, int, int
 
 
 def test_highest_score_lies_on_top() -> None:
-    image = draw_detections(grey(480, 640), detections((100, 200, 300, 400), (100, 200, 300, 400), class_ids=[0, 1]))
-    assert tuple(image[400, 200]) == class_colour(0)
+    image = draw_detections(gray(480, 640), detections((100, 200, 300, 400), (100, 200, 300, 400), class_ids=[0, 1]))
+    assert tuple(image[400, 200]) == class_color(0)
 
 
-def test_colours_are_stable_and_distinct() -> None:
+def test_colors_are_stable_and_distinct() -> None:
     assert len(set(palette())) == draw.PALETTE_SIZE
-    assert class_colour(5) == class_colour(5)
-    assert class_colour(draw.PALETTE_SIZE + 5) == class_colour(5), "more classes than colours"
+    assert class_color(5) == class_color(5)
+    assert class_color(draw.PALETTE_SIZE + 5) == class_color(5), "more classes than colors"
     lab = cv2.cvtColor(np.array([palette()], np.float32) / 255, cv2.COLOR_BGR2LAB)[0]
     distance = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 1000 * np.eye(len(lab))
     # 2.3 is just noticeable (Mahy et al. 1994)
@@ -159,13 +159,13 @@ def test_text_contrasts_with_its_background(class_id: int) -> None:
         linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in bgr)]
         return float(np.dot(linear, (0.0722, 0.7152, 0.2126)))
 
-    fill = class_colour(class_id)
+    fill = class_color(class_id)
     light, dark = sorted((luminance(fill), luminance(draw._contrasting(fill))), reverse=True)
     assert (light + 0.05) / (dark + 0.05) > 4.4, "WCAG asks for 4.5"
 
 
 def test_status_is_written_into_the_corner() -> None:
-    image = draw_status(grey(480, 640), "24.8 FPS")
+    image = draw_status(gray(480, 640), "24.8 FPS")
     ys, xs = np.nonzero(changed(image))
     assert (ys.min(), xs.min()) == (0, 0)
     assert ys.max() < 40
@@ -181,12 +181,12 @@ def test_fitted_keeps_the_aspect_ratio(hw: tuple[int, int]) -> None:
     height, width = ys.max() - ys.min() + 1, xs.max() - xs.min() + 1
     assert height == 100 or width == 150
     assert abs(height - width * hw[0] / hw[1]) <= 1
-    assert abs((ys.min() + ys.max()) / 2 - 49.5) <= 1, "centred"
+    assert abs((ys.min() + ys.max()) / 2 - 49.5) <= 1, "centered"
     assert abs((xs.min() + xs.max()) / 2 - 74.5) <= 1
 
 
 def test_fitted_leaves_an_image_of_that_size_as_it_is() -> None:
-    image = grey(10, 20)
+    image = gray(10, 20)
     assert fitted(image, (10, 20)) is image
 
 
@@ -200,11 +200,11 @@ def test_contact_sheet() -> None:
 
 
 def test_contact_sheet_of_mixed_sizes() -> None:
-    sheet = contact_sheet([grey(100, 10), grey(10, 100), grey(1, 1)], columns=2, width=104)
+    sheet = contact_sheet([gray(100, 10), gray(10, 100), gray(1, 1)], columns=2, width=104)
     assert sheet.shape == (50 + 4 + 50, 104, 3), "no row higher than a cell is wide"
 
 
 @pytest.mark.parametrize(("count", "columns", "width"), [(0, 3, 300), (2, 0, 300), (2, 3, 9)])
 def test_contact_sheet_without_room(count: int, columns: int, width: int) -> None:
     with pytest.raises(InputError, match="expected room for at least one"):
-        contact_sheet([grey(4, 4)] * count, columns, width)
+        contact_sheet([gray(4, 4)] * count, columns, width)

@@ -104,7 +104,7 @@ def test_single_image_is_a_folder_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "given",
     [np.full((4, 6), 200, np.uint8), np.full((4, 6), 200 * 257, np.uint16), np.full((4, 6, 4), 200, np.uint8)],
-    ids=["grey", "16-bit grey", "alpha"],
+    ids=["gray", "16-bit gray", "alpha"],
 )
 def test_read_image_converts_to_8_bit_bgr(tmp_path: Path, given: np.ndarray) -> None:
     cv2.imwrite(str(tmp_path / "image.png"), given)

@@ -52,9 +52,9 @@ def test_equals_decoding_everything(seed, threshold, dtype, spread):
 def test_scores_around_the_threshold_fall_on_the_same_side(threshold, dtype):
     """Every representable logit for a while on both sides."""
     spec = replace(SPEC, score_threshold=threshold, max_candidates=10_000, max_detections=10_000, iou_threshold=1.0)
-    centre = np.array(np.log(threshold / (1 - threshold)), dtype)
+    center = np.array(np.log(threshold / (1 - threshold)), dtype)
     steps = np.arange(SPEC.num_anchors * SPEC.num_classes) - SPEC.num_anchors
-    cls = (centre + steps * np.spacing(centre)).astype(dtype).reshape(-1, SPEC.num_classes)
+    cls = (center + steps * np.spacing(center)).astype(dtype).reshape(-1, SPEC.num_classes)
     assert 0 < assert_equal(cls, random_maps(0, dtype=dtype)[1], spec) < cls.size
 
 
