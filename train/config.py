@@ -188,14 +188,17 @@ class Config:
         Raises:
             InputError: unknown or missing fields, impossible values, paths that are not there; names the field.
         """
-        _refuse_num_classes(values.get("model"))
+        model = values.get("model")
+        for table in ("nanodet", "gfl"):
+            if isinstance(model, Mapping) and "num_classes" in (model.get(table) or {}):
+                raise InputError(f"model.{table}.num_classes: leave it out, the data say it; choose with data.classes")
         return build(cls, values, "", Places(folder).with_root(values.get("data")))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: texts, numbers, lists and mappings; fields that are None are left out."""
         plain: dict[str, Any] = _plain(dataclasses.asdict(self))
         for table in ("nanodet", "gfl"):
-            plain["model"].get(table, {}).pop("num_classes", None)  # the data's, see _refuse_num_classes
+            plain["model"].get(table, {}).pop("num_classes", None)  # the data's, see from_dict
         return plain
 
 
@@ -246,12 +249,6 @@ def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
             _merge(values[key], value)
         else:
             values[key] = value
-
-
-def _refuse_num_classes(model: Any) -> None:
-    for table in ("nanodet", "gfl"):
-        if isinstance(model, Mapping) and "num_classes" in (model.get(table) or {}):
-            raise InputError(f"model.{table}.num_classes: leave it out, the data say it; choose with data.classes")
 
 
 def _plain(value: Any) -> Any:

@@ -90,16 +90,13 @@ def check_size(input_hw: tuple[int, int]) -> tuple[int, int]:
 def architecture_name(config: DetectorConfig) -> str:
     """``nanodet-plus-m``, ``nanodet-m-1.5x``, ``gfl-r50``, ``gflv2-x101-32x4d-dcn`` ..."""
     if isinstance(config, GFLConfig):
-        return f"{config.family}-{_backbone_name(config)}" + ("-dcn" if config.dcn and any(config.dcn_stages) else "")
+        backbone = config.backbone if config.backbone != "resnet" else f"r{config.depth}"
+        if config.backbone == "resnet" and config.groups > 1:
+            backbone = f"x{config.depth}-{config.groups}x{config.base_width}d"
+        return f"{config.family}-{backbone}" + ("-dcn" if config.dcn and any(config.dcn_stages) else "")
     assert isinstance(config, NanoDetConfig)
     width = config.stage_channels[0] / SHUFFLENET_1X[0]
     return NANODET_NAMES[config.family] + ("" if width == 1 else f"-{width:.1f}x")
-
-
-def _backbone_name(config: GFLConfig) -> str:
-    if config.backbone != "resnet":
-        return config.backbone
-    return f"x{config.depth}-{config.groups}x{config.base_width}d" if config.groups > 1 else f"r{config.depth}"
 
 
 def describe(

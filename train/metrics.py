@@ -22,16 +22,14 @@ class Table:
     def __init__(self, path: Path, resume_at: int | None = None) -> None:
         self.path = path
         self.columns: list[str] = []
-        rows = self._read() if resume_at is not None and path.is_file() else []
+        rows: list[list[str]] = []
+        if resume_at is not None and path.is_file():
+            with path.open(newline="") as file:
+                self.columns, *rows = list(csv.reader(file)) or [[]]
         kept = [row for row in rows if int(row[0]) <= (resume_at or 0)]
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([self.columns, *kept] if self.columns else [])
-
-    def _read(self) -> list[list[str]]:
-        with self.path.open(newline="") as file:
-            self.columns, *rows = list(csv.reader(file)) or [[]]
-        return rows
 
     def add(self, row: Mapping[str, float]) -> None:
         """Append a row; floats are written so that reading them gives the same number."""

@@ -164,13 +164,12 @@ class Annotations:
                         }
                     )
         categories = [{"id": index, "name": name} for index, name in enumerate(self.class_names, 1)]
-        images = [self._coco_image(record) for record in self.records]
+        images = []
+        for record in self.records:
+            name = Path(os.path.relpath(record.path, self.image_folder)).as_posix()
+            size = {} if record.size_hw is None else {"width": record.size_hw[1], "height": record.size_hw[0]}
+            images.append({"id": record.image_id, "file_name": name, **size})
         return {"images": images, "annotations": annotations, "categories": categories}
-
-    def _coco_image(self, record: ImageRecord) -> dict[str, Any]:
-        name = Path(os.path.relpath(record.path, self.image_folder)).as_posix()
-        size = {} if record.size_hw is None else {"width": record.size_hw[1], "height": record.size_hw[0]}
-        return {"id": record.image_id, "file_name": name, **size}
 
     def _check_known(self, names: Sequence[str] | Mapping[str, str], known: Sequence[str], field: str) -> None:
         unknown = [name for name in names if name not in known]

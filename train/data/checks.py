@@ -108,7 +108,7 @@ def check_annotations(annotations: Annotations, on_bad: OnBad = "error") -> tupl
     _check_sizes(annotations.origin, present)
     records = tuple(_measured(record) for record in present)
     records = tuple(_without_bad_boxes(annotations, record, problems) for record in records)
-    _tell(annotations.origin, problems, on_bad)
+    _refuse_or_warn(annotations.origin, problems, on_bad)
     clipped = tuple(_clipped(record) for record in records)
     moved = sum(int((a.boxes != b.boxes).any(axis=1).sum()) for a, b in zip(records, clipped, strict=True))
     checked = replace(annotations, records=clipped, foreign_classes=())
@@ -176,7 +176,9 @@ def _without_bad_boxes(annotations: Annotations, record: ImageRecord, problems: 
     masks = _bad_boxes(record.objects, size)
     for kind, mask in masks.items():
         for index in np.flatnonzero(mask).tolist():
-            problems.setdefault(kind, []).append(_place(annotations, record, index))
+            corners = ", ".join(f"{value:.6g}" for value in record.boxes[index])
+            place = f"{record.path.name}: [{corners}] {annotations.name_of(int(record.labels[index]))}"
+            problems.setdefault(kind, []).append(place)
     bad_ignored = np.logical_or.reduce(list(_bad_boxes(record.ignored, size).values()))
     good = ~np.logical_or.reduce(list(masks.values()))
     return replace(record, objects=record.objects.where(good), ignored=record.ignored.where(~bad_ignored))
@@ -209,31 +211,19 @@ def _any(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(mask.any(axis=1), np.bool_)
 
 
-def _place(annotations: Annotations, record: ImageRecord, index: int) -> str:
-    corners = ", ".join(f"{value:.6g}" for value in record.boxes[index])
-    return f"{record.path.name}: [{corners}] {annotations.name_of(int(record.labels[index]))}"
-
-
-def _tell(origin: str, problems: dict[str, list[str]], on_bad: OnBad) -> None:
+def _refuse_or_warn(origin: str, problems: dict[str, list[str]], on_bad: OnBad) -> None:
     if not problems:
         return
-    order = (MISSING, DUPLICATE, *BOX_KINDS)
-    listed = " | ".join(
-        f"{_count(kind, problems[kind])}: {_first(problems[kind])}" for kind in order if kind in problems
-    )
+    parts = []
+    for kind in (MISSING, DUPLICATE, *BOX_KINDS):
+        if places := problems.get(kind):
+            noun = "" if kind not in BOX_KINDS else "box " if len(places) == 1 else "boxes "
+            more = f"; and {len(places) - NAMED} more" if len(places) > NAMED else ""
+            parts.append(f"{len(places)} {noun}{kind}: {'; '.join(places[:NAMED])}{more}")
+    listed = " | ".join(parts)
     if on_bad == "error":
-        raise AnnotationError(f'{origin}: {listed}. Mend the annotations, or leave these out with on_bad = "drop"')
+        raise AnnotationError(f'{origin}: {listed}. Fix the annotations, or leave these out with on_bad = "drop"')
     logger.warning("%s: left out %s", origin, listed)
-
-
-def _count(kind: str, places: list[str]) -> str:
-    if kind in BOX_KINDS:
-        kind = f"{'box' if len(places) == 1 else 'boxes'} {kind}"
-    return f"{len(places)} {kind}"
-
-
-def _first(places: list[str]) -> str:
-    return "; ".join(places[:NAMED]) + (f"; and {len(places) - NAMED} more" if len(places) > NAMED else "")
 
 
 def _clipped(record: ImageRecord) -> ImageRecord:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gfl_edge.errors import InputError
 from train.models.gfl import GFL, GFLConfig
@@ -53,18 +52,15 @@ def read_model_file(path: str | Path) -> ModelFile:
         InputError: no such file, no TOML, unknown or missing keys, values of another type or that do not fit together.
     """
     path = model_files().get(str(path), Path(path))
-    return build(ModelFile, _read_toml(path), str(path))
+    if not path.is_file():
+        raise InputError(f"{path}: no such model. Give a .toml file or one of {', '.join(model_files())}")
+    try:
+        values = parse_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise InputError(f"{path} is no TOML: {error}") from error
+    return build(ModelFile, values, str(path))
 
 
 def build_model(path: str | Path) -> GFL:
     """The detector that :func:`read_model_file` describes, with random weights, in training mode."""
     return GFL(read_model_file(path).architecture)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such model. Give a .toml file or one of {', '.join(model_files())}")
-    try:
-        return parse_toml(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise InputError(f"{path} is no TOML: {error}") from error

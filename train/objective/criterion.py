@@ -177,6 +177,9 @@ class Criterion:
         order = levels.argsort(stable=True)
         cells, objects = positives.cells[order], positives.objects[order]
         centres, strides = (values[cells] for values in self._grid(input_hw, device))
+        counts = positives.images.bincount(minlength=len(targets))
+        if config.assigner == "atss":
+            counts = counts.clamp(min=1)  # an image without positives counts as one: mmdetection, not NanoDet-Plus
         return _PositiveTargets(
             counts=levels.bincount(minlength=len(sizes)).tolist(),
             images=positives.images[order],
@@ -185,15 +188,8 @@ class Criterion:
             centres=centres / strides,
             boxes=torch.cat([target.boxes for target in targets]).float()[objects] / strides,
             qualities=positives.ious[order] if config.assigner == "dynamic_soft_label" else None,
-            normaliser=self._normaliser(positives, len(targets)),
+            normaliser=counts.sum().float(),
         )
-
-    def _normaliser(self, positives: Positives, num_images: int) -> Tensor:
-        """Number of positives. With ATSS an image without any counts as one (mmdetection, not NanoDet-Plus)."""
-        counts = positives.images.bincount(minlength=num_images)
-        if self.config.assigner == "atss":
-            counts = counts.clamp(min=1)
-        return counts.sum().float()
 
     def _losses(self, outputs: Outputs, positive: _PositiveTargets) -> dict[str, Tensor]:
         """Weighted losses ``[levels]`` of one head."""

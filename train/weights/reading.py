@@ -110,15 +110,10 @@ def read_checkpoint(path: str | Path) -> tuple[StateDict, Mapping[str, Any] | No
         named = content.get("architecture")
         content, architecture = content["state_dict"], named if isinstance(named, Mapping) else None
     _refuse_objects(content, path)
-    if not _is_state_dict(content):
+    pairs = content.items() if isinstance(content, Mapping) else ()
+    if not pairs or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in pairs):
         raise CheckpointError(f"{path} holds no state dict: expected key -> tensor, plain or under 'state_dict'")
     return dict(content), architecture
-
-
-def _is_state_dict(content: Any) -> bool:
-    if not isinstance(content, Mapping) or not content:
-        return False
-    return all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
 
 
 def _load(path: Path) -> Any:

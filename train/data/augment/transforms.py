@@ -90,17 +90,13 @@ class RandomCrop:
     def __call__(self, sample: Sample, rng: Generator) -> Sample:
         if rng.random() >= self.probability:
             return sample
-        left, top, right, bottom = self._window(sample, rng)
-        image = np.ascontiguousarray(sample.image[top:bottom, left:right])
-        shift = np.array((left, top) * 2, np.float32)
-        return cut_to_image(image, sample.boxes - shift, sample.labels, self.min_visible)
-
-    def _window(self, sample: Sample, rng: Generator) -> tuple[int, int, int, int]:
         height, width = sample.size_hw
         anchor = sample.boxes[rng.integers(len(sample.boxes))] if len(sample.boxes) else np.zeros(4, np.float32)
         left, right = self._span(width, anchor[0], anchor[2], rng)
         top, bottom = self._span(height, anchor[1], anchor[3], rng)
-        return left, top, right, bottom
+        image = np.ascontiguousarray(sample.image[top:bottom, left:right])
+        shift = np.array((left, top) * 2, np.float32)
+        return cut_to_image(image, sample.boxes - shift, sample.labels, self.min_visible)
 
     def _span(self, side: int, low: float, high: float, rng: Generator) -> tuple[int, int]:
         """Start and end of a window along a side of ``side`` pixels that holds ``low`` to ``high``."""

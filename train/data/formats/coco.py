@@ -33,7 +33,9 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path) -> Annotati
     origin, folder = str(annotation_file), Path(image_folder)
     try:
         names = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-        objects = _by_image(content["annotations"])
+        objects: dict[int, list[Entry]] = {}
+        for entry in content["annotations"]:
+            objects.setdefault(int(entry["image_id"]), []).append(entry)
         class_names = tuple(names[category] for category in sorted(names))
         foreign = sorted({_category(entry) for entries in objects.values() for entry in entries} - names.keys())
         label_of = {category: index for index, category in enumerate(sorted(names))}
@@ -42,7 +44,8 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path) -> Annotati
             _record(entry, folder, objects.pop(int(entry["id"]), []), label_of) for entry in _images(content)
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise AnnotationError(f"{origin}: an entry is incomplete or misshapen: {_reason(error)}") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise AnnotationError(f"{origin}: an entry is incomplete or misshapen: {reason}") from error
     if len(set(class_names)) != len(class_names):
         raise AnnotationError(f"{origin}: two categories have the same name. Give each its own, or one id to both")
     if objects:
@@ -63,13 +66,6 @@ def _images(content: dict[str, list[Entry]]) -> list[Entry]:
         twice = next(number for number in ids if ids.count(number) > 1)
         raise ValueError(f"image id {twice} comes {ids.count(twice)} times")
     return content["images"]
-
-
-def _by_image(annotations: list[Entry]) -> dict[int, list[Entry]]:
-    grouped: dict[int, list[Entry]] = {}
-    for entry in annotations:
-        grouped.setdefault(int(entry["image_id"]), []).append(entry)
-    return grouped
 
 
 def _record(entry: Entry, folder: Path, annotations: list[Entry], label_of: dict[int, int]) -> ImageRecord:
@@ -95,7 +91,3 @@ def _objects(annotations: list[Entry], label_of: dict[int, int]) -> Objects:
 
 def _category(entry: Entry) -> int:
     return int(entry["category_id"])
-
-
-def _reason(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)

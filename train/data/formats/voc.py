@@ -100,7 +100,8 @@ def _record(path: Path, number: int, image_folder: Path, label_of: dict[str, int
         if name not in label_of and name not in foreign:
             foreign.append(name)
         labels.append(label_of[name] if name in label_of else ~foreign.index(name))
-    objects = Objects.of([_corners(item) for item in items], labels)
+    boxes = [[float(_text(item, f"bndbox/{corner}")) - FIRST_PIXEL for corner in CORNERS] for item in items]
+    objects = Objects.of(boxes, labels)
     difficult = np.array([(item.findtext("difficult") or "0").strip() == "1" for item in items], np.bool_)
     image = _image_path(image_folder, path.stem, root.findtext("filename") or "")
     return ImageRecord(image, number, objects.where(~difficult), objects.where(difficult), _size(root))
@@ -118,10 +119,6 @@ def _text(element: Element, path: str) -> str:
     if text is None:
         raise ValueError(f"<{element.tag}> without {path}")
     return text.strip()
-
-
-def _corners(item: Element) -> list[float]:
-    return [float(_text(item, f"bndbox/{corner}")) - FIRST_PIXEL for corner in CORNERS]
 
 
 def _size(root: Element) -> tuple[int, int] | None:
