@@ -136,7 +136,7 @@ class TrainConfig:
     threads: Count | None = None  # of PyTorch on the CPU; default one per core
     channels_last: bool = False  # memory format; faster on GPUs with amp
     compile: bool = False  # torch.compile
-    sync_batchnorm: bool = False  # statistics over all processes; GPUs alone
+    sync_batchnorm: bool = False  # statistics over all processes; only on GPUs
     # Average the weights, such as by 0.9998; it is the average that is evaluated and kept
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     seed: Natural = 0
@@ -148,7 +148,7 @@ class TrainConfig:
     # The backbone's stem and so many stages are not trained; -1: all are
     freeze_stages: Annotated[int, Field(ge=-1)] = -1
     norm_eval: bool = False  # the backbone's batch norms keep their statistics
-    auxiliary: bool = False  # NanoDet-Plus' second head, in training alone
+    auxiliary: bool = False  # NanoDet-Plus' second head, only in training
     auxiliary_detach_epoch: int | None = None  # from then on, counted from 0, it no longer trains backbone and neck
 
     def __post_init__(self) -> None:

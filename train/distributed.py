@@ -38,7 +38,7 @@ class Process:
         return self.rank == 0
 
     @property
-    def alone(self) -> bool:
+    def is_only(self) -> bool:
         """Whether there are no others."""
         return self.world_size == 1
 
@@ -83,14 +83,14 @@ def _open_device(name: str, local_rank: int) -> torch.device:
 
 def parallel(network: nn.Module, process: Process) -> nn.Module:
     """``network`` with gradients averaged over the processes; itself where there is one process."""
-    if process.alone:
+    if process.is_only:
         return network
     return DistributedDataParallel(network, device_ids=[process.device] if process.device.type == "cuda" else None)
 
 
 def mean_over(values: Tensor, process: Process) -> Tensor:
     """The mean of a tensor over the processes."""
-    if process.alone:
+    if process.is_only:
         return values
     values = values / process.world_size
     dist.all_reduce(values)
@@ -99,7 +99,7 @@ def mean_over(values: Tensor, process: Process) -> Tensor:
 
 def gather(value: T, process: Process) -> list[T]:
     """What each process has, by rank; plain values, or tensors on the CPU."""
-    if process.alone:
+    if process.is_only:
         return [value]
     gathered: list[T | None] = [None] * process.world_size
     dist.all_gather_object(gathered, value)
@@ -108,7 +108,7 @@ def gather(value: T, process: Process) -> list[T]:
 
 def from_main(value: T, process: Process) -> T:
     """What the main process has, on all of them."""
-    if process.alone:
+    if process.is_only:
         return value
     carried = [value]
     dist.broadcast_object_list(carried, src=0)
@@ -117,6 +117,6 @@ def from_main(value: T, process: Process) -> T:
 
 def share_buffers(network: nn.Module, process: Process) -> None:
     """Give all processes the main one's buffers: batch norms of each saw other images."""
-    if not process.alone:
+    if not process.is_only:
         for buffer in network.buffers():
             dist.broadcast(buffer, src=0)

@@ -138,7 +138,7 @@ class Trainer:
         self._averaged = network if averaged is None else averaged
         self._parallel = parallel(network, process)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        # Half gradients underflow without a scale; with bfloat16 and float32 it is off
+        # FP16 gradients underflow without a scale; with bfloat16 and float32 it is off
         self._scaler = torch.amp.GradScaler(process.device.type, enabled=settings.amp == "fp16")
         self.position = Position()
 
@@ -199,7 +199,7 @@ class Trainer:
         return sums, images
 
     def _sync(self, last: bool) -> AbstractContextManager[None]:
-        """Exchange gradients in the last batch of a step alone."""
+        """Exchange gradients only in the last batch of a step."""
         if isinstance(self._parallel, DistributedDataParallel) and not last:
             return self._parallel.no_sync()  # type: ignore[no-any-return,unused-ignore]
         return contextlib.nullcontext()
@@ -214,7 +214,7 @@ class Trainer:
         broken = [f"{name} {value}" for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise TrainingError(f"the loss is not finite in {where}: {', '.join(broken)}. {advice}")
-        # A scaler skips such steps and lowers its scale: the gradients of half precision overflow now and then
+        # A scaler skips such steps and lowers its scale: FP16 gradients overflow now and then
         if not math.isfinite(norm) and not self._scaler.is_enabled():
             raise TrainingError(f"the gradient is not finite in {where}, its norm is {norm}. {advice}")
         return values, norm

@@ -75,7 +75,7 @@ class TrainedNetwork(nn.Module):
         self.detached = False
 
     def start_epoch(self, epoch: int) -> None:
-        """Be told which epoch begins, counted from 0."""
+        """Note which epoch begins, counted from 0."""
         self.detached = self.detach_epoch is not None and epoch >= self.detach_epoch
 
     def forward(self, images: Tensor) -> Outputs:
@@ -134,8 +134,8 @@ def _start(config: Config) -> Network | None:
 def warm_start(detector: Network, start: Network, origin: str) -> None:
     """Copy the weights of ``start`` into ``detector``.
 
-    With another number of classes the classification layer keeps its new weights, NanoDet's channels for the edges
-    excepted, and this is logged. An auxiliary head's neck starts as a copy of the neck, as in nanodet.
+    With another number of classes the classification layer keeps its new weights, except NanoDet's channels for
+    the edges, and this is logged. An auxiliary head's neck starts as a copy of the neck, as in nanodet.
 
     Raises:
         CheckpointError: they differ in more than the number of classes.

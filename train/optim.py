@@ -35,7 +35,7 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 class Schedule:
-    """The learning rate as a function of the step, so that a resumed run needs to know the step alone.
+    """The learning rate as a function of the step, so that a resumed run needs to know only the step.
 
     Args:
         config: its shape.

@@ -30,7 +30,7 @@ from train.models.efficientnet_lite import SamePadConv
 
 FINAL = re.compile(r"(head\.gfl_cls|bbox_head\.(gfl_cls|gfl_reg|reg_conf|atss_centerness))\b")  # stay float
 QUANTIZER = re.compile(r"\.(input|weight|output)_quantizer\.")  # in the keys of a state dict
-LEAST_CHANNELS, CHANNEL_STEP, LEAST_KERNEL = 16, 8, 3  # of TensorRT's INT8 kernels
+MIN_CHANNELS, CHANNEL_STEP, MIN_KERNEL = 16, 8, 3  # of TensorRT's INT8 kernels
 
 
 def int8_convolutions(detector: nn.Module) -> dict[str, nn.Conv2d]:
@@ -48,11 +48,11 @@ def int8_convolutions(detector: nn.Module) -> dict[str, nn.Conv2d]:
 
 def _has_int8_kernel(conv: nn.Conv2d) -> bool:
     outputs, inputs = conv.weight.shape[:2]  # inputs of a group
-    if min(outputs, inputs) >= LEAST_CHANNELS:
+    if min(outputs, inputs) >= MIN_CHANNELS:
         return True
     if conv.groups > 1:
-        return outputs % CHANNEL_STEP == 0 and min(conv.kernel_size) >= LEAST_KERNEL
-    return max(outputs, inputs) >= LEAST_CHANNELS and (outputs % CHANNEL_STEP == 0 or inputs % CHANNEL_STEP == 0)
+        return outputs % CHANNEL_STEP == 0 and min(conv.kernel_size) >= MIN_KERNEL
+    return max(outputs, inputs) >= MIN_CHANNELS and (outputs % CHANNEL_STEP == 0 or inputs % CHANNEL_STEP == 0)
 
 
 def fake_quantize(network: nn.Module, detector: nn.Module, batches: Iterable[Tensor], method: Method) -> int:
@@ -86,7 +86,7 @@ def fake_quantize(network: nn.Module, detector: nn.Module, batches: Iterable[Ten
         for name, largest in observe(network, convolutions, batches, method).items():
             _add_quantizers(registry.convert(convolutions[name]), largest)
         with _eval_mode(network), torch.no_grad():
-            network(batches[0])  # on a GPU this compiles kernels, which is better said nothing about now than later
+            network(batches[0])  # on a GPU this compiles kernels, better silently now than with messages later
     return len(convolutions)
 
 

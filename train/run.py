@@ -158,7 +158,7 @@ class Run:
             return None
         saved = Checkpoint.load(last)
         if saved.training is None:
-            raise CheckpointError(f"{last} holds weights alone, from which no run can go on")
+            raise CheckpointError(f"{last} holds only weights, from which no run can go on")
         changed = _differences(saved.config, self.config.to_dict())
         if changed and self.process.is_main:
             logger.warning("settings differ from those the run was started with: %s", ", ".join(changed))
@@ -268,7 +268,7 @@ def _seed(seed: int) -> None:
 
 
 def _limited(data: LoadedData, images: int | None) -> LoadedData:
-    """The first images of each set alone."""
+    """Only the first images of each set."""
     if images is None:
         return data
     train = replace(data.train, records=data.train.records[:images])

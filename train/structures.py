@@ -29,7 +29,7 @@ class Outputs:
         reg_logits: ``[N, 4 * (reg_max + 1), H_i, W_i]`` edge distributions, left, top, right, bottom; ``[N, 4, ...]``
             distances in strides for the Dirac delta baseline.
         centerness: ``[N, 1, H_i, W_i]`` logits of the ATSS baseline, else None.
-        auxiliary: outputs of NanoDet-Plus' auxiliary head, which exists in training alone, else None.
+        auxiliary: outputs of NanoDet-Plus' auxiliary head, which exists only in training, else None.
     """
 
     cls_logits: list[Tensor]

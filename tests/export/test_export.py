@@ -290,7 +290,7 @@ def test_nothing_is_written_when_parity_fails(checkpoint, tmp_path, capsys, monk
     ("arguments", "message"),
     [
         (["--model", "yolo"], "unknown model 'yolo': expected one of nanodet-m-320"),
-        (["--model", "nanodet-plus-m-416"], "is a nanodet checkpoint, nanodet-plus was asked for"),
+        (["--model", "nanodet-plus-m-416"], "is a nanodet checkpoint, nanodet-plus was requested"),
         (["--input-size", "300", "320"], "multiples of 32. Nearest: --input-size 288 320"),
         (["--classes", "cat,dog"], "2 class names for a checkpoint of 80 classes"),
         (["--classes", "names.txt"], "no such file of class names"),

@@ -14,7 +14,7 @@ from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import pairwise_iou
 from train.objective.atss import assign_atss
 from train.objective.dynamic_soft_label import assign_dynamic_soft_labels
-from train.objective.positives import LARGEST_INDEX, sort_keys
+from train.objective.positives import MAX_INDEX, sort_keys
 from train.structures import Target
 
 GRIDS = {
@@ -293,8 +293,8 @@ def test_no_gradient_passes_through_an_assignment():
 
 def test_sort_keys_order_by_value_and_then_by_index():
     values = torch.tensor([0.5, -1.0, 0.5, 0.0, -1.5, torch.inf, -torch.inf, 1e-30, -1e-30])
-    indices = torch.tensor([7, 3, 2, LARGEST_INDEX, 0, 1, 4, 5, 6])
+    indices = torch.tensor([7, 3, 2, MAX_INDEX, 0, 1, 4, 5, 6])
     keys = sort_keys(values, indices)
     expected = sorted(range(len(values)), key=lambda i: (values[i].item(), indices[i].item()))
     assert keys.argsort().tolist() == expected
-    assert torch.equal(keys & LARGEST_INDEX, indices)
+    assert torch.equal(keys & MAX_INDEX, indices)

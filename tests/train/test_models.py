@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_model(tmp_path, checkpoint):
     path = save({"layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
     with pytest.raises(CheckpointError, match="no checkpoint of NanoDet, NanoDet-Plus, GFL or GFLv2"):
         load_detector(path)
-    with pytest.raises(CheckpointError, match="is a nanodet checkpoint, nanodet-plus was asked for"):
+    with pytest.raises(CheckpointError, match="is a nanodet checkpoint, nanodet-plus was requested"):
         load_detector(checkpoint("nanodet-m-320"), family="nanodet-plus")
 
 

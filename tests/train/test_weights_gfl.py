@@ -155,7 +155,7 @@ def test_networks_that_are_not_ours(small, change, message):
 
 
 def test_another_family_than_asked_for(small):
-    with pytest.raises(CheckpointError, match="is a gfl checkpoint, gflv2 was asked for"):
+    with pytest.raises(CheckpointError, match="is a gfl checkpoint, gflv2 was requested"):
         load_detector(small.state_dict(), family="gflv2")
 
 

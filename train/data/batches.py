@@ -1,4 +1,4 @@
-"""Which images make up which batch: known from seed, epoch and step alone, whatever the number of processes."""
+"""Which images make up which batch: known only from seed, epoch and step, whatever the number of processes."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _present_once(records: tuple[ImageRecord, ...], problems: dict[str, list[str
 
 
 def _check_sizes(origin: str, records: list[ImageRecord]) -> None:
-    """Compare declared sizes with files: boxes of a shrunk or turned picture would all be wrong."""
+    """Compare declared sizes with files: boxes of a shrunk or turned image would all be wrong."""
     declared = [record for record in records if record.size_hw is not None]
     wrong = []
     for index in sorted(set(np.linspace(0, len(declared) - 1, min(SIZES_READ, len(declared)), dtype=int).tolist())):

@@ -53,7 +53,7 @@ class DataFiles:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to images in training. The defaults flip and nothing else, as GFL's own recipe for COCO."""
+    """What is done to images in training. The defaults only flip, as GFL's own recipe for COCO."""
 
     flip: Share = 0.5  # probability
     crop: Share = 0.0  # probability
@@ -71,9 +71,9 @@ class Augmentation:
     mosaic: Share = 0.0  # probability of four images in one
     mosaic_stop_epoch: Natural | None = None  # the first epoch, from 0, without mosaics; default never
     paste: Share = 0.0  # probability of groups of objects of other images, pasted in
-    paste_groups: tuple[int, int] = (1, 3)  # least and most groups in a picture
+    paste_groups: tuple[int, int] = (1, 3)  # least and most groups in an image
     paste_copies: tuple[int, int] = (1, 5)  # least and most copies of the object in a group
-    paste_size: Range = (0.06, 0.5)  # longer side of a pasted box, in parts of the picture's shorter side
+    paste_size: Range = (0.06, 0.5)  # longer side of a pasted box, in parts of the image's shorter side
     min_visible: Share = MIN_VISIBLE  # boxes that keep less of their area are dropped
 
     def __post_init__(self) -> None:
@@ -118,7 +118,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Everything about the data of a training run but batch size, seed and processes, which belong to the loop."""
+    """Everything about the data of a training run except batch size, seed and processes, which belong to the loop."""
 
     train: DataFiles
     input_hw: tuple[int, int]  # pixels, multiples of 32
@@ -128,7 +128,7 @@ class DataConfig:
     classes: tuple[str, ...] = ()  # to learn, in this order; default all of the training set
     rename: dict[str, str] = field(default_factory=dict)  # class names of the files -> others, which may be the same
     short_long: tuple[int, int] | None = None  # with "fit": pixels of the sides, the input as large as they need
-    sizes: tuple[tuple[int, int], ...] = ()  # to draw each batch's from, instead of input_hw or short_long alone
+    sizes: tuple[tuple[int, int], ...] = ()  # to draw each batch's from, instead of just input_hw or short_long
     size_range: Range | None = None  # instead: factors of input_hw, or of the short side, in steps of 32 pixels
     augmentation: Augmentation = field(default_factory=Augmentation)
     root: InputPath | None = None  # folder at which the relative paths of the sets start
@@ -137,7 +137,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _check_size("input_hw", self.input_hw)
         if self.short_long is not None and self.resize != "fit":
-            raise ValueError(f"short_long goes with resize 'fit' alone, not {self.resize!r}")
+            raise ValueError(f"short_long goes only with resize 'fit', not {self.resize!r}")
         check = _check_size if self.short_long is None else _check_short_long
         if self.short_long is not None:
             _check_short_long("short_long", self.short_long)

@@ -12,10 +12,10 @@ _EXIF = b"Exif\0\0"
 
 
 def image_hw(path: Path) -> tuple[int, int] | None:
-    """(height, width) that :func:`gfl_edge.media.images.read_image` gives; None if the file is no picture.
+    """(height, width) that :func:`gfl_edge.media.images.read_image` gives; None if the file is not an image.
 
     A JPEG without EXIF data is measured by its header, which takes a hundredth of the time. EXIF data may turn the
-    picture, so such files and other formats are decoded.
+    image, so such files and other formats are decoded.
     """
     try:
         with path.open("rb") as file:

@@ -17,7 +17,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def normalised_convolutions(network: nn.Module) -> Iterator[tuple[str, str]]:
     """Names of the convolutions that a batch norm follows, each with the name of that batch norm.
 
-    Every batch norm of our networks is registered right behind its convolution.
+    Every batch norm of our networks is registered right after its convolution.
     """
     for parent_name, parent in network.named_modules():
         prefix = f"{parent_name}." if parent_name else ""
@@ -29,7 +29,7 @@ def normalised_convolutions(network: nn.Module) -> Iterator[tuple[str, str]]:
 def fuse_batch_norm(network: Network) -> Network:
     """A copy of ``network`` in eval mode whose batch norms are folded into the convolutions before them.
 
-    Done in float32: the statistics of a batch norm may not fit into half.
+    Done in float32: the statistics of a batch norm may not fit into FP16.
     """
     network = copy.deepcopy(network).eval()
     for conv_name, norm_name in list(normalised_convolutions(network)):
@@ -44,7 +44,7 @@ def fuse_batch_norm(network: Network) -> Network:
 def unfuse_batch_norm(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """The state dict of a folded network as one for the network with batch norms.
 
-    They become identities, but for the biases of convolutions that have none themselves.
+    They become identities, except for the biases of convolutions that have none themselves.
 
     Args:
         state: of what :func:`fuse_batch_norm` gave.

@@ -62,7 +62,7 @@ def deform_conv2d(
         ``[N, D, Ho, Wo]`` in the dtype of ``x``.
     """
     grid = _sampling_grid(offset, x.shape[-2:], stride, padding)
-    # Float: half has steps of an eighth of a cell beyond 128, and GridSample wants both inputs of one type
+    # Float: FP16 has steps of an eighth of a cell beyond 128, and GridSample wants both inputs of one type
     points = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     if mask is not None:
         points = points * _interleave(mask.float())
@@ -100,7 +100,7 @@ def _kernel_points(outputs: int, stride: int, padding: int, device: torch.device
 class DeformConv2d(nn.Conv2d):
     """A 3x3 deformable convolution without bias that predicts its own offsets. Keys: ``weight``, ``conv_offset``.
 
-    It is an ``nn.Conv2d``, so that a batch norm behind it folds into it. Kind "v1" is mmcv's ``DeformConv2dPack``, "v2"
+    It is an ``nn.Conv2d``, so that a batch norm after it folds into it. Kind "v1" is mmcv's ``DeformConv2dPack``, "v2"
     its ``ModulatedDeformConv2dPack``: 18 offsets, then 9 logits of the mask. mmdetection's ResNet gives neither a bias.
 
     Attributes:

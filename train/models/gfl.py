@@ -39,7 +39,7 @@ class GFLConfig:
         base_width: channels per group in the first stage of a ResNeXt.
         dcn: kind of deformable convolution, or None.
         dcn_stages: whether the blocks of c2, c3, c4, c5 have it.
-        neck: "fpn", or "pan" for NanoDet's neck without convolutions, which has strides 8, 16, 32 alone.
+        neck: "fpn", or "pan" for NanoDet's neck without convolutions, which has only strides 8, 16, 32.
         neck_channels: of the pyramid's maps.
         head_channels: of the head's towers.
         stacked_convs: convolutions per tower.

@@ -57,7 +57,7 @@ class HeadLayout:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm that is computed in float32 whatever its input: a group's sum of squares may not fit into half."""
+    """Group norm that is computed in float32 whatever its input: a group's sum of squares may not fit into FP16."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> the same in the dtype of ``x``."""

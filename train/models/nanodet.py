@@ -1,7 +1,7 @@
 """NanoDet-m and NanoDet-Plus-m: ShuffleNetV2, a PAN and the light GFL head.
 
 Sources: RangiLyu/nanodet, nanodet/model/head/nanodet_head.py (``share_cls_reg``) and nanodet_plus_head.py. At inference
-the two heads differ in kernel size and strides alone. NanoDet-Plus trains with an auxiliary head beside its own
+the two heads differ only in kernel size and strides. NanoDet-Plus trains with an auxiliary head beside its own
 (nanodet/model/arch/nanodet_plus.py, head/simple_conv_head.py), which is the head of GFL.
 """
 

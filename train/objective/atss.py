@@ -2,7 +2,7 @@
 
 The paper's distance and IoU of every anchor with every object are not needed: anchors lie on a grid, so the nearest
 of a level are found in a small window around an object's centre, and only the candidates' IoUs are looked at. The cost
-grows with the number of objects alone, by a few hundred anchors each, not with the 22 000 anchors of a picture.
+grows only with the number of objects, by a few hundred anchors each, not with the 22 000 anchors of an image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from train.objective.losses import iou
-from train.objective.positives import LARGEST_INDEX, Positives, sort_keys
+from train.objective.positives import MAX_INDEX, Positives, sort_keys
 from train.structures import Target
 
 INSIDE = 0.01  # pixels by which an anchor's centre lies inside its object (mmdetection 3.3.0, atss_assigner.py)
@@ -91,7 +91,7 @@ def _nearest_cells(
     squared_distances = (xs - points[:, :1])[:, None, :] ** 2 + (ys - points[:, 1:])[:, :, None] ** 2
     cells = row[:, :, None] * columns + column[:, None, :]
     keys = sort_keys(squared_distances, cells).flatten(1)
-    nearest = keys.topk(min(topk, rows * columns), dim=1, largest=False).values.T & LARGEST_INDEX
+    nearest = keys.topk(min(topk, rows * columns), dim=1, largest=False).values.T & MAX_INDEX
     centres = torch.stack((nearest % columns, nearest.div(columns, rounding_mode="floor")), dim=-1)
     return nearest, (centres + point_offset) * stride
 
@@ -106,10 +106,10 @@ def _nearest_indices(positions: Tensor, size: int, topk: int) -> Tensor:
 def _highest_iou_wins(slots: Tensor, ious: Tensor, positive: Tensor, num_images: int, num_cells: int) -> Positives:
     """Settle which object each slot, a cell of an image, belongs to; all arguments ``[K, G]``."""
     objects = torch.arange(slots.shape[1], device=slots.device).expand_as(slots)[positive]
-    keys = sort_keys(ious[positive], LARGEST_INDEX - objects)  # the largest key has the lower object
+    keys = sort_keys(ious[positive], MAX_INDEX - objects)  # the largest key has the lower object
     best = torch.full((num_images * num_cells,), -1, dtype=torch.int64, device=slots.device)
     best.scatter_reduce_(0, slots[positive], keys, "amax")
     taken = (best >= 0).nonzero().squeeze(1)
     keys = best[taken]
     won_ious = (keys >> 32).int().view(torch.float32)
-    return Positives(taken // num_cells, taken % num_cells, LARGEST_INDEX - (keys & LARGEST_INDEX), won_ious)
+    return Positives(taken // num_cells, taken % num_cells, MAX_INDEX - (keys & MAX_INDEX), won_ious)

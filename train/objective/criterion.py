@@ -116,7 +116,7 @@ class Criterion:
     def __call__(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> dict[str, Tensor]:
         """Weighted losses, float32 scalars, whose sum is to be minimised.
 
-        "qfl" or "focal", "giou", "dfl" (not for Dirac deltas), "centerness" (of that quality alone); those of an
+        "qfl" or "focal", "giou", "dfl" (not for Dirac deltas), "centerness" (only of that quality); those of an
         auxiliary head again with the prefix "aux_". A batch without boxes gives finite losses, and zero gradients for
         boxes and centerness.
 
@@ -165,7 +165,7 @@ class Criterion:
         if self.config.regression == "dirac":
             return reg_logits.float()
         probabilities = _edges(reg_logits).float().softmax(dim=-1)
-        # No matrix product, which autocast would take to half precision
+        # No matrix product, which autocast would take to FP16
         return (probabilities * torch.arange(self.config.reg_max + 1, device=reg_logits.device)).sum(dim=-1)
 
     def _to_learn(self, positives: Positives, targets: Sequence[Target], input_hw: tuple[int, int]) -> _PositiveTargets:

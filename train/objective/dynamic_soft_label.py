@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from train.objective.losses import background_loss, iou, quality_focal_loss
-from train.objective.positives import LARGEST_INDEX, Positives, sort_keys
+from train.objective.positives import MAX_INDEX, Positives, sort_keys
 from train.structures import Target
 
 TINY = 1e-7  # added to an IoU before its logarithm: the cost of no overlap is 16.1 * iou_factor
@@ -89,11 +89,11 @@ def _match(cost: Tensor, wanted: Tensor, topk: int) -> tuple[Tensor, Tensor]:
     """Objects and cells that belong together, from costs ``[G, V]`` and the number of cells per object ``[G]``."""
     num_objects, num_cells = cost.shape
     keys = sort_keys(cost, torch.arange(num_cells, device=cost.device))
-    cheapest = keys.topk(min(topk, num_cells), dim=1, largest=False).values & LARGEST_INDEX
+    cheapest = keys.topk(min(topk, num_cells), dim=1, largest=False).values & MAX_INDEX
     ranks = torch.arange(cheapest.shape[1], device=cost.device)
     taken = torch.zeros_like(cost, dtype=torch.bool).scatter_(1, cheapest, ranks < wanted[:, None])
     claims = taken.sum(dim=0)
     columns = claims.nonzero().squeeze(1)
     keys = sort_keys(cost[:, columns], torch.arange(num_objects, device=cost.device)[:, None])
     keys = keys.where(taken[:, columns] | (claims[columns] > 1), torch.iinfo(torch.int64).max)
-    return keys.amin(dim=0) & LARGEST_INDEX, columns
+    return keys.amin(dim=0) & MAX_INDEX, columns

@@ -1,7 +1,7 @@
 """The losses of Generalized Focal Loss (Li et al., NeurIPS 2020) and of the baselines it is compared with.
 
 Each function returns one float32 loss per element, unreduced and unweighted: the criterion weighs, sums and averages.
-Inputs of any float type are taken to float32 first, so that autocast to half precision does not reach a loss.
+Inputs of any float type are taken to float32 first, so that autocast to FP16 or BF16 does not reach a loss.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LARGEST_INDEX = 2**31 - 1
+MAX_INDEX = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,5 @@ def sort_keys(values: Tensor, indices: Tensor) -> Tensor:
     """
     bits = values.float().view(torch.int32).long()
     # As integers, the bits of positive floats are in order already and those of negative ones in reverse
-    ordered = torch.where(bits < 0, bits ^ LARGEST_INDEX, bits)
+    ordered = torch.where(bits < 0, bits ^ MAX_INDEX, bits)
     return (ordered << 32) | indices

@@ -35,7 +35,7 @@ def load_backbone(detector: Detector, source: str | Path | Mapping[str, Tensor])
     Args:
         detector: neck, head and the offsets of deformable convolutions keep their values.
         source: a checkpoint file, or its state dict. Where keys start with ``backbone.``, as in the checkpoints of
-            mmpretrain and of whole detectors, these alone are taken.
+            mmpretrain and of whole detectors, only these are taken.
 
     Raises:
         CheckpointError: unreadable, of another backbone, or with missing, unexpected or misshapen keys (listed).
@@ -51,7 +51,7 @@ def load_backbone(detector: Detector, source: str | Path | Mapping[str, Tensor])
 def _convert_lite(state: StateDict) -> StateDict:
     """Fold the other normalisation of an EfficientNet-Lite classifier into its stem; other weights stay as they are.
 
-    Exact but for the zeros around the image, which stand for another grey than in training.
+    Exact except for the zeros around the image, which stand for another grey than in training.
     """
     if not {LITE_CLASSIFIER, LITE_STEM, LITE_STEM_MEAN} <= state.keys():
         return state

@@ -48,7 +48,7 @@ def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None 
         raise CheckpointError(f"{origin}: its architecture cannot be read off its keys: {error!r}") from error
     if family is not None and family != config.family:
         raise CheckpointError(
-            f"{origin} is a {config.family} checkpoint, {family} was asked for. Leave out --model to have it recognised"
+            f"{origin} is a {config.family} checkpoint, {family} was requested. Leave out --model to have it recognised"
         )
     detector = _build_empty(config)
     _check_projection(state, config.reg_max, origin)

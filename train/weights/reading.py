@@ -1,7 +1,7 @@
 """Reading the tensors of a checkpoint file without ever executing what is pickled beside them.
 
 Files of mmdetection carry their training log, NumPy scalars and configuration as Python objects. Where PyTorch's own
-safe reader refuses such a file, it is read again by an unpickler that can rebuild tensors and dictionaries alone: every
+safe reader refuses such a file, it is read again by an unpickler that can rebuild only tensors and dictionaries: every
 other name becomes a :class:`Placeholder`, which does nothing.
 """
 
@@ -87,7 +87,7 @@ def _inert_pickle(skipped: set[str]) -> ModuleType:
 
 
 def read_state_dict(path: str | Path) -> StateDict:
-    """The tensors of a checkpoint file alone; see :func:`read_checkpoint`."""
+    """Only the tensors of a checkpoint file; see :func:`read_checkpoint`."""
     return read_checkpoint(path)[0]
 
 
@@ -120,12 +120,12 @@ def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # an object that is no tensor, or no pickle at all
-        return _load_tensors_alone(path)
+        return _load_only_tensors(path)
     except Exception as error:  # a damaged file can fail in any way
         raise CheckpointError(_unreadable(path)) from error
 
 
-def _load_tensors_alone(path: Path) -> Any:
+def _load_only_tensors(path: Path) -> Any:
     skipped: set[str] = set()
     try:
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle(skipped))
@@ -142,7 +142,7 @@ def _refuse_objects(content: Any, path: Path) -> None:
     if refused:
         raise CheckpointError(
             f"{path} contains the Python object {', '.join(refused)} where tensors were expected, which would run code "
-            "when loaded; refused. Save its tensors alone with: torch.save(model.state_dict(), PATH)"
+            "when loaded; refused. Save only its tensors with: torch.save(model.state_dict(), PATH)"
         )
 
 

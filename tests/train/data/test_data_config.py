@@ -90,7 +90,7 @@ def test_sizes_to_draw_from(fields, sizes):
         ({"sizes": [[320, 416], [300, 300]]}, r"^data.sizes\[1\] \[300, 300\]: expected"),
         ({"sizes": [[320, 416]], "size_range": [0.5, 1.5]}, "sizes and size_range are both given"),
         ({"size_range": [1.5, 0.5]}, r"^data.size_range \[1.5, 0.5\]: expected \[low, high\]"),
-        ({"short_long": [800, 1333]}, "^data.short_long goes with resize 'fit'"),
+        ({"short_long": [800, 1333]}, "^data.short_long goes only with resize 'fit'"),
         ({"resize": "fit", "short_long": [1333, 800]}, r"^data.short_long \[1333, 800\]: .*short first"),
         ({"classes": "cat"}, "^data.classes 'cat': expected a list"),
         ({"classes": ["cat", "cat"]}, "^data.classes .*a name comes twice"),

@@ -20,7 +20,7 @@ from train.data.augment.transforms import MIN_VISIBLE, Range, Sample, cut_to_ima
 MARGIN = 0.15  # of the box's sides, around it, over which the edge fades
 ROUNDNESS = 3.0  # exponent of the edge's superellipse: 2 is an ellipse, infinity the box
 SIZE_SPREAD = 1.3  # sizes within a group differ by up to this factor either way
-LEAST_PX = 6  # longer side of a pasted box; smaller ones show nothing
+MIN_PX = 6  # longer side of a pasted box; smaller ones show nothing
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Paste:
     """Paste copies of an object side by side.
 
     Attributes:
-        size: longer side of the box in parts of the picture's shorter side, drawn so that its logarithm is uniform.
+        size: longer side of the box in parts of the image's shorter side, drawn so that its logarithm is uniform.
         copies: least and most copies in a group.
-        min_visible: boxes, also of the picture itself, of which less is left uncovered or inside are dropped.
+        min_visible: boxes, also of the image itself, of which less is left uncovered or inside are dropped.
     """
 
     size: Range = (0.06, 0.5)
@@ -45,18 +45,18 @@ class Paste:
         object_ = _cut_out(source, chosen)
         if object_ is None:
             return sample
-        picture = sample.image.copy()
+        image = sample.image.copy()
         boxes, labels = sample.boxes, sample.labels
         visible = np.ones(len(boxes))
         for box in self._places(source.boxes[chosen], sample.size_hw, rng):
             shown = flip(object_) if rng.random() < 0.5 else object_
-            _blend(picture, shown, box)
+            _blend(image, shown, box)
             visible = np.maximum(visible - _covered(boxes, box), 0)
             boxes = np.concatenate([boxes, box[None]])
             labels = np.concatenate([labels, source.labels[chosen : chosen + 1]])
             visible = np.append(visible, 1.0)
         kept = visible >= self.min_visible
-        return cut_to_image(picture, boxes[kept], labels[kept], self.min_visible)
+        return cut_to_image(image, boxes[kept], labels[kept], self.min_visible)
 
     def _places(self, box: Boxes, size_hw: tuple[int, int], rng: Generator) -> list[Boxes]:
         """Where the copies go: boxes of about the same size beside each other, from one side to the other."""
@@ -67,7 +67,7 @@ class Paste:
         places = []
         for _ in range(rng.integers(self.copies[0], self.copies[1] + 1)):
             factor = SIZE_SPREAD ** rng.uniform(-1, 1)
-            width, height = sides * max(longest * factor, LEAST_PX) / sides.max()
+            width, height = sides * max(longest * factor, MIN_PX) / sides.max()
             places.append(np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2], np.float32))
             x += width * rng.uniform(0.5, 1.8)
             y += height * rng.uniform(-0.3, 0.3)
@@ -75,20 +75,20 @@ class Paste:
 
 
 def _cut_out(source: Sample, chosen: int) -> Sample | None:
-    """The object with a margin around its box, as far as the picture reaches, its box in the pixels of what was cut."""
+    """The object with a margin around its box, as far as the image reaches, its box in the pixels of what was cut."""
     x1, y1, x2, y2 = source.boxes[chosen].tolist()
     margin_x, margin_y = MARGIN * (x2 - x1), MARGIN * (y2 - y1)
     height, width = source.size_hw
     left, top = max(0, int(x1 - margin_x)), max(0, int(y1 - margin_y))
     right, bottom = min(width, int(np.ceil(x2 + margin_x))), min(height, int(np.ceil(y2 + margin_y)))
-    if min(x2 - x1, y2 - y1) < 1 or max(x2 - x1, y2 - y1) < LEAST_PX:
+    if min(x2 - x1, y2 - y1) < 1 or max(x2 - x1, y2 - y1) < MIN_PX:
         return None
     box = source.boxes[chosen] - np.array((left, top) * 2, np.float32)
     image = np.ascontiguousarray(source.image[top:bottom, left:right])
     return Sample(image, box[None], source.labels[chosen : chosen + 1])
 
 
-def _blend(picture: Image, shown: Sample, box: Boxes) -> None:
+def _blend(image: Image, shown: Sample, box: Boxes) -> None:
     """Paint the object so that its box lies at ``box``, in place."""
     cv2 = optional.load("cv2")
     own = shown.boxes[0]
@@ -97,13 +97,13 @@ def _blend(picture: Image, shown: Sample, box: Boxes) -> None:
     method = cv2.INTER_AREA if scale.max() < 1 else cv2.INTER_LINEAR
     small = cv2.resize(shown.image, (width, height), interpolation=method)
     left, top = (round(value) for value in (box[:2] - own[:2] * scale).tolist())
-    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, picture.shape[1]), min(top + height, picture.shape[0])
+    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, image.shape[1]), min(top + height, image.shape[0])
     if x1 >= x2 or y1 >= y2:
         return
     alpha = _soft_edge(np.arange(x1, x2), np.arange(y1, y2), box)[..., None]
-    part = picture[y1:y2, x1:x2].astype(np.float32)
+    part = image[y1:y2, x1:x2].astype(np.float32)
     new = small[y1 - top : y2 - top, x1 - left : x2 - left]
-    picture[y1:y2, x1:x2] = np.rint(part + alpha * (new - part)).astype(np.uint8)
+    image[y1:y2, x1:x2] = np.rint(part + alpha * (new - part)).astype(np.uint8)
 
 
 def _soft_edge(columns: NDArray[np.int64], rows: NDArray[np.int64], box: Boxes) -> NDArray[np.float32]:

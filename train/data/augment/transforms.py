@@ -108,16 +108,16 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class RandomAffine:
-    """Scale, stretch and shift the picture inside the network's input, each with a probability of one half.
+    """Scale, stretch and shift the image inside the network's input, each with a probability of one half.
 
     As RangiLyu/nanodet does in nanodet/data/transform/warp.py, where the same ranges have the same names: about the
-    picture's centre, drawn uniformly, and joined with the resize so that pixels are interpolated once.
+    image's centre, drawn uniformly, and joined with the resize so that pixels are interpolated once.
 
     Attributes:
         scale: factor of both sides.
         stretch_x: factor of the width.
         stretch_y: factor of the height.
-        translate: shift, at most this part of the picture's width and height either way.
+        translate: shift, at most this part of the image's width and height either way.
     """
 
     scale: Range = (1.0, 1.0)
@@ -126,7 +126,7 @@ class RandomAffine:
     translate: float = 0.0
 
     def move(self, placement: Placement, input_hw: tuple[int, int], rng: Generator) -> Placement:
-        """Where ``placement`` in an input of ``input_hw`` pixels puts the picture after a random change."""
+        """Where ``placement`` in an input of ``input_hw`` pixels puts the image after a random change."""
         factor, shift = self._draw(rng)
         if (factor == 1).all() and not shift.any():
             return placement
@@ -139,7 +139,7 @@ class RandomAffine:
         return Placement(placement.frame_hw, (scale_x, scale_y), (x, y))
 
     def _draw(self, rng: Generator) -> tuple[Floats, Floats]:
-        """Factors and shifts, in parts of the picture, of x and y."""
+        """Factors and shifts, in parts of the image, of x and y."""
         factor, shift = np.ones(2), np.zeros(2)
         if _half(rng):
             factor *= rng.uniform(*self.scale)
@@ -229,5 +229,5 @@ def warp(image: Image, input_hw: tuple[int, int], placement: Placement, rule: Re
 
 
 def background(rule: ResizeRule) -> tuple[int, int, int]:
-    """The colour, BGR, beside the picture: as the run time pads, and black where it never does."""
+    """The colour, BGR, beside the image: as the run time pads, and black where it never does."""
     return PADDING_BGR if rule == "fit" else (0, 0, 0)

@@ -128,7 +128,7 @@ def _size(root: Element) -> tuple[int, int] | None:
 
 
 def _image_path(folder: Path, stem: str, declared: str) -> Path:
-    """The image of an XML file, by its name: the declared one, often left from a renaming, tells the suffix alone."""
+    """The image of an XML file, by its name: the declared one, often left from a renaming, gives only the suffix."""
     suffixes = dict.fromkeys((Path(declared).suffix or ".jpg", *IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)))
     candidates = [folder / f"{stem}{suffix}" for suffix in suffixes]
     return next((path for path in candidates if path.is_file()), candidates[0])
