@@ -68,18 +68,18 @@ def examine(board: Board | None) -> list[Finding]:
     """Board, Jetson Linux and JetPack; nothing on another machine."""
     if board is None:
         return []
-    linux = Finding(SECTION, "Jetson Linux", "ok", board.linux or "unknown")
-    return [Finding(SECTION, "board", "ok", board.model or "unknown"), linux, _jetpack_finding(board.jetpack)]
-
-
-def _jetpack_finding(jetpack: str) -> Finding:
-    if not jetpack:
+    found = [
+        Finding(SECTION, "board", "ok", board.model or "unknown"),
+        Finding(SECTION, "Jetson Linux", "ok", board.linux or "unknown"),
+    ]
+    numbers = tuple(int(number) for number in board.jetpack.split(".") if number)
+    if not numbers:
         remedy = "sudo apt install nvidia-jetpack"
-        return Finding(SECTION, "JetPack", "missing", "of unknown version", remedy)
-    numbers = tuple(int(number) for number in jetpack.split("."))
+        return [*found, Finding(SECTION, "JetPack", "missing", "of unknown version", remedy)]
     if numbers < (6,):
-        return Finding(SECTION, "JetPack", "problem", f"{jetpack}: its TensorRT is too old (10.3 is needed)", UPDATE)
-    return Finding(SECTION, "JetPack", "ok", f"{jetpack}: {_tensorrt(numbers)}")
+        reason = f"{board.jetpack}: its TensorRT is too old (10.3 is needed)"
+        return [*found, Finding(SECTION, "JetPack", "problem", reason, UPDATE)]
+    return [*found, Finding(SECTION, "JetPack", "ok", f"{board.jetpack}: {_tensorrt(numbers)}")]
 
 
 def _tensorrt(numbers: tuple[int, ...]) -> str:
