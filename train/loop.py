@@ -182,21 +182,26 @@ class Trainer:
     def _backward(self, batches: Iterator[Batch], count: int) -> tuple[dict[str, Tensor], int]:
         """Gradients of ``count`` batches; their mean losses here, and the images of all processes."""
         sums: dict[str, Tensor] = {}
-        images, amp_type = 0, AMP_TYPES.get(self.settings.amp)
+        images = 0
         for index in range(count):
             batch = next(batches).to(self.process.device)
             images += len(batch) * self.process.world_size
             with self._sync(index == count - 1):
-                with torch.autocast(self.process.device.type, amp_type, enabled=amp_type is not None):
-                    outputs = self._parallel(batch.images)
-                height, width = batch.images.shape[1:3]
-                losses = self.criterion(outputs, batch.targets, (height, width))
+                losses = self.losses(batch)
                 total: Tensor = torch.stack(list(losses.values())).sum() / count
                 self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
             for name, value in losses.items():
                 part = value.detach() / count
                 sums[name] = sums[name] + part if name in sums else part
         return sums, images
+
+    def losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Weighted losses of a batch that is on the device."""
+        amp_type = AMP_TYPES.get(self.settings.amp)
+        with torch.autocast(self.process.device.type, amp_type, enabled=amp_type is not None):
+            outputs = self._parallel(batch.images)
+        height, width = batch.images.shape[1:3]
+        return self.criterion(outputs, batch.targets, (height, width))
 
     def _sync(self, last: bool) -> AbstractContextManager[None]:
         """Exchange gradients only in the last batch of a step."""

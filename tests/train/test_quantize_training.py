@@ -258,7 +258,7 @@ def rounded_loss(toml, weights):
     run = run_alone(read_config(toml, [f'model.weights="{weights}"', 'train.output="none"', *ON]))
     run.network.eval()
     with torch.no_grad():
-        found = [sum(run.trainer._losses(batch).values()) for batch in run.data.batches(0)]
+        found = [sum(run.trainer.losses(batch).values()) for batch in run.data.batches(0)]
     return float(torch.stack(found).mean())
 
 
