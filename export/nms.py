@@ -27,10 +27,11 @@ OPSET = 18
 ROUNDS = 16  # no image of the 397 of COCO needs more than 13, see benchmarks/results/nms.json
 
 # A = anchors, C = classes, K = max_candidates, M = max_detections. TensorRT-RTX takes no FP32 MatMul on sm75 and CUDA
-# graphs no data-dependent shape, hence Mul + ReduceMax and padding.
+# graphs no data-dependent shape, hence Mul + ReduceMax and padding. ONNX Runtime before 1.25 refuses a TopK in a
+# function whose size is an attribute or a list: "K input must be a one-dimensional tensor of size 1".
 _HEAD = """
 <domain: "gfl_edge", opset_import: ["" : {opset}]>
-GflNms <score_threshold, iou_threshold, max_candidates, max_detections> (boxes, scores)
+GflNms <score_threshold, iou_threshold> (boxes, scores)
     => (num_dets, det_boxes, det_scores, det_classes)
 {{
   zero = Constant <value_float: float = 0.0> ()
@@ -38,8 +39,8 @@ GflNms <score_threshold, iou_threshold, max_candidates, max_detections> (boxes, 
   tiny = Constant <value_float: float = 1e-9> ()
   threshold = Constant <value_float: float = @score_threshold> ()
   max_iou = Constant <value_float: float = @iou_threshold> ()
-  k = Constant <value_ints: ints = @max_candidates> ()
-  m = Constant <value_ints: ints = @max_detections> ()
+  k = Constant <value: tensor = int64[1] {{{max_candidates}}}> ()
+  m = Constant <value: tensor = int64[1] {{{max_detections}}}> ()
   axis1 = Constant <value_ints: ints = [1]> ()
   axis2 = Constant <value_ints: ints = [2]> ()
   to_flat = Constant <value_ints: ints = [0, -1]> ()
@@ -124,11 +125,20 @@ _TAIL = """
 """
 
 
-def nms_function(rounds: int = ROUNDS, opset: int = OPSET) -> onnx.FunctionProto:
-    """The function body with ``rounds`` rounds of suppression, for a model of that opset."""
+def nms_function(
+    max_candidates: int, max_detections: int, rounds: int = ROUNDS, opset: int = OPSET
+) -> onnx.FunctionProto:
+    """The function body for a model of that opset.
+
+    Args:
+        max_candidates: (anchor, class) pairs that enter NMS.
+        max_detections: detections that leave it, padded.
+        rounds: of suppression.
+        opset: of the model.
+    """
+    head = _HEAD.format(opset=opset, max_candidates=max_candidates, max_detections=max_detections)
     middle = "".join(_ROUND.format(i=i, p=i - 1) for i in range(1, rounds))
-    text = _HEAD.format(opset=opset) + _FIRST_ROUND + middle + _TAIL.format(last=rounds - 1)
-    return parser.parse_function(text)
+    return parser.parse_function(head + _FIRST_ROUND + middle + _TAIL.format(last=rounds - 1))
 
 
 def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: int = OPSET) -> ModelProto:
@@ -149,12 +159,10 @@ def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: 
             domain=DOMAIN,
             score_threshold=spec.score_threshold,
             iou_threshold=spec.iou_threshold,
-            max_candidates=[min(spec.max_candidates, pairs)],
-            max_detections=[kept],
         )
     )
     _declare_detections(model, kept)
-    model.functions.append(nms_function(rounds, opset))
+    model.functions.append(nms_function(min(spec.max_candidates, pairs), kept, rounds, opset))
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from export.nms import DOMAIN, NAME, ROUNDS, nms_function
 from gfl_edge.ops.boxes import multiclass_nms, pairwise_iou
 from gfl_edge.spec import DETECTION_NAMES
-from tests.support.nms_graph import ANCHORS, CLASSES, RULE, SPEC, random_boxes, run
+from tests.support.nms_graph import ANCHORS, CLASSES, RULE, SPEC, graph, random_boxes, run
 
 
 def assert_equals_greedy(boxes, scores):
@@ -128,7 +129,20 @@ def test_fewer_pairs_than_candidates():
 
 
 def test_the_function_is_self_contained():
-    function = nms_function()
+    function = nms_function(SPEC.max_candidates, SPEC.max_detections)
     assert (function.domain, function.name) == (DOMAIN, NAME)
     assert {node.domain for node in function.node} == {""}
     assert "MatMul" not in {node.op_type for node in function.node}  # TensorRT-RTX has no FP32 MatMul on sm75
+
+
+def test_the_sizes_of_topk_are_tensors():
+    """ONNX Runtime before 1.25 takes no attribute and no list for them: "K input must be a one-dimensional tensor"."""
+    (function,) = graph().functions
+    assert set(function.attribute) == {"score_threshold", "iou_threshold"}
+    constants = {node.output[0]: node.attribute[0] for node in function.node if node.op_type == "Constant"}
+    sizes = [constants[node.input[1]] for node in function.node if node.op_type == "TopK"]
+    assert [size.name for size in sizes] == ["value", "value"]
+    assert [onnx.numpy_helper.to_array(size.t).tolist() for size in sizes] == [
+        [SPEC.max_candidates],
+        [SPEC.max_detections],
+    ]

@@ -53,6 +53,15 @@ def test_what_it_is():
     onnx.checker.check_model(onnx.load(bundled_model()), full_check=True)
 
 
+@pytest.mark.parametrize("nms", ["host", "graph"])
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_it_runs_in_every_cpu_backend(backend, nms, street):
+    """In the lowest versions that pyproject.toml promises, too: ``make floors``."""
+    pytest.importorskip(backend)
+    with Detector(backend=backend, nms=nms) as detector:
+        assert detector(cv2.imread(str(street))).scores.dtype == np.float32
+
+
 def test_it_is_in_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
         assert archive.read("gfl_edge/zoo/models/person-416.onnx") == bundled_model().read_bytes()
