@@ -1,4 +1,4 @@
-/* The kernels around the network: candidates, integral decode, NMS and pre-processing, behind a plain C interface.
+/* The kernels around the network: candidates, integral decode, NMS and pre-processing, with a plain C interface.
  *
  * Everything is queued on the caller's stream: no synchronization, no allocation, outputs of fixed shape, so that calls can
  * be captured into a CUDA graph. Pointers are device memory, 16 byte aligned, unless said otherwise; tensors are dense and

@@ -241,7 +241,7 @@ int32_t NmsPlugin::enqueue(const PluginTensorDesc *input_descs, const PluginTens
     sources.boxes = decodes() ? nullptr : static_cast<const float *>(inputs[0]);
     const GflNmsOutputs targets = {static_cast<int32_t *>(outputs[0]), static_cast<float *>(outputs[1]),
                                    static_cast<float *>(outputs[2]), static_cast<int32_t *>(outputs[3])};
-    const size_t size = gfl_nms_workspace_size(&params); /* no more than what TensorRT was asked for at the largest */
+    const size_t size = gfl_nms_workspace_size(&params); /* no more than what was requested of TensorRT for the largest size */
     if (gfl_nms(&params, &sources, &targets, workspace, size, stream) == GFL_OK) return 0;
     return failed("%s", gfl_last_error());
 }
