@@ -17,9 +17,10 @@ import gfl_edge
 from gfl_edge import optional
 from gfl_edge.console import log, run_command
 
-# Annotations that pdoc cannot resolve and shows as their text: TensorRT's where it is not installed, and those of the
-# constructor of a NamedTuple, which Python makes in a namespace without the names of the module
-UNRESOLVED = re.compile(r"\btrt\b|ForwardRef\(.*\.__init__\.")
+# Annotations that pdoc cannot resolve and shows as their text: TensorRT's where it is not installed, tqdm[Any], which
+# only its stubs know, and those of the constructor of a NamedTuple, which Python makes in a namespace without the names
+# of the module
+UNRESOLVED = re.compile(r"\btrt\b|\btqdm\b|ForwardRef\(.*\.__init__\.")
 
 
 def public_modules() -> list[str]:
