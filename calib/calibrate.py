@@ -37,6 +37,7 @@ from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256, write_atomically
+from gfl_edge.ops.onnx_graph import copy_model
 from gfl_edge.spec import PREFIX, ModelSpec, Precision, load_onnx, spec_of
 
 logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def _check(request: CalibrationRequest) -> None:
 
 
 def _load(request: CalibrationRequest, loaded: ModelProto | None) -> _Model:
-    model = ModelProto.FromString(loaded.SerializeToString()) if loaded else load_onnx(request.onnx)
+    model = copy_model(loaded) if loaded is not None else load_onnx(request.onnx)
     spec = spec_of(model, str(request.onnx))
     placement.check_quantizable(model, str(request.onnx))
     if spec.nms == "plugin":

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from calib.qdq import input_channels
-from calib.ranges import session_with_outputs
 from gfl_edge.errors import CalibrationError
+from gfl_edge.ops.onnx_graph import OnnxGraph, open_session
 from gfl_edge.progress import track
 from gfl_edge.spec import INPUT_NAME
 
@@ -44,26 +44,20 @@ class Link:
 
 def find_links(model: ModelProto) -> list[Link]:
     """The tensors of ``model`` that can be scaled."""
-    graph = model.graph
-    producers = {output: node for node in graph.node for output in node.output}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    outputs = {output.name for output in graph.output}
-    tensors = {tensor.name for tensor in graph.initializer}
+    graph = OnnxGraph(model)
+    outputs = {output.name for output in model.graph.output}
 
     def own_weights(node: NodeProto) -> bool:
-        return all(name in tensors and len(readers[name]) == 1 for name in node.input[1:])
+        return all(name in graph.initializers and len(graph.readers[name]) == 1 for name in node.input[1:])
 
     found = []
-    for tensor, takers in readers.items():
-        source = producers.get(tensor)
-        if source is not None and source.op_type in HOMOGENEOUS and len(readers[source.input[0]]) == 1:
-            source = producers.get(source.input[0])
+    for tensor, takers in graph.readers.items():
+        source = graph.producers.get(tensor)
+        if source is not None and source.op_type in HOMOGENEOUS and len(graph.readers[source.input[0]]) == 1:
+            source = graph.producers.get(source.input[0])
         if source is None or source.op_type != "Conv" or tensor in outputs or source.output[0] in outputs:
             continue
-        if source.output[0] != tensor and producers[tensor].op_type not in HOMOGENEOUS:
+        if source.output[0] != tensor and graph.producers[tensor].op_type not in HOMOGENEOUS:
             continue
         if all(node.op_type == "Conv" and node.input[0] == tensor for node in takers) and all(
             own_weights(node) for node in (source, *takers)
@@ -85,7 +79,7 @@ def channel_ranges(
         progress: draw a progress line on stderr.
     """
     names = [link.tensor for link in links]
-    session = session_with_outputs(model, names)
+    session = open_session(model, names)
     found: dict[str, Floats] = {}
     for picture in track(inputs, "ranges of channels", count, progress):
         for name, values in zip(names, session.run(names, {INPUT_NAME: picture}), strict=True):
@@ -105,7 +99,7 @@ def equalize(model: ModelProto, links: Iterable[Link], ranges: Mapping[str, Sequ
     Raises:
         CalibrationError: ``ranges`` are of another model.
     """
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    tensors = OnnxGraph(model).initializers
     arrays: dict[str, Floats] = {}
 
     def weights(name: str) -> Floats:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnx import FunctionProto, ModelProto, NodeProto, ValueInfoProto
 
-from gfl_edge.ops.onnx_graph import NMS_OP, without_nms
+from gfl_edge.ops.onnx_graph import NMS_OP, copy_model, without_nms
 from gfl_edge.spec import ModelSpec
 
 
@@ -23,7 +23,7 @@ def cut_nms(model: ModelProto, spec: ModelSpec) -> Tail:
     """Cut the node GflNms off ``model``, in place: boxes and scores become the outputs."""
     if spec.nms != "graph":
         return Tail()
-    whole = ModelProto.FromString(model.SerializeToString())
+    whole = copy_model(model)
     without_nms(model, spec)
     nodes = tuple(node for node in whole.graph.node if node.op_type == NMS_OP)
     return Tail(nodes, tuple(whole.functions), tuple(whole.graph.output))

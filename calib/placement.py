@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx import ModelProto, NodeProto
 from calib.qdq import DEQUANTIZE, QdqGraph, keep_convolutions
 from gfl_edge import optional
 from gfl_edge.errors import CalibrationError
+from gfl_edge.ops.onnx_graph import OnnxGraph
 from gfl_edge.spec import INPUT_NAME
 
 LEAST_OPSET = 13  # per-channel scales
@@ -74,15 +76,11 @@ def float_nodes(model: ModelProto) -> set[str]:
     A convolution is final where none follows it, and where a softmax follows before another convolution does (the edge
     distributions of GFLv2, whose quality is predicted from them); what comes after a softmax is float, too.
     """
-    graph = model.graph
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    graph = OnnxGraph(model)
     before_conv: set[str] = set()  # nodes from which a convolution is reached
     softmax_next: set[str] = set()  # ... or a softmax before any convolution
-    for node in reversed(graph.node):  # topological order
-        followers = [reader for output in node.output for reader in readers.get(output, [])]
+    for node in reversed(graph.nodes):  # topological order
+        followers = [reader for output in node.output for reader in graph.readers.get(output, [])]
         if any(reader.op_type == "Conv" or reader.name in before_conv for reader in followers):
             before_conv.add(node.name)
         if any(
@@ -90,10 +88,10 @@ def float_nodes(model: ModelProto) -> set[str]:
             for reader in followers
         ):
             softmax_next.add(node.name)
-    after_conv, after_softmax = _after(graph.node, "Conv"), _after(graph.node, "Softmax")
+    after_conv, after_softmax = _after(graph.nodes, "Conv"), _after(graph.nodes, "Softmax")
     return {
         node.name
-        for node in graph.node
+        for node in graph.nodes
         if node.name not in before_conv  # decode, and final convolutions
         or node.name in softmax_next
         or node.op_type == "Softmax"
@@ -108,7 +106,7 @@ def final_outputs(model: ModelProto) -> list[str]:
     return [node.output[0] for node in model.graph.node if node.op_type == "Conv" and node.name in stays]
 
 
-def _after(nodes: list[NodeProto], kind: str) -> set[str]:
+def _after(nodes: Iterable[NodeProto], kind: str) -> set[str]:
     """Names of the nodes that come after one of that kind."""
     tainted: set[str] = set()
     found: set[str] = set()

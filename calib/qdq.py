@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from calib.histogram import STEPS
 from gfl_edge.errors import CalibrationError
+from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model, tensor_types
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 # Half still holds it, if coarsely; a channel whose weights vanish would have 0 there, which TensorRT refuses
@@ -47,8 +48,7 @@ class QdqGraph:
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model
-        self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._producers = {output: node for node in model.graph.node for output in node.output}
+        self._graph = OnnxGraph(model)
         self.layers = tuple(self._find_layers())
         if not self.layers:
             raise CalibrationError("no layer of the graph can be quantized. Is it a detector of this project?")
@@ -66,16 +66,16 @@ class QdqGraph:
     def _layer_name(self, node: NodeProto) -> str:
         for name in node.input:
             pair = self._pair(name)
-            if pair is not None and pair.input[0] in self._initializers:
+            if pair is not None and pair.input[0] in self._graph.initializers:
                 return str(pair.input[0]).removesuffix(".weight")
         return str(node.name)
 
     def _pair(self, name: str) -> NodeProto | None:
         """The QuantizeLinear behind which ``name`` is the dequantized tensor, or None."""
-        dequantize = self._producers.get(name)
+        dequantize = self._graph.producers.get(name)
         if dequantize is None or dequantize.op_type != DEQUANTIZE:
             return None
-        quantize = self._producers.get(dequantize.input[0])
+        quantize = self._graph.producers.get(dequantize.input[0])
         return quantize if quantize is not None and quantize.op_type == QUANTIZE else None
 
     def activations(self) -> dict[str, tuple[str, ...]]:
@@ -86,7 +86,7 @@ class QdqGraph:
         scale_of = {
             node.input[0]: self._scalar(node.input[1])
             for node in self.model.graph.node
-            if node.op_type == QUANTIZE and node.input[0] not in self._initializers
+            if node.op_type == QUANTIZE and node.input[0] not in self._graph.initializers
         }
         groups: dict[float, list[str]] = {}
         for name, scale in scale_of.items():
@@ -94,7 +94,7 @@ class QdqGraph:
         return {name: tuple(groups[scale]) for name, scale in scale_of.items()}
 
     def _scalar(self, name: str) -> float:
-        return float(numpy_helper.to_array(self._initializers[name]).reshape(-1)[0])
+        return float(numpy_helper.to_array(self._graph.initializers[name]).reshape(-1)[0])
 
     def conv_inputs(self) -> set[str]:
         """The tensors that quantized convolutions read."""
@@ -135,7 +135,7 @@ class QdqGraph:
             raise CalibrationError(
                 f"{len(missing)} tensors have no range, the first {missing[0]}. Calibrate without --cache"
             )
-        model = ModelProto.FromString(self.model.SerializeToString())
+        model = copy_model(self.model)
         scales = {
             node.input[1]: max(ranges[member] for member in shared[node.input[0]]) / STEPS
             for node in model.graph.node
@@ -158,14 +158,14 @@ def keep_convolutions(model: ModelProto) -> None:
 
 def without_pairs(model: ModelProto) -> ModelProto:
     """A copy in which nothing is quantized."""
-    copy = ModelProto.FromString(model.SerializeToString())
+    copy = copy_model(model)
     keep_float(copy, {node.name for node in copy.graph.node if node.op_type not in (QUANTIZE, DEQUANTIZE)})
     return copy
 
 
 def keep_float(model: ModelProto, nodes: Collection[str]) -> None:
     """Take the Q/DQ pairs off the inputs of ``nodes`` (names), in place; pairs that others use stay for them."""
-    producers = {output: node for node in model.graph.node for output in node.output}
+    producers = OnnxGraph(model).producers
     for node in model.graph.node:
         if node.name not in nodes:
             continue
@@ -200,23 +200,21 @@ def correct_biases(model: ModelProto, channel_means: Mapping[str, Sequence[float
     Raises:
         CalibrationError: an input has no means.
     """
-    graph = model.graph
-    producers = {output: node for node in graph.node for output in node.output}
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type != "Conv" or len(node.input) < 3 or not _is_int8(node, producers):
+    graph = OnnxGraph(model)
+    for node in graph.nodes:
+        if node.op_type != "Conv" or len(node.input) < 3 or not _is_int8(node, graph):
             continue
-        activation, weight = (producers[producers[name].input[0]] for name in node.input[:2])
+        activation, weight = (graph.producers[graph.producers[name].input[0]] for name in node.input[:2])
         means = np.array(channel_means.get(activation.input[0], ()), np.float32)
-        exact, scales = (numpy_helper.to_array(tensors[name]) for name in weight.input[:2])
+        exact, scales = (numpy_helper.to_array(graph.initializers[name]) for name in weight.input[:2])
         channels = input_channels(node, exact)
         if means.size <= channels.max():
             raise CalibrationError(f"no means of {activation.input[0]}. Calibrate without --cache")
         rounded = quantize_weights(exact, scales, 0) * scales.reshape(-1, 1, 1, 1)
         added = ((rounded - exact).sum(axis=(2, 3)) * means[channels]).sum(axis=1)
         name = f"{node.input[2]}_of_{node.name}"  # a bias may be shared, and belongs to float layers too
-        bias = numpy_helper.to_array(tensors[node.input[2]]) - added
-        graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), name))
+        bias = numpy_helper.to_array(graph.initializers[node.input[2]]) - added
+        model.graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), name))
         node.input[2] = name
     _drop_unused(model)
 
@@ -231,14 +229,13 @@ def input_channels(node: NodeProto, weights: NDArray[np.float32]) -> NDArray[np.
 
 def fold_weights(model: ModelProto) -> None:
     """Store quantized weights as INT8, in place: a quarter of the bytes, and nothing left to compute."""
-    graph = model.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    for node in [n for n in graph.node if n.op_type == QUANTIZE and n.input[0] in tensors]:
+    tensors = OnnxGraph(model).initializers
+    for node in [n for n in model.graph.node if n.op_type == QUANTIZE and n.input[0] in tensors]:
         weights, scales = (numpy_helper.to_array(tensors[name]).astype(np.float32) for name in node.input[:2])
         axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
         integers = quantize_weights(weights, scales, axis)
-        graph.initializer.append(numpy_helper.from_array(integers, node.output[0]))
-        graph.node.remove(node)
+        model.graph.initializer.append(numpy_helper.from_array(integers, node.output[0]))
+        model.graph.node.remove(node)
     _drop_unused(model)
 
 
@@ -250,22 +247,22 @@ def quantize_weights(weights: NDArray[np.float32], scales: NDArray[np.float32], 
     return np.asarray(np.clip(steps, -STEPS - 1, STEPS), np.int8)
 
 
-def _is_int8(conv: NodeProto, producers: Mapping[str, NodeProto]) -> bool:
+def _is_int8(conv: NodeProto, graph: OnnxGraph) -> bool:
     """Whether a convolution's input and weights are both dequantized."""
-    sources = [producers.get(name) for name in conv.input[:2]]
+    sources = [graph.producers.get(name) for name in conv.input[:2]]
     return all(source is not None and source.op_type == DEQUANTIZE for source in sources)
 
 
 def count_layers(model: ModelProto) -> dict[str, int]:
     """How many convolutions compute in INT8, and how many there are."""
-    producers = {output: node for node in model.graph.node for output in node.output}
-    convs = [node for node in model.graph.node if node.op_type == "Conv"]
-    return {"quantized": sum(_is_int8(node, producers) for node in convs), "convolutions": len(convs)}
+    graph = OnnxGraph(model)
+    convs = [node for node in graph.nodes if node.op_type == "Conv"]
+    return {"quantized": sum(_is_int8(node, graph) for node in convs), "convolutions": len(convs)}
 
 
 def to_float32(model: ModelProto) -> ModelProto:
     """A copy with float32 wherever there was half; casts between the two stay, as casts to float32."""
-    copy = ModelProto.FromString(model.SerializeToString())
+    copy = copy_model(model)
     for tensor in copy.graph.initializer:
         _retype(tensor, TensorProto.FLOAT16, TensorProto.FLOAT)
     for node in copy.graph.node:
@@ -282,11 +279,7 @@ def to_float32(model: ModelProto) -> ModelProto:
 
 def restore_half(model: ModelProto, original: ModelProto) -> None:
     """Give ``model``, made from ``to_float32(original)`` by adding Q/DQ pairs, the types of ``original``, in place."""
-    inferred = onnx.shape_inference.infer_shapes(original)
-    values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
-    types = {value.name: value.type.tensor_type.elem_type for value in values}
-    types |= {tensor.name: tensor.data_type for tensor in original.graph.initializer}
-    half = {name for name, kind in types.items() if kind == TensorProto.FLOAT16}
+    half = {name for name, kind in tensor_types(original).items() if kind == TensorProto.FLOAT16}
     if not half:
         return
     sources = {node.name: node for node in original.graph.node}
@@ -310,7 +303,7 @@ def restore_half(model: ModelProto, original: ModelProto) -> None:
 
 def _scales_of_weights(model: ModelProto, half: set[str]) -> set[str]:
     """Scales of folded weights of convolutions that are half: those of INT8 initializers that a half layer reads."""
-    producers = {output: node for node in model.graph.node for output in node.output}
+    producers = OnnxGraph(model).producers
     found = set()
     for node in model.graph.node:
         if node.op_type == "Conv" and node.output[0] in half:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto
 
 from calib.histogram import METHODS, Histogram, Method
-from gfl_edge import optional
 from gfl_edge.errors import CalibrationError
 from gfl_edge.files import write_atomically
+from gfl_edge.ops.onnx_graph import open_session
 from gfl_edge.progress import track
 from gfl_edge.spec import INPUT_NAME
 
@@ -109,7 +109,7 @@ def observe(
     """
     means: dict[str, NDArray[np.float64]] = {}
     histograms = {name: Histogram() for name in tensors}
-    session = session_with_outputs(model, list(histograms))
+    session = open_session(model, list(histograms))
     for picture in track(inputs, "calibrating", count, progress):
         for name, values in zip(histograms, session.run(list(histograms), {INPUT_NAME: picture}), strict=True):
             flat = values.reshape(-1)
@@ -120,14 +120,3 @@ def observe(
                 means[name] = means.get(name, np.float64(0)) + values.mean(axis=(0, 2, 3), dtype=np.float64) / count
     ranges = {method: {name: found.range(method) for name, found in histograms.items()} for method in METHODS}
     return ranges, {name: values.tolist() for name, values in means.items()}
-
-
-def session_with_outputs(model: ModelProto, names: list[str]) -> Any:
-    """ONNX Runtime on the CPU, with these tensors of the graph as further outputs."""
-    onnxruntime = optional.load("onnxruntime")
-    copy = ModelProto.FromString(model.SerializeToString())
-    present = {output.name for output in copy.graph.output}
-    copy.graph.output.extend(ValueInfoProto(name=name) for name in names if name not in present)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from calib.qdq import Layer, QdqGraph, without_pairs
-from calib.ranges import session_with_outputs
 from gfl_edge.files import write_atomically
+from gfl_edge.ops.onnx_graph import open_session
 from gfl_edge.progress import track
 from gfl_edge.report import plots
 from gfl_edge.spec import INPUT_NAME
@@ -56,7 +56,7 @@ class Probe:
         self._reference = self._run(without_pairs(graph.model))
 
     def _run(self, model: ModelProto) -> Outputs:
-        session = session_with_outputs(model, self._names)
+        session = open_session(model, self._names)
         return [session.run(self._names, {INPUT_NAME: picture}) for picture in self.pictures]
 
     def snr_db(self, model: ModelProto) -> float:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from export.ranges import Range, is_activation
 from gfl_edge.errors import PrecisionError
+from gfl_edge.ops.onnx_graph import tensor_types
 from gfl_edge.spec import ModelSpec
 
 LARGEST = 65504.0  # of half
@@ -149,10 +150,9 @@ def float_layers(model: ModelProto, scopes: dict[str, str], plan: HalfPlan, pref
     Raises:
         PrecisionError: a layer is float32 and ``plan`` does not say so.
     """
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
+    types = tensor_types(model)
     layers = [
-        node for node in graph.node if node.op_type in _CHECKED and types[node.input[0]] == onnx.TensorProto.FLOAT
+        node for node in model.graph.node if node.op_type in _CHECKED and types[node.input[0]] == onnx.TensorProto.FLOAT
     ]
     for node in layers:
         module = scopes.get(node.name, "").removeprefix(prefix)

@@ -15,6 +15,7 @@ from export.nms import NAME, plugin_attributes
 from gfl_edge.errors import ParityError
 from gfl_edge.ops import decode, postprocess
 from gfl_edge.ops.boxes import multiclass_nms
+from gfl_edge.ops.onnx_graph import copy_model, open_session
 from gfl_edge.spec import (
     CANDIDATE_NAMES,
     DETECTION_NAMES,
@@ -156,7 +157,7 @@ def pictures(spec: ModelSpec) -> NDArray[np.uint8]:
 
 def widened(model: ModelProto) -> ModelProto:
     """A copy of ``model`` in which float32 stands for every bfloat16."""
-    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model = copy_model(model)
     graph = model.graph
     constants = [a.t for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.TENSOR]
     for tensor in (*graph.initializer, *constants):
@@ -185,7 +186,7 @@ def _without_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
     Raises:
         ParityError: the node's attributes are not those of ``spec``.
     """
-    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model = copy_model(model)
     node = model.graph.node.pop()
     found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     written = helper.make_node(NAME, (), (), **plugin_attributes(spec))  # floats and strings as ONNX has them
@@ -214,16 +215,7 @@ def _run_with_candidates(
     model: ModelProto, images: NDArray[np.uint8], candidates: tuple[str, ...] = CANDIDATE_NAMES
 ) -> dict[str, NDArray[np.float32]]:
     """All outputs of ``model`` by name, and what enters its NMS, by the names ``candidates``."""
-    import onnxruntime
-
-    model = onnx.ModelProto.FromString(model.SerializeToString())
-    present = {output.name for output in model.graph.output}
-    for name in candidates:
-        if name not in present:
-            model.graph.output.append(onnx.ValueInfoProto(name=name))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(model, candidates)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {INPUT_NAME: images}), strict=True))
 

@@ -1,7 +1,8 @@
-"""Changing the graph of an ONNX file of the gfl_edge contract."""
+"""Reading, changing and running the graph of an ONNX model; models are ``onnx.ModelProto`` throughout."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,56 @@ from gfl_edge.spec import CANDIDATE_NAMES, ModelSpec
 NMS_OP = "GflNms"  # the node's type, and the plugin's name in TensorRT's registry
 
 
+class OnnxGraph:
+    """Which node makes and which nodes read each tensor, as the graph was when this was made.
+
+    Attributes:
+        model: whose graph it is.
+        nodes: of the graph, in topological order.
+        initializers: tensor -> its values, as ``onnx.TensorProto``.
+        producers: tensor -> the node that makes it; neither inputs nor initializers have one.
+        readers: tensor -> the nodes that take it, as often as they do, in the order in which tensors are first read.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.nodes = tuple(model.graph.node)
+        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.producers = {output: node for node in self.nodes for output in node.output}
+        self.readers: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+
+def copy_model(model: Any) -> Any:
+    """A copy that can be changed."""
+    copy = type(model)()
+    copy.CopyFrom(model)
+    return copy
+
+
+def tensor_types(model: Any) -> dict[str, int]:
+    """The element type of every tensor whose type can be inferred."""
+    graph = optional.load("onnx.shape_inference").infer_shapes(model).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    values = (*graph.value_info, *graph.input, *graph.output)
+    return types | {value.name: value.type.tensor_type.elem_type for value in values}
+
+
+def open_session(model: Any, outputs: Iterable[str] = ()) -> Any:
+    """ONNX Runtime on the CPU, with these tensors of the graph among the outputs; ``model`` is not changed."""
+    onnxruntime, value_info = optional.load("onnxruntime"), optional.load("onnx").ValueInfoProto
+    copy = copy_model(model)
+    present = {output.name for output in copy.graph.output}
+    copy.graph.output.extend(value_info(name=name) for name in outputs if name not in present)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
 def without_nms(model: Any, spec: ModelSpec) -> ModelSpec:
-    """Cut the GflNms node off ``model`` (``onnx.ModelProto``), in place: boxes and scores become its outputs.
+    """Cut the GflNms node off ``model``, in place: boxes and scores become its outputs.
 
     Returns:
         The spec of what is left.

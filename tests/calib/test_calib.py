@@ -21,11 +21,12 @@ from calib import agreement, calibrate, equalize, placement, qdq, sensitivity
 from calib.arguments import CalibrationRequest
 from calib.histogram import BINS, METHODS, STEPS, Histogram
 from calib.images import MIN_IMAGES, choose_images
-from calib.ranges import Observed, observe, session_with_outputs
+from calib.ranges import Observed, observe
 from export import graph, to_trt
 from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError, PrecisionError
 from gfl_edge.files import sha256
+from gfl_edge.ops.onnx_graph import open_session
 from gfl_edge.spec import load_contract, read_spec
 from train import describe
 from train.models.gfl import GFL, GFLConfig
@@ -242,7 +243,7 @@ def conv_net(second_groups=1, activation="Relu"):
 
 def run(model, tensor="out", seed=0):
     picture = np.random.default_rng(seed).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
-    return session_with_outputs(model, [tensor]).run([tensor], {"images": picture})[0]
+    return open_session(model, [tensor]).run([tensor], {"images": picture})[0]
 
 
 def noise_inputs(count=4):
@@ -369,7 +370,7 @@ class TestQdqGraph:
             names = ["out"]
             exact, rounded = (
                 np.mean([s.run(names, {"images": x})[0] for x in inputs], axis=0)
-                for s in (session_with_outputs(conv_net(groups), names), session_with_outputs(model, names))
+                for s in (open_session(conv_net(groups), names), open_session(model, names))
             )
             # The border is counted like the inside, so that it says nothing
             return np.abs((rounded - exact)[..., 2:-2, 2:-2].mean(axis=(0, 2, 3))).sum()

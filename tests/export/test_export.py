@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
@@ -18,6 +17,7 @@ from export.nms import plugin_attributes
 from gfl_edge.errors import InputError, ParityError
 from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.ops import decode
+from gfl_edge.ops.onnx_graph import open_session
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, read_spec
 from tests.support.once import once
 from train import describe
@@ -30,13 +30,6 @@ def shapes(values):
         v.name: (v.type.tensor_type.elem_type, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim])
         for v in values
     }
-
-
-def open_session(model):
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    content = str(model) if not isinstance(model, onnx.ModelProto) else model.SerializeToString()
-    return onnxruntime.InferenceSession(content, options)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import dataclasses
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
 from export import graph, parity, to_onnx
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
+from gfl_edge.ops.onnx_graph import open_session
 from gfl_edge.ops.preprocess import input_size
 from gfl_edge.spec import INPUT_NAME, read_spec
 from tests.support.once import once
@@ -79,10 +79,7 @@ def test_the_graph_takes_bgr_although_the_network_takes_rgb():
     detector = network()
     model, spec = build(detector, nms="none")
     images = parity.random_images(1, spec.input_hw)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    (scores,) = session.run(["scores"], {INPUT_NAME: images})
+    (scores,) = open_session(model).run(["scores"], {INPUT_NAME: images})
     rgb = (images.astype(np.float32) - spec.mean_bgr)[..., ::-1] / np.array(spec.std_bgr)[::-1]
     with torch.no_grad():
         cls_logits, _ = detector(torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float())
