@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from calib.sensitivity import first, signal_to_noise
+from calib.bisection import first
+from calib.sensitivity import signal_to_noise
 from gfl_edge.backends.onnx_cpu import OnnxRuntimeBackend, OpenVinoBackend
 from gfl_edge.progress import progress_bar
 from gfl_edge.spec import ModelSpec
 
-MOST_LOST_DB = 3.0  # of the signal to noise; where layers are right it is less than 1
+MAX_LOST_DB = 3.0  # of the signal to noise; where layers are right it is less than 1
 
 
 class Agreement:
@@ -68,7 +69,7 @@ def wrong_layers(layers: Sequence[str], lost_db: Callable[[list[str]], float], p
             bar.total = (bar.total or 0) + 1
             bar.update()
             kept = set(layers[count:]) | set(wrong)
-            return lost_db([layer for layer in layers if layer in kept]) > MOST_LOST_DB
+            return lost_db([layer for layer in layers if layer in kept]) > MAX_LOST_DB
 
         right = 0
         while fails(len(layers)):

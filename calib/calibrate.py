@@ -7,105 +7,99 @@ import itertools
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
-import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto
 
-from calib import equalize, placement, qdq, sensitivity
-from calib.agreement import Agreement, wrong_layers
+from calib import equalize, placement, qdq, search, sensitivity
 from calib.arguments import CalibrationRequest, Target, add_calibration_arguments, options_from
+from calib.candidates import Candidates, FloatModel, add_record
+from calib.gauge import Gauge
 from calib.histogram import METHODS, Method
 from calib.images import CalibrationImages, choose_images
-from calib.nms import Tail, add_nms, cut_nms
+from calib.journal import Journal
 from calib.qdq import QdqGraph
 from calib.ranges import Observed, observe
-from calib.sensitivity import Journal, Probe, Sensitivity
-from gfl_edge.backends.base import Backend
-from gfl_edge.backends.select import CpuBackendName, open_backend, open_onnx_backend
+from calib.record import CalibrationRecord
+from calib.search import Cost
+from calib.sensitivity import Probe
 from gfl_edge.console import log, run_command
-from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError
-from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import sha256, write_atomically
-from gfl_edge.ops.onnx_graph import copy_model
-from gfl_edge.spec import PREFIX, ModelSpec, Precision, load_onnx, spec_of
+from gfl_edge.spec import ModelSpec, spec_of
 
 logger = logging.getLogger(__name__)
 
-RECORD_KEY = "gfl_edge_calibration"  # in the metadata of an INT8 model
-PRECISION_FOR: dict[Target, Precision] = {"trt": "fp16", "cpu": "fp32"}
-# ONNX Runtime computes Q/DQ pairs as they are written, as TensorRT does; OpenVINO is what runs INT8 files on CPUs
-MEASURED_ON: dict[Target, CpuBackendName] = {"trt": "onnxruntime", "cpu": "openvino"}
-AP_LAYERS = 8  # whose cost in AP is measured, not only in signal to noise
-AP_IMAGES = 100  # on which
 TABLE_ROWS = 15
 
 
 @dataclass(frozen=True)
-class _Model:
-    """The model while it is worked on."""
+class Calibrated:
+    """An INT8 model that passed its test.
 
-    original: ModelProto  # without NMS, of its own precision
-    tail: Tail
+    Attributes:
+        path: of the ONNX file.
+        spec: its description.
+        record: what was done, as in the file's metadata.
+    """
+
+    path: Path
     spec: ModelSpec
-    metadata: dict[str, str]
-    target: Target
-    sha256: str
+    record: CalibrationRecord
 
 
-def calibrate(request: CalibrationRequest, model: ModelProto | None = None) -> dict[str, Any]:
+def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> Calibrated:
     """Write an INT8 model that passed its test, or none.
 
     Args:
         request: what to make INT8, and how.
-        model: the content of ``request.onnx``, where that was read before; it is not changed.
-
-    Returns:
-        The record that is also in the file's metadata under ``RECORD_KEY``.
+        loaded: the content of ``request.onnx``, where that was read before; it is not changed.
 
     Raises:
-        InputError: unusable model, pictures or annotations.
+        InputError: unusable model, images or annotations.
         CalibrationError: the model is quantized already or too old, the cache is another model's, or its AP drops by
             more than ``max_ap_drop`` however many layers stay float.
     """
     _check(request)
-    work = _load(request, model)
-    pictures = choose_images(request.images, request.num_images, request.seed)
-    for name in pictures.skipped:
+    model = FloatModel.load(request, loaded)
+    images = choose_images(request.images, request.num_images, request.seed)
+    for name in images.skipped:
         logger.info("cannot be read, left out: %s", name)
-    logger.info("%s: %s, %s, for %s", request.onnx, work.spec.name, work.spec.precision, work.target)
-    plain = qdq.to_float32(work.original)
-    graph, observed = _observe(request, work, plain, pictures)
-    probe_inputs = list(itertools.islice(pictures.inputs(work.spec), request.probe_images))
+    logger.info("%s: %s, %s, for %s", request.onnx, model.spec.name, model.spec.precision, model.target)
+    plain = qdq.to_float32(model.graph)
+    graph, observed = _observe(request, model, plain, images)
+    probe_inputs = list(itertools.islice(images.inputs(model.spec), request.probe_images))
     probe = Probe(graph, placement.final_outputs(plain), probe_inputs)
     method, snr_db = _choose_method(request, graph, observed, probe)
-    search = _Search(request, work, graph, method, observed)
-    kept, measured = search.run(probe)
-    record = {
-        "method": method,
-        "snr_db": snr_db,
-        "target": work.target,
-        "calibration_images": len(pictures),
-        "calibration_sha256": pictures.digest,
-        "model_sha256": work.sha256,
-        **qdq.count_layers(search.candidate(kept)),
-        "float_layers": kept,
-        "computed_wrongly": search.wrong,
-        "measured": measured,
-        "versions": {name: metadata.version(name) for name in ("nvidia-modelopt", "onnx", "onnxruntime")},
-    }
-    write_atomically(request.output, search.finished(kept, record).SerializeToString())
-    return record
+    candidates = Candidates(model, graph, observed.ranges[method], observed.channel_means)
+    gauge, journal = Gauge.of(request, model.target), _journal(request, model, observed, method)
+    cost, float_layers = _search(request, candidates, probe, gauge, journal)
+    measured = None
+    if gauge is not None and cost.reference is not None:
+        measured = gauge.comparison(journal.trials[tuple(float_layers)], cost.reference)
+    finished = candidates.finished(float_layers)
+    record = CalibrationRecord(
+        method=method,
+        snr_db=snr_db,
+        target=model.target,
+        calibration_images=len(images),
+        calibration_sha256=images.digest,
+        model_sha256=model.sha256,
+        **qdq.count_layers(finished),
+        float_layers=float_layers,
+        computed_wrongly=cost.wrong,
+        measured=measured,
+        versions={name: metadata.version(name) for name in ("nvidia-modelopt", "onnx", "onnxruntime")},
+    )
+    add_record(finished, record)
+    write_atomically(request.output, finished.SerializeToString())
+    return Calibrated(request.output, spec_of(finished, str(request.output)), record)
 
 
 def _check(request: CalibrationRequest) -> None:
@@ -121,29 +115,8 @@ def _check(request: CalibrationRequest) -> None:
         raise InputError(f"-o {request.output}: expected another .onnx file than --onnx")
 
 
-def _load(request: CalibrationRequest, loaded: ModelProto | None) -> _Model:
-    model = copy_model(loaded) if loaded is not None else load_onnx(request.onnx)
-    spec = spec_of(model, str(request.onnx))
-    placement.check_quantizable(model, str(request.onnx))
-    if spec.nms == "plugin":
-        raise InputError(
-            f"{request.onnx} was exported with --nms plugin, which nothing here can run. Export it with --nms graph, "
-            "none or raw"
-        )
-    target = request.target or ("trt" if spec.precision == "fp16" else "cpu")
-    if spec.precision != PRECISION_FOR[target]:
-        half = " --fp16" if target == "trt" else ""
-        raise InputError(
-            f"{request.onnx} is {spec.precision}, and what stays float for --target {target} is "
-            f"{PRECISION_FOR[target]}. Export it with: python export/to_onnx.py --weights CHECKPOINT{half} -o M.onnx"
-        )
-    properties = {prop.key: prop.value for prop in model.metadata_props if not prop.key.startswith(PREFIX)}
-    tail = cut_nms(model, spec)
-    return _Model(model, tail, spec, properties, target, sha256(request.onnx))
-
-
 def _observe(
-    request: CalibrationRequest, model: _Model, plain: ModelProto, pictures: CalibrationImages
+    request: CalibrationRequest, model: FloatModel, plain: ModelProto, pictures: CalibrationImages
 ) -> tuple[QdqGraph, Observed]:
     """The graph with Q/DQ pairs and what its activations look like; equalizes ``plain``."""
     cached = Observed.read(request.cache, model.sha256) if request.cache is not None else None
@@ -184,165 +157,44 @@ def _choose_method(
     return best, cast(dict[str, float], found)
 
 
-class _Search:
-    """Looks for the fewest layers that have to stay float."""
+def _journal(request: CalibrationRequest, model: FloatModel, observed: Observed, method: Method) -> Journal:
+    key = {
+        "model_sha256": model.sha256,
+        "images_sha256": observed.images_sha256,
+        "method": method,
+        "target": model.target,
+        "probe_images": request.probe_images,
+        "annotations_sha256": sha256(request.annotations) if request.annotations else None,
+        "eval_limit": request.eval_limit,
+    }
+    return Journal(request.beside(".sensitivity.json"), key)
 
-    def __init__(
-        self,
-        request: CalibrationRequest,
-        model: _Model,
-        graph: QdqGraph,
-        method: Method,
-        observed: Observed,
-    ) -> None:
-        self._request, self._model, self._graph = request, model, graph
-        self._ranges, self._means = observed.ranges[method], observed.channel_means
-        key = {
-            "model_sha256": model.sha256,
-            "images_sha256": observed.images_sha256,
-            "method": method,
-            "target": model.target,
-            "probe_images": request.probe_images,
-            "annotations_sha256": sha256(request.annotations) if request.annotations else None,
-            "eval_limit": request.eval_limit,
-        }
-        self._journal = Journal(request.beside(".sensitivity.json"), key)
-        self.wrong: list[str] = []
-        self._reference: dict[str, float] = {}
 
-    def run(self, probe: Probe) -> tuple[list[str], dict[str, Any] | None]:
-        """Layers that stay float, and what was measured."""
-        request = self._request
-        if self._model.target == "cpu":
-            self.wrong = self._journal.wrong_layers(lambda: self._wrong_layers(probe.pictures[:1]))
-            if self.wrong:
-                logger.info(
-                    "OpenVINO computes %d layers wrongly in INT8, they stay float: %s", len(self.wrong), self.wrong
-                )
-        if request.annotations is None:
-            if request.always_rank:
-                self._rank(probe)
-                self._draw(self.wrong)
-            return self.wrong, None
-        self._reference = self._journal.trial("reference", lambda: self._metrics(self._original(), request.eval_limit))
-        reference = self._reference
-        kept = self.wrong
-        full = self._trial(kept)
-        logger.info("AP %.2f in %s, %.2f with all layers INT8", reference["AP"], self._model.spec.precision, full["AP"])
-        if not self._passes(full):
-            self._rank(probe)
-            small = self._journal.trial("reference, few images", lambda: self._metrics(self._original(), self._few()))
-            sensitivity.measure_ap(self._alone, self._journal, AP_LAYERS, self._small_ap, small["AP"])
-            kept = self._fewest()
-        elif request.always_rank:
-            self._rank(probe)
-        if self._journal.layers:
-            self._draw(kept)
-        found = self._trial(kept)
-        return kept, {
-            **found,
-            "reference": reference,
-            "drop": round(reference["AP"] - found["AP"], 3),
-            "annotations": request.annotations.name,
-            "backend": MEASURED_ON[self._model.target],
-        }
+def _search(
+    request: CalibrationRequest, candidates: Candidates, probe: Probe, gauge: Gauge | None, journal: Journal
+) -> tuple[Cost, list[str]]:
+    """What INT8 costs, and the layers that stay float for it to cost no more than it may.
 
-    def _wrong_layers(self, pictures: Sequence[NDArray[np.uint8]]) -> list[str]:
-        reference = qdq.to_float32(self._model.original)
-        agreement = Agreement(reference, self._model.spec, pictures)
-
-        def lost_db(kept: list[str]) -> float:
-            model = self.candidate(kept)
-            qdq.fold_weights(model)
-            return agreement.lost_db(model)
-
-        return wrong_layers([layer.name for layer in self._graph.layers], lost_db)
-
-    def _rank(self, probe: Probe) -> None:
-        sensitivity.measure_snr(self._graph.layers, self._alone, probe, self._journal)
-
-    def _draw(self, kept: list[str]) -> None:
-        path = self._request.beside(".sensitivity.svg")
-        sensitivity.draw(path, self._model.spec.name, self._ranking(), kept)
-        table = sensitivity.table(self._ranking(), TABLE_ROWS)
-        logger.info("%s\nall layers: %s, %s", table, path.with_suffix(".json"), path)
-
-    def _ranking(self) -> list[Sensitivity]:
-        return self._journal.ranking(self._request.max_ap_drop)
-
-    def _fewest(self) -> list[str]:
-        ranked = [row.layer for row in self._ranking() if row.layer not in self.wrong]
-
-        def passes(count: int) -> bool:
-            found = self._trial(self.wrong + ranked[:count])
-            logger.info("%d layers float: AP %.2f", count, found["AP"])
-            return self._passes(found)
-
-        count = sensitivity.fewest(len(ranked) - 1, passes)
-        if count is None:
-            self._draw(self.wrong)
-            best = max(trial["AP"] for name, trial in self._journal.trials.items() if "reference" not in name)
-            raise CalibrationError(
-                f"INT8 costs more than {self._request.max_ap_drop:g} AP however many layers stay float: {best:.2f} at "
-                f"best, {self._reference['AP']:.2f} without. Nothing was written. The layers that hurt most:\n"
-                f"{sensitivity.table(self._ranking(), TABLE_ROWS)}\n"
-                "Calibrate on more or other --images, or fine-tune by train/train.py --set quantize.enabled=true"
-            )
-        return self.wrong + ranked[:count]
-
-    def _passes(self, found: dict[str, float]) -> bool:
-        return self._reference["AP"] - found["AP"] <= self._request.max_ap_drop
-
-    def _trial(self, kept: list[str]) -> dict[str, float]:
-        def measured() -> dict[str, float]:
-            return self._metrics(self._opened(self.finished(kept, {})), self._request.eval_limit)
-
-        return self._journal.trial(",".join(kept) or "all INT8", measured)
-
-    def _small_ap(self, model: ModelProto) -> float:
-        return self._metrics(self._opened(self._finish(model, {})), self._few())["AP"]
-
-    def _few(self) -> int:
-        return min(AP_IMAGES, self._request.eval_limit or AP_IMAGES)
-
-    def _original(self) -> Backend:
-        return open_backend(self._request.onnx, MEASURED_ON[self._model.target])
-
-    def _opened(self, model: ModelProto) -> Backend:
-        metadata = {prop.key: prop.value for prop in model.metadata_props}
-        spec = ModelSpec.from_metadata(metadata, "the candidate")
-        return open_onnx_backend(model, spec, MEASURED_ON[self._model.target])
-
-    def _metrics(self, backend: Backend, limit: int | None) -> dict[str, float]:
-        request = self._request
-        assert request.annotations is not None
-        assert request.eval_images is not None
-        with Detector(backend) as detector:
-            found = evaluate(detector, request.eval_images, request.annotations, limit)
-        return {**{name: round(found.metrics[name], 3) for name in ("AP", "AP50", "AP75")}, "images": found.images}
-
-    def candidate(self, kept: list[str]) -> ModelProto:
-        """The quantized float32 graph with these layers float."""
-        return self._graph.quantized(self._ranges, self._means, kept)
-
-    def _alone(self, layer: str) -> ModelProto:
-        return self.candidate([other.name for other in self._graph.layers if other.name != layer])
-
-    def finished(self, kept: list[str], record: dict[str, Any]) -> ModelProto:
-        """The model as it is shipped, with these layers float."""
-        return self._finish(self.candidate(kept), record)
-
-    def _finish(self, model: ModelProto, record: dict[str, Any]) -> ModelProto:
-        qdq.fold_weights(model)
-        qdq.restore_half(model, self._model.original)
-        add_nms(model, self._model.tail)
-        spec = replace(self._model.spec, quantized_layers=qdq.count_layers(model)["quantized"])
-        properties = {**self._model.metadata, **spec.to_metadata(), RECORD_KEY: json.dumps(record)}
-        del model.metadata_props[:]
-        for key, value in properties.items():
-            model.metadata_props.add(key=key, value=value)
-        onnx.checker.check_model(model, full_check=True)
-        return model
+    Raises:
+        CalibrationError: it costs more however many stay float; says which layers hurt most.
+    """
+    cost = search.measure(candidates, probe, gauge, journal)
+    if cost.passes and not request.always_rank:
+        return cost, cost.wrong
+    ranking = search.rank(candidates, probe, None if cost.passes else gauge, journal)
+    chosen = search.choose(candidates, cost, ranking, gauge, journal)
+    path, table = request.beside(".sensitivity.svg"), sensitivity.table(ranking, TABLE_ROWS)
+    sensitivity.draw(path, candidates.model.spec.name, ranking, cost.wrong if chosen is None else chosen)
+    logger.info("%s\nall layers: %s, %s", table, path.with_suffix(".json"), path)
+    if chosen is None:
+        best = max(found.AP for found in journal.trials.values())
+        assert cost.reference is not None
+        raise CalibrationError(
+            f"INT8 costs more than {request.max_ap_drop:g} AP however many layers stay float: {best:.2f} at best, "
+            f"{cost.reference.AP:.2f} without. Nothing was written. The layers that hurt most:\n{table}\n"
+            "Calibrate on more or other --images, or fine-tune by train/train.py --set quantize.enabled=true"
+        )
+    return cost, chosen
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -362,22 +214,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     request = replace(options_from(args), target=args.target).request(args.onnx, args.images, args.output)
-    record = calibrate(request)
-    print(json.dumps(record, indent=1))
-    log(summary(record, request.output))
+    record = calibrate(request).record
+    print(json.dumps(record.to_dict(), indent=1))
+    log(record.summary(request.output))
     return 0
-
-
-def summary(record: dict[str, Any], path: Path) -> str:
-    """One line on an INT8 model."""
-    measured = record["measured"]
-    ap = "AP not measured (no --annotations)"
-    if measured:
-        ap = f"AP {measured['AP']:.2f}, {measured['reference']['AP']:.2f} before, on {measured['images']} images"
-    return (
-        f"{path}: {record['quantized']} of {record['convolutions']} convolutions INT8, "
-        f"{len(record['float_layers'])} layers kept float, {path.stat().st_size / 1e6:.2f} MB, {ap}"
-    )
 
 
 if __name__ == "__main__":

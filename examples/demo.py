@@ -146,10 +146,10 @@ def _calibrate(model: Path, frames: Path, output: Path) -> str:
     from gfl_edge.evaluation.compare import compare
 
     logger.info("calibrating %s on %d frames", model.name, CALIBRATION_FRAMES)
-    record = calibrate(CalibrationRequest(model, frames, output, num_images=CALIBRATION_FRAMES))
+    record = calibrate(CalibrationRequest(model, frames, output, num_images=CALIBRATION_FRAMES)).record
     with Detector(model, "onnxruntime") as half, Detector(output, "onnxruntime") as quantized:
         found = compare(half, quantized, frames, score=SCORE).agreement
-    convolutions = f"{record['quantized']} of {record['convolutions']} convolutions"
+    convolutions = f"{record.quantized} of {record.convolutions} convolutions"
     return f"{convolutions}; of {found.reference} detections in FP16 {found.matched} are there in INT8"
 
 

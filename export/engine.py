@@ -14,9 +14,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from calib.arguments import CalibrationOptions
+from calib.record import CalibrationRecord
 from export.arguments import ExportOptions
 from export.source import ARTIFACTS, OnnxFile, find_source
 from export.to_onnx import export_model
@@ -82,7 +83,7 @@ class EngineResult:
         onnx: what it was built from.
         float_onnx: what ``onnx`` was calibrated from; else the same.
         parity: how far the exported graph is from PyTorch; None where no checkpoint was exported.
-        calibration: its record, see :func:`calib.calibrate.calibrate`; None where nothing was calibrated.
+        calibration: what that did; None where nothing was calibrated.
     """
 
     engine: Path
@@ -90,7 +91,7 @@ class EngineResult:
     onnx: Path
     float_onnx: Path
     parity: Parity | None = None
-    calibration: dict[str, Any] | None = None
+    calibration: CalibrationRecord | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -158,7 +159,7 @@ class _Onnx:
     spec: ModelSpec
     float_onnx: Path
     parity: Parity | None = None
-    calibration: dict[str, Any] | None = None
+    calibration: CalibrationRecord | None = None
 
 
 def _onnx_for(request: EngineRequest, source: Path | OnnxFile) -> _Onnx:
@@ -171,12 +172,11 @@ def _onnx_for(request: EngineRequest, source: Path | OnnxFile) -> _Onnx:
         exported.write(source.path)
     if not request.int8 or source.spec.quantized_layers:
         return _Onnx(source.path, source.spec, source.path, parity)
-    from calib.calibrate import calibrate, summary  # needs Model Optimizer, and only here
+    from calib.calibrate import calibrate  # needs Model Optimizer, and only here
 
     assert request.calib_images is not None
     output = request.output_dir / f"{replace(source.spec, quantized_layers=1).file_stem}.onnx"
     calibration = request.calibration.request(source.path, request.calib_images, output)
-    record = calibrate(calibration, source.model)
-    logger.info("%s", summary(record, output))
-    spec = replace(source.spec, quantized_layers=record["quantized"])
-    return _Onnx(output, spec, source.path, parity, record)
+    found = calibrate(calibration, source.model)
+    logger.info("%s", found.record.summary(output))
+    return _Onnx(output, found.spec, source.path, parity, found.record)

@@ -16,6 +16,14 @@ import pytest
 # to threads than they gain. It counts only where it is set before NumPy and PyTorch are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from tests.support.calibration import (  # noqa: F401
+    annotations,
+    calib_folder,
+    calib_images,
+    calibrated,
+    float_onnx,
+    half_onnx,
+)
 from tests.support.once import once, shared_folder
 from tests.support.required import required, skip_unless_required
 from tests.support.small_models import small_onnx  # noqa: F401

@@ -13,7 +13,9 @@ from benchmarks.artifacts.gfl_engines import random_weights
 from benchmarks.models import ANNOTATIONS, IMAGES, export
 from benchmarks.training.training import bccd_list, read_shipped, train_seconds
 from calib.arguments import CalibrationOptions, CalibrationRequest, Target
-from calib.calibrate import PRECISION_FOR, RECORD_KEY, calibrate
+from calib.calibrate import calibrate
+from calib.candidates import PRECISION_FOR
+from calib.record import CalibrationRecord
 from export.arguments import ExportRequest
 from export.engine import EngineRequest
 from export.engine import build as build_engine
@@ -86,20 +88,14 @@ def source(name: str, target: Target, folder: Path) -> Path:
 
 
 def _calibrated(request: CalibrationRequest) -> dict[str, Any]:
-    """The record of an INT8 model, which is made unless it is there; with the seconds that took."""
+    """The record of an INT8 model, which is made unless it is there."""
     if request.output.is_file():
-        record = _record(request.output)
-        if record["model_sha256"] == sha256(request.onnx):
-            return record
+        metadata = {prop.key: prop.value for prop in load_onnx(request.output).metadata_props}
+        record = CalibrationRecord.from_metadata(metadata)
+        if record.model_sha256 == sha256(request.onnx):
+            return record.to_dict()
     logger.info("== %s", request.output.name)
-    return calibrate(request)
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """What calibration wrote into an INT8 file."""
-    properties = {prop.key: prop.value for prop in load_onnx(path).metadata_props}
-    record: dict[str, Any] = json.loads(properties[RECORD_KEY])
-    return record
+    return calibrate(request).record.to_dict()
 
 
 def _cpu_times(name: str, folder: Path, data: Path) -> dict[str, Any]:
@@ -134,8 +130,8 @@ def _bccd(folder: Path) -> dict[str, Any]:
     test, _ = bccd_list(config, "test", folder)
     with Detector(built.float_onnx, "onnxruntime") as half, Detector(built.onnx, "onnxruntime") as int8:
         found = compare(half, int8, images, test)
-    record = built.calibration
-    assert record is not None
+    assert built.calibration is not None
+    record = built.calibration.to_dict()
     return {
         "validation": record["measured"],
         "test_before": found.reference.metrics,

@@ -1,0 +1,63 @@
+"""The AP that a calibration may cost, measured on a user's images through the pipeline that runs on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto
+
+from calib.arguments import CalibrationRequest, Target
+from calib.record import Accuracy, Measured
+from gfl_edge.backends.select import CpuBackendName, open_onnx_backend
+from gfl_edge.detector import Detector
+from gfl_edge.evaluation.ap import evaluate
+from gfl_edge.spec import spec_of
+
+# ONNX Runtime computes Q/DQ pairs as they are written, as TensorRT does; OpenVINO is what runs INT8 files on CPUs
+MEASURED_ON: dict[Target, CpuBackendName] = {"trt": "onnxruntime", "cpu": "openvino"}
+FEW_IMAGES = 100  # on which the cost of single layers is measured
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """Measures the accuracy of models.
+
+    Attributes:
+        annotations: COCO instances file.
+        images: folder of its images.
+        limit: measure on the first so many of them; None: on all.
+        backend: what runs the models.
+        max_drop: points of AP that INT8 may cost.
+    """
+
+    annotations: Path
+    images: Path
+    limit: int | None
+    backend: CpuBackendName
+    max_drop: float
+
+    @classmethod
+    def of(cls, request: CalibrationRequest, target: Target) -> Gauge | None:
+        """What a request measures with; None where it has no annotations."""
+        if request.annotations is None or request.eval_images is None:
+            return None
+        backend = MEASURED_ON[target]
+        return cls(request.annotations, request.eval_images, request.eval_limit, backend, request.max_ap_drop)
+
+    def measure(self, model: ModelProto, few: bool = False) -> Accuracy:
+        """The accuracy of a model with its spec in its metadata, on ``FEW_IMAGES`` at most with ``few``."""
+        limit = min(FEW_IMAGES, self.limit or FEW_IMAGES) if few else self.limit
+        with Detector(open_onnx_backend(model, spec_of(model, "the candidate"), self.backend)) as detector:
+            found = evaluate(detector, self.images, self.annotations, limit)
+        ap, ap50, ap75 = (round(found.metrics[name], 3) for name in ("AP", "AP50", "AP75"))
+        return Accuracy(ap, ap50, ap75, found.images)
+
+    def passes(self, found: Accuracy, reference: Accuracy) -> bool:
+        """Whether INT8 costs no more than it may."""
+        return self.max_drop >= reference.AP - found.AP
+
+    def comparison(self, found: Accuracy, reference: Accuracy) -> Measured:
+        """What INT8 costs, as it stands in the record."""
+        drop, name = round(reference.AP - found.AP, 3), self.annotations.name
+        return Measured(**vars(found), reference=reference, drop=drop, annotations=name, backend=self.backend)

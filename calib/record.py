@@ -1,0 +1,98 @@
+"""What a calibration did: the record in the metadata of an INT8 model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from calib.arguments import Target
+from calib.histogram import Method
+
+RECORD_KEY = "gfl_edge_calibration"  # in the metadata of an INT8 model
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """COCO's average precision in percent, on so many images; the names are those of the record."""
+
+    AP: float
+    AP50: float
+    AP75: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Measured(Accuracy):
+    """The accuracy of the INT8 model.
+
+    Attributes:
+        reference: the accuracy of the float model.
+        drop: points of AP lost.
+        annotations: name of the file.
+        backend: what ran both.
+    """
+
+    reference: Accuracy
+    drop: float
+    annotations: str
+    backend: str
+
+
+@dataclass(frozen=True)
+class CalibrationRecord:
+    """What a calibration did.
+
+    Attributes:
+        method: by which the ranges were found.
+        snr_db: method -> signal to noise at the head in decibels, with all layers in INT8.
+        target: what the file is for.
+        calibration_images: how many.
+        calibration_sha256: over their names and contents.
+        model_sha256: of the float ONNX file.
+        quantized: convolutions in INT8.
+        convolutions: all of them.
+        float_layers: that stay float, by choice or because they are computed wrongly.
+        computed_wrongly: layers that the run time computes wrongly in INT8.
+        measured: None where there were no annotations.
+        versions: of the packages.
+    """
+
+    method: Method
+    snr_db: dict[str, float]
+    target: Target
+    calibration_images: int
+    calibration_sha256: str
+    model_sha256: str
+    quantized: int
+    convolutions: int
+    float_layers: list[str]
+    computed_wrongly: list[str]
+    measured: Measured | None
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> CalibrationRecord:
+        """The record in an INT8 model's metadata; raises KeyError where there is none."""
+        values = json.loads(metadata[RECORD_KEY])
+        measured = values["measured"]
+        if measured is not None:
+            values["measured"] = Measured(**{**measured, "reference": Accuracy(**measured["reference"])})
+        return cls(**values)
+
+    def summary(self, path: Path) -> str:
+        """One line on the INT8 model in ``path``."""
+        ap = "AP not measured (no --annotations)"
+        if self.measured is not None:
+            before, images = self.measured.reference.AP, self.measured.images
+            ap = f"AP {self.measured.AP:.2f}, {before:.2f} before, on {images} images"
+        return (
+            f"{path}: {self.quantized} of {self.convolutions} convolutions INT8, "
+            f"{len(self.float_layers)} layers kept float, {path.stat().st_size / 1e6:.2f} MB, {ap}"
+        )
