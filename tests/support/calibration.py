@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.support.once import once
+
 if TYPE_CHECKING:
     from calib.arguments import CalibrationRequest
     from calib.calibrate import Calibrated
@@ -58,7 +60,7 @@ def make_detector() -> Any:
     return detector
 
 
-def write_model(path: Path, precision: Precision) -> Path:
+def write_model(path: Path, precision: Precision) -> None:
     """Its ONNX file."""
     from export import graph
     from train import describe
@@ -67,7 +69,6 @@ def write_model(path: Path, precision: Precision) -> Path:
     spec = describe.describe(detector, input_hw=(64, 96), class_names=NAMES)
     spec = dataclasses.replace(spec, nms="graph", precision=precision, score_threshold=0.05)
     path.write_bytes(graph.build_graph(detector, spec).SerializeToString())
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -81,13 +82,13 @@ def calib_images(calib_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def float_onnx(calib_folder: Path) -> Path:
-    return write_model(calib_folder / "tiny.onnx", "fp32")
+def float_onnx(shared: Path) -> Path:
+    return once(shared / "calib-tiny.onnx", lambda path: write_model(path, "fp32"))
 
 
 @pytest.fixture(scope="session")
-def half_onnx(calib_folder: Path) -> Path:
-    return write_model(calib_folder / "tiny16.onnx", "fp16")
+def half_onnx(shared: Path) -> Path:
+    return once(shared / "calib-tiny16.onnx", lambda path: write_model(path, "fp16"))
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +99,7 @@ def annotations(calib_folder: Path, float_onnx: Path, calib_images: Path) -> Pat
     from gfl_edge.detector import Detector
 
     images, boxes = [], []
-    with Detector(float_onnx) as detector:
+    with Detector(float_onnx, "onnxruntime") as detector:
         for i, path in enumerate(sorted(calib_images.iterdir())):
             images.append({"id": i, "file_name": path.name, "height": 48, "width": 80})
             found = detector(cv2.imread(str(path)))
