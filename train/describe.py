@@ -52,7 +52,7 @@ def check_architecture(detector: Detector, preset: Preset, name: str) -> None:
     if preset.architecture is not None and detector.config != preset.architecture:
         raise InputError(
             f"the checkpoint is {detector.config}, {name} is {preset.architecture}. "
-            "Leave out --model to have it recognised"
+            "Leave out --model to have it recognized"
         )
 
 

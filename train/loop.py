@@ -24,7 +24,7 @@ from train.optim import Schedule
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-# outputs of the network, targets, (height, width) of the input -> weighted losses, whose sum is minimised
+# outputs of the network, targets, (height, width) of the input -> weighted losses, whose sum is minimized
 Criterion = Callable[[Any, Any, tuple[int, int]], Mapping[str, Tensor]]
 
 
@@ -87,7 +87,7 @@ class Step:
 
     @property
     def total(self) -> float:
-        """The loss that is minimised."""
+        """The loss that is minimized."""
         return math.fsum(self.losses.values())
 
     def to_dict(self) -> dict[str, float]:

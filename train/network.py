@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 CLASS_KEYS = re.compile(r"(head\.gfl_cls\.\d+|bbox_head\.gfl_cls)\.(weight|bias)$")
 
 
-class Normalised(nn.Module):
-    """Normalisation as the exported graph does it: uint8 ``[N, H, W, 3]`` BGR -> float32 ``[N, 3, H, W]``.
+class Normalized(nn.Module):
+    """Normalization as the exported graph does it: uint8 ``[N, H, W, 3]`` BGR -> float32 ``[N, 3, H, W]``.
 
     Args:
         family: whose mean, standard deviation and channel order.
@@ -70,7 +70,7 @@ class TrainedNetwork(nn.Module):
     def __init__(self, detector: Network, channels_last: bool = False, detach_epoch: int | None = None) -> None:
         super().__init__()
         self.detector = detector
-        self.normalised = Normalised(detector.config.family, channels_last)
+        self.normalized = Normalized(detector.config.family, channels_last)
         self.detach_epoch = detach_epoch
         self.detached = False
 
@@ -79,7 +79,7 @@ class TrainedNetwork(nn.Module):
         self.detached = self.detach_epoch is not None and epoch >= self.detach_epoch
 
     def forward(self, images: Tensor) -> Outputs:
-        x = self.normalised(images)
+        x = self.normalized(images)
         if isinstance(self.detector, NanoDet):
             return self.detector.forward_train(x, detach_auxiliary=self.detached)
         return self.detector.forward_train(x)

@@ -7,7 +7,7 @@ and by the methods of :mod:`calib.histogram`. Gradients pass the rounding as if 
 
 What is learned is kept as an ordinary float checkpoint. Exporting it and calibrating the exported file, which finds the
 ranges again, gives the INT8 file. Its batch norms are identities, so that training goes on from it only with fake
-quantization: without, they would normalise by the statistics of the batch, which is another network, and is refused.
+quantization: without, they would normalize by the statistics of the batch, which is another network, and is refused.
 """
 
 from __future__ import annotations

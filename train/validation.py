@@ -24,7 +24,7 @@ from train.data.loader import EvaluationLoader
 from train.describe import describe_checkpoint
 from train.distributed import Process, from_main, gather, joined
 from train.models.detector import Detector as Network
-from train.network import Normalised
+from train.network import Normalized
 from train.weights.loading import load_detector
 
 Floats = NDArray[np.float32]
@@ -40,14 +40,14 @@ class Predictor:
 
     def __init__(self, network: Network, device: torch.device) -> None:
         self.network, self.device = network.eval(), device
-        self.normalised = Normalised(network.config.family).to(device)
+        self.normalized = Normalized(network.config.family).to(device)
 
     def __call__(self, images: torch.Tensor) -> tuple[Floats, Floats]:
         """uint8 ``[N, H, W, 3]`` BGR -> scores ``[N, A, C]`` and distances of edges in strides ``[N, A, 4]``, or their
         distribution's logits ``[N, A, 4 * (reg_max + 1)]``.
         """
         with torch.inference_mode():
-            cls_logits, reg_logits = self.network(self.normalised(images.to(self.device)))
+            cls_logits, reg_logits = self.network(self.normalized(images.to(self.device)))
             scores, edges = (
                 torch.cat([level.float().flatten(2) for level in maps], dim=2).transpose(1, 2)
                 for maps in (cls_logits, reg_logits)
@@ -56,9 +56,9 @@ class Predictor:
 
     def boxes(self, edges: Floats, input_hw: tuple[int, int], spec: ModelSpec, rows: Any = slice(None)) -> Floats:
         """Boxes ``[..., n, 4]`` xyxy in pixels of the input from what a call gives for the points ``rows``."""
-        centres, strides = decode.points(input_hw, spec.strides, spec.point_offset)
+        centers, strides = decode.points(input_hw, spec.strides, spec.point_offset)
         distances = edges if self.network.config.regression == "dirac" else decode.integral(edges)
-        return decode.boxes_from_distances(distances * strides[rows, None], centres[rows], input_hw)
+        return decode.boxes_from_distances(distances * strides[rows, None], centers[rows], input_hw)
 
 
 class TorchBackend:

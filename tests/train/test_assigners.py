@@ -41,10 +41,10 @@ def rows(positives):
 
 
 def random_target(rng, count, input_hw=INPUT_HW, whole=False):
-    """Boxes of many sizes, also reaching beyond the picture."""
-    centres = rng.uniform(0, 1, (count, 2)) * input_hw[::-1]
+    """Boxes of many sizes, also reaching beyond the image."""
+    centers = rng.uniform(0, 1, (count, 2)) * input_hw[::-1]
     halves = 4 * 2 ** rng.uniform(-1, 4, (count, 2))
-    boxes = np.concatenate((centres - halves, centres + halves), axis=1)
+    boxes = np.concatenate((centers - halves, centers + halves), axis=1)
     return target(boxes.round() if whole else boxes)
 
 
@@ -76,18 +76,18 @@ def slow_atss_object(box, grid, input_hw, topk):
     """The positive cells of one object with their IoUs."""
     candidates, first_cell = [], 0
     for stride in grid["strides"]:
-        centres, _ = decode.points(input_hw, (stride,), grid["point_offset"])
-        squares = (centres - (box[:2] + box[2:]) / 2) ** 2
+        centers, _ = decode.points(input_hw, (stride,), grid["point_offset"])
+        squares = (centers - (box[:2] + box[2:]) / 2) ** 2
         order = np.argsort(squares.sum(axis=1), kind="stable")[:topk]
         half = np.float32(grid["anchor_scale"] * stride / 2)
         for cell in order:
-            anchor = np.concatenate((centres[cell] - half, centres[cell] + half))
+            anchor = np.concatenate((centers[cell] - half, centers[cell] + half))
             iou = pairwise_iou(anchor[None], box[None])[0, 0]
-            candidates.append((first_cell + int(cell), centres[cell], iou))
-        first_cell += len(centres)
+            candidates.append((first_cell + int(cell), centers[cell], iou))
+        first_cell += len(centers)
     ious = np.array([iou for _, _, iou in candidates], np.float64)
     threshold = ious.mean() + ious.std(ddof=1)
-    inside = [min(*(centre - box[:2]), *(box[2:] - centre)) > 0.01 for _, centre, _ in candidates]
+    inside = [min(*(center - box[:2]), *(box[2:] - center)) > 0.01 for _, center, _ in candidates]
     return [
         (cell, iou) for (cell, _, iou), within in zip(candidates, inside, strict=True) if within and iou >= threshold
     ]
@@ -160,9 +160,9 @@ def test_atss_gives_a_contested_anchor_to_the_highest_iou_and_then_to_the_lower_
 def test_atss_reports_the_ious_of_its_anchors():
     box = np.array([20, 12, 90, 70], np.float32)
     found = atss([target([box])], GRIDS["nanodet"])
-    centres, strides = decode.points(INPUT_HW, GRIDS["nanodet"]["strides"], 0.5)
+    centers, strides = decode.points(INPUT_HW, GRIDS["nanodet"]["strides"], 0.5)
     halves = strides[found.cells][:, None] * np.float32(2.5)
-    anchors = np.concatenate((centres[found.cells] - halves, centres[found.cells] + halves), axis=1)
+    anchors = np.concatenate((centers[found.cells] - halves, centers[found.cells] + halves), axis=1)
     np.testing.assert_allclose(found.ious.numpy(), pairwise_iou(anchors, box[None])[:, 0], rtol=1e-6)
 
 
@@ -170,16 +170,16 @@ def test_atss_reports_the_ious_of_its_anchors():
 
 
 def soft_label_case(seed, num_objects=4, num_classes=3, noise=6.0, input_hw=(64, 96)):
-    """Noisy predictions around random objects: boxes, labels, logits ``[C, A]``, predicted boxes and centres."""
+    """Noisy predictions around random objects: boxes, labels, logits ``[C, A]``, predicted boxes and centers."""
     rng = np.random.RandomState(seed)  # a frozen stream: the literals below depend on it
-    centres, _ = decode.points(input_hw, (8, 16, 32), 0.0)
+    centers, _ = decode.points(input_hw, (8, 16, 32), 0.0)
     corner = rng.uniform(0, 60, (num_objects, 2))
     boxes = np.concatenate((corner, corner + rng.uniform(8, 40, (num_objects, 2))), axis=1).astype(np.float32)
-    near = rng.randint(0, max(num_objects, 1), len(centres))
-    predicted = ((boxes[near] if num_objects else 0) + rng.normal(0, noise, (len(centres), 4))).astype(np.float32)
-    logits = rng.normal(-2, 1.5, (num_classes, len(centres))).astype(np.float32)
+    near = rng.randint(0, max(num_objects, 1), len(centers))
+    predicted = ((boxes[near] if num_objects else 0) + rng.normal(0, noise, (len(centers), 4))).astype(np.float32)
+    logits = rng.normal(-2, 1.5, (num_classes, len(centers))).astype(np.float32)
     labels = np.array([0, 2, 1, 2]) if num_objects == 4 else np.arange(num_objects) % num_classes
-    return boxes, labels, logits, predicted, centres
+    return boxes, labels, logits, predicted, centers
 
 
 def assign_cases(*cases):
@@ -211,12 +211,12 @@ def test_dynamic_soft_labels_equal_nanodets(seed):
     np.testing.assert_allclose(found.ious.numpy(), [iou for *_, iou in NANODET[seed]], atol=5e-5)
 
 
-def slow_soft_labels(boxes, labels, logits, predicted, centres, topk=13, iou_factor=3.0, claimants_alone=False):
+def slow_soft_labels(boxes, labels, logits, predicted, centers, topk=13, iou_factor=3.0, claimants_alone=False):
     """The costs of every pair one by one; the (cell, object) pairs that result, in order of cells.
 
     A cell that several objects claim goes to the one of all, not of those several, that it costs least.
     """
-    candidates = [cell for cell, point in enumerate(centres) if any(is_inside(point, box) for box in boxes)]
+    candidates = [cell for cell, point in enumerate(centers) if any(is_inside(point, box) for box in boxes)]
     ious = {
         (c, g): pairwise_iou(predicted[c, None], boxes[g, None])[0, 0] for c in candidates for g in range(len(boxes))
     }
@@ -282,9 +282,9 @@ def test_dynamic_soft_labels_without_objects_and_with_objects_between_the_cells(
 
 
 def test_no_gradient_passes_through_an_assignment():
-    boxes, labels, logits, predicted, centres = soft_label_case(0)
+    boxes, labels, logits, predicted, centers = soft_label_case(0)
     maps = [torch.from_numpy(values)[None].requires_grad_() for values in (logits, predicted)]
-    found = assign_dynamic_soft_labels([target(boxes, labels)], *maps, torch.from_numpy(centres))
+    found = assign_dynamic_soft_labels([target(boxes, labels)], *maps, torch.from_numpy(centers))
     assert not found.ious.requires_grad
 
 

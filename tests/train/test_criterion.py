@@ -38,9 +38,9 @@ def random_batch(config, counts, input_hw=(96, 160), seed=0, auxiliary=False):
     rng = np.random.RandomState(seed)
     targets = []
     for count in counts:
-        centres = rng.uniform(0.1, 0.9, (count, 2)) * input_hw[::-1]
+        centers = rng.uniform(0.1, 0.9, (count, 2)) * input_hw[::-1]
         halves = 5 * 2 ** rng.uniform(0, 3, (count, 2))
-        boxes = np.concatenate((centres - halves, centres + halves), axis=1).clip(0, np.tile(input_hw[::-1], 2))
+        boxes = np.concatenate((centers - halves, centers + halves), axis=1).clip(0, np.tile(input_hw[::-1], 2))
         labels = rng.randint(0, config.num_classes, count)
         targets.append(Target(torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(labels.astype(np.int64))))
     outputs = random_maps(rng, config, len(counts), input_hw, config.quality)
@@ -308,10 +308,10 @@ def test_the_least_loss_is_where_the_objects_are(config):
     outputs = train_maps(config, targets, (64, 64), steps=130)
     scores = torch.cat([values.detach().flatten(2) for values in outputs.cls_logits], dim=2)[0].sigmoid()
     criterion = Criterion(config)
-    centres, strides = criterion._grid((64, 64), scores.device)
+    centers, strides = criterion._grid((64, 64), scores.device)
     reg_logits = torch.cat([values.detach().flatten(2) for values in outputs.reg_logits], dim=2)[0].T
     distances = criterion._distances(reg_logits) * strides
-    boxes = torch.cat((centres - distances[:, :2], centres + distances[:, 2:]), dim=1)
+    boxes = torch.cat((centers - distances[:, :2], centers + distances[:, 2:]), dim=1)
     for box, label in zip(targets[0].boxes, targets[0].labels, strict=True):
         best = scores[label].argmax()
         assert scores[label, best] > 0.8

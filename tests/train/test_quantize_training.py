@@ -208,7 +208,7 @@ def test_a_run_leaves_a_float_checkpoint(toml, start, modelopt, caplog, tmp_path
         train(read_config(toml, [f'model.weights="{tmp_path / "run" / "last.pt"}"', 'train.output="on"']))
     # Exporting compares the graph with PyTorch
     spec = export_onnx(ExportRequest(Path("run/last.pt"), nms="none"), Path("qat.onnx")).spec
-    assert spec.class_names == ("white", "grey")
+    assert spec.class_names == ("white", "gray")
 
 
 def test_resuming_gives_the_same_files(toml, start, modelopt):

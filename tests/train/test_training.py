@@ -23,7 +23,7 @@ from train.loop import LoopSettings, Trainer, TrainingError
 from train.metrics import Table
 from train.models.gfl import GFL, GFLConfig
 from train.models.nanodet import NanoDet, NanoDetConfig
-from train.network import LossConfig, Normalised, TrainedNetwork, criterion_config, warm_start
+from train.network import LossConfig, Normalized, TrainedNetwork, criterion_config, warm_start
 from train.objective.criterion import Criterion
 from train.optim import Schedule, build_optimizer
 from train.structures import Target
@@ -45,7 +45,7 @@ TINY_NANODET = NanoDetConfig("nanodet-plus", 2, stage_channels=(16, 32, 64), nec
 
 
 class Squares:
-    """Batches of white or grey squares on black, 64 x 64 pixels; class 0 is white."""
+    """Batches of white or gray squares on black, 64 x 64 pixels; class 0 is white."""
 
     def __init__(self, batches=2, batch=2, scale=1):
         self.steps_per_epoch, self.batch, self.scale = batches, batch, scale
@@ -73,7 +73,7 @@ def squared(outputs, targets, input_hw):
 
 
 class Toy(nn.Module):
-    """Normalisation without batch statistics, and chance."""
+    """Normalization without batch statistics, and chance."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
@@ -318,7 +318,7 @@ def test_parameter_groups():
 
 
 @pytest.mark.parametrize("config", [TINY_GFL, TINY_NANODET], ids=["rgb", "bgr"])
-def test_normalisation_is_the_graphs(config):
+def test_normalization_is_the_graphs(config):
     """The network in training computes what the exported module computes, up to where the convolutions are fused."""
     from export.graph import ExportedDetector
     from train.describe import describe
@@ -330,9 +330,9 @@ def test_normalisation_is_the_graphs(config):
         outputs = TrainedNetwork(detector).eval()(images)
         scores = torch.cat([level.flatten(2) for level in outputs.cls_logits], dim=2).transpose(1, 2).sigmoid()
         assert torch.allclose(ExportedDetector(detector, spec)(images)[1], scores, atol=1e-5)
-        memory = Normalised(config.family, channels_last=True)(images)
+        memory = Normalized(config.family, channels_last=True)(images)
     assert memory.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(memory, Normalised(config.family)(images))
+    assert torch.equal(memory, Normalized(config.family)(images))
 
 
 def test_checkpoints_are_whole_or_the_old_ones(tmp_path, monkeypatch):

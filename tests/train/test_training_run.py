@@ -43,7 +43,7 @@ def test_a_run_and_its_files(toml, capsys):
     assert set(json.loads(captured.out)) == set(METRICS)
     assert "export/to_onnx.py --weights run/best.pt" in captured.err
     last = Checkpoint.load("run/last.pt")
-    assert last.class_names == ("white", "grey")
+    assert last.class_names == ("white", "gray")
     assert set(last.metrics) == set(METRICS)
     assert Config.from_dict(last.config) == read_config(toml, ["train.epochs=3", "train.workers=1"])
     assert Checkpoint.load("run/best.pt").training is None
@@ -66,7 +66,7 @@ def test_a_checkpoint_names_what_its_shapes_do_not_show(toml):
 def test_an_export_takes_classes_and_size_from_the_checkpoint(toml):
     train(read_config(toml, ["train.epochs=1"]))
     spec = describe_checkpoint(load_detector("run/last.pt"), Path("run/last.pt"))
-    assert (spec.class_names, spec.input_hw) == (("white", "grey"), (64, 64))
+    assert (spec.class_names, spec.input_hw) == (("white", "gray"), (64, 64))
 
 
 def test_a_model_has_the_name_that_its_configuration_gives_it(toml):

@@ -1,4 +1,4 @@
-"""Checkpoints of GFL: recognised by their keys, complete, and read without running what is pickled in them."""
+"""Checkpoints of GFL: recognized by their keys, complete, and read without running what is pickled in them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def small():
     """A small GFL with random weights; its backbone's residuals are not zero."""
     torch.manual_seed(0)
-    return randomised(GFL(GFLConfig(num_classes=3, **SMALL))).eval()
+    return randomized(GFL(GFLConfig(num_classes=3, **SMALL))).eval()
 
 
-def randomised(detector):
+def randomized(detector):
     for value in detector.state_dict().values():
         if value.is_floating_point():
             value.normal_(std=0.1).abs_()
@@ -53,7 +53,7 @@ def same_weights(mine, theirs):
 
 
 @pytest.mark.parametrize("name", GFL_NAMES)
-def test_published_checkpoints_are_recognised(name, data):
+def test_published_checkpoints_are_recognized(name, data):
     model = read_model_file(name)
     keys = json.loads(data(f"../fixtures/mmdet_keys/{model.published.name}.json").read_text())
     state = {key: torch.zeros(()).expand(shape) for key, shape in keys.items()}
@@ -183,9 +183,9 @@ def test_other_classifiers_are_left_out():
     load_backbone(light, {**light.backbone.state_dict(), **classifier})
 
 
-def test_efficientnet_lites_own_normalisation_moves_into_its_stem():
+def test_efficientnet_lites_own_normalization_moves_into_its_stem():
     torch.manual_seed(0)
-    published = randomised(EfficientNetLite0()).eval()
+    published = randomized(EfficientNetLite0()).eval()
     light = GFL(GFLConfig(backbone="efficientnet-lite0", num_classes=3)).eval()
     load_backbone(light, {**published.state_dict(), "_fc.weight": torch.zeros(1000, 1280)})
     rgb = torch.randint(0, 256, (1, 3, 32, 32)).float()

@@ -140,7 +140,7 @@ class Annotations:
         index_of = {name: index for index, name in enumerate(kept)}
         table = np.array([index_of.get(name, _LEFT_OUT) for name in renamed], np.int64)
         records = tuple(
-            replace(record, objects=_relabelled(record.objects, table), ignored=_relabelled(record.ignored, table))
+            replace(record, objects=_relabeled(record.objects, table), ignored=_relabeled(record.ignored, table))
             for record in self.records
         )
         return replace(self, class_names=kept, records=records)
@@ -214,7 +214,7 @@ def clip(boxes: Boxes, size_hw: tuple[int, int]) -> Boxes:
 _LEFT_OUT = np.iinfo(np.int64).min
 
 
-def _relabelled(objects: Objects, table: Labels) -> Objects:
+def _relabeled(objects: Objects, table: Labels) -> Objects:
     """``objects`` with label i replaced by ``table[i]`` and left out where that says so; foreign labels stay."""
     own = objects.labels >= 0
     labels = objects.labels.copy()

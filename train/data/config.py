@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gfl_edge.spec import SIZE_STEP, ResizeRule
-from train.data.augment.colour import ColourJitter, HsvJitter
+from train.data.augment.color import ColorJitter, HsvJitter
 from train.data.augment.paste import Paste
 from train.data.augment.transforms import MIN_VISIBLE, HorizontalFlip, RandomAffine, RandomCrop, Range
 from train.data.checks import OnBad
@@ -58,14 +58,14 @@ class Augmentation:
     flip: Share = 0.5  # probability
     crop: Share = 0.0  # probability
     crop_min_side: Annotated[float, Field(ge=0.05, le=1)] = 0.5  # least side of the window, in parts of the image's
-    scale: Range = (1.0, 1.0)  # factor about the centre
+    scale: Range = (1.0, 1.0)  # factor about the center
     stretch_x: Range = (1.0, 1.0)  # factor of the width
     stretch_y: Range = (1.0, 1.0)  # factor of the height
     translate: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # shift, at most this part of width and height
     brightness: Share = 0.0  # at most this part of white, up or down
     contrast: Range = (1.0, 1.0)  # factor
     saturation: Range = (1.0, 1.0)  # factor
-    hsv_hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # at most this part of the colour circle
+    hsv_hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # at most this part of the color circle
     hsv_saturation: Share = 0.0  # factor 1 - this to 1 + this
     hsv_value: Share = 0.0  # factor 1 - this to 1 + this
     mosaic: Share = 0.0  # probability of four images in one
@@ -110,10 +110,10 @@ class Augmentation:
         return Paste(self.paste_size, self.paste_copies, self.min_visible)
 
     @property
-    def colours(self) -> tuple[ColourJitter, HsvJitter]:
-        """The changes of colour, in order."""
+    def colors(self) -> tuple[ColorJitter, HsvJitter]:
+        """The changes of color, in order."""
         hsv = HsvJitter(self.hsv_hue, self.hsv_saturation, self.hsv_value)
-        return ColourJitter(self.brightness, self.contrast, self.saturation), hsv
+        return ColorJitter(self.brightness, self.contrast, self.saturation), hsv
 
 
 @dataclass(frozen=True)

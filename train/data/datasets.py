@@ -61,7 +61,7 @@ class TrainingImages(Dataset[Example]):
     def __init__(self, annotations: Annotations, resize: ResizeRule, augmentation: Augmentation, seed: int) -> None:
         self.annotations, self.resize, self.augmentation, self.seed = annotations, resize, augmentation, seed
         self._flip, self._crop = augmentation.horizontal_flip, augmentation.random_crop
-        self._affine, self._colours, self._paste = augmentation.affine, augmentation.colours, augmentation.pasting
+        self._affine, self._colors, self._paste = augmentation.affine, augmentation.colors, augmentation.pasting
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -99,9 +99,9 @@ class TrainingImages(Dataset[Example]):
         return sample
 
     def _varied(self, image: int, rng: Generator) -> Sample:
-        """One image, cropped, flipped and in other colours; the background is added later, and stays as at run time."""
+        """One image, cropped, flipped and in other colors; the background is added later, and stays as at run time."""
         sample = self._flip(self._crop(read_sample(self.annotations, image), rng), rng)
-        for jitter in self._colours:
+        for jitter in self._colors:
             sample = jitter(sample, rng)
         return sample
 

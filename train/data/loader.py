@@ -27,7 +27,7 @@ class Batch:
     """Images of one size with their objects.
 
     Attributes:
-        images: uint8 ``[N, H, W, 3]`` BGR, contiguous: what the exported graph takes, which normalises on the device.
+        images: uint8 ``[N, H, W, 3]`` BGR, contiguous: what the exported graph takes, which normalizes on the device.
         targets: N; boxes in pixels of the input.
         image_ids: N, as in :meth:`train.data.annotations.Annotations.to_coco`.
         placements: N in evaluation, ``to_frame`` takes boxes back to the image file; empty in training.

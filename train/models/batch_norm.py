@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def normalised_convolutions(network: nn.Module) -> Iterator[tuple[str, str]]:
+def normalized_convolutions(network: nn.Module) -> Iterator[tuple[str, str]]:
     """Names of the convolutions that a batch norm follows, each with the name of that batch norm.
 
     Every batch norm of our networks is registered right after its convolution.
@@ -32,7 +32,7 @@ def fuse_batch_norm(network: Network) -> Network:
     Done in float32: the statistics of a batch norm may not fit into FP16.
     """
     network = copy.deepcopy(network).eval()
-    for conv_name, norm_name in list(normalised_convolutions(network)):
+    for conv_name, norm_name in list(normalized_convolutions(network)):
         conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
@@ -51,7 +51,7 @@ def unfuse_batch_norm(state: Mapping[str, Tensor], network: nn.Module) -> dict[s
         network: with batch norms; its tensors are not read and may be on the meta device.
     """
     unfused = dict(state)
-    for conv_name, norm_name in normalised_convolutions(network):
+    for conv_name, norm_name in normalized_convolutions(network):
         conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
         assert isinstance(norm, nn.BatchNorm2d)
         bias = state[f"{conv_name}.bias"]

@@ -76,7 +76,7 @@ def _sampling_grid(offset: Tensor, size_hw: torch.Size, stride: int, padding: in
     y = dy + _kernel_points(offset.shape[-2], stride, padding, offset.device)[:, None]
     x = dx + _kernel_points(offset.shape[-1], stride, padding, offset.device)
     height, width = size_hw
-    # align_corners=False: cell i has its centre at (2 i + 1) / size - 1
+    # align_corners=False: cell i has its center at (2 i + 1) / size - 1
     grid = torch.cat(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=1)
     return grid.permute(0, 2, 3, 1)
 

@@ -38,7 +38,7 @@ class DetectorConfig(Protocol):
 class Detector(nn.Module):
     """A network without decode.
 
-    ``forward`` takes float ``[N, 3, H, W]``, normalised, H and W multiples of 32, and returns
+    ``forward`` takes float ``[N, 3, H, W]``, normalized, H and W multiples of 32, and returns
     ``(cls_logits, reg_logits)``: lists with one map per stride, ``[N, num_classes, H_i, W_i]`` whose sigmoid is the
     score, and ``[N, 4 * (reg_max + 1), H_i, W_i]`` (left, top, right, bottom; each ``reg_max + 1`` bins).
     ``forward_train`` returns everything that a loss may want.
@@ -58,7 +58,7 @@ class Detector(nn.Module):
 
     @abstractmethod
     def forward_train(self, images: Tensor) -> Outputs:
-        """Normalised float ``[N, 3, H, W]`` -> logits of all levels."""
+        """Normalized float ``[N, 3, H, W]`` -> logits of all levels."""
 
     @abstractmethod
     def backbone_stages(self) -> list[list[nn.Module]]:

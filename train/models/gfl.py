@@ -113,7 +113,7 @@ class GFLConfig:
 
 
 class GFL(Detector):
-    """A GFL or GFLv2 detector; normalised RGB in. Keys: ``backbone``, ``neck``, ``bbox_head``, as in mmdetection.
+    """A GFL or GFLv2 detector; normalized RGB in. Keys: ``backbone``, ``neck``, ``bbox_head``, as in mmdetection.
 
     With ``regression="dirac"`` the edge maps are ``[N, 4, H_i, W_i]``, distances in strides.
     """

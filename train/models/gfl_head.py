@@ -19,7 +19,7 @@ from train.structures import Outputs
 
 HeadQuality = Literal["joint", "guided", "centerness"]
 
-PRIOR = 0.01  # score of every class before training, RetinaNet's initialisation
+PRIOR = 0.01  # score of every class before training, RetinaNet's initialization
 PRIOR_BIAS = -math.log((1 - PRIOR) / PRIOR)
 INIT_STD = 0.01
 TOP_K = 4  # largest bins of an edge that GFLv2 looks at, beside their mean

@@ -119,7 +119,7 @@ class NanoDetHead(nn.Module):
 
 
 class NanoDet(Detector):
-    """A NanoDet or NanoDet-Plus detector; normalised BGR in. Keys: ``backbone``, ``fpn``, ``head``.
+    """A NanoDet or NanoDet-Plus detector; normalized BGR in. Keys: ``backbone``, ``fpn``, ``head``.
 
     Args:
         config: what it is made of.
@@ -166,7 +166,7 @@ class NanoDet(Detector):
         return self.head(self.fpn(self.backbone(images)))
 
     def forward_train(self, images: Tensor, detach_auxiliary: bool = False) -> Outputs:
-        """Normalised float ``[N, 3, H, W]`` -> logits of all levels, the auxiliary head's under ``auxiliary``.
+        """Normalized float ``[N, 3, H, W]`` -> logits of all levels, the auxiliary head's under ``auxiliary``.
 
         Args:
             images: see the class.
@@ -196,7 +196,7 @@ def _auxiliary_head(config: NanoDetConfig) -> GFLHead:
 
 
 def _init_neck(neck: nn.Module) -> None:
-    """PAN: Xavier. GhostPAN: Kaiming for its plain blocks; the ghost modules keep PyTorch's initialisation."""
+    """PAN: Xavier. GhostPAN: Kaiming for its plain blocks; the ghost modules keep PyTorch's initialization."""
     if isinstance(neck, PAN):
         convs = [module for module in neck.modules() if isinstance(module, nn.Conv2d)]
         for conv in convs:

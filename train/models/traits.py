@@ -11,7 +11,7 @@ Family = Literal["nanodet", "nanodet-plus", "gfl", "gflv2"]
 Quality = Literal["joint", "centerness"]  # what the class score is trained to be: the box's IoU, or without it (ATSS)
 Regression = Literal["distribution", "dirac"]  # what is predicted of an edge: a distribution, or a distance
 
-# ImageNet statistics in BGR order, grey levels
+# ImageNet statistics in BGR order, gray levels
 MEAN_BGR = (103.53, 116.28, 123.675)
 STD_BGR = (57.375, 57.12, 58.395)
 

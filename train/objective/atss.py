@@ -1,7 +1,7 @@
 """Adaptive Training Sample Selection (Zhang et al., CVPR 2020, algorithm 1) of a whole batch at once.
 
 The paper's distance and IoU of every anchor with every object are not needed: anchors lie on a grid, so the nearest
-of a level are found in a small window around an object's centre, and only the candidates' IoUs are looked at. The cost
+of a level are found in a small window around an object's center, and only the candidates' IoUs are looked at. The cost
 grows only with the number of objects, by a few hundred anchors each, not with the 22 000 anchors of an image.
 """
 
@@ -16,7 +16,7 @@ from train.objective.losses import iou
 from train.objective.positives import MAX_INDEX, Positives, sort_keys
 from train.structures import Target
 
-INSIDE = 0.01  # pixels by which an anchor's centre lies inside its object (mmdetection 3.3.0, atss_assigner.py)
+INSIDE = 0.01  # pixels by which an anchor's center lies inside its object (mmdetection 3.3.0, atss_assigner.py)
 
 
 @torch.no_grad()
@@ -30,24 +30,24 @@ def assign_atss(
 ) -> Positives:
     """Assign the objects of a batch to square anchors, one per cell.
 
-    On every level the ``topk`` anchors whose centres are nearest to an object's are its candidates; those with an IoU
-    of at least mean + standard deviation of its candidates' IoUs and with their centre inside the object are positive.
+    On every level the ``topk`` anchors whose centers are nearest to an object's are its candidates; those with an IoU
+    of at least mean + standard deviation of its candidates' IoUs and with their center inside the object are positive.
     An anchor of several objects goes to the one with the highest IoU. Ties go to the lower index.
 
     Args:
         targets: objects of each image.
         level_hw: rows and columns of each level's map, the same for all images.
-        strides: pixels per cell of each level; the anchor of cell i is centred at ``(i + point_offset) * stride``.
+        strides: pixels per cell of each level; the anchor of cell i is centered at ``(i + point_offset) * stride``.
         anchor_scale: sides of an anchor in strides.
     """
     boxes = torch.cat([target.boxes for target in targets]).float()
     if len(boxes) == 0:  # std() warns of it
         nothing = torch.zeros(0, dtype=torch.int64, device=boxes.device)
         return Positives(nothing, nothing, nothing, boxes[:, 0])
-    cells, centres, anchors = _candidates(boxes, level_hw, strides, point_offset, topk, anchor_scale)
+    cells, centers, anchors = _candidates(boxes, level_hw, strides, point_offset, topk, anchor_scale)
     ious = iou(anchors, boxes)
     positive = ious >= ious.mean(dim=0) + ious.std(dim=0)
-    margins = torch.cat((centres - boxes[:, :2], boxes[:, 2:] - centres), dim=-1)
+    margins = torch.cat((centers - boxes[:, :2], boxes[:, 2:] - centers), dim=-1)
     positive &= margins.amin(dim=-1) > INSIDE
     counts = torch.tensor([len(target.boxes) for target in targets], device=boxes.device)
     num_cells = sum(rows * columns for rows, columns in level_hw)
@@ -63,23 +63,23 @@ def _candidates(
     topk: int,
     anchor_scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of G boxes: their K candidates' cells ``[K, G]``, centres ``[K, G, 2]`` and anchors ``[K, G, 4]`` xyxy."""
-    box_centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    all_cells, all_centres, all_anchors, first_cell = [], [], [], 0
+    """Of G boxes: their K candidates' cells ``[K, G]``, centers ``[K, G, 2]`` and anchors ``[K, G, 4]`` xyxy."""
+    box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    all_cells, all_centers, all_anchors, first_cell = [], [], [], 0
     for (rows, columns), stride in zip(level_hw, strides, strict=True):
-        cells, centres = _nearest_cells(box_centres, rows, columns, stride, point_offset, topk)
+        cells, centers = _nearest_cells(box_centers, rows, columns, stride, point_offset, topk)
         all_cells.append(cells + first_cell)
-        all_centres.append(centres)
+        all_centers.append(centers)
         half = anchor_scale * stride / 2
-        all_anchors.append(torch.cat((centres - half, centres + half), dim=-1))
+        all_anchors.append(torch.cat((centers - half, centers + half), dim=-1))
         first_cell += rows * columns
-    return torch.cat(all_cells), torch.cat(all_centres), torch.cat(all_anchors)
+    return torch.cat(all_cells), torch.cat(all_centers), torch.cat(all_anchors)
 
 
 def _nearest_cells(
     points: Tensor, rows: int, columns: int, stride: int, point_offset: float, topk: int
 ) -> tuple[Tensor, Tensor]:
-    """The cells of one level nearest to each of G points ``[G, 2]`` xy: indices ``[k, G]`` and centres ``[k, G, 2]``.
+    """The cells of one level nearest to each of G points ``[G, 2]`` xy: indices ``[k, G]`` and centers ``[k, G, 2]``.
 
     They lie in the ``topk`` nearest columns: from a cell further out, so many in its own row are nearer. The same goes
     for rows.
@@ -92,8 +92,8 @@ def _nearest_cells(
     cells = row[:, :, None] * columns + column[:, None, :]
     keys = sort_keys(squared_distances, cells).flatten(1)
     nearest = keys.topk(min(topk, rows * columns), dim=1, largest=False).values.T & MAX_INDEX
-    centres = torch.stack((nearest % columns, nearest.div(columns, rounding_mode="floor")), dim=-1)
-    return nearest, (centres + point_offset) * stride
+    centers = torch.stack((nearest % columns, nearest.div(columns, rounding_mode="floor")), dim=-1)
+    return nearest, (centers + point_offset) * stride
 
 
 def _nearest_indices(positions: Tensor, size: int, topk: int) -> Tensor:

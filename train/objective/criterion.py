@@ -114,7 +114,7 @@ class Criterion:
         self.config = config
 
     def __call__(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> dict[str, Tensor]:
-        """Weighted losses, float32 scalars, whose sum is to be minimised.
+        """Weighted losses, float32 scalars, whose sum is to be minimized.
 
         "qfl" or "focal", "giou", "dfl" (not for Dirac deltas), "centerness" (only of that quality); those of an
         auxiliary head again with the prefix "aux_". A batch without boxes gives finite losses, and zero gradients for
@@ -151,14 +151,14 @@ class Criterion:
         with torch.no_grad():
             cls_logits = torch.cat([logits.flatten(2) for logits in outputs.cls_logits], dim=2)
             reg_logits = torch.cat([logits.flatten(2) for logits in outputs.reg_logits], dim=2)
-            centres, strides = self._grid(input_hw, cls_logits.device)
-            boxes = _boxes(centres, self._distances(reg_logits.transpose(1, 2)) * strides)
-        return assign_dynamic_soft_labels(targets, cls_logits, boxes, centres, config.topk, config.iou_factor)
+            centers, strides = self._grid(input_hw, cls_logits.device)
+            boxes = _boxes(centers, self._distances(reg_logits.transpose(1, 2)) * strides)
+        return assign_dynamic_soft_labels(targets, cls_logits, boxes, centers, config.topk, config.iou_factor)
 
     def _grid(self, input_hw: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Centres ``[A, 2]`` xy in pixels and strides ``[A, 1]`` of all cells."""
-        centres, strides = decode.points(input_hw, self.config.strides, self.config.point_offset)
-        return torch.from_numpy(centres).to(device), torch.from_numpy(strides).to(device)[:, None]
+        """Centers ``[A, 2]`` xy in pixels and strides ``[A, 1]`` of all cells."""
+        centers, strides = decode.points(input_hw, self.config.strides, self.config.point_offset)
+        return torch.from_numpy(centers).to(device), torch.from_numpy(strides).to(device)[:, None]
 
     def _distances(self, reg_logits: Tensor) -> Tensor:
         """Distances ``[..., 4]`` in strides: expectations of the distributions (eq. 5), or Dirac deltas as they are."""
@@ -176,7 +176,7 @@ class Criterion:
         levels = torch.bucketize(positives.cells, ends, right=True)
         order = levels.argsort(stable=True)
         cells, objects = positives.cells[order], positives.objects[order]
-        centres, strides = (values[cells] for values in self._grid(input_hw, device))
+        centers, strides = (values[cells] for values in self._grid(input_hw, device))
         counts = positives.images.bincount(minlength=len(targets))
         if config.assigner == "atss":
             counts = counts.clamp(min=1)  # an image without positives counts as one: mmdetection, not NanoDet-Plus
@@ -185,19 +185,19 @@ class Criterion:
             images=positives.images[order],
             cells=cells - (ends - sizes)[levels[order]],
             labels=torch.cat([target.labels for target in targets])[objects],
-            centres=centres / strides,
+            centers=centers / strides,
             boxes=torch.cat([target.boxes for target in targets]).float()[objects] / strides,
             qualities=positives.ious[order] if config.assigner == "dynamic_soft_label" else None,
-            normaliser=counts.sum().float(),
+            normalizer=counts.sum().float(),
         )
 
     def _losses(self, outputs: Outputs, positive: _PositiveTargets) -> dict[str, Tensor]:
         """Weighted losses ``[levels]`` of one head."""
         config = self.config
         reg_logits = positive.gather(outputs.reg_logits)
-        boxes = _boxes(positive.centres, self._distances(reg_logits))
+        boxes = _boxes(positive.centers, self._distances(reg_logits))
         weights = self._weights(outputs, positive)
-        num_positives, total_weight = _process_mean(torch.stack((positive.normaliser, weights.sum())))
+        num_positives, total_weight = _process_mean(torch.stack((positive.normalizer, weights.sum())))
 
         giou = positive.sum_levels(weights * giou_loss(boxes, positive.boxes)) / total_weight
         losses = {"giou": config.giou_weight * giou}
@@ -243,25 +243,25 @@ class _PositiveTargets:
         images: int64 ``[P]``, index in the batch.
         cells: int64 ``[P]``, index within the level.
         labels: int64 ``[P]``.
-        centres: ``[P, 2]`` xy.
+        centers: ``[P, 2]`` xy.
         boxes: ``[P, 4]`` xyxy.
         qualities: ``[P]``, to be learnt by the score; None where they are those of the predicted boxes.
-        normaliser: what classification losses are divided by on this process.
+        normalizer: what classification losses are divided by on this process.
     """
 
     counts: list[int]
     images: Tensor
     cells: Tensor
     labels: Tensor
-    centres: Tensor
+    centers: Tensor
     boxes: Tensor
     qualities: Tensor | None
-    normaliser: Tensor
+    normalizer: Tensor
 
     @property
     def distances(self) -> Tensor:
-        """From the centres to the edges of the boxes ``[P, 4]``: left, top, right, bottom."""
-        return torch.cat((self.centres - self.boxes[:, :2], self.boxes[:, 2:] - self.centres), dim=-1)
+        """From the centers to the edges of the boxes ``[P, 4]``: left, top, right, bottom."""
+        return torch.cat((self.centers - self.boxes[:, :2], self.boxes[:, 2:] - self.centers), dim=-1)
 
     def gather(self, maps: Sequence[Tensor]) -> Tensor:
         """From one map ``[N, C, H_i, W_i]`` per level, the positives' values ``[P, C]``."""
@@ -309,9 +309,9 @@ def _edges(reg_logits: Tensor) -> Tensor:
     return torch.unflatten(reg_logits, -1, (4, -1))
 
 
-def _boxes(centres: Tensor, distances: Tensor) -> Tensor:
-    """Boxes ``[..., 4]`` xyxy from centres ``[..., 2]`` and distances ``[..., 4]`` (left, top, right, bottom)."""
-    return torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
+def _boxes(centers: Tensor, distances: Tensor) -> Tensor:
+    """Boxes ``[..., 4]`` xyxy from centers ``[..., 2]`` and distances ``[..., 4]`` (left, top, right, bottom)."""
+    return torch.cat((centers - distances[..., :2], centers + distances[..., 2:]), dim=-1)
 
 
 def _level_hw(input_hw: tuple[int, int], strides: Sequence[int]) -> list[tuple[int, int]]:

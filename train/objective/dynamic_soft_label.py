@@ -23,13 +23,13 @@ def assign_dynamic_soft_labels(
     targets: Sequence[Target],
     cls_logits: Tensor,
     predicted_boxes: Tensor,
-    centres: Tensor,
+    centers: Tensor,
     topk: int = 13,
     iou_factor: float = 3.0,
 ) -> Positives:
     """Assign the objects of a batch to the cells that predict them at the least cost.
 
-    Candidates of every object of an image are all cells whose centre lies inside any of them. The cost of a pair is
+    Candidates of every object of an image are all cells whose center lies inside any of them. The cost of a pair is
     ``QFL(logits, IoU at the object's class) - iou_factor * log(IoU)``. An object takes as many cells as the sum of its
     ``topk`` highest IoUs says, at least one. A cell that several take goes to the object of the image for which its
     cost is least, be that one of them or not. Ties go to the lower index.
@@ -38,7 +38,7 @@ def assign_dynamic_soft_labels(
         targets: objects of each of N images.
         cls_logits: ``[N, num_classes, A]``, of all cells.
         predicted_boxes: float32 ``[N, A, 4]`` xyxy in pixels.
-        centres: float32 ``[A, 2]`` xy in pixels.
+        centers: float32 ``[A, 2]`` xy in pixels.
 
     Returns:
         Positives whose IoUs are those of the predicted boxes: the qualities to learn.
@@ -46,7 +46,7 @@ def assign_dynamic_soft_labels(
     found, first_object = [], 0
     for image, target in enumerate(targets):
         cells, objects, ious = _assign_image(
-            target, cls_logits[image], predicted_boxes[image], centres, topk, iou_factor
+            target, cls_logits[image], predicted_boxes[image], centers, topk, iou_factor
         )
         found.append((torch.full_like(cells, image), cells, objects + first_object, ious))
         first_object += len(target.boxes)
@@ -55,12 +55,12 @@ def assign_dynamic_soft_labels(
 
 
 def _assign_image(
-    target: Target, cls_logits: Tensor, predicted_boxes: Tensor, centres: Tensor, topk: int, iou_factor: float
+    target: Target, cls_logits: Tensor, predicted_boxes: Tensor, centers: Tensor, topk: int, iou_factor: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cells, their objects and IoUs ``[P]`` of one image."""
     boxes = target.boxes.float()
-    candidates = _inside_any(centres, boxes).nonzero().squeeze(1)
-    if len(candidates) == 0:  # no object, or none with a cell's centre in it
+    candidates = _inside_any(centers, boxes).nonzero().squeeze(1)
+    if len(candidates) == 0:  # no object, or none with a cell's center in it
         return candidates, candidates, candidates.float()
     ious = iou(predicted_boxes[candidates], boxes[:, None])
     cost = _classification_cost(cls_logits[:, candidates], target.labels, ious) - iou_factor * (ious + TINY).log()
@@ -69,9 +69,9 @@ def _assign_image(
     return candidates[columns], owners, ious[owners, columns]
 
 
-def _inside_any(centres: Tensor, boxes: Tensor) -> Tensor:
+def _inside_any(centers: Tensor, boxes: Tensor) -> Tensor:
     """Which of the points ``[A, 2]`` lie inside one of the boxes ``[G, 4]`` -> bool ``[A]``."""
-    (x, y), (left, top, right, bottom) = centres.T, boxes.T[..., None]
+    (x, y), (left, top, right, bottom) = centers.T, boxes.T[..., None]
     return ((x > left) & (y > top) & (x < right) & (y < bottom)).any(dim=0)
 
 

@@ -20,7 +20,7 @@ UNUSED_KEYS = re.compile(r"(fc|conv5|_conv_head|_bn1|_fc)\.")
 # Offsets of deformable convolutions, which ImageNet training does not have
 OPTIONAL_KEYS = re.compile(r".*\.(num_batches_tracked|conv2\.conv_offset\.(weight|bias))$")
 
-# EfficientNet-Lite saw (grey level - 127) / 128; tensorflow/tpu: efficientnet/lite/efficientnet_lite_builder.py
+# EfficientNet-Lite saw (gray level - 127) / 128; tensorflow/tpu: efficientnet/lite/efficientnet_lite_builder.py
 LITE_MEAN, LITE_STD = 127.0, 128.0
 LITE_CLASSIFIER = "_fc.weight"
 LITE_STEM, LITE_STEM_MEAN = "_conv_stem.weight", "_bn0.running_mean"
@@ -29,7 +29,7 @@ LITE_STEM, LITE_STEM_MEAN = "_conv_stem.weight", "_bn0.running_mean"
 def load_backbone(detector: Detector, source: str | Path | Mapping[str, Tensor]) -> None:
     """Copy pretrained weights into the backbone of ``detector``; its classifier is left out.
 
-    The weights then fit an input that is normalised as :mod:`train.models.traits` says, which is how torchvision's were
+    The weights then fit an input that is normalized as :mod:`train.models.traits` says, which is how torchvision's were
     trained; the stem of EfficientNet-Lite, which was not, is converted.
 
     Args:
@@ -49,9 +49,9 @@ def load_backbone(detector: Detector, source: str | Path | Mapping[str, Tensor])
 
 
 def _convert_lite(state: StateDict) -> StateDict:
-    """Fold the other normalisation of an EfficientNet-Lite classifier into its stem; other weights stay as they are.
+    """Fold the other normalization of an EfficientNet-Lite classifier into its stem; other weights stay as they are.
 
-    Exact except for the zeros around the image, which stand for another grey than in training.
+    Exact except for the zeros around the image, which stand for another gray than in training.
     """
     if not {LITE_CLASSIFIER, LITE_STEM, LITE_STEM_MEAN} <= state.keys():
         return state

@@ -32,7 +32,7 @@ def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None 
         family: fail unless the checkpoint is of this family ("nanodet", "nanodet-plus", "gfl", "gflv2").
 
     Returns:
-        The detector in eval mode: normalised float32 ``[N, 3, H, W]`` -> ``(cls_logits, reg_logits)``, a map per level.
+        The detector in eval mode: normalized float32 ``[N, 3, H, W]`` -> ``(cls_logits, reg_logits)``, a map per level.
 
     Raises:
         CheckpointError: unreadable, of another model, or with missing, unexpected or misshapen keys (listed).
@@ -48,7 +48,7 @@ def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None 
         raise CheckpointError(f"{origin}: its architecture cannot be read off its keys: {error!r}") from error
     if family is not None and family != config.family:
         raise CheckpointError(
-            f"{origin} is a {config.family} checkpoint, {family} was requested. Leave out --model to have it recognised"
+            f"{origin} is a {config.family} checkpoint, {family} was requested. Leave out --model to have it recognized"
         )
     detector = _build_empty(config)
     _check_projection(state, config.reg_max, origin)

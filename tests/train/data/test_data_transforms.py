@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gfl_edge.ops.preprocess import PADDING_BGR, Placement, place, resize_into
-from train.data.augment.colour import ColourJitter, HsvJitter, saturated
+from train.data.augment.color import ColorJitter, HsvJitter, saturated
 from train.data.augment.mosaic import mosaic
 from train.data.augment.paste import MARGIN, Paste
 from train.data.augment.transforms import (
@@ -24,30 +24,30 @@ from train.data.augment.transforms import (
     to_input_moved,
 )
 
-GREY = 60
-COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255)]  # by label
+GRAY = 60
+COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255)]  # by label
 RULES = ["stretch", "letterbox", "fit"]
 AFFINE = RandomAffine((0.6, 1.4), (0.8, 1.2), (0.8, 1.2), 0.2)  # nanodet's own
 
 
 def painted(size_hw=(200, 300), boxes=((30, 40, 110, 90), (150, 20, 230, 180), (20, 120, 100, 190)), first=0):
-    """A gray image with a rectangle per box, apart from each other, in the colour of its label."""
-    image = np.full((*size_hw, 3), GREY, np.uint8)
+    """A gray image with a rectangle per box, apart from each other, in the color of its label."""
+    image = np.full((*size_hw, 3), GRAY, np.uint8)
     for label, (x1, y1, x2, y2) in enumerate(boxes, first):
-        image[y1:y2, x1:x2] = COLOURS[label]
+        image[y1:y2, x1:x2] = COLORS[label]
     return Sample(image, np.array(boxes, np.float32).reshape(-1, 4), np.arange(first, first + len(boxes)))
 
 
 def found(image, label):
-    """The edges of what has the colour of ``label``, or None."""
-    near = (np.abs(image.astype(int) - COLOURS[label]).max(axis=2) < 110).nonzero()
+    """The edges of what has the color of ``label``, or None."""
+    near = (np.abs(image.astype(int) - COLORS[label]).max(axis=2) < 110).nonzero()
     if not len(near[0]):
         return None
     return np.array([near[1].min(), near[0].min(), near[1].max() + 1, near[0].max() + 1])
 
 
 def assert_boxes_follow_pixels(sample, labels, tolerance=1.6):
-    """Every box is where its colour is; a colour without a box has little left. Returns how many boxes there are."""
+    """Every box is where its color is; a color without a box has little left. Returns how many boxes there are."""
     assert sample.boxes.dtype == np.float32
     assert sample.labels.dtype == np.int64
     assert sample.image.dtype == np.uint8
@@ -150,7 +150,7 @@ def test_affine(rule):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_affine_without_a_change_is_the_plain_resize_to_rounding(rule):
-    """The one exact path and the warp agree, so that moved and unmoved pictures lie on the same grid."""
+    """The one exact path and the warp agree, so that moved and unmoved images lie on the same grid."""
     noise = np.random.default_rng(0).integers(0, 256, (90, 130, 3), np.uint8)
     image = cv2.GaussianBlur(cv2.resize(noise, (260, 180)), (0, 0), 3)
     almost = place((180, 260), (120, 160), rule)
@@ -167,18 +167,18 @@ def test_affine_draws_from_its_ranges():
     rng, start = np.random.default_rng(0), place((100, 200), (300, 300), "stretch")
     moved = [AFFINE.move(start, (300, 300), rng) for _ in range(400)]
     factors = np.array([m.scale_xy for m in moved]) / start.scale_xy
-    centres = np.array([m.offset_xy for m in moved]) + np.array([m.scale_xy for m in moved]) * (100, 50)
+    centers = np.array([m.offset_xy for m in moved]) + np.array([m.scale_xy for m in moved]) * (100, 50)
     assert factors.min() >= 0.6 * 0.8
     assert factors.max() <= 1.4 * 1.2
     assert factors.min() < 0.6
     assert factors.max() > 1.3
-    assert np.abs(centres - 150).max() <= 60
-    assert np.abs(centres - 150).max() > 50
+    assert np.abs(centers - 150).max() <= 60
+    assert np.abs(centers - 150).max() > 50
     assert sum(m == start for m in moved) == pytest.approx(400 / 8, abs=20)  # each of three with one half
 
 
 def test_shifts_are_parts_of_the_picture_and_not_of_its_border():
-    """A letterboxed picture of 300 x 75 pixels in 300 x 300 moves by at most 60 and 15."""
+    """A letterboxed image of 300 x 75 pixels in 300 x 300 moves by at most 60 and 15."""
     rng, start = np.random.default_rng(0), place((50, 200), (300, 300), "letterbox")
     offsets = np.array([RandomAffine(translate=0.2).move(start, (300, 300), rng).offset_xy for _ in range(400)])
     reach = np.abs(offsets - start.offset_xy).max(axis=0)
@@ -206,14 +206,14 @@ def test_boxes_that_lost_too_much_are_dropped():
     assert cut_to_image(cut.image, boxes, np.arange(5), 0.0).labels.tolist() == [0, 1, 4]
 
 
-# Colours
+# Colors
 
 
-def test_colours_leave_boxes_and_the_original_alone():
+def test_colors_leave_boxes_and_the_original_alone():
     sample = painted()
     before = sample.image.copy()
     rng = np.random.default_rng(0)
-    for jitter in (ColourJitter(0.3, (0.5, 1.5), (0.2, 1.8)), HsvJitter(0.1, 0.5, 0.5)):
+    for jitter in (ColorJitter(0.3, (0.5, 1.5), (0.2, 1.8)), HsvJitter(0.1, 0.5, 0.5)):
         images = [jitter(sample, rng).image for _ in range(8)]
         assert jitter(sample, rng).boxes is sample.boxes
         assert all(image.dtype == np.uint8 and image.shape == before.shape for image in images)
@@ -222,10 +222,10 @@ def test_colours_leave_boxes_and_the_original_alone():
 
 
 def test_brightness_and_contrast_by_hand():
-    """As in nanodet on 0..1: (x + b) * c, here cut to whole grey levels."""
+    """As in nanodet on 0..1: (x + b) * c, here cut to whole gray levels."""
     sample = painted()
     for seed in range(20):
-        jittered = ColourJitter(0.2, (0.6, 1.4)).__call__(sample, np.random.default_rng(seed)).image
+        jittered = ColorJitter(0.2, (0.6, 1.4)).__call__(sample, np.random.default_rng(seed)).image
         rng = np.random.default_rng(seed)
         apply = rng.random(3) < 0.5
         added = rng.uniform(-0.2, 0.2) if apply[0] else 0
@@ -255,7 +255,7 @@ def test_hsv_jitter_turns_hues():
 
 
 def test_mosaic():
-    """A rectangle in each picture is found in its quarter, of the size that it has without a mosaic."""
+    """A rectangle in each image is found in its quarter, of the size that it has without a mosaic."""
     shapes = [(200, 300), (300, 200), (120, 120), (90, 250)]
     for seed in range(30):
         samples = [painted(hw, ((20, 15, 100, 75),), first=label) for label, hw in enumerate(shapes)]
@@ -277,7 +277,7 @@ def test_mosaic_takes_four():
 
 
 def test_pasted_objects_lie_where_their_boxes_say():
-    """The colour of the source fills the middle of every new box and is nowhere beyond a margin around them."""
+    """The color of the source fills the middle of every new box and is nowhere beyond a margin around them."""
     source = painted((200, 300), ((100, 40, 160, 160),), first=2)
     counts, reach = [], int(MARGIN * 0.6 * 160 * 1.3) + 2  # pixels, of the largest
     for seed in range(40):
@@ -288,14 +288,14 @@ def test_pasted_objects_lie_where_their_boxes_say():
         beyond[reach:-reach, reach:-reach] = True  # of boxes beyond the border the margin may show
         for x1, y1, x2, y2 in pasted.boxes:
             middle = pasted.image[int((y1 + y2) / 2), int((x1 + x2) / 2)]
-            np.testing.assert_allclose(middle, COLOURS[2], atol=60)  # cut ones fade
+            np.testing.assert_allclose(middle, COLORS[2], atol=60)  # cut ones fade
         counts.append(len(pasted.boxes))
         for cut in Paste((0.1, 0.6), (1, 4), min_visible=0.0)(empty, source, np.random.default_rng(seed)).boxes:
             x1, y1 = np.maximum(cut[:2] - reach, 0).astype(int)
             x2, y2 = np.ceil(cut[2:] + reach).astype(int)
             beyond[y1:y2, x1:x2] = False
-        assert (pasted.image[beyond] == GREY).all()
-        assert (empty.image == GREY).all()
+        assert (pasted.image[beyond] == GRAY).all()
+        assert (empty.image == GRAY).all()
     assert min(counts) <= 1
     assert max(counts) == 4
 

@@ -1,4 +1,4 @@
-"""Augmentation of colours; boxes stay where they are."""
+"""Augmentation of colors; boxes stay where they are."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ HUES = 180  # OpenCV's 8-bit hue counts in steps of two degrees
 
 
 @dataclass(frozen=True)
-class ColourJitter:
+class ColorJitter:
     """Brightness, contrast and saturation, in this order, each with a probability of one half.
 
     As RangiLyu/nanodet does in nanodet/data/transform/color.py with the same ranges, except that the result is whole
-    grey levels 0..255, as the network gets them from a camera.
+    gray levels 0..255, as the network gets them from a camera.
 
     Attributes:
         brightness: at most so much is added or subtracted, in parts of white.
@@ -62,7 +62,7 @@ class HsvJitter:
     """Hue, saturation and value by random factors, as the YOLO family does.
 
     Attributes:
-        hue: at most this part of the colour circle either way.
+        hue: at most this part of the color circle either way.
         saturation: factor between 1 - this and 1 + this.
         value: likewise.
     """

@@ -30,7 +30,7 @@ def mosaic(
     Args:
         samples: four: upper left, upper right, lower left, lower right of the point, which each touches with a corner.
         input_hw: height and width of the network's input.
-        rule: sets the colour of what stays empty.
+        rule: sets the color of what stays empty.
         rng: draws the point from the middle half of the canvas.
         min_visible: boxes that keep less of their area are dropped.
 
@@ -42,13 +42,13 @@ def mosaic(
     height, width = input_hw
     canvas = np.empty((2 * height, 2 * width, 3), np.uint8)
     canvas[...] = background(rule)
-    centre_x, centre_y = round(rng.uniform(0.5, 1.5) * width), round(rng.uniform(0.5, 1.5) * height)
+    center_x, center_y = round(rng.uniform(0.5, 1.5) * width), round(rng.uniform(0.5, 1.5) * height)
     tiles = []
     for index, sample in enumerate(samples):
         resized, scale_xy = _fitted(sample, input_hw)
         tile_height, tile_width = resized.shape[:2]
-        x = centre_x - tile_width if index % 2 == 0 else centre_x
-        y = centre_y - tile_height if index < 2 else centre_y
+        x = center_x - tile_width if index % 2 == 0 else center_x
+        y = center_y - tile_height if index < 2 else center_y
         top, bottom = max(y, 0), min(y + tile_height, 2 * height)
         left, right = max(x, 0), min(x + tile_width, 2 * width)
         canvas[top:bottom, left:right] = resized[top - y : bottom - y, left - x : right - x]

@@ -20,7 +20,7 @@ from train.data.annotations import Labels, clip
 Floats = NDArray[np.float64]
 Range = tuple[float, float]  # low, high
 
-MIN_VISIBLE = 0.2  # part of its area that a box keeps at least, or it is dropped: less is no longer recognisable
+MIN_VISIBLE = 0.2  # part of its area that a box keeps at least, or it is dropped: less is no longer recognizable
 MIN_SIDE_PX = 1.0  # of a box: narrower ones hold no pixel
 
 
@@ -111,7 +111,7 @@ class RandomAffine:
     """Scale, stretch and shift the image inside the network's input, each with a probability of one half.
 
     As RangiLyu/nanodet does in nanodet/data/transform/warp.py, where the same ranges have the same names: about the
-    image's centre, drawn uniformly, and joined with the resize so that pixels are interpolated once.
+    image's center, drawn uniformly, and joined with the resize so that pixels are interpolated once.
 
     Attributes:
         scale: factor of both sides.
@@ -132,8 +132,8 @@ class RandomAffine:
             return placement
         scale, offset = np.array(placement.scale_xy), np.array(placement.offset_xy)
         placed = np.array(placement.frame_hw[::-1]) * scale
-        centre = offset + placed / 2
-        offset = (offset - centre) * factor + centre
+        center = offset + placed / 2
+        offset = (offset - center) * factor + center
         offset += shift * np.minimum(placed, input_hw[::-1])
         (scale_x, scale_y), (x, y) = (scale * factor).tolist(), offset.tolist()
         return Placement(placement.frame_hw, (scale_x, scale_y), (x, y))
@@ -229,5 +229,5 @@ def warp(image: Image, input_hw: tuple[int, int], placement: Placement, rule: Re
 
 
 def background(rule: ResizeRule) -> tuple[int, int, int]:
-    """The colour, BGR, beside the image: as the run time pads, and black where it never does."""
+    """The color, BGR, beside the image: as the run time pads, and black where it never does."""
     return PADDING_BGR if rule == "fit" else (0, 0, 0)

@@ -1,4 +1,4 @@
-"""YOLO: a text file per image, a line per object: class, centre x, centre y, width, height in parts of the image."""
+"""YOLO: a text file per image, a line per object: class, center x, center y, width, height in parts of the image."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def _record(path: Path, number: int, labels: Path, num_classes: int, foreign: li
     """The record of one image; class numbers from ``num_classes`` on are added to ``foreign``."""
     size = image_hw(path)
     rows = _rows(labels) if labels.is_file() else np.empty((0, 5))
-    if size is None:  # missing or broken, which the checks will tell
+    if size is None:  # missing or broken, which the checks will report
         rows, size_hw = rows[:0], (0, 0)
     else:
         size_hw = size
-    centres, sides = rows[:, 1:3] * size_hw[::-1], rows[:, 3:5] * size_hw[::-1]
-    boxes = np.concatenate((centres - sides / 2, centres + sides / 2), axis=1)
+    centers, sides = rows[:, 1:3] * size_hw[::-1], rows[:, 3:5] * size_hw[::-1]
+    boxes = np.concatenate((centers - sides / 2, centers + sides / 2), axis=1)
     numbers = [int(row) for row in rows[:, 0]]
     foreign.extend(dict.fromkeys(n for n in numbers if not 0 <= n < num_classes and n not in foreign))
     found = [n if 0 <= n < num_classes else ~foreign.index(n) for n in numbers]
@@ -82,7 +82,7 @@ def _rows(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
         if len(row) != 5 or not row[0].is_integer():
             raise AnnotationError(
                 f"{path}, line {number}: {line.strip()[:60]!r}: expected a class number and four numbers: "
-                "centre x, centre y, width, height"
+                "center x, center y, width, height"
             )
         rows.append(row)
     return np.array(rows, np.float64).reshape(-1, 5)
