@@ -3,198 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import logging
 import sys
-from dataclasses import dataclass, replace
-from importlib import metadata
+from dataclasses import replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import get_args
 
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from onnx import ModelProto
-
-from calib import equalize, placement, qdq, search, sensitivity
-from calib.arguments import CalibrationRequest, Target, add_calibration_arguments, options_from
-from calib.candidates import Candidates, FloatModel, add_record
-from calib.gauge import Gauge
-from calib.histogram import METHODS, Method
-from calib.images import CalibrationImages, choose_images
-from calib.journal import Journal
-from calib.qdq import QdqGraph
-from calib.ranges import Observed, observe
-from calib.record import CalibrationRecord
-from calib.search import Cost
-from calib.sensitivity import Probe
+from calib.arguments import Target, add_calibration_arguments, options_from
 from gfl_edge.console import log, run_command
-from gfl_edge.errors import CalibrationError, InputError
-from gfl_edge.files import sha256, write_atomically
-from gfl_edge.spec import ModelSpec, spec_of
-
-logger = logging.getLogger(__name__)
-
-TABLE_ROWS = 15
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """An INT8 model that passed its test.
-
-    Attributes:
-        path: of the ONNX file.
-        spec: its description.
-        record: what was done, as in the file's metadata.
-    """
-
-    path: Path
-    spec: ModelSpec
-    record: CalibrationRecord
-
-
-def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> Calibrated:
-    """Write an INT8 model that passed its test, or none.
-
-    Args:
-        request: what to make INT8, and how.
-        loaded: the content of ``request.onnx``, where that was read before; it is not changed.
-
-    Raises:
-        InputError: unusable model, images or annotations.
-        CalibrationError: the model is quantized already or too old, the cache is another model's, or its AP drops by
-            more than ``max_ap_drop`` however many layers stay float.
-    """
-    _check(request)
-    model = FloatModel.load(request, loaded)
-    images = choose_images(request.images, request.num_images, request.seed)
-    for name in images.skipped:
-        logger.info("cannot be read, left out: %s", name)
-    logger.info("%s: %s, %s, for %s", request.onnx, model.spec.name, model.spec.precision, model.target)
-    plain = qdq.to_float32(model.graph)
-    graph, observed = _observe(request, model, plain, images)
-    probe_inputs = list(itertools.islice(images.inputs(model.spec), request.probe_images))
-    probe = Probe(graph, placement.final_outputs(plain), probe_inputs)
-    method, snr_db = _choose_method(request, graph, observed, probe)
-    candidates = Candidates(model, graph, observed.ranges[method], observed.channel_means)
-    gauge, journal = Gauge.of(request, model.target), _journal(request, model, observed, method)
-    cost, float_layers = _search(request, candidates, probe, gauge, journal)
-    measured = None
-    if gauge is not None and cost.reference is not None:
-        measured = gauge.comparison(journal.trials[tuple(float_layers)], cost.reference)
-    finished = candidates.finished(float_layers)
-    record = CalibrationRecord(
-        method=method,
-        snr_db=snr_db,
-        target=model.target,
-        calibration_images=len(images),
-        calibration_sha256=images.digest,
-        model_sha256=model.sha256,
-        **qdq.count_layers(finished),
-        float_layers=float_layers,
-        computed_wrongly=cost.wrong,
-        measured=measured,
-        versions={name: metadata.version(name) for name in ("nvidia-modelopt", "onnx", "onnxruntime")},
-    )
-    add_record(finished, record)
-    write_atomically(request.output, finished.SerializeToString())
-    return Calibrated(request.output, spec_of(finished, str(request.output)), record)
-
-
-def _check(request: CalibrationRequest) -> None:
-    if (request.annotations is None) != (request.eval_images is None):
-        raise InputError("--annotations and --eval-images belong together: give both, or none to measure no AP")
-    if request.annotations is None and request.eval_limit is not None:
-        raise InputError("--eval-limit without --annotations: there is nothing to measure")
-    if request.max_ap_drop < 0:
-        raise InputError(f"--max-ap-drop {request.max_ap_drop}: expected 0 or more, in points of AP")
-    if request.probe_images < 1:
-        raise InputError(f"--probe-images {request.probe_images}: expected at least 1")
-    if request.output.suffix != ".onnx" or request.output.resolve() == request.onnx.resolve():
-        raise InputError(f"-o {request.output}: expected another .onnx file than --onnx")
-
-
-def _observe(
-    request: CalibrationRequest, model: FloatModel, plain: ModelProto, pictures: CalibrationImages
-) -> tuple[QdqGraph, Observed]:
-    """The graph with Q/DQ pairs and what its activations look like; equalizes ``plain``."""
-    cached = Observed.read(request.cache, model.sha256) if request.cache is not None else None
-    if cached is not None and cached.images_sha256 != pictures.digest:
-        logger.info("%s is of other pictures than those in %s: what it says is taken", request.cache, request.images)
-    count, links = len(pictures), equalize.find_links(plain)
-    if cached is not None:
-        channel_ranges = cached.channel_ranges
-    else:
-        channel_ranges = equalize.channel_ranges(plain, links, pictures.inputs(model.spec), count)
-    equalize.equalize(plain, links, channel_ranges)
-    logger.info("placing Q/DQ pairs")
-    graph = placement.place(plain, next(pictures.inputs(model.spec)), only_convolutions=model.target == "cpu")
-    if cached is not None:
-        return graph, cached
-    bare = qdq.without_pairs(graph.model)
-    found = observe(bare, graph.activations(), graph.conv_inputs(), pictures.inputs(model.spec), count)
-    observed = Observed(channel_ranges, *found, model.sha256, pictures.digest, pictures.names)
-    path = request.beside(".calibration.json")
-    observed.write(path)
-    logger.info("ranges: %s", path)
-    return graph, observed
-
-
-def _choose_method(
-    request: CalibrationRequest, graph: QdqGraph, observed: Observed, probe: Probe
-) -> tuple[Method, dict[str, float]]:
-    """The method asked for, or the one with the best signal to noise; and that of all that were tried."""
-    wanted = METHODS if request.method == "auto" else (request.method,)
-    missing = [method for method in wanted if method not in observed.ranges]
-    if missing:
-        raise CalibrationError(f"{request.cache} has no ranges by {', '.join(missing)}. Leave out --cache to calibrate")
-    models = {m: graph.quantized(observed.ranges[m], observed.channel_means) for m in wanted}
-    found = {method: round(probe.snr_db(model), 2) for method, model in models.items()}
-    best = max(wanted, key=lambda method: found[method])
-    listed = ", ".join(f"{method} {value:.1f} dB" for method, value in found.items())
-    logger.info("signal to noise at the head, all layers INT8: %s; taking %s", listed, best)
-    return best, cast(dict[str, float], found)
-
-
-def _journal(request: CalibrationRequest, model: FloatModel, observed: Observed, method: Method) -> Journal:
-    key = {
-        "model_sha256": model.sha256,
-        "images_sha256": observed.images_sha256,
-        "method": method,
-        "target": model.target,
-        "probe_images": request.probe_images,
-        "annotations_sha256": sha256(request.annotations) if request.annotations else None,
-        "eval_limit": request.eval_limit,
-    }
-    return Journal(request.beside(".sensitivity.json"), key)
-
-
-def _search(
-    request: CalibrationRequest, candidates: Candidates, probe: Probe, gauge: Gauge | None, journal: Journal
-) -> tuple[Cost, list[str]]:
-    """What INT8 costs, and the layers that stay float for it to cost no more than it may.
-
-    Raises:
-        CalibrationError: it costs more however many stay float; says which layers hurt most.
-    """
-    cost = search.measure(candidates, probe, gauge, journal)
-    if cost.passes and not request.always_rank:
-        return cost, cost.wrong
-    ranking = search.rank(candidates, probe, None if cost.passes else gauge, journal)
-    chosen = search.choose(candidates, cost, ranking, gauge, journal)
-    path, table = request.beside(".sensitivity.svg"), sensitivity.table(ranking, TABLE_ROWS)
-    sensitivity.draw(path, candidates.model.spec.name, ranking, cost.wrong if chosen is None else chosen)
-    logger.info("%s\nall layers: %s, %s", table, path.with_suffix(".json"), path)
-    if chosen is None:
-        best = max(found.AP for found in journal.trials.values())
-        assert cost.reference is not None
-        raise CalibrationError(
-            f"INT8 costs more than {request.max_ap_drop:g} AP however many layers stay float: {best:.2f} at best, "
-            f"{cost.reference.AP:.2f} without. Nothing was written. The layers that hurt most:\n{table}\n"
-            "Calibrate on more or other --images, or fine-tune by train/train.py --set quantize.enabled=true"
-        )
-    return cost, chosen
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -213,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from calib.run import calibrate  # needs ONNX, and --help must work without it
+
     request = replace(options_from(args), target=args.target).request(args.onnx, args.images, args.output)
     record = calibrate(request).record
     print(json.dumps(record.to_dict(), indent=1))

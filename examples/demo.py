@@ -141,7 +141,7 @@ def _build(onnx: Path, folder: Path) -> Path:
 
 def _calibrate(model: Path, frames: Path, output: Path) -> str:
     """Make the model INT8; what became INT8, and how many of its detections in the same frames stay."""
-    from calib.calibrate import calibrate
+    from calib.run import calibrate
     from gfl_edge.detector import Detector
     from gfl_edge.evaluation.compare import compare
 

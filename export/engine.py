@@ -110,7 +110,7 @@ def build(request: EngineRequest, progress: bool = True) -> EngineResult:
         InputError: options that do not go together, unusable checkpoint, INT8 without images to calibrate on.
         PrecisionError: the ONNX file is of another precision, or the network does not fit into FP16.
         ParityError: the exported graph does not compute what PyTorch computes.
-        CalibrationError: see :func:`calib.calibrate.calibrate`.
+        CalibrationError: see :func:`calib.run.calibrate`.
         BuildError, MissingDependencyError, BackendError: see :func:`gfl_edge.engine.build.build_engine`.
     """
     flavor, targets = settle(request.flavor, request.targets, request.max_batch)
@@ -172,7 +172,7 @@ def _onnx_for(request: EngineRequest, source: Path | OnnxFile) -> _Onnx:
         exported.write(source.path)
     if not request.int8 or source.spec.quantized_layers:
         return _Onnx(source.path, source.spec, source.path, parity)
-    from calib.calibrate import calibrate  # needs Model Optimizer, and only here
+    from calib.run import calibrate  # needs Model Optimizer, and only here
 
     assert request.calib_images is not None
     output = request.output_dir / f"{replace(source.spec, quantized_layers=1).file_stem}.onnx"

@@ -13,9 +13,9 @@ from benchmarks.artifacts.gfl_engines import random_weights
 from benchmarks.models import ANNOTATIONS, IMAGES, export
 from benchmarks.training.training import bccd_list, read_shipped, train_seconds
 from calib.arguments import CalibrationOptions, CalibrationRequest, Target
-from calib.calibrate import calibrate
 from calib.candidates import PRECISION_FOR
 from calib.record import CalibrationRecord
+from calib.run import calibrate
 from export.arguments import ExportRequest
 from export.engine import EngineRequest
 from export.engine import build as build_engine

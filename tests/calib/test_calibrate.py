@@ -16,10 +16,10 @@ from onnx import TensorProto
 
 from calib import qdq, search, sensitivity
 from calib.arguments import CalibrationRequest
-from calib.calibrate import calibrate
 from calib.gauge import Gauge
 from calib.images import choose_images
 from calib.record import RECORD_KEY, Accuracy, CalibrationRecord
+from calib.run import calibrate
 from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError
 from gfl_edge.ops.onnx_graph import OnnxGraph

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from calib import placement
-from calib.calibrate import calibrate
+from calib.run import calibrate
 from gfl_edge.errors import CalibrationError
 from gfl_edge.spec import load_contract
 

@@ -8,9 +8,9 @@ import math
 
 import pytest
 
-from calib.calibrate import calibrate
 from calib.images import MIN_IMAGES, choose_images
 from calib.ranges import Observed
+from calib.run import calibrate
 from gfl_edge.errors import CalibrationError
 from gfl_edge.files import sha256
 

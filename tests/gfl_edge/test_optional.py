@@ -115,6 +115,7 @@ runpy.run_path({script!r}, run_name="__main__")
         ("torch", "export,train", "export/to_trt.py --weights x.ckpt --target sm75"),
         ("torch", "export,train", "train/train.py x.toml"),
         ("torch", "export,train", "train/evaluate.py --weights x.ckpt --images . --annotations a.json"),
+        ("onnx", "cpu", "calib/calibrate.py --onnx x.onnx --images . -o q.onnx"),
         ("pydantic", "train", "train/train.py x.toml"),
         ("pydantic", "train", "train/to_coco.py x.toml -o x.json"),
         ("torch", "export,train", "benchmarks/run.py iteration"),

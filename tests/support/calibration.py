@@ -14,7 +14,7 @@ from tests.support.once import once
 
 if TYPE_CHECKING:
     from calib.arguments import CalibrationRequest
-    from calib.calibrate import Calibrated
+    from calib.run import Calibrated
     from gfl_edge.spec import Precision
 
 NAMES = ("a", "b", "c")
@@ -120,7 +120,7 @@ def annotations(calib_folder: Path, float_onnx: Path, calib_images: Path) -> Pat
 def calibrated(calib_folder: Path, half_onnx: Path, calib_images: Path) -> tuple[Calibrated, CalibrationRequest]:
     """The half model in INT8, and its request."""
     from calib.arguments import CalibrationRequest
-    from calib.calibrate import calibrate
+    from calib.run import calibrate
 
     output = calib_folder / "tiny.int8.onnx"
     request = CalibrationRequest(half_onnx, calib_images, output, num_images=IMAGES, probe_images=2)
