@@ -48,6 +48,7 @@ CPU = (
 )
 # Of these only the presence is looked at: they take long to import, and only a checkout uses them
 TOOLS = (
+    Package("tqdm", "lines of progress", ("tqdm",)),
     Package("pycocotools", "gfl-edge eval", ("pycocotools",), "eval"),
     Package("torch", "export and training, from a checkout", ("torch",), "export"),
     Package("onnxsim", "export, from a checkout", ("onnxsim",), "export"),
