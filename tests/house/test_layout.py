@@ -14,10 +14,13 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 # from each other
 LADDER = (("gfl_edge",), ("calib",), ("train",), ("export",), ("benchmarks", "examples"), ("tests",))
 RUNG = {package: rung for rung, packages in enumerate(LADDER) for package in packages}
+MAX_TOP_MODULES = 12
+MAX_TEST_LINES = 500
 MAX_BYTES = 8_000_000  # the largest is the bundled model, of 7 MB
 
 
 SOURCES = sorted(path.relative_to(CHECKOUT) for package in RUNG for path in (CHECKOUT / package).rglob("*.py"))
+TESTS = [path for path in SOURCES if path.name.startswith("test_")]
 PACKAGES = [path for path in SOURCES if path.name == "__init__.py"]
 
 
@@ -52,10 +55,38 @@ def test_gfl_edge_never_imports_torch():
     assert not found, "\n".join(found)
 
 
+def test_no_test_file_imports_another():
+    found = [
+        f"{path} imports {module}: move what both need into tests/support"
+        for path in SOURCES
+        for module in imported(path)
+        if module.startswith("tests.") and any(part.startswith("test_") for part in module.split("."))
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_every_folder_with_modules_is_a_package():
     folders = {path.parent for path in SOURCES if path.parts[0] != "tests"}
     missing = sorted(f"{folder}/__init__.py" for folder in folders - {path.parent for path in PACKAGES})
     assert not missing, "\n".join(missing)
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=str)
+def test_a_package_says_what_it_holds_and_what_it_may_import(path):
+    text = ast.get_docstring(ast.parse((CHECKOUT / path).read_text())) or ""
+    assert len([line for line in text.splitlines() if line.strip()]) >= 2, f"{path}: expected two lines and more"
+    assert "import" in text.lower(), f"{path}: expected what the package may import"
+
+
+def test_the_front_door_is_short():
+    modules = [path.name for path in SOURCES if path.parent == Path("gfl_edge")]
+    assert len(modules) <= MAX_TOP_MODULES, f"gfl_edge has the modules {', '.join(modules)}"
+
+
+def test_no_test_file_is_long():
+    lengths = {path: len((CHECKOUT / path).read_text().splitlines()) for path in TESTS}
+    long = [f"{path}: {lines} lines" for path, lines in lengths.items() if lines > MAX_TEST_LINES]
+    assert not long, "\n".join(long)
 
 
 def test_no_file_is_a_grab_bag():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gfl_edge.errors import AnnotationError, InputError
+from tests.support.voc import write_voc
 from train.data.augment.transforms import HorizontalFlip, RandomAffine
 from train.data.config import Augmentation, DataConfig, DataFiles
 from train.data.load import load_data
@@ -123,8 +124,6 @@ def test_what_does_not_fit_is_named(change, message):
 @pytest.fixture
 def voc(tmp_path):
     """Two images, the second in another list; each has a class that the other lacks."""
-    from tests.train.data.test_data_annotations import write_voc
-
     for name, label in (("a", "cat"), ("b", "ant")):
         write_voc(tmp_path / "xml", name, [(label, 11, 11, 40, 60), ("dog", 1, 1, 100, 80)])
         (tmp_path / "images").mkdir(exist_ok=True)

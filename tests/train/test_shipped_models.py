@@ -1,0 +1,57 @@
+"""The model files that the project ships: they build, and name the published networks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from gfl_edge.errors import InputError
+from gfl_edge.zoo.catalogue import CATALOGUE
+from train.models.published import build_model, model_files, read_model_file
+
+
+def shapes(detector):
+    return {name: list(value.shape) for name, value in detector.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", model_files())
+def test_shipped_models_build_and_have_the_published_keys(name, data):
+    model = read_model_file(name)
+    with torch.device("meta"):
+        built = shapes(build_model(name))
+    assert model.published.project == CATALOGUE[name].project
+    if model.architecture.family == "gfl":
+        expected = json.loads(data(f"../fixtures/mmdet_keys/{model.published.name}.json").read_text())
+        assert expected.pop("bbox_head.integral.project") == [17]
+        assert built == expected
+    else:
+        assert built["bbox_head.reg_conf.0.weight"] == [64, 20, 1, 1]
+
+
+def test_there_is_a_file_for_each_published_model():
+    assert len({read_model_file(path).published.name for path in model_files().values()}) == 10
+    assert set(model_files()) == {name for name in CATALOGUE if name.startswith("gfl")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[architecture]\ndepht = 50\n", r"depht: no such field; depth\?"),
+        ("[architecture]\ndepth = '50'\n", r"depth '50': expected a whole number"),
+        ("[architecture]\ndepth = 51\n", r"depth 51: expected one of 18, 34, 50, 101"),
+        ("[architecture]\n[architekture]\n", r"architekture: no such field"),
+        ("[architecture\n", "is no TOML"),
+    ],
+)
+def test_faulty_model_files(tmp_path, text, message):
+    path = tmp_path / "model.toml"
+    path.write_text('[published]\nname = "n"\nproject = "p"\n' + text)
+    with pytest.raises(InputError, match=message):
+        read_model_file(path)
+
+
+def test_a_missing_model_file_lists_those_there_are():
+    with pytest.raises(InputError, match=r"no such model\. Give a \.toml file or one of gfl-r101-2x, .*gflv2-r50-1x"):
+        read_model_file("gfl-r51")
