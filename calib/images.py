@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge.errors import InputError
+from gfl_edge.errors import ImageError, InputError
 from gfl_edge.media.images import IMAGE_SUFFIXES, read_image
 from gfl_edge.ops.preprocess import single_input
 from gfl_edge.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
 
 MIN_IMAGES = 16  # with fewer, the range of an activation is that of a few scenes
 
@@ -26,7 +29,7 @@ class CalibrationImages:
     Attributes:
         folder: where they lie.
         names: in the order of their use, relative to ``folder``.
-        skipped: files that were drawn but are no readable pictures.
+        skipped: files that were drawn but cannot be used; the log says why.
         digest: sha256 over names and contents, in order.
     """
 
@@ -41,10 +44,7 @@ class CalibrationImages:
     def inputs(self, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
         """Each picture as the network's input, uint8 ``[1, H, W, 3]`` BGR."""
         for name in self.names:
-            frame = read_image(self.folder / name)
-            if frame is None:
-                raise InputError(f"{self.folder / name} was readable and is no more. Calibrate again")
-            yield single_input(frame, spec)
+            yield single_input(read_image(self.folder / name), spec)
 
 
 def choose_images(folder: str | Path, count: int, seed: int = 0) -> CalibrationImages:
@@ -71,17 +71,22 @@ def choose_images(folder: str | Path, count: int, seed: int = 0) -> CalibrationI
     random.Random(seed).shuffle(files)
     names: list[str] = []
     skipped: list[str] = []
+    reasons: list[str] = []
     digest = hashlib.sha256()
     for name in files:
         if len(names) == count:
             break
-        if read_image(folder / name) is None:
+        try:
+            read_image(folder / name)
+        except ImageError as error:
+            logger.warning("left out: %s", error)
             skipped.append(name)
+            reasons.append(str(error))
             continue
         names.append(name)
         digest.update(f"{name}\n".encode() + (folder / name).read_bytes())
     if len(names) < MIN_IMAGES:
-        unreadable = f", {len(skipped)} more cannot be read ({', '.join(skipped[:3])})" if skipped else ""
+        unreadable = f", {len(skipped)} more cannot be used ({'; '.join(reasons[:3])})" if skipped else ""
         raise InputError(
             f"{folder} holds {len(names)} readable pictures{unreadable}: calibration needs at least {MIN_IMAGES}, "
             "better 128, of what the detector is to see"

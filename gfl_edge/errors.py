@@ -4,6 +4,7 @@
     ├── MissingDependencyError   an optional package is not installed; names the extra that brings it
     ├── InputError               something the caller gave cannot be used
     │   ├── FrameError           an array that is not an 8-bit BGR image
+    │   ├── ImageError               an image file that is none, or is cut; says what it is
     │   ├── SourceError          a camera, video or folder that gives no frames
     │   ├── AnnotationError      a COCO annotation file that does not fit
     │   └── ModelFileError       a checkpoint, ONNX file or engine that cannot be used
@@ -22,6 +23,8 @@ Each message says what was found, what was expected and what to do.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class GflEdgeError(Exception):
     """Base of all errors that gfl_edge raises on purpose."""
@@ -37,6 +40,22 @@ class InputError(GflEdgeError):
 
 class FrameError(InputError):
     """An array that is not an 8-bit BGR image."""
+
+
+class ImageError(InputError):
+    """An image file that cannot be used.
+
+    Args:
+        path: of the file.
+        reason: goes on where the path ends: "is a JPEG of 640x480 pixels: it is cut ...".
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} {self.reason}"
 
 
 class SourceError(InputError):

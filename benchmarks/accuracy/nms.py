@@ -18,7 +18,7 @@ from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.boxes import greedy_nms, pairwise_iou
-from gfl_edge.ops.preprocess import Image, resize_into
+from gfl_edge.ops.preprocess import resize_into
 from gfl_edge.progress import track
 from gfl_edge.spec import ModelSpec
 from train.weights.find import CHECKPOINTS, data_folder
@@ -55,7 +55,7 @@ def _compare(path: Path, library: BackendName, files: list[Path]) -> dict[str, A
     milliseconds: dict[str, list[float]] = {place: [] for place in places}
     differing = []
     for image in track(files, f"{path.stem}, {library}", len(files)):
-        frame = _read(image)
+        frame = read_image(image)
         found = {}
         for place, detector in detectors.items():
             (found[place],), ms = detector.infer(detector.prepare([frame]))
@@ -70,12 +70,6 @@ def _compare(path: Path, library: BackendName, files: list[Path]) -> dict[str, A
     return {"differing": differing, "median_ms": medians, "host_over_graph": ratio}
 
 
-def _read(path: Path) -> Image:
-    frame = read_image(path)
-    assert frame is not None, f"{path} cannot be read"
-    return frame
-
-
 def _count_rounds(path: Path, files: list[Path]) -> dict[str, Any]:
     """How many rounds and candidates the images have."""
     rounds, candidates = Counter[int](), []
@@ -83,7 +77,7 @@ def _count_rounds(path: Path, files: list[Path]) -> dict[str, Any]:
         size_hw = detector.spec.input_hw
         for image in track(files, f"{path.stem}, rounds", len(files)):
             inputs = np.empty((1, *size_hw, 3), np.uint8)
-            resize_into(_read(image), inputs[0], detector.spec.resize)
+            resize_into(read_image(image), inputs[0], detector.spec.resize)
             outputs = detector.backend.run(inputs)
             needed, count = rounds_needed(
                 np.asarray(outputs["boxes"][0], np.float32), np.asarray(outputs["scores"][0], np.float32), detector.spec

@@ -42,7 +42,6 @@ def _measure_model(name: str, folder: Path) -> dict[str, Any]:
     stages: dict[str, list[dict[str, float]]] = {place: [] for place in PLACES}
     for _ in track(range(ROUNDS), name, ROUNDS):
         for frame in frames:
-            assert frame is not None
             start = time.perf_counter()
             network(blob)
             times["bare"].append(time.perf_counter() - start)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from gfl_edge import optional
-from gfl_edge.errors import SourceError
+from gfl_edge.errors import ImageError, SourceError
 from gfl_edge.media.images import image_files, read_image
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.report.schema import FramesUsed
+
+logger = logging.getLogger(__name__)
 
 GENERATED = 8
 GENERATED_HW = (800, 1333)  # the largest of the papers' inputs
@@ -58,10 +61,16 @@ def load_frames(folder: str | Path | None, seed: int = 0) -> FrameSet:
     folder = Path(folder)
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder of images. Give one with --images, or leave it out")
-    read = [(path, image) for path in image_files(folder)[:MAX_IN_MEMORY] if (image := read_image(path)) is not None]
-    if not read:
-        raise SourceError(f"none of the first {MAX_IN_MEMORY} images under {folder} can be read. Copy them again")
-    return FrameSet(tuple(image for _, image in read), tuple(path for path, _ in read), seed)
+    files, images, reasons = image_files(folder)[:MAX_IN_MEMORY], {}, []
+    for path in files:
+        try:
+            images[path] = read_image(path)
+        except ImageError as error:
+            reasons.append(str(error))
+            logger.warning("left out: %s", error)
+    if not images:
+        raise SourceError(f"none of the first {len(files)} images under {folder} can be used: {reasons[0]}")
+    return FrameSet(tuple(images.values()), tuple(images), seed)
 
 
 def generated_frame(generator: np.random.Generator, size_hw: tuple[int, int]) -> Image:

@@ -138,9 +138,8 @@ class Stream:
         outside: dict[StageName, float] = {}
         if path is not None:
             start = time.perf_counter()
-            again = read_image(path)
+            frame = read_image(path)
             outside["read"] = _since_ms(start)
-            frame = frame if again is None else again
         start = time.perf_counter()
         (found,), ms = self._detector.infer(self._detector.prepare([frame]))
         latency_ms = _since_ms(start)

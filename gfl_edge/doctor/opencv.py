@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from gfl_edge import optional
 from gfl_edge.doctor.findings import Finding
 from gfl_edge.doctor.packages import Package, loaded
+from gfl_edge.media.opencv import build_information
 from gfl_edge.media.sources import DEVICES
 
 SECTION = "OpenCV"
@@ -30,7 +29,7 @@ def examine() -> list[Finding]:
     found = loaded(SECTION, CV2)
     if found.status != "ok":
         return [found]
-    built = parse(optional.load("cv2").getBuildInformation())
+    built = build_information()
     reinstall = "pip install --force-reinstall opencv-python"
     return [
         found,
@@ -40,15 +39,6 @@ def examine() -> list[Finding]:
         window(built, os.environ),
         *cameras(DEVICES),
     ]
-
-
-def parse(build_information: str) -> dict[str, str]:
-    """``cv2.getBuildInformation()`` as value by name; of names that come twice the first."""
-    found: dict[str, str] = {}
-    for line in build_information.splitlines():
-        if entry := re.match(r"\s+([^:]+):\s+(\S.*)$", line):
-            found.setdefault(entry[1].strip(), entry[2].strip())
-    return found
 
 
 def _backend(built: Mapping[str, str], name: str, use: str, remedy: str) -> Finding:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gfl_edge import optional
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
-from gfl_edge.errors import AnnotationError, InputError
+from gfl_edge.errors import AnnotationError, ImageError, InputError
 from gfl_edge.evaluation.coco import read_instances
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Image
@@ -116,16 +116,18 @@ class Frames:
 
     def __iter__(self) -> Iterator[tuple[int, Image]]:
         """Yield id and frame of every file that can be read; raises InputError at the end if there was none."""
+        reasons: list[str] = []
         for image_id, path in track(self._files.items(), self._label, len(self._files), self._progress):
-            frame = read_image(path)
-            if frame is None:
+            try:
+                frame = read_image(path)
+            except ImageError as error:
+                reasons.append(str(error))
+                logger.warning("left out: %s", error)
                 self.skipped.append(path.name)
             else:
                 yield image_id, frame
         if len(self.skipped) == len(self._files):
-            raise InputError(
-                f"none of the {len(self._files)} images under {self._folder} could be read, first {self.skipped[0]}"
-            )
+            raise InputError(f"none of the {len(self._files)} images under {self._folder} can be used: {reasons[0]}")
 
 
 def timed(detector: Detector, frame: Image) -> tuple[Detections, float]:

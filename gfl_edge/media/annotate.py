@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfl_edge.detections import Detections
-from gfl_edge.errors import FrameError, InputError, SourceError
+from gfl_edge.errors import FrameError, ImageError, InputError, SourceError
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import IMAGE_SUFFIXES, image_files, is_image, read_image, write_image
 from gfl_edge.progress import track
@@ -70,15 +70,22 @@ def detect_images(
         raise InputError(f"score {score}: expected 0..1")
     sources = _collect(paths)
     outputs = _output_paths(sources, Path(output_dir))
-    images, skipped = [], []
+    images, skipped, reasons = [], [], []
     for source, output in track(zip(sources, outputs, strict=True), "detect", len(sources), enabled=len(sources) > 1):
-        detections = _annotate(detector, source, output, score)
-        if detections is None:
+        try:
+            image = read_image(source)
+            detections = detector(image).above(score)
+        except (ImageError, FrameError) as error:
+            reason = f"it {error.reason}" if isinstance(error, ImageError) else str(error)
+            logger.warning("%s skipped: %s", source, reason)
+            reasons.append(f"{source}: {reason}")
             skipped.append(str(source))
-        else:
-            images.append(AnnotatedImage(source, output, detections))
+            continue
+        write_image(output, draw_detections(image, detections, out=image))
+        images.append(AnnotatedImage(source, output, detections))
     if not images:
-        raise SourceError(f"none of {len(skipped)} images can be used; the first is {skipped[0]}. Copy them again")
+        several = f"none of {len(reasons)} images can be used: " if len(reasons) > 1 else ""
+        raise SourceError(several + reasons[0])
     return ImagesSummary(tuple(images), tuple(skipped))
 
 
@@ -113,18 +120,3 @@ def _output_paths(sources: Sequence[Path], folder: Path) -> list[Path]:
         taken.add(str(output.resolve()).lower())
         outputs.append(output)
     return outputs
-
-
-def _annotate(detector: Detector, source: Path, output: Path, score: float) -> Detections | None:
-    """Detect in one file and write its copy; None, with the reason in the log, if it cannot be used."""
-    image = read_image(source)
-    if image is None:
-        logger.warning("%s skipped: it is no image that OpenCV can decode", source)
-        return None
-    try:
-        detections = detector(image).above(score)
-    except FrameError as error:
-        logger.warning("%s skipped: %s", source, error)
-        return None
-    write_image(output, draw_detections(image, detections, out=image))
-    return detections

@@ -16,7 +16,7 @@ from gfl_edge import optional
 from gfl_edge.errors import InputError
 from gfl_edge.files import whole_file
 from gfl_edge.media.draw import fitted
-from gfl_edge.media.quiet import quiet_opencv
+from gfl_edge.media.opencv import quiet_opencv, window_toolkit
 from gfl_edge.media.sources import FALLBACK_FPS
 from gfl_edge.ops.preprocess import Image
 
@@ -218,8 +218,7 @@ class Window:
 
 def why_no_window() -> str | None:
     """Why no window can be opened here; None if one can."""
-    cv2 = optional.load("cv2")
-    if not cv2.currentUIFramework():
+    if not window_toolkit():
         return "this OpenCV was built without windows (opencv-python-headless); install opencv-python"
     if sys.platform in ("win32", "darwin"):
         return None

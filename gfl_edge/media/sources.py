@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge import optional
-from gfl_edge.errors import InputError, SourceError
+from gfl_edge.errors import ImageError, InputError, SourceError
 from gfl_edge.media.images import image_files, is_image, read_image
-from gfl_edge.media.quiet import quiet_opencv
+from gfl_edge.media.opencv import build_information, quiet_opencv
 from gfl_edge.ops.preprocess import Image
 
 IMAGES_PER_SECOND = 1.0  # of a folder, which has no clock of its own: slow enough to look at
@@ -101,13 +101,12 @@ class ImageFiles(FrameSource):
 
     def __init__(self, name: str, paths: Sequence[Path]) -> None:
         super().__init__(name, live=False, fps=IMAGES_PER_SECOND, total=len(paths))
+        self._reasons: list[str] = []
         decoded = self._decode(paths)
         first = next(decoded, None)
         if first is None:
-            raise SourceError(
-                f"{name}: none of its {len(paths)} images can be decoded (the first is {paths[0].name}). "
-                "Copy them again, or open one in an image viewer to see whether it is damaged"
-            )
+            several = f"{name}: none of its {len(paths)} images can be decoded: " if len(paths) > 1 else ""
+            raise SourceError(several + self._reasons[0])
         self._frames = itertools.chain((first,), decoded)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -115,9 +114,11 @@ class ImageFiles(FrameSource):
 
     def _decode(self, paths: Sequence[Path]) -> Iterator[Frame]:
         for index, path in enumerate(paths):
-            image = read_image(path)
-            if image is None:
-                self.skip(path.name, "it is no image that OpenCV can decode")
+            try:
+                image = read_image(path)
+            except ImageError as error:
+                self._reasons.append(str(error))
+                self.skip(path.name, f"it {error.reason}")
             else:
                 yield Frame(index, path.name, index / IMAGES_PER_SECOND, image)
 
@@ -272,7 +273,7 @@ def _open_url(url: str, reconnect_seconds: float) -> FrameSource:
 
 def _open_pipeline(pipeline: str, reconnect_seconds: float) -> FrameSource:
     cv2 = optional.load("cv2")
-    if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
+    if not build_information().get("GStreamer", "NO").startswith("YES"):
         raise SourceError(
             f"{without_password(pipeline)} is a GStreamer pipeline, and OpenCV {cv2.__version__} was built without "
             "GStreamer, as all opencv-python wheels are. Use the system's OpenCV (JetPack brings one on Jetson), "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,10 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def assert_nothing_left_over(folder: Path) -> None:
     assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
+
+
+def jpeg_with_exif(jpeg: bytes, orientation: int, thumbnail: bytes = b"") -> bytes:
+    """``jpeg`` with a segment of EXIF data, which says how to turn it and may hold a small JPEG."""
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    segment = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4) + thumbnail
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]

@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge.errors import AnnotationError, InputError
+from gfl_edge.errors import AnnotationError, ImageError, InputError
+from gfl_edge.media.images import image_hw
 from train.data.annotations import Annotations, ImageRecord, Objects, clip
-from train.data.image_size import image_hw
 
 OnBad = Literal["error", "drop"]
 
@@ -143,17 +143,19 @@ def _check_sizes(origin: str, records: list[ImageRecord]) -> None:
     wrong = []
     for index in sorted(set(np.linspace(0, len(declared) - 1, min(SIZES_READ, len(declared)), dtype=int).tolist())):
         record = declared[index]
-        found = image_hw(record.path)
+        try:
+            found = image_hw(record.path)
+        except ImageError as error:
+            wrong.append(str(error))
+            continue
         if found != record.size_hw:
             wrong.append(size_mismatch(record, found))
     if wrong:
         raise AnnotationError(f"{origin}: {len(wrong)} images read are not as declared: {'; '.join(wrong[:NAMED])}")
 
 
-def size_mismatch(record: ImageRecord, found: tuple[int, int] | None) -> str:
-    """What is wrong with an image whose file has another size than declared, or none."""
-    if found is None:
-        return f"{record.path} cannot be decoded: copy it again or take it out of the annotations"
+def size_mismatch(record: ImageRecord, found: tuple[int, int]) -> str:
+    """What is wrong with an image whose file has another size than declared."""
     height, width = record.size_hw or (0, 0)
     turned = ", turned as its EXIF data says" if found == (width, height) else ""
     return (
@@ -165,10 +167,10 @@ def size_mismatch(record: ImageRecord, found: tuple[int, int] | None) -> str:
 def _measured(record: ImageRecord) -> ImageRecord:
     if record.size_hw is not None:
         return record
-    size = image_hw(record.path)
-    if size is None:
-        raise AnnotationError(size_mismatch(record, None))
-    return replace(record, size_hw=size)
+    try:
+        return replace(record, size_hw=image_hw(record.path))
+    except ImageError as error:
+        raise AnnotationError(f"{error}, or take it out of the annotations") from error
 
 
 def _without_bad_boxes(annotations: Annotations, record: ImageRecord, problems: dict[str, list[str]]) -> ImageRecord:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from torch.utils.data import Dataset
 
-from gfl_edge.errors import AnnotationError
+from gfl_edge.errors import AnnotationError, ImageError
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Placement
 from gfl_edge.spec import ResizeRule
@@ -39,9 +39,12 @@ def read_sample(annotations: Annotations, index: int) -> Sample:
         AnnotationError: the file cannot be decoded, or has another size than its annotations say.
     """
     record = annotations.records[index]
-    image = read_image(record.path)
-    found = None if image is None else (image.shape[0], image.shape[1])
-    if image is None or (record.size_hw is not None and found != record.size_hw):
+    try:
+        image = read_image(record.path)
+    except ImageError as error:
+        raise AnnotationError(f"{annotations.origin}: {error}, or take it out of the annotations") from error
+    found = image.shape[0], image.shape[1]
+    if record.size_hw is not None and found != record.size_hw:
         raise AnnotationError(f"{annotations.origin}: {size_mismatch(record, found)}")
     return Sample(image, record.boxes, record.labels)
 

@@ -96,7 +96,7 @@ def test_folders_that_cannot_be_used(tmp_path):
     with pytest.raises(SourceError, match="no such folder of images"):
         load_frames(tmp_path / "none")
     (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(SourceError, match="can be read"):
+    with pytest.raises(SourceError, match=r"none of the first 1 images .*can be used: .*a.jpg is empty"):
         load_frames(tmp_path)
 
 

@@ -133,7 +133,7 @@ def test_a_jpeg_cut_short_is_left_out(dataset):
 def test_all_images_corrupt(dataset):
     for number in BOXES:
         (dataset / f"{number}.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"none of the 3 images .* could be read, first 1\.png"):
+    with pytest.raises(InputError, match=r"none of the 3 images .* can be used: .*1\.png is empty"):
         evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
 
 

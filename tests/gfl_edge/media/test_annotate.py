@@ -119,7 +119,7 @@ def test_images_that_cannot_be_used_are_named_and_skipped(
 
 def test_none_usable(tmp_path: Path, detector: FakeDetector) -> None:
     (tmp_path / "a.jpg").write_bytes(b"damaged")
-    with pytest.raises(SourceError, match=r"none of 1 images can be used; the first is .*a\.jpg"):
+    with pytest.raises(SourceError, match=r"a\.jpg: it is no image that .* decode: 7 bytes that start with b'damaged'"):
         detect_images(detector, [tmp_path], output_dir=tmp_path / "out")
 
 

@@ -40,5 +40,5 @@ def test_large_frames_fit_on_the_screen(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "")
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "\n  GUI:                           NONE\n")
     assert "opencv-python-headless" in str(why_no_window())

@@ -16,7 +16,6 @@ from train.data.formats.class_names import read_class_names
 from train.data.formats.coco import read_coco, write_coco
 from train.data.formats.voc import read_image_list, read_voc, voc_class_names
 from train.data.formats.yolo import read_yolo
-from train.data.image_size import image_hw
 
 CONTENT = {
     "images": [
@@ -230,33 +229,6 @@ def test_class_names_that_are_none(tmp_path, text, message):
         read_class_names(tmp_path / "n.yaml")
     with pytest.raises(AnnotationError, match="cannot be read"):
         read_class_names(tmp_path / "none.txt")
-
-
-# Sizes
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
-def test_the_size_of_an_image(tmp_path, suffix):
-    write_image(tmp_path / f"a{suffix}", (31, 57))
-    assert image_hw(tmp_path / f"a{suffix}") == (31, 57)
-
-
-def test_the_size_of_a_turned_photo_is_that_of_the_picture_read(tmp_path):
-    """EXIF orientation 6: to be shown turned by a quarter."""
-    write_image(tmp_path / "a.jpg", (31, 57))
-    content = (tmp_path / "a.jpg").read_bytes()
-    tiff = b"II*\0\x08\0\0\0" + b"\x01\0" + b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\0\0\0\0"
-    body = b"Exif\0\0" + tiff
-    (tmp_path / "a.jpg").write_bytes(
-        content[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + content[2:]
-    )
-    assert image_hw(tmp_path / "a.jpg") == (57, 31)
-
-
-def test_no_picture_has_no_size(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    (tmp_path / "b.jpg").write_bytes(b"")
-    assert image_hw(tmp_path / "a.jpg") is image_hw(tmp_path / "b.jpg") is image_hw(tmp_path / "c.jpg") is None
 
 
 # Classes, and back to COCO

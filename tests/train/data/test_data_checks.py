@@ -117,7 +117,7 @@ def test_images_of_another_size_than_declared(images):
     with pytest.raises(AnnotationError, match="turned as its EXIF data says, its annotations are for 80 x 100"):
         check_annotations(annotations(images, [GOOD], size=(100, 80)))
     (images / "a.jpg").write_bytes(b"nothing")
-    with pytest.raises(AnnotationError, match=r"a.jpg cannot be decoded"):
+    with pytest.raises(AnnotationError, match=r"a.jpg is no image that OpenCV can decode"):
         check_annotations(annotations(images, [GOOD]))
 
 
@@ -127,7 +127,7 @@ def test_unknown_sizes_are_read_from_the_files(images):
     with pytest.raises(AnnotationError, match="outside"):
         check_annotations(annotations(images, [[0, 0, 200, 20]], size=None))
     (images / "b.jpg").write_bytes(b"nothing")
-    with pytest.raises(AnnotationError, match=r"b.jpg cannot be decoded"):
+    with pytest.raises(AnnotationError, match=r"b.jpg is no image that OpenCV can decode"):
         check_annotations(annotations(images, [GOOD], size=None))
 
 

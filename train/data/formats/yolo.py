@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gfl_edge.errors import AnnotationError
-from gfl_edge.media.images import image_files
+from gfl_edge.errors import AnnotationError, ImageError
+from gfl_edge.media.images import image_files, image_hw
 from train.data.annotations import Annotations, ImageRecord, Objects
 from train.data.formats.voc import read_image_list
-from train.data.image_size import image_hw
 
 
 def read_yolo(
@@ -54,7 +53,10 @@ def read_yolo(
 
 def _record(path: Path, number: int, labels: Path, num_classes: int, foreign: list[int]) -> ImageRecord:
     """The record of one image; class numbers from ``num_classes`` on are added to ``foreign``."""
-    size = image_hw(path)
+    try:
+        size = image_hw(path)
+    except ImageError:
+        size = None
     rows = _rows(labels) if labels.is_file() else np.empty((0, 5))
     if size is None:  # missing or broken, which the checks will report
         rows, size_hw = rows[:0], (0, 0)

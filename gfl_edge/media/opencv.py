@@ -1,8 +1,9 @@
-"""Keeping OpenCV and FFmpeg from writing to stderr."""
+"""OpenCV as a library: kept off stderr, and what its versions from 4.5.5 to 5.0 call differently."""
 
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 from gfl_edge import optional
 
 _LOG_VARIABLE, _FFMPEG_LOG_VARIABLE = "OPENCV_LOG_LEVEL", "OPENCV_FFMPEG_LOGLEVEL"
+LOG_LEVEL_SILENT = 0  # cv2.utils.logging has a name for it from 4.13
 _FFMPEG_QUIET = "-8"  # AV_LOG_QUIET
 
 
@@ -28,7 +30,7 @@ class _Quiet:
             self._users += 1
             if self._users == 1:
                 self._level = log.getLogLevel()
-                log.setLogLevel(log.LOG_LEVEL_SILENT)
+                log.setLogLevel(LOG_LEVEL_SILENT)
                 # FFmpeg's level is read when the process first uses it, and only then
                 self._variable_is_ours = _FFMPEG_LOG_VARIABLE not in os.environ
                 os.environ.setdefault(_FFMPEG_LOG_VARIABLE, _FFMPEG_QUIET)
@@ -51,9 +53,32 @@ def quiet_opencv() -> Iterator[None]:
     if _LOG_VARIABLE in os.environ:
         yield
         return
-    log = optional.load("cv2").utils.logging
+    log = logging_functions()
     _quiet.enter(log)
     try:
         yield
     finally:
         _quiet.leave(log)
+
+
+def logging_functions() -> Any:
+    """What has ``getLogLevel`` and ``setLogLevel``: ``cv2.utils.logging`` from 4.13, ``cv2`` itself before."""
+    cv2 = optional.load("cv2")
+    return cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
+
+
+def build_information() -> dict[str, str]:
+    """``cv2.getBuildInformation()`` as value by name, such as "GStreamer": "YES (1.20.3)"; of doubles the first."""
+    found: dict[str, str] = {}
+    for line in optional.load("cv2").getBuildInformation().splitlines():
+        if entry := re.match(r"\s+([^:]+):\s+(\S.*)$", line):
+            found.setdefault(entry[1].strip(), entry[2].strip())
+    return found
+
+
+def window_toolkit() -> str:
+    """What OpenCV opens windows with, such as "QT5"; "" where it was built without. As the build says, because
+    ``cv2.currentUIFramework`` is there from 4.10 only.
+    """
+    kind = build_information().get("GUI", "NONE")
+    return "" if kind in ("NONE", "NO") else kind
