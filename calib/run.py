@@ -62,8 +62,6 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
     _check(request)
     model = FloatModel.load(request, loaded)
     images = choose_images(request.images, request.num_images, request.seed)
-    for name in images.skipped:
-        logger.info("cannot be read, left out: %s", name)
     logger.info("%s: %s, %s, for %s", request.onnx, model.spec.name, model.spec.precision, model.target)
     plain = qdq.to_float32(model.graph)
     graph, observed = _observe(request, model, plain, images)
