@@ -187,21 +187,29 @@ def test_the_float_state_is_of_the_plain_network(config, modelopt):
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def float_run(squares, tmp_path_factory):
+    """The checkpoint of a float run."""
+    folder = tmp_path_factory.mktemp("float")
+    words = [f'train.output="{folder}"', "train.epochs=12", "train.evaluate_every=0"]
+    train(read_config(squares / "run.toml", words))
+    return folder / "last.pt"
+
+
 @pytest.fixture
-def start(toml, tmp_path):
-    """The setting that names a checkpoint of a float run."""
-    train(read_config(toml, ['train.output="float"', "train.epochs=12", "train.evaluate_every=0"]))
-    return f'model.weights="{tmp_path / "float" / "last.pt"}"'
+def start(float_run):
+    """The setting that names it."""
+    return f'model.weights="{float_run}"'
 
 
-def test_a_run_leaves_a_float_checkpoint(toml, start, modelopt, caplog, tmp_path):
+def test_a_run_leaves_a_float_checkpoint(toml, start, float_run, modelopt, caplog, tmp_path):
     with caplog.at_level("INFO"):
         train(read_config(toml, [start, *ON]))
     assert "convolutions compute as in INT8, ranges by max" in caplog.text
     assert all(math.isfinite(loss) for loss in losses("run"))
-    before, after = Checkpoint.load("float/last.pt"), Checkpoint.load("run/last.pt")
+    before, after = Checkpoint.load(float_run), Checkpoint.load("run/last.pt")
     assert after.state_dict.keys() == before.state_dict.keys()
-    folded = fuse_batch_norm(load_detector("float/last.pt")).state_dict()
+    folded = fuse_batch_norm(load_detector(float_run)).state_dict()
     trained = fuse_batch_norm(load_detector("run/last.pt")).state_dict()
     assert any((trained[key] - value).abs().max() > 1e-4 for key, value in folded.items())
     with pytest.raises(InputError, match=r"model\.weights: the batch norms of .* are folded"):
@@ -230,19 +238,19 @@ def test_mixed_precision(toml, start, modelopt):
     assert all(math.isfinite(loss) for loss in losses("run"))
 
 
-def test_it_recovers_what_rounding_costs(toml, start, modelopt, tmp_path):
+def test_it_recovers_what_rounding_costs(toml, float_run, modelopt, tmp_path):
     """A channel of large values, which the next convolution scales down again, leaves the others few steps of INT8.
 
     Both ways train on for as long; that without fake quantization does not know.
     """
-    network = load_detector("float/last.pt")
+    network = load_detector(float_run)
     with torch.no_grad():
         for lateral, conv in zip(network.neck.lateral_convs, network.neck.fpn_convs, strict=True):
             lateral.conv.weight[0] *= SPOILED
             lateral.conv.bias[0] *= SPOILED
             conv.conv.weight[:, 0] /= SPOILED
     Path("spoiled").mkdir()
-    replace(Checkpoint.load("float/last.pt"), state_dict=network.state_dict()).save("spoiled/last.pt")
+    replace(Checkpoint.load(float_run), state_dict=network.state_dict()).save("spoiled/last.pt")
     name = f'model.weights="{tmp_path / "spoiled" / "last.pt"}"'
     changes = [name, "train.epochs=12", "train.evaluate_every=0", "optimizer.lr=1e-3"]
     train(read_config(toml, [*changes, 'train.output="without"']))
