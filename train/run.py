@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gfl_edge.annotations.records import Annotations
 from gfl_edge.errors import CheckpointError, InputError
 from gfl_edge.progress import progress_bar
 from train.checkpoint import BEST, LAST, Checkpoint
 from train.config import Config
-from train.data.annotations import Annotations
 from train.data.load import LoadedData, load_data
 from train.data.loader import TrainingLoader
 from train.describe import describe

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gfl_edge.annotations.records import Annotations
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import as_coco, average_precision, coco_results, evaluate
@@ -18,7 +19,6 @@ from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.preprocess import Placement
 from gfl_edge.progress import track
 from gfl_edge.spec import CANDIDATE_NAMES, ModelSpec
-from train.data.annotations import Annotations
 from train.data.config import DataConfig
 from train.data.loader import EvaluationLoader
 from train.describe import describe_checkpoint

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gfl_edge import optional
+from gfl_edge.annotations.coco import read_instances
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, ImageError, InputError
-from gfl_edge.evaluation.coco import read_instances
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from gfl_edge.annotations.checks import OnBad
 from gfl_edge.spec import SIZE_STEP, ResizeRule
 from train.data.augment.color import ColorJitter, HsvJitter
 from train.data.augment.paste import Paste
 from train.data.augment.transforms import MIN_VISIBLE, HorizontalFlip, RandomAffine, RandomCrop, Range
-from train.data.checks import OnBad
 from train.settings import Count, DataPath, InputPath, Natural, Places, Share, build
 
 Format = Literal["coco", "voc", "yolo"]

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.random import Generator
 from torch.utils.data import Dataset
 
+from gfl_edge.annotations.checks import size_mismatch
+from gfl_edge.annotations.records import Annotations
 from gfl_edge.errors import AnnotationError, ImageError
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Placement
 from gfl_edge.spec import ResizeRule
-from train.data.annotations import Annotations
 from train.data.augment.mosaic import TILES, mosaic
 from train.data.augment.transforms import Sample, to_input, to_input_moved
 from train.data.batches import AUGMENT, Draw
-from train.data.checks import size_mismatch
 from train.data.config import Augmentation
 
 

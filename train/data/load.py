@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.data.annotations import Annotations, join
-from train.data.checks import CheckReport, check_annotations
+from gfl_edge.annotations.checks import CheckReport, check_annotations
+from gfl_edge.annotations.class_names import read_class_names
+from gfl_edge.annotations.coco import read_coco
+from gfl_edge.annotations.records import Annotations, join
 from train.data.config import DataConfig, DataFiles
-from train.data.formats.class_names import read_class_names
-from train.data.formats.coco import read_coco
 from train.data.formats.voc import read_voc, voc_class_names
 from train.data.formats.yolo import read_yolo
 
@@ -37,7 +37,7 @@ def load_data(config: DataConfig) -> LoadedData:
 
     Raises:
         AnnotationError: files that cannot be read, classes that they lack, or what
-            :func:`train.data.checks.check_annotations` refuses.
+            :func:`gfl_edge.annotations.checks.check_annotations` refuses.
     """
     voc_names = _voc_names(config)
     train, train_report = _load_training(config, voc_names)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gfl_edge import optional
+from gfl_edge.annotations.records import Annotations
 from gfl_edge.errors import AnnotationError, InputError
 from gfl_edge.ops.preprocess import Placement
-from train.data.annotations import Annotations
 from train.data.batches import BatchPlan, Draw, InputSizes, evaluation_batches
 from train.data.config import DataConfig
 from train.data.datasets import EvaluationImages, Example, TrainingImages
@@ -29,7 +29,7 @@ class Batch:
     Attributes:
         images: uint8 ``[N, H, W, 3]`` BGR, contiguous: what the exported graph takes, which normalizes on the device.
         targets: N; boxes in pixels of the input.
-        image_ids: N, as in :meth:`train.data.annotations.Annotations.to_coco`.
+        image_ids: N, as in :meth:`gfl_edge.annotations.records.Annotations.to_coco`.
         placements: N in evaluation, ``to_frame`` takes boxes back to the image file; empty in training.
     """
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.errors import AnnotationError, InputError
 from gfl_edge.ops.preprocess import fitted_input, input_size, resize_into
 from gfl_edge.spec import ModelSpec
-from train.data.annotations import Annotations, ImageRecord, Objects
 from train.data.batches import BatchPlan, Draw, InputSizes, evaluation_batches
 from train.data.config import Augmentation, DataConfig, DataFiles
 from train.data.datasets import TrainingImages

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
+from gfl_edge.annotations.checks import EMPTY, check_annotations
+from gfl_edge.annotations.coco import read_coco, write_coco
 from gfl_edge.errors import AnnotationError
 from gfl_edge.evaluation.ap import average_precision, match_categories, read_annotations
-from train.data.checks import EMPTY, check_annotations
 from train.data.config import DataConfig
-from train.data.formats.coco import read_coco, write_coco
 from train.data.formats.voc import read_voc
 from train.data.load import load_data
 from train.data.loader import TrainingLoader

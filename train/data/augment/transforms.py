@@ -12,10 +12,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from gfl_edge import optional
+from gfl_edge.annotations.records import Labels, clip
 from gfl_edge.ops.boxes import areas
 from gfl_edge.ops.preprocess import PADDING_BGR, Boxes, Image, Placement, limit_hw, place, place_frame, resize_into
 from gfl_edge.spec import ResizeRule
-from train.data.annotations import Labels, clip
 
 Floats = NDArray[np.float64]
 Range = tuple[float, float]  # low, high

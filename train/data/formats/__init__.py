@@ -1,4 +1,4 @@
-"""Readers of annotation files: COCO, VOC, YOLO, and lists of class names.
+"""Readers of annotation files that only training takes: VOC and YOLO.
 
-May import the modules of train.data beside it and gfl_edge.
+May import gfl_edge.
 """

@@ -10,9 +10,9 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.errors import AnnotationError
 from gfl_edge.media.images import IMAGE_SUFFIXES
-from train.data.annotations import Annotations, ImageRecord, Objects
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FIRST_PIXEL = 1  # VOC counts from here

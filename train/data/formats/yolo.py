@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.errors import AnnotationError, ImageError
 from gfl_edge.media.images import image_files, image_hw
-from train.data.annotations import Annotations, ImageRecord, Objects
 from train.data.formats.voc import read_image_list
 
 
@@ -24,7 +24,7 @@ def read_yolo(
     Args:
         image_folder: the images.
         label_folder: ``<name>.txt`` per image.
-        class_names: in the order of the class numbers; see :func:`train.data.formats.class_names.read_class_names`.
+        class_names: in the order of the class numbers; see :func:`gfl_edge.annotations.class_names.read_class_names`.
         image_list: text file of images relative to ``image_folder``; default all that lie directly in it.
 
     Raises:

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from gfl_edge.annotations.checks import check_annotations
+from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.errors import AnnotationError, InputError
-from train.data.annotations import Annotations, ImageRecord, Objects
-from train.data.checks import check_annotations
 
 NAN = float("nan")
 GOOD = [10, 10, 50, 40]

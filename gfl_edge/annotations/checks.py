@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from gfl_edge.annotations.records import Annotations, ImageRecord, Objects, clip
 from gfl_edge.errors import AnnotationError, ImageError, InputError
 from gfl_edge.media.images import image_hw
-from train.data.annotations import Annotations, ImageRecord, Objects, clip
 
 OnBad = Literal["error", "drop"]
 
