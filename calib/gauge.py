@@ -8,7 +8,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from calib.arguments import CalibrationRequest, Target
-from calib.record import Accuracy, Measured
+from calib.record import Accuracy, QuantizedAccuracy
 from gfl_edge.backends.select import CpuBackendName, open_onnx_backend
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import evaluate
@@ -57,7 +57,7 @@ class Gauge:
         """Whether INT8 costs no more than it may."""
         return self.max_drop >= reference.AP - found.AP
 
-    def comparison(self, found: Accuracy, reference: Accuracy) -> Measured:
+    def comparison(self, found: Accuracy, reference: Accuracy) -> QuantizedAccuracy:
         """What INT8 costs, as it stands in the record."""
         drop, name = round(reference.AP - found.AP, 3), self.annotations.name
-        return Measured(**vars(found), reference=reference, drop=drop, annotations=name, backend=self.backend)
+        return QuantizedAccuracy(**vars(found), reference=reference, drop=drop, annotations=name, backend=self.backend)

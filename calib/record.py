@@ -25,7 +25,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Measured(Accuracy):
+class QuantizedAccuracy(Accuracy):
     """The accuracy of the INT8 model.
 
     Attributes:
@@ -70,7 +70,7 @@ class CalibrationRecord:
     convolutions: int
     float_layers: list[str]
     computed_wrongly: list[str]
-    measured: Measured | None
+    measured: QuantizedAccuracy | None
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class CalibrationRecord:
         values = json.loads(metadata[RECORD_KEY])
         measured = values["measured"]
         if measured is not None:
-            values["measured"] = Measured(**{**measured, "reference": Accuracy(**measured["reference"])})
+            values["measured"] = QuantizedAccuracy(**{**measured, "reference": Accuracy(**measured["reference"])})
         return cls(**values)
 
     def summary(self, path: Path) -> str:

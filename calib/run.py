@@ -19,7 +19,7 @@ from calib.histogram import METHODS, Method
 from calib.images import CalibrationImages, choose_images
 from calib.journal import Journal
 from calib.qdq import QdqGraph
-from calib.ranges import Observed, observe
+from calib.observed import Observed, observe
 from calib.record import CalibrationRecord
 from calib.search import Cost
 from calib.sensitivity import Probe

@@ -19,7 +19,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from export.ranges import Range, is_activation
+from export.magnitudes import Magnitudes, is_activation
 from gfl_edge.errors import PrecisionError
 from gfl_edge.ops.onnx_graph import tensor_types
 from gfl_edge.spec import ModelSpec
@@ -76,11 +76,11 @@ class HalfPlan:
         return any(f"{name}.".startswith(f"{module.name}.") for module in self.kept_float)
 
 
-def make_plan(ranges: dict[str, Range], spec: ModelSpec) -> HalfPlan:
+def make_plan(ranges: dict[str, Magnitudes], spec: ModelSpec) -> HalfPlan:
     """Decide what stays float32.
 
     Args:
-        ranges: see :func:`export.ranges.measure`.
+        ranges: see :func:`export.magnitudes.measure`.
         spec: of the model; raw maps leave it as half.
 
     Raises:

@@ -101,11 +101,11 @@ def export_model(request: ExportRequest) -> Exported:
 
 def _plan_half(detector: Detector, spec: ModelSpec, check_images: Path | None) -> HalfPlan:
     """What stays float32 in FP16, by the magnitudes on the images of the comparison and those of ``check_images``."""
-    from export import graph, half, parity, ranges
+    from export import graph, half, magnitudes, parity
 
     reference = graph.ExportedDetector(detector, replace(spec, precision="fp32", nms="none")).eval()
-    own = ranges.read_pictures(check_images, spec) if check_images else ()
-    found = ranges.measure(reference, reference.body, itertools.chain([parity.pictures(spec)], own))
+    own = magnitudes.read_images(check_images, spec) if check_images else ()
+    found = magnitudes.measure(reference, reference.body, itertools.chain([parity.pictures(spec)], own))
     plan = half.make_plan(found, spec)
     logger.info("%s", plan)
     return plan

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from calib import qdq
 from calib.histogram import STEPS
-from calib.ranges import observe
+from calib.observed import observe
 from gfl_edge.errors import CalibrationError
 from gfl_edge.ops.onnx_graph import open_session
 from tests.support.small_graphs import conv_net, noise_inputs, quantized_net, run

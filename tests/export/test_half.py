@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from export import graph, half, parity, ranges, to_onnx
+from export import graph, half, magnitudes, parity, to_onnx
 from export.half import LIMIT, FloatModule, HalfPlan, make_plan, to_half
-from export.ranges import Range, measure, read_pictures
+from export.magnitudes import Magnitudes, measure, read_images
 from gfl_edge.engine.build import BuildPlan, build_engine, check_precision
 from gfl_edge.errors import ParityError, PrecisionError
 from gfl_edge.spec import ModelSpec, read_spec
@@ -88,9 +88,9 @@ def test_magnitudes_of_every_operation():
     toy = Toy(factor=100.0, gain=3.0)
     nn.init.constant_(toy.grow.weight[:, 0], -400.0)  # the sum is negative, which the activation takes away in place
     found = measure(toy, toy, [WHITE // 255, WHITE])
-    assert found["grow"] == Range(weights=400, computed=51000, entering=255, leaving={0: 51000})
-    assert found["act"] == Range(weights=0, computed=51000, entering=51000, leaving={0: 0})
-    assert found["same"] == Range(weights=0, computed=0, entering=0, leaving={0: 0})
+    assert found["grow"] == Magnitudes(weights=400, computed=51000, entering=255, leaving={0: 51000})
+    assert found["act"] == Magnitudes(weights=0, computed=51000, entering=51000, leaving={0: 0})
+    assert found["same"] == Magnitudes(weights=0, computed=0, entering=0, leaving={0: 0})
     toy = Toy(factor=1.0, gain=3.0)
     assert measure(toy, toy, [WHITE])[""].computed == 4 * 765  # x + 3 x, which is of no layer
 
@@ -103,8 +103,8 @@ def test_nothing_is_left_on_the_network():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_finite_does_not_fit(value):
-    assert ranges._magnitude(torch.tensor([1.0, value, 2.0])) == float("inf")
-    assert ranges._magnitude(torch.zeros(0, 3)) == 0
+    assert magnitudes._magnitude(torch.tensor([1.0, value, 2.0])) == float("inf")
+    assert magnitudes._magnitude(torch.zeros(0, 3)) == 0
 
 
 def test_only_what_touches_a_large_value_stays_float():
@@ -145,7 +145,7 @@ def test_a_network_that_is_float_as_a_whole_is_refused():
 
 @pytest.mark.parametrize("nms", ["raw", "plugin"])
 def test_raw_maps_have_to_fit(nms):
-    found = {"": Range(leaving={0: 3.0, 1: LIMIT + 1}), "head": Range(computed=LIMIT + 1)}
+    found = {"": Magnitudes(leaving={0: 3.0, 1: LIMIT + 1}), "head": Magnitudes(computed=LIMIT + 1)}
     with pytest.raises(PrecisionError, match=rf"raw maps of --nms {nms} .*Take --nms graph or none"):
         make_plan(found, spec_of(network(), nms=nms))
     assert make_plan(found, spec_of(network())).kept_float
@@ -284,7 +284,7 @@ class TestCheckImages:
     def test_pictures_are_resized_as_frames_are(self, tmp_path):
         for i in range(34):
             cv2.imwrite(str(tmp_path / f"{i:02}.png"), np.full((40, 30, 3), i, np.uint8))
-        found = list(read_pictures(tmp_path, spec_of(network())))
+        found = list(read_images(tmp_path, spec_of(network())))
         assert len(found) == 32
         assert {images.shape for images in found} == {(1, 64, 96, 3)}
         assert found[7][0, 0, 0].tolist() == [7, 7, 7]

@@ -21,11 +21,11 @@ from gfl_edge.media.sources import open_source
 from gfl_edge.ops.preprocess import single_input
 from gfl_edge.spec import ModelSpec
 
-MOST_PICTURES = 32  # of a user's own
+MAX_IMAGES = 32  # of a user's own
 
 
 @dataclass
-class Range:
+class Magnitudes:
     """Largest magnitudes in one module over all of its calls; infinite where a value was not finite.
 
     Attributes:
@@ -46,18 +46,18 @@ class Range:
         return max(self.weights, self.computed)
 
 
-def read_pictures(source: Path, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
-    """The first ``MOST_PICTURES`` of a folder, each as the model's input, uint8 ``[1, H, W, 3]``.
+def read_images(source: Path, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
+    """The first ``MAX_IMAGES`` of a folder, each as the model's input, uint8 ``[1, H, W, 3]``.
 
     Raises:
         SourceError: no pictures there.
     """
     with open_source(source) as frames:
-        for frame in itertools.islice(frames, MOST_PICTURES):
+        for frame in itertools.islice(frames, MAX_IMAGES):
             yield single_input(frame.image, spec)
 
 
-def measure(network: nn.Module, body: nn.Module, batches: Iterable[NDArray[np.uint8]]) -> dict[str, Range]:
+def measure(network: nn.Module, body: nn.Module, batches: Iterable[NDArray[np.uint8]]) -> dict[str, Magnitudes]:
     """Run ``network`` in float32 and note the largest magnitudes in every module of ``body``, which is a part of it.
 
     Only maxima are kept, never an activation.
@@ -73,7 +73,7 @@ def measure(network: nn.Module, body: nn.Module, batches: Iterable[NDArray[np.ui
     recorder = _Recorder()
     ranges = {}
     for name, module in body.named_modules():
-        ranges[name] = Range(weights=max(map(_magnitude, module.parameters(recurse=False)), default=0.0))
+        ranges[name] = Magnitudes(weights=max(map(_magnitude, module.parameters(recurse=False)), default=0.0))
         recorder.attach(module, ranges[name])
     try:
         with torch.no_grad(), recorder:
@@ -89,13 +89,13 @@ class _Recorder(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._running: list[Range | None] = []  # innermost last; None while a hook of ours measures
+        self._running: list[Magnitudes | None] = []  # innermost last; None while a hook of ours measures
         self._handles: list[RemovableHandle] = []
         self._known: MutableMapping[Tensor, tuple[int, float]] = (
             WeakTensorKeyDictionary()
         )  # tensor -> its version and magnitude
 
-    def attach(self, module: nn.Module, found: Range) -> None:
+    def attach(self, module: nn.Module, found: Magnitudes) -> None:
         """Note down in ``found`` what happens in ``module``."""
 
         def enter(_: nn.Module, arguments: Any) -> None:

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from calib.images import MIN_IMAGES, choose_images
-from calib.ranges import Observed
+from calib.observed import Observed
 from calib.run import calibrate
 from gfl_edge.errors import CalibrationError
 from gfl_edge.files import sha256
