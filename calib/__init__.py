@@ -1,4 +1,4 @@
-"""Making INT8 models from float ones, by measurement. A package of the checkout; never installed.
+"""Making INT8 models from float ones, by measurement; :func:`calib.run.calibrate` is the whole of it.
 
-May import gfl_edge, and NVIDIA Model Optimizer and ONNX of the extra calib; nothing of train and export.
+May import gfl_edge. A package of the checkout; never installed.
 """

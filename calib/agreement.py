@@ -28,19 +28,19 @@ class Agreement:
     Args:
         reference: float32, without NMS.
         spec: its description.
-        pictures: uint8 ``[1, H, W, 3]`` each.
+        images: uint8 ``[1, H, W, 3]`` each.
     """
 
-    def __init__(self, reference: ModelProto, spec: ModelSpec, pictures: Sequence[NDArray[np.uint8]]) -> None:
+    def __init__(self, reference: ModelProto, spec: ModelSpec, images: Sequence[NDArray[np.uint8]]) -> None:
         self._spec = spec if spec.nms == "raw" else replace(spec, nms="none")
-        self._pictures = pictures
+        self._images = images
         self._reference = self._run(OnnxRuntimeBackend, reference)
 
     def _run(
         self, backend: type[OnnxRuntimeBackend] | type[OpenVinoBackend], model: ModelProto
     ) -> list[list[NDArray[np.float32]]]:
         runner = backend(model, self._spec)
-        return [[np.array(values) for values in runner.run(picture).values()] for picture in self._pictures]
+        return [[np.array(values) for values in runner.run(image).values()] for image in self._images]
 
     def lost_db(self, model: ModelProto) -> float:
         """By how many decibels OpenVINO's signal to noise is worse than ONNX Runtime's."""

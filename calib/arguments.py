@@ -1,4 +1,4 @@
-"""What a calibration is asked for, on the command line or otherwise; needs no optional package."""
+"""The options of a calibration, on the command line or otherwise; needs no optional package."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CalibrationRequest(CalibrationOptions):
     output: Path
 
     def beside(self, suffix: str) -> Path:
-        """A file beside the output: "M.int8.onnx" -> "M.int8.calibration.json"."""
+        """A file next to the output: "M.int8.onnx" -> "M.int8.calibration.json"."""
         return self.output.with_suffix(suffix)
 
 

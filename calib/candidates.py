@@ -107,19 +107,19 @@ class Candidates:
         return self._graph.layers
 
     def float32(self, float_layers: Collection[str]) -> ModelProto:
-        """The float32 graph without NMS, with Q/DQ pairs but on ``float_layers``."""
+        """The float32 graph without NMS, with Q/DQ pairs except on ``float_layers``."""
         return self._graph.quantized(self._ranges, self._means, float_layers)
 
     def alone(self, layer: str) -> ModelProto:
-        """The float32 graph in which no layer but this one has Q/DQ pairs."""
+        """The float32 graph in which only this layer has Q/DQ pairs."""
         return self.float32([other.name for other in self.layers if other.name != layer])
 
     def finished(self, float_layers: Collection[str]) -> ModelProto:
-        """The model as it is shipped, but for its record."""
+        """The model as it is shipped, except for its record."""
         return self.finish(self.float32(float_layers))
 
     def finish(self, model: ModelProto) -> ModelProto:
-        """What :meth:`float32` or :meth:`alone` gave, as it is shipped but for its record; changes ``model``."""
+        """What :meth:`float32` or :meth:`alone` gave, as it is shipped except for its record; changes ``model``."""
         qdq.fold_weights(model)
         qdq.restore_half(model, self.model.graph)
         add_nms(model, self.model.tail)

@@ -22,7 +22,7 @@ from gfl_edge.progress import track
 from gfl_edge.spec import INPUT_NAME
 
 HOMOGENEOUS = ("Relu", "LeakyRelu")  # f(s * x) = s * f(x) for s > 0
-LEAST_FACTOR = 1 / 64  # of a channel, relative to the widest: channels that are always 0 stay finite
+MIN_FACTOR = 1 / 64  # of a channel, relative to the widest: channels that are always 0 stay finite
 
 Floats = NDArray[np.float32]
 
@@ -69,20 +69,20 @@ def find_links(model: ModelProto) -> list[Link]:
 def channel_ranges(
     model: ModelProto, links: Iterable[Link], inputs: Iterable[NDArray[np.uint8]], count: int, progress: bool = True
 ) -> dict[str, list[float]]:
-    """Largest magnitude of each channel of the links' tensors over pictures, ``[C]`` by tensor.
+    """Largest magnitude of each channel of the links' tensors over images, ``[C]`` by tensor.
 
     Args:
         model: float32.
         links: of the model.
-        inputs: pictures, uint8 ``[1, H, W, 3]``.
+        inputs: images, uint8 ``[1, H, W, 3]``.
         count: how many they are.
         progress: draw a progress line on stderr.
     """
     names = [link.tensor for link in links]
     session = open_session(model, names)
     found: dict[str, Floats] = {}
-    for picture in track(inputs, "ranges of channels", count, progress):
-        for name, values in zip(names, session.run(names, {INPUT_NAME: picture}), strict=True):
+    for image in track(inputs, "ranges of channels", count, progress):
+        for name, values in zip(names, session.run(names, {INPUT_NAME: image}), strict=True):
             largest = np.abs(values).max(axis=(0, 2, 3))
             found[name] = np.maximum(found[name], largest) if name in found else largest
     return {name: values.astype(float).tolist() for name, values in found.items()}
@@ -126,15 +126,15 @@ def _factors(link: Link, ranges: Floats, readers: list[Floats]) -> Floats:
     """What each channel is divided by, ``[C]``, 1 for the widest.
 
     Where every channel has weights of its own, as in a depthwise convolution, these take any factor. Elsewhere a factor
-    makes the weights of one channel larger beside those of others, and the root evens both out.
+    makes the weights of one channel larger than those of others, and the root evens both out.
     """
-    widths = np.maximum(ranges / max(float(ranges.max()), 1e-12), LEAST_FACTOR)
+    widths = np.maximum(ranges / max(float(ranges.max()), 1e-12), MIN_FACTOR)
     if all(values.shape[1] == 1 for values in readers):
         return np.asarray(widths, np.float32)
     largest = np.zeros_like(widths)
     for node, values in zip(link.readers, readers, strict=True):
         magnitudes = np.abs(values).max(axis=(2, 3))
         np.maximum.at(largest, input_channels(node, values), magnitudes)
-    largest = np.maximum(largest / max(float(largest.max()), 1e-12), LEAST_FACTOR)
+    largest = np.maximum(largest / max(float(largest.max()), 1e-12), MIN_FACTOR)
     factors = np.sqrt(widths / largest)
     return np.asarray(factors / factors.max(), np.float32)

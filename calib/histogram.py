@@ -18,12 +18,12 @@ BINS = 2048
 STEPS = 127  # of INT8, symmetric, on one side
 PERCENTILE = 99.99
 NARROWEST = 1e-36  # width of a bin whose inverse float32 can hold
-MOST_VALUES = 1 << 19  # of one call of Histogram.add that are counted
+MAX_VALUES = 1 << 19  # of one call of Histogram.add that are counted
 STRIDE = 16  # bins between the ranges that "entropy" and "mse" try
 
 
 class Histogram:
-    """Counts of the magnitudes of a tensor over many pictures; the width of the bins doubles when a value exceeds them.
+    """Counts of the magnitudes of a tensor over many images; the width of the bins doubles when a value exceeds them.
 
     Attributes:
         counts: int64 ``[BINS]``.
@@ -40,7 +40,7 @@ class Histogram:
         """Count the magnitudes of ``values``, finite and flat: of an even sample where there are very many."""
         magnitudes = np.abs(values)
         largest = float(magnitudes.max(initial=0.0))
-        magnitudes = magnitudes[:: -(-magnitudes.size // MOST_VALUES) or 1]
+        magnitudes = magnitudes[:: -(-magnitudes.size // MAX_VALUES) or 1]
         self.largest = max(self.largest, largest)
         if self.width == 0.0 and largest > 0.0:
             self.width = max(largest / BINS, NARROWEST)
@@ -73,16 +73,16 @@ class Histogram:
 
 def _squared_error(counts: NDArray[np.int64], bins: int) -> float:
     """Mean squared error in bins of rounding to ``STEPS`` steps and clipping at ``bins`` bins."""
-    centres = np.arange(len(counts)) + 0.5
+    centers = np.arange(len(counts)) + 0.5
     step = bins / STEPS
-    rounded = np.minimum(np.round(centres / step), STEPS) * step
-    return float((counts * (rounded - centres) ** 2).sum() / counts.sum())
+    rounded = np.minimum(np.round(centers / step), STEPS) * step
+    return float((counts * (rounded - centers) ** 2).sum() / counts.sum())
 
 
 def _divergence(counts: NDArray[np.int64], bins: int) -> float:
     """Kullback-Leibler divergence of the clipped distribution from its quantized form (Migacz, GTC 2017).
 
-    What is clipped counts in the last bin of the reference alone; a quantized step spreads its count evenly over those
+    What is clipped counts only in the last bin of the reference; a quantized step spreads its count evenly over those
     of its bins that are not empty. Bin 0 is left out: exact zeros, as of ReLU, are always exact in INT8.
     """
     reference = counts[:bins].astype(np.float64)

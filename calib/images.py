@@ -1,4 +1,4 @@
-"""The pictures that a model is calibrated on: chosen reproducibly, prepared as at run time."""
+"""The images that a model is calibrated on: chosen reproducibly, prepared as at run time."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MIN_IMAGES = 16  # with fewer, the range of an activation is that of a few scene
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """A choice of pictures.
+    """A choice of images.
 
-    Attributes:
-        folder: where they lie.
-        names: in the order of their use, relative to ``folder``.
-        skipped: files that were drawn but cannot be used; the log says why.
-        digest: sha256 over names and contents, in order.
+        Attributes:
+            folder: where they lie.
+            names: in the order of their use, relative to ``folder``.
+                skipped: files that were drawn but cannot be used; the log says why.
+                digest: sha256 over names and contents, in order.
     """
 
     folder: Path
@@ -42,23 +42,23 @@ class CalibrationImages:
         return len(self.names)
 
     def inputs(self, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
-        """Each picture as the network's input, uint8 ``[1, H, W, 3]`` BGR."""
+        """Each image as the network's input, uint8 ``[1, H, W, 3]`` BGR."""
         for name in self.names:
             yield single_input(read_image(self.folder / name), spec)
 
 
 def choose_images(folder: str | Path, count: int, seed: int = 0) -> CalibrationImages:
-    """Draw ``count`` readable pictures from a folder and the folders in it; all of them where there are fewer.
+    """Draw ``count`` readable images from a folder and the folders in it; all of them where there are fewer.
 
     The same files, count and seed give the same choice in the same order on every machine.
 
     Args:
-        folder: searched for files with the suffix of a picture.
+        folder: searched for files with the suffix of an image.
         count: how many are wanted, at least ``MIN_IMAGES``.
         seed: of the choice.
 
     Raises:
-        InputError: no such folder, ``count`` too small, or fewer than ``MIN_IMAGES`` readable pictures.
+        InputError: no such folder, ``count`` too small, or fewer than ``MIN_IMAGES`` readable images.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -88,7 +88,7 @@ def choose_images(folder: str | Path, count: int, seed: int = 0) -> CalibrationI
     if len(names) < MIN_IMAGES:
         unreadable = f", {len(skipped)} more cannot be used ({'; '.join(reasons[:3])})" if skipped else ""
         raise InputError(
-            f"{folder} holds {len(names)} readable pictures{unreadable}: calibration needs at least {MIN_IMAGES}, "
+            f"{folder} holds {len(names)} readable images{unreadable}: calibration needs at least {MIN_IMAGES}, "
             "better 128, of what the detector is to see"
         )
     return CalibrationImages(folder, tuple(names), tuple(skipped), digest.hexdigest())

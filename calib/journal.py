@@ -1,4 +1,4 @@
-"""What a search has measured so far, in a file beside the model, so that a search that was stopped goes on."""
+"""What a search has measured so far, in a file next to the model, so that a search that was stopped goes on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Journal:
         key: says what is searched: model, images, method and so on.
 
     Attributes:
-        layers: name -> what that layer costs alone.
+        layers: name -> what that layer costs by itself.
         references: images -> accuracy of the float model on them.
         trials: layers that stay float -> accuracy with all others in INT8.
         wrong: layers that the run time computes wrongly; None where that was not looked for.

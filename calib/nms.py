@@ -12,7 +12,7 @@ from gfl_edge.spec import ModelSpec
 
 @dataclass(frozen=True)
 class Tail:
-    """What was cut off: GflNms with its body and the outputs behind it, or nothing."""
+    """What was cut off: GflNms with its body and the outputs after it, or nothing."""
 
     nodes: tuple[NodeProto, ...] = ()
     functions: tuple[FunctionProto, ...] = ()
@@ -35,7 +35,7 @@ def add_nms(model: ModelProto, tail: Tail) -> None:
         model.graph.node.extend(tail.nodes)
         model.functions.extend(tail.functions)
         opset = next(opset.version for opset in model.opset_import if opset.domain == "")
-        for function in model.functions:  # the model's may have risen for half scales
+        for function in model.functions:  # the model's may have risen for FP16 scales
             for own in function.opset_import:
                 if own.domain == "":
                     own.version = opset

@@ -1,4 +1,4 @@
-"""What a model's activations look like on pictures, and the file that keeps it."""
+"""What a model's activations look like on images, and the file that keeps it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Observed:
         ranges: method -> quantized tensor -> magnitude at which it is clipped, once the channels are equalized.
         channel_means: input of a quantized convolution -> mean of each channel, once they are equalized.
         model_sha256: of the ONNX file.
-        images_sha256: over names and contents of the pictures, in order.
+        images_sha256: over names and contents of the images, in order.
         images: their names.
     """
 
@@ -91,13 +91,13 @@ def observe(
     count: int,
     progress: bool = True,
 ) -> tuple[dict[Method, dict[str, float]], dict[str, list[float]]]:
-    """Run a float32 graph over pictures and find the range of each of ``tensors`` by every method.
+    """Run a float32 graph over images and find the range of each of ``tensors`` by every method.
 
     Args:
         model: without Q/DQ pairs.
         tensors: of the graph.
         conv_inputs: those of them, ``[N, C, H, W]``, whose channels' means are wanted.
-        inputs: pictures, uint8 ``[1, H, W, 3]``.
+        inputs: images, uint8 ``[1, H, W, 3]``.
         count: how many they are.
         progress: draw a progress line on stderr.
 
@@ -110,8 +110,8 @@ def observe(
     means: dict[str, NDArray[np.float64]] = {}
     histograms = {name: Histogram() for name in tensors}
     session = open_session(model, list(histograms))
-    for picture in track(inputs, "calibrating", count, progress):
-        for name, values in zip(histograms, session.run(list(histograms), {INPUT_NAME: picture}), strict=True):
+    for image in track(inputs, "calibrating", count, progress):
+        for name, values in zip(histograms, session.run(list(histograms), {INPUT_NAME: image}), strict=True):
             flat = values.reshape(-1)
             if not np.isfinite(flat).all():
                 raise CalibrationError(f"{name} has values that are not finite. Export the model again as float32")

@@ -17,15 +17,15 @@ from gfl_edge.errors import CalibrationError
 from gfl_edge.ops.onnx_graph import OnnxGraph
 from gfl_edge.spec import INPUT_NAME
 
-LEAST_OPSET = 13  # per-channel scales
+MIN_OPSET = 13  # per-channel scales
 
 
 def check_quantizable(model: ModelProto, origin: str) -> None:
     """Raise CalibrationError for a model that is quantized already, or too old for scales per channel."""
     opset = next((opset.version for opset in model.opset_import if opset.domain == ""), 0)
-    if opset < LEAST_OPSET:
+    if opset < MIN_OPSET:
         raise CalibrationError(
-            f"{origin} is of opset {opset}, scales per channel need {LEAST_OPSET}. Export it again with: "
+            f"{origin} is of opset {opset}, scales per channel need {MIN_OPSET}. Export it again with: "
             f"python export/to_onnx.py --weights CHECKPOINT -o {origin}"
         )
     if any(node.op_type == DEQUANTIZE for node in model.graph.node):
@@ -35,12 +35,12 @@ def check_quantizable(model: ModelProto, origin: str) -> None:
 def place(model: ModelProto, example: NDArray[np.uint8], only_convolutions: bool = False) -> QdqGraph:
     """Add Q/DQ pairs to a float32 graph without NMS.
 
-    The final convolutions of the head, what is behind them and the normalisation stay as they are. Scales of
-    activations are those of one picture, for :meth:`QdqGraph.with_ranges` to replace.
+    The final convolutions of the head, what comes after them and the normalization stay as they are. Scales of
+    activations are those of one image, for :meth:`QdqGraph.with_ranges` to replace.
 
     Args:
         model: outputs boxes and scores, or raw maps.
-        example: a picture, uint8 ``[1, H, W, 3]``.
+        example: a image, uint8 ``[1, H, W, 3]``.
         only_convolutions: leave additions, concatenations, poolings and resizes float, which on a CPU gain nothing.
 
     Raises:
@@ -71,7 +71,7 @@ def place(model: ModelProto, example: NDArray[np.uint8], only_convolutions: bool
 
 
 def float_nodes(model: ModelProto) -> set[str]:
-    """Names of the nodes that stay float whatever they would gain: normalisation, final convolutions and decode.
+    """Names of the nodes that stay float whatever they would gain: normalization, final convolutions and decode.
 
     A convolution is final where none follows it, and where a softmax follows before another convolution does (the edge
     distributions of GFLv2, whose quality is predicted from them); what comes after a softmax is float, too.
@@ -96,7 +96,7 @@ def float_nodes(model: ModelProto) -> set[str]:
         or node.name in softmax_next
         or node.op_type == "Softmax"
         or node.name in after_softmax
-        or (node.op_type != "Conv" and node.name not in after_conv)  # normalisation
+        or (node.op_type != "Conv" and node.name not in after_conv)  # normalization
     }
 
 
@@ -111,9 +111,9 @@ def _after(nodes: Iterable[NodeProto], kind: str) -> set[str]:
     tainted: set[str] = set()
     found: set[str] = set()
     for node in nodes:
-        behind = any(name in tainted for name in node.input)
-        if behind:
+        comes_after = any(name in tainted for name in node.input)
+        if comes_after:
             found.add(node.name)
-        if behind or node.op_type == kind:
+        if comes_after or node.op_type == kind:
             tainted.update(node.output)
     return found

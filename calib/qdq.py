@@ -19,9 +19,9 @@ from gfl_edge.errors import CalibrationError
 from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model, tensor_types
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-# Half still holds it, if coarsely; a channel whose weights vanish would have 0 there, which TensorRT refuses
-LEAST_SCALE = 2.0**-20
-HALF_SCALES_OPSET = 19  # the first whose QuantizeLinear takes half
+# FP16 still holds it, if coarsely; a channel whose weights vanish would have 0 there, which TensorRT refuses
+MIN_SCALE = 2.0**-20
+HALF_SCALES_OPSET = 19  # the first whose QuantizeLinear takes FP16
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class QdqGraph:
         return str(node.name)
 
     def _pair(self, name: str) -> NodeProto | None:
-        """The QuantizeLinear behind which ``name`` is the dequantized tensor, or None."""
+        """The QuantizeLinear whose dequantized tensor is ``name``, or None."""
         dequantize = self._graph.producers.get(name)
         if dequantize is None or dequantize.op_type != DEQUANTIZE:
             return None
@@ -84,7 +84,7 @@ class QdqGraph:
         Model Optimizer gives one scale to the inputs of a concatenation, and before and after what only moves values.
         """
         scale_of = {
-            node.input[0]: self._scalar(node.input[1])
+            node.input[0]: float(numpy_helper.to_array(self._graph.initializers[node.input[1]]).reshape(-1)[0])
             for node in self.model.graph.node
             if node.op_type == QUANTIZE and node.input[0] not in self._graph.initializers
         }
@@ -92,9 +92,6 @@ class QdqGraph:
         for name, scale in scale_of.items():
             groups.setdefault(scale, []).append(name)
         return {name: tuple(groups[scale]) for name, scale in scale_of.items()}
-
-    def _scalar(self, name: str) -> float:
-        return float(numpy_helper.to_array(self._graph.initializers[name]).reshape(-1)[0])
 
     def conv_inputs(self) -> set[str]:
         """The tensors that quantized convolutions read."""
@@ -124,7 +121,7 @@ class QdqGraph:
     def with_ranges(self, ranges: Mapping[str, float]) -> ModelProto:
         """A copy whose activations are clipped at these magnitudes; those that share a scale get the widest of theirs.
 
-        No scale of it, of weights or activations, is below ``LEAST_SCALE``.
+        No scale of it, of weights or activations, is below ``MIN_SCALE``.
 
         Raises:
             CalibrationError: a quantized tensor has no range.
@@ -146,7 +143,7 @@ class QdqGraph:
             if tensor.name in scales or tensor.name in of_weights:
                 values = np.asarray(scales.get(tensor.name, numpy_helper.to_array(tensor)), np.float32)
                 # A tensor that is 0 everywhere takes any scale but 0
-                lifted = np.where(values == 0, np.float32(1), np.maximum(values, np.float32(LEAST_SCALE)))
+                lifted = np.where(values == 0, np.float32(1), np.maximum(values, np.float32(MIN_SCALE)))
                 tensor.CopyFrom(numpy_helper.from_array(lifted, tensor.name))
         return model
 
@@ -261,7 +258,7 @@ def count_layers(model: ModelProto) -> dict[str, int]:
 
 
 def to_float32(model: ModelProto) -> ModelProto:
-    """A copy with float32 wherever there was half; casts between the two stay, as casts to float32."""
+    """A copy with float32 wherever there was FP16; casts between the two stay, as casts to float32."""
     copy = copy_model(model)
     for tensor in copy.graph.initializer:
         _retype(tensor, TensorProto.FLOAT16, TensorProto.FLOAT)
@@ -302,7 +299,7 @@ def restore_half(model: ModelProto, original: ModelProto) -> None:
 
 
 def _scales_of_weights(model: ModelProto, half: set[str]) -> set[str]:
-    """Scales of folded weights of convolutions that are half: those of INT8 initializers that a half layer reads."""
+    """Scales of folded weights of convolutions in FP16: those of INT8 initializers that such a layer reads."""
     producers = OnnxGraph(model).producers
     found = set()
     for node in model.graph.node:

@@ -18,8 +18,8 @@ from calib.gauge import Gauge
 from calib.histogram import METHODS, Method
 from calib.images import CalibrationImages, choose_images
 from calib.journal import Journal
-from calib.qdq import QdqGraph
 from calib.observed import Observed, observe
+from calib.qdq import QdqGraph
 from calib.record import CalibrationRecord
 from calib.search import Cost
 from calib.sensitivity import Probe

@@ -1,4 +1,4 @@
-"""Which layers stay float: measure what INT8 costs, rank the layers by what each costs alone, choose the fewest."""
+"""Which layers stay float: measure what INT8 costs, rank the layers by what each costs by itself, choose the fewest."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def measure(candidates: Candidates, probe: Probe, gauge: Gauge | None, journal: 
     model = candidates.model
     wrong: list[str] = []
     if model.target == "cpu":
-        wrong = journal.wrong_layers(lambda: find_wrong(candidates, probe.pictures[:1]))
+        wrong = journal.wrong_layers(lambda: find_wrong(candidates, probe.images[:1]))
         if wrong:
             logger.info("OpenVINO computes %d layers wrongly in INT8, they stay float: %s", len(wrong), wrong)
     if gauge is None:
@@ -57,9 +57,9 @@ def measure(candidates: Candidates, probe: Probe, gauge: Gauge | None, journal: 
     return Cost(wrong, reference, int8, gauge.passes(int8, reference))
 
 
-def find_wrong(candidates: Candidates, pictures: Sequence[NDArray[np.uint8]]) -> list[str]:
+def find_wrong(candidates: Candidates, images: Sequence[NDArray[np.uint8]]) -> list[str]:
     """The layers that OpenVINO computes wrongly in INT8 on these images, see :mod:`calib.agreement`."""
-    agreement = Agreement(qdq.to_float32(candidates.model.graph), candidates.model.spec, pictures)
+    agreement = Agreement(qdq.to_float32(candidates.model.graph), candidates.model.spec, images)
 
     def lost_db(float_layers: list[str]) -> float:
         model = candidates.float32(float_layers)
@@ -70,7 +70,7 @@ def find_wrong(candidates: Candidates, pictures: Sequence[NDArray[np.uint8]]) ->
 
 
 def rank(candidates: Candidates, probe: Probe, gauge: Gauge | None, journal: Journal) -> list[Sensitivity]:
-    """The layers, the one that costs most alone first.
+    """The layers, the one that costs most by itself first.
 
     By signal to noise at the head. With a gauge also by AP, which is measured for the ``AP_LAYERS`` worst.
     """

@@ -20,12 +20,12 @@ from gfl_edge.spec import INPUT_NAME
 MAX_DB = 140.0  # what float32 itself rounds
 BARS = 30  # layers in the chart
 
-Outputs = list[list[NDArray[np.float32]]]  # by picture and tensor
+Outputs = list[list[NDArray[np.float32]]]  # by image and tensor
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What quantizing a layer alone costs.
+    """What quantizing only this layer costs.
 
     Attributes:
         layer: name, see :class:`calib.qdq.Layer`.
@@ -41,21 +41,21 @@ class Sensitivity:
 
 
 class Probe:
-    """Compares quantized forms of a graph with the float one at the outputs of the head, on a few pictures.
+    """Compares quantized forms of a graph with the float one at the outputs of the head, on a few images.
 
     Args:
         graph: with Q/DQ pairs.
         final_outputs: tensors of the graph, see :func:`calib.placement.final_outputs`.
-        pictures: uint8 ``[1, H, W, 3]`` each.
+        images: uint8 ``[1, H, W, 3]`` each.
     """
 
-    def __init__(self, graph: QdqGraph, final_outputs: list[str], pictures: Sequence[NDArray[np.uint8]]) -> None:
-        self._names, self.pictures = final_outputs, pictures
+    def __init__(self, graph: QdqGraph, final_outputs: list[str], images: Sequence[NDArray[np.uint8]]) -> None:
+        self._names, self.images = final_outputs, images
         self._reference = self._run(without_pairs(graph.model))
 
     def _run(self, model: ModelProto) -> Outputs:
         session = open_session(model, self._names)
-        return [session.run(self._names, {INPUT_NAME: picture}) for picture in self.pictures]
+        return [session.run(self._names, {INPUT_NAME: image}) for image in self.images]
 
     def snr_db(self, model: ModelProto) -> float:
         """Signal to noise of ``model`` in decibels, see :func:`signal_to_noise`."""
@@ -63,7 +63,7 @@ class Probe:
 
 
 def signal_to_noise(reference: Outputs, outputs: Outputs) -> float:
-    """Decibels between outputs by picture and tensor: noise over signal of each tensor in power, averaged."""
+    """Decibels between outputs by image and tensor: noise over signal of each tensor in power, averaged."""
     ratios = []
     for expected, found in zip(zip(*reference, strict=True), zip(*outputs, strict=True), strict=True):
         signal = sum(float(np.square(values, dtype=np.float64).sum()) for values in expected)
@@ -76,7 +76,7 @@ def signal_to_noise(reference: Outputs, outputs: Outputs) -> float:
 def ranked(rows: Iterable[Sensitivity], max_ap_drop: float = math.inf) -> list[Sensitivity]:
     """The layers, the one that costs most first.
 
-    Those that cost more than ``max_ap_drop`` alone come first; smaller differences on a few images are chance, and
+    Those of which one costs more than ``max_ap_drop`` come first; smaller differences on a few images are chance, and
     signal to noise says more.
     """
     return sorted(rows, key=lambda row: ((row.ap_drop or 0.0) <= max_ap_drop, row.snr_db))
@@ -92,11 +92,11 @@ def table(ranking: Sequence[Sensitivity], rows: int) -> str:
 
 
 def draw(path: Path, title: str, ranking: Sequence[Sensitivity], kept_float: Sequence[str]) -> None:
-    """The worst layers as bars of their signal to noise, as SVG; those that stayed float in another colour."""
+    """The worst layers as bars of their signal to noise, as SVG; those that stayed float in another color."""
     rows = sorted(ranking, key=lambda row: row.snr_db)[:BARS]
-    picture = plots.ranked_bars(
+    chart = plots.ranked_bars(
         title,
-        "signal to noise at the head with this layer alone in INT8, dB (short bars hurt)",
+        "signal to noise at the head with only this layer in INT8, dB (short bars hurt)",
         [(row.layer[-48:], row.snr_db, "kept float" if row.layer in kept_float else "INT8") for row in rows],
     )
-    write_atomically(path, picture)
+    write_atomically(path, chart)

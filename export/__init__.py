@@ -1,4 +1,4 @@
-"""From a PyTorch checkpoint to ONNX and TensorRT engines. A package of the checkout; never installed.
+"""From a PyTorch checkpoint to ONNX files and TensorRT engines; :func:`export.engine.build` is the whole road.
 
-May import gfl_edge, calib and train, and PyTorch and ONNX of the extra export.
+May import train, calib and gfl_edge. A package of the checkout; never installed.
 """

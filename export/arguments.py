@@ -1,4 +1,4 @@
-"""What an export is asked for, on the command line or otherwise; needs no optional package."""
+"""The options of an export, on the command line or otherwise; needs no optional package."""
 
 from __future__ import annotations
 

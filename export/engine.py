@@ -78,7 +78,7 @@ class EngineResult:
     """What was built.
 
     Attributes:
-        engine: its sidecar lies beside it.
+        engine: its sidecar lies next to it.
         sidecar: what the engine is.
         onnx: what it was built from.
         float_onnx: what ``onnx`` was calibrated from; else the same.
@@ -100,7 +100,7 @@ class EngineResult:
 
 
 def build(request: EngineRequest, progress: bool = True) -> EngineResult:
-    """Export and calibrate as far as that is asked for, then build; what cannot work is refused before minutes of work.
+    """Export and calibrate as requested, then build; what cannot work is refused before minutes of work.
 
     Args:
         request: what to build.
@@ -134,20 +134,23 @@ def _check(request: EngineRequest, source: Path | OnnxFile) -> None:
     """Raise InputError or PrecisionError for a source that does not fit the request."""
     file = source if isinstance(source, OnnxFile) else None
     quantized = file is not None and file.spec.quantized_layers > 0
-    asked = request.float_precision
+    wanted = request.float_precision
     if request.int8 and request.calib_images is None and not quantized:
         raise InputError(
             f"--int8: {file.path if file else source} is not INT8 yet. Give images of what the detector is to see with "
             "--calib-images, and --annotations with --eval-images to have its AP tested"
         )
-    if file is None or asked == "fp32":
+    if file is None or wanted == "fp32":
         return
     if quantized and not request.int8:
-        raise PrecisionError(f"{file.path} is INT8, '{asked}' was requested. Give --int8, or the file it was made from")
-    if asked != file.spec.precision:
+        raise PrecisionError(
+            f"{file.path} is INT8, '{wanted}' was requested. Give --int8, or the file it was made from"
+        )
+    if wanted != file.spec.precision:
         raise PrecisionError(
             f"{file.path} is {file.spec.precision}: precision is part of an ONNX file and is never changed silently. "
-            f"Export another with: python export/to_onnx.py --weights CHECKPOINT{PRECISION_OPTION[asked]} -o MODEL.onnx"
+            "Export another with: python export/to_onnx.py --weights "
+            f"CHECKPOINT{PRECISION_OPTION[wanted]} -o MODEL.onnx"
         )
 
 

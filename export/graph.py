@@ -37,11 +37,11 @@ class ExportedDetector(nn.Module):
     """A detector with everything around it that belongs into the graph.
 
     uint8 ``[N, H, W, 3]`` BGR -> boxes float32 ``[N, A, 4]`` xyxy in input pixels, scores float32 ``[N, A, C]``, 0..1.
-    Normalisation, sigmoid and decode are float32 in any precision; in "fp16" the network between them is half, but for
-    what ``plan`` keeps, in "bf16" bfloat16. So the decode cannot overflow: the logits that enter it fit into the
+    Normalization, sigmoid and decode are float32 in any precision; in "fp16" the network between them is FP16, except
+    for what ``plan`` keeps, in "bf16" bfloat16. So the decode cannot overflow: the logits that enter it fit into the
     network's precision, softmax does not exceed 1, and edges not the input's sides plus ``reg_max`` strides.
-    Where NMS takes raw maps, in the plugin or behind the model, it ends with the network: cls_logits ``[N, A, C]`` and
-    reg_logits ``[N, A, 4 * (reg_max + 1)]``, half in "fp16", else float32, as the kernels take them.
+    Where NMS takes raw maps, in the plugin or after the model, it ends with the network: cls_logits ``[N, A, C]`` and
+    reg_logits ``[N, A, 4 * (reg_max + 1)]``, FP16 in "fp16", else float32, as the kernels take them.
     """
 
     mean: Tensor
@@ -77,33 +77,30 @@ class ExportedDetector(nn.Module):
             dtype = torch.float16 if self.spec.precision == "fp16" else torch.float32
             return _rows(cls_logits).to(dtype), _rows(reg_logits).to(dtype)
         scores = _rows(cls_logits).to(torch.float32).sigmoid()
-        grid = self._grid(reg_logits) if self.spec.short_long else self._constant_grid()
-        boxes = self._decode(_columns(reg_logits).to(torch.float32), *grid)
+        boxes = self._decode(_columns(reg_logits).to(torch.float32), *self._grid(reg_logits))
         return _clipped(boxes, images.shape[2], images.shape[1]), scores
 
-    def _decode(self, reg_logits: Tensor, centres: Tensor, cell_strides: Tensor) -> Tensor:
+    def _decode(self, reg_logits: Tensor, centers: Tensor, cell_strides: Tensor) -> Tensor:
         """Integral decode, eq. 5 of the paper; Mul + ReduceSum because TensorRT-RTX has no FP32 MatMul on sm75.
 
         The anchors come last until the distances are known: along them CPUs compute in vectors, along the bins not.
         """
-        distribution = reg_logits.reshape(-1, 4, len(self.bins), centres.shape[0]).softmax(dim=2)
+        distribution = reg_logits.reshape(-1, 4, len(self.bins), centers.shape[0]).softmax(dim=2)
         distances = (distribution * self.bins[:, None]).sum(dim=2).transpose(1, 2) * cell_strides
-        return torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
-
-    def _constant_grid(self) -> tuple[Tensor, Tensor]:
-        """Centres ``[A, 2]`` and strides ``[A, 1]`` of all points at a fixed size."""
-        centres, strides = decode.points(self.spec.input_hw, self.spec.strides, self.spec.point_offset)
-        return torch.from_numpy(centres), torch.from_numpy(strides)[:, None]
+        return torch.cat((centers - distances[..., :2], centers + distances[..., 2:]), dim=-1)
 
     def _grid(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The same, computed in the graph from the sizes of the maps."""
-        centres, strides = [], []
+        """Centers ``[A, 2]`` and strides ``[A, 1]`` of all points: constants, or computed from the maps of any size."""
+        if self.spec.short_long is None:
+            points, of_points = decode.points(self.spec.input_hw, self.spec.strides, self.spec.point_offset)
+            return torch.from_numpy(points), torch.from_numpy(of_points)[:, None]
+        centers, strides = [], []
         for level, stride in zip(maps, self.spec.strides, strict=True):
             rows, columns = ((torch.arange(size) + self.spec.point_offset) * stride for size in level.shape[-2:])
             y, x = torch.meshgrid(rows, columns, indexing="ij")
-            centres.append(torch.stack((x, y), dim=-1).reshape(-1, 2))
-            strides.append(torch.full_like(centres[-1][:, :1], stride))
-        return torch.cat(centres), torch.cat(strides)
+            centers.append(torch.stack((x, y), dim=-1).reshape(-1, 2))
+            strides.append(torch.full_like(centers[-1][:, :1], stride))
+        return torch.cat(centers), torch.cat(strides)
 
 
 def _clipped(boxes: Tensor, width: int, height: int) -> Tensor:

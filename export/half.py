@@ -1,9 +1,9 @@
-"""Which modules of a network half cannot hold, and the network in which just those stay float32.
+"""Which modules of a network FP16 cannot hold, and the network in which only those stay float32.
 
-Values beyond half's largest, 65504, become infinite. The float32 network is run on pictures, and every module whose own
-operations read or give more than half of that, or that has such a weight, computes in float32, its children included.
-What it returns is half again as soon as it fits; what does not, travels on as float32, and whatever reads it is
-float32 by the same rule. Normalisation and decode are float32 in any case (:class:`export.graph.ExportedDetector`).
+Values beyond the largest of FP16, 65504, become infinite. The float32 network is run on images, and every module whose
+own operations read or give more than half of that, or that has such a weight, computes in float32, and its children do.
+What it returns is FP16 again as soon as it fits; what does not, travels on as float32, and whatever reads it is
+float32 by the same rule. Normalization and decode are float32 in any case (:class:`export.graph.ExportedDetector`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from gfl_edge.errors import PrecisionError
 from gfl_edge.ops.onnx_graph import tensor_types
 from gfl_edge.spec import ModelSpec
 
-LARGEST = 65504.0  # of half
-SAFETY_FACTOR = 2.0  # other pictures give larger values than those that were looked at; also makes any sum of two fit
-LIMIT = LARGEST / SAFETY_FACTOR
+MAX_FP16 = 65504.0
+SAFETY_FACTOR = 2.0  # other images give larger values than those that were looked at; also makes any sum of two fit
+LIMIT = MAX_FP16 / SAFETY_FACTOR
 _ALLOWED = f"{LIMIT:.0f} allowed"
 _CHECKED = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Resize")  # what build.check_precision looks at
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes a node's module
@@ -39,7 +39,7 @@ class FloatModule:
     Attributes:
         name: in the body, "backbone.layer3.0".
         magnitude: the largest of a weight or an activation of its own.
-        narrowed: positions of its results that fit into half and leave it so.
+        narrowed: positions of its results that fit into FP16 and leave as such.
     """
 
     name: str
@@ -49,7 +49,7 @@ class FloatModule:
 
 @dataclass(frozen=True)
 class HalfPlan:
-    """What becomes half and what does not.
+    """What becomes FP16 and what does not.
 
     Attributes:
         kept_float: disjoint modules, in the order in which the body registers them.
@@ -81,10 +81,10 @@ def make_plan(ranges: dict[str, Magnitudes], spec: ModelSpec) -> HalfPlan:
 
     Args:
         ranges: see :func:`export.magnitudes.measure`.
-        spec: of the model; raw maps leave it as half.
+        spec: of the model; raw maps leave it as FP16.
 
     Raises:
-        PrecisionError: half is no precision for this network: the body as a whole would stay float32, or its raw maps
+        PrecisionError: FP16 is no precision for this network: the body as a whole would stay float32, or its raw maps
             do not fit.
     """
     advice = "Export it without --fp16, or with --bf16 for GPUs from sm80 on"
@@ -92,12 +92,12 @@ def make_plan(ranges: dict[str, Magnitudes], spec: ModelSpec) -> HalfPlan:
     if whole.magnitude > LIMIT:
         raise PrecisionError(
             f"{spec.name}: values of {whole.magnitude:.4g} are computed outside of any layer, {LIMIT:.0f} is allowed "
-            f"in half, so that the whole network would have to stay float32. {advice}"
+            f"in FP16, so that the whole network would have to stay float32. {advice}"
         )
     raw = max(whole.leaving.values())
     if spec.nms in ("raw", "plugin") and raw > LIMIT:
         raise PrecisionError(
-            f"{spec.name}: raw maps of --nms {spec.nms} are half and would have to hold {raw:.4g}, {LIMIT:.0f} is "
+            f"{spec.name}: raw maps of --nms {spec.nms} are FP16 and would have to hold {raw:.4g}, {LIMIT:.0f} is "
             f"allowed. Take --nms graph or none, which decode in float32. {advice}"
         )
     kept: list[FloatModule] = []
@@ -112,10 +112,10 @@ def make_plan(ranges: dict[str, Magnitudes], spec: ModelSpec) -> HalfPlan:
 
 
 def to_half(body: nn.Module, plan: HalfPlan | None = None) -> nn.Module:
-    """Make ``body`` half in place, but for what ``plan`` keeps; returns it."""
+    """Make ``body`` FP16 in place, except for what ``plan`` keeps; returns it."""
     kept = [(module, body.get_submodule(module.name)) for module in plan.kept_float] if plan else []
     for stays, _ in kept:
-        body.set_submodule(stays.name, nn.Identity())  # its weights must not pass through half
+        body.set_submodule(stays.name, nn.Identity())  # its weights must not pass through FP16
     body.half()
     for stays, module in kept:
         body.set_submodule(stays.name, module)
@@ -159,7 +159,7 @@ def float_layers(model: ModelProto, scopes: dict[str, str], plan: HalfPlan, pref
         if not plan.covers(module):
             raise PrecisionError(
                 f"{node.op_type} {node.name} of {module or 'no known module'} came out as float32, although it fits "
-                "into half. Export without --fp16"
+                "into FP16. Export without --fp16"
             )
     return tuple(node.name for node in layers)
 
@@ -170,7 +170,7 @@ def _entering(dtype: torch.dtype) -> Callable[[nn.Module, Any], Any]:
 
 
 def _leaving(narrowed: Collection[int]) -> Callable[[nn.Module, Any, Any], Any]:
-    """A hook that takes a module's results at the positions ``narrowed`` to half."""
+    """A hook that takes a module's results at the positions ``narrowed`` to FP16."""
 
     def narrow(_: nn.Module, __: Any, results: Any) -> Any:
         position = itertools.count()

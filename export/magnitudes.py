@@ -1,4 +1,4 @@
-"""How large the values in a network get: the magnitudes in each of its modules, measured on pictures."""
+"""How large the values in a network get: the magnitudes in each of its modules, measured on images."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_images(source: Path, spec: ModelSpec) -> Iterator[NDArray[np.uint8]]:
     """The first ``MAX_IMAGES`` of a folder, each as the model's input, uint8 ``[1, H, W, 3]``.
 
     Raises:
-        SourceError: no pictures there.
+        SourceError: no images there.
     """
     with open_source(source) as frames:
         for frame in itertools.islice(frames, MAX_IMAGES):
@@ -64,8 +64,8 @@ def measure(network: nn.Module, body: nn.Module, batches: Iterable[NDArray[np.ui
 
     Args:
         network: takes uint8 ``[N, H, W, 3]``.
-        body: with its batch norms folded, as half is to compute it.
-        batches: pictures.
+        body: with its batch norms folded, as FP16 is to compute it.
+        batches: images.
 
     Returns:
         By the module's name in ``body``, whose own is "".
@@ -156,7 +156,7 @@ def is_activation(value: Any) -> bool:
 
 def _magnitude(tensor: Tensor) -> float:
     """The largest magnitude in ``tensor``, infinite where a value is not finite, 0 of nothing."""
-    # NumPy, as PyTorch's aminmax() takes many times longer where channels come last, as behind most convolutions
+    # NumPy, as PyTorch's aminmax() takes many times longer where channels come last, as after most convolutions
     values = tensor.detach().numpy()
     ends = (float(values.min()), float(values.max())) if values.size else (0.0,)
     return max(abs(end) if math.isfinite(end) else math.inf for end in ends)

@@ -1,7 +1,7 @@
 """Class-wise NMS in the graph, as the node ``gfl_edge::GflNms``: a function of plain operations, or TensorRT's plugin.
 
 The function is model-local: its body is in the file, of plain operations and fixed shapes, and needs no plugin. The
-plugin (plugins/tensorrt) takes the raw maps and decodes the survivors alone; its node has no body and runs in full
+plugin (plugins/tensorrt) takes the raw maps and decodes only the survivors; its node has no body and runs in full
 TensorRT only.
 
 Suppression runs in a fixed number of rounds (Cluster-NMS, Zheng et al. 2020): in every round a candidate survives if no
@@ -142,7 +142,7 @@ def nms_function(
 
 
 def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: int = OPSET) -> ModelProto:
-    """Add GflNms behind the outputs ``boxes`` ``[N, A, 4]`` and ``scores`` ``[N, A, C]`` of ``model``, in place.
+    """Add GflNms after the outputs ``boxes`` ``[N, A, 4]`` and ``scores`` ``[N, A, C]`` of ``model``, in place.
 
     The new outputs, K = ``spec.max_detections``, are padded with score 0, class -1 and empty boxes:
     ``num_dets`` int32 ``[N, 1]``, ``det_boxes`` float32 ``[N, K, 4]``, ``det_scores`` float32 ``[N, K]``,
@@ -168,7 +168,7 @@ def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: 
 
 
 def append_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
-    """Add TensorRT's plugin GflNms behind the outputs of ``RAW_NAMES`` of ``model``, in place.
+    """Add TensorRT's plugin GflNms after the outputs of ``RAW_NAMES`` of ``model``, in place.
 
     The new outputs are those of :func:`append_nms`.
 

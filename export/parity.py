@@ -20,7 +20,6 @@ from gfl_edge.spec import (
     CANDIDATE_NAMES,
     DETECTION_NAMES,
     INPUT_NAME,
-    MIN_INPUT_SIDE,
     RAW_NAMES,
     SIZE_STEP,
     ModelSpec,
@@ -37,7 +36,7 @@ class Tolerance:
     """Largest differences from PyTorch in float32 that pass."""
 
     score: float  # 0..1
-    edge: float  # of a box, in strides of its anchor's level: half errs by a fraction of a bin, whatever the stride
+    edge: float  # of a box, in strides of its anchor's level: FP16 errs by a fraction of a bin, whatever the stride
 
 
 TOLERANCES: dict[Precision, Tolerance] = {
@@ -78,7 +77,7 @@ class Parity:
 
 
 def random_images(count: int, input_hw: tuple[int, int], seed: int = 1) -> NDArray[np.uint8]:
-    """Pictures of coloured rectangles, uint8 ``[count, H, W, 3]``: unlike noise, they make a detector answer."""
+    """Images of colored rectangles, uint8 ``[count, H, W, 3]``: unlike noise, they make a detector answer."""
     rng = np.random.default_rng(seed)
     height, width = input_hw
     images = rng.integers(0, 256, (count, 1, 1, 3), dtype=np.uint8).repeat(height, 1).repeat(width, 2)
@@ -92,7 +91,7 @@ def random_images(count: int, input_hw: tuple[int, int], seed: int = 1) -> NDArr
 
 
 def compare(detector: Detector, model: ModelProto, spec: ModelSpec) -> Parity:
-    """Run PyTorch in float32 and the exported ``model`` in ONNX Runtime on the same pictures.
+    """Run PyTorch in float32 and the exported ``model`` in ONNX Runtime on the same images.
 
     ONNX Runtime computes no bfloat16 on a CPU. A "bf16" model is run with every type widened to float32: its weights
     are those of the file, rounded to bfloat16, but its activations are not rounded. So it also has to equal PyTorch in
@@ -101,7 +100,7 @@ def compare(detector: Detector, model: ModelProto, spec: ModelSpec) -> Parity:
     Raises:
         ParityError: beyond the tolerance of the spec's precision.
     """
-    images = pictures(spec)
+    images = compared_images(spec)
     input_hw = (images.shape[1], images.shape[2])
     reference = ExportedDetector(detector, replace(spec, precision="fp32", nms="none")).eval()
     if spec.nms == "plugin":
@@ -141,7 +140,7 @@ def rounding(detector: Detector, spec: ModelSpec) -> tuple[float, float]:
     Returns:
         The largest difference of scores, and of edges in strides.
     """
-    images = pictures(spec)
+    images = compared_images(spec)
     reference = ExportedDetector(detector, replace(spec, precision="fp32", nms="none")).eval()
     rounded = ExportedDetector(detector, replace(spec, nms="none")).eval()
     with torch.no_grad():
@@ -149,9 +148,11 @@ def rounding(detector: Detector, spec: ModelSpec) -> tuple[float, float]:
     return _differences({"boxes": boxes, "scores": scores}, reference, images)
 
 
-def pictures(spec: ModelSpec) -> NDArray[np.uint8]:
+def compared_images(spec: ModelSpec) -> NDArray[np.uint8]:
     """What is compared, uint8 ``[N, H, W, 3]``."""
-    height, width = _compared_size(spec)
+    height, width = spec.input_hw
+    if spec.short_long is not None:  # a size that was not traced, on its side
+        height, width = width - SIZE_STEP, max(SMALLEST_SIDE, height - SIZE_STEP)
     return random_images(BATCH if height * width < LARGE_PIXELS else 1, (height, width))
 
 
@@ -174,12 +175,6 @@ def widened(model: ModelProto) -> ModelProto:
     return model
 
 
-def _compared_size(spec: ModelSpec) -> tuple[int, int]:
-    """The model's own size or, where that is dynamic, one that was not traced, on its side."""
-    height, width = spec.input_hw
-    return (height, width) if spec.short_long is None else (width - SIZE_STEP, max(MIN_INPUT_SIDE, height - SIZE_STEP))
-
-
 def _without_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
     """A copy of ``model`` that ends before the plugin's node, which nothing but TensorRT runs.
 
@@ -193,7 +188,7 @@ def _without_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
     expected = {attribute.name: helper.get_attribute_value(attribute) for attribute in written.attribute}
     if (node.op_type, *node.input) != (NAME, *RAW_NAMES) or found != expected:
         raise ParityError(
-            f"{spec.name}: the node behind the network is {node.op_type} of {', '.join(node.input)} with {found}, "
+            f"{spec.name}: the node after the network is {node.op_type} of {', '.join(node.input)} with {found}, "
             f"expected {NAME} of {', '.join(RAW_NAMES)} with {expected}. Nothing was written"
         )
     del model.graph.output[:]

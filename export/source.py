@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,18 +66,14 @@ def newest_artifact(precision: Precision, int8: bool = False, folder: Path = ART
     With ``int8`` it is the newest of the ONNX files in INT8.
     """
     paths = [path for path in folder.rglob("*") if path.is_file()]
-    newest_first = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
-    return next(_fitting(newest_first, precision, int8), None)
-
-
-def _fitting(paths: list[Path], precision: Precision, int8: bool) -> Iterator[Path | OnnxFile]:
-    for path in paths:
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         if path.suffix in find.CHECKPOINT_SUFFIXES and not int8:
-            yield path
+            return path
         if path.suffix == ".onnx":
             try:
                 found = OnnxFile.read(path)
             except (ModelFileError, ContractError):
                 continue
             if found.spec.precision == precision and bool(found.spec.quantized_layers) == int8:
-                yield found
+                return found
+    return None

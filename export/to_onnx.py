@@ -105,7 +105,7 @@ def _plan_half(detector: Detector, spec: ModelSpec, check_images: Path | None) -
 
     reference = graph.ExportedDetector(detector, replace(spec, precision="fp32", nms="none")).eval()
     own = magnitudes.read_images(check_images, spec) if check_images else ()
-    found = magnitudes.measure(reference, reference.body, itertools.chain([parity.pictures(spec)], own))
+    found = magnitudes.measure(reference, reference.body, itertools.chain([parity.compared_images(spec)], own))
     plan = half.make_plan(found, spec)
     logger.info("%s", plan)
     return plan

@@ -13,7 +13,7 @@ from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.spec import ExportedNms, Precision
 from train.weights.find import CHECKPOINTS, data_folder
 
-# label -> how the ONNX file is made and run. Half runs in ONNX Runtime, which rounds to half after every node; OpenVINO
+# label -> how the ONNX file is made and run. FP16 runs in ONNX Runtime, which rounds after every node; OpenVINO
 # on a CPU would compute in float32.
 VARIANTS: dict[str, tuple[Precision, ExportedNms, BackendName, NmsChoice]] = {
     "fp32, NMS in the graph, openvino": ("fp32", "graph", "openvino", "graph"),

@@ -1,4 +1,4 @@
-"""INT8: what it costs in AP, what it saves, and the engines that come of it; calibrated on coco128 alone."""
+"""INT8: what it costs in AP, what it saves, and the engines that come of it; calibrated on coco128 only."""
 
 from __future__ import annotations
 

@@ -31,22 +31,22 @@ class TestImages:
 
     def test_unreadable_files_are_named_and_left_out(self, tmp_path):
         write_images(tmp_path, 20)
-        (tmp_path / "bad.png").write_bytes(b"no picture")
-        (tmp_path / "notes.txt").write_text("no picture either")
+        (tmp_path / "bad.png").write_bytes(b"no image")
+        (tmp_path / "notes.txt").write_text("no image either")
         found = choose_images(tmp_path, 32)
         assert found.skipped == ("bad.png",)
         assert len(found) == 20
 
     def test_too_few(self, tmp_path):
         write_images(tmp_path, 3)
-        (tmp_path / "bad.png").write_bytes(b"no picture")
-        with pytest.raises(InputError, match=r"3 readable pictures, 1 more cannot be used \(.*bad.png .*at least 16"):
+        (tmp_path / "bad.png").write_bytes(b"no image")
+        with pytest.raises(InputError, match=r"3 readable images, 1 more cannot be used \(.*bad.png .*at least 16"):
             choose_images(tmp_path, 64)
 
     def test_images_of_the_wrong_kind(self, tmp_path):
         for i in range(20):
             (tmp_path / f"{i}.npy").write_bytes(b"x")
-        with pytest.raises(InputError, match="0 readable pictures"):
+        with pytest.raises(InputError, match="0 readable images"):
             choose_images(tmp_path, 64)
 
     def test_no_folder(self, tmp_path):

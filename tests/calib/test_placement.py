@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class TestPlacement:
-    def test_head_normalisation_and_decode_stay_float(self, float_onnx):
+    def test_head_normalization_and_decode_stay_float(self, float_onnx):
         model, _ = load_contract(float_onnx)
         stays = placement.float_nodes(model)
         finals = placement.final_outputs(model)

@@ -138,7 +138,7 @@ def test_parity_notices_another_plugin_node(small, variant):
     detector, _ = small
     model, spec = variant(nms="plugin")
     next(a for a in model.graph.node[-1].attribute if a.name == "iou_threshold").f = 0.3
-    with pytest.raises(ParityError, match=r"the node behind the network is GflNms .* expected GflNms"):
+    with pytest.raises(ParityError, match=r"the node after the network is GflNms .* expected GflNms"):
         parity.compare(detector, model, spec)
 
 
@@ -251,7 +251,7 @@ def test_parity_notices_another_nms(small, variant):
         parity.compare(detector, model, spec)
 
 
-def test_command_recognises_the_model_and_prints_the_next_step(checkpoint, tmp_path, capsys):
+def test_command_recognizes_the_model_and_prints_the_next_step(checkpoint, tmp_path, capsys):
     output = tmp_path / "new folder" / "m.onnx"
     assert to_onnx.main(["--weights", str(checkpoint("nanodet-m-416")), "--nms", "none", "-o", str(output)]) == 0
     captured = capsys.readouterr()

@@ -56,7 +56,7 @@ def spec_of(detector, **changes):
 
 def plan_of(detector, spec):
     reference = graph.ExportedDetector(detector, dataclasses.replace(spec, precision="fp32", nms="none")).eval()
-    return make_plan(measure(reference, reference.body, [parity.pictures(spec)]), spec)
+    return make_plan(measure(reference, reference.body, [parity.compared_images(spec)]), spec)
 
 
 def read_metadata(model):
@@ -176,7 +176,7 @@ def test_sums_and_maps_between_modules(fields, place):
     spec = spec_of(detector)
     plan = plan_of(detector, spec)
     assert plan.kept_float
-    images = torch.from_numpy(parity.pictures(spec))
+    images = torch.from_numpy(parity.compared_images(spec))
     with torch.no_grad():
         _, expected = graph.ExportedDetector(detector, dataclasses.replace(spec, precision="fp32", nms="none"))(images)
         mixed = graph.ExportedDetector(detector, dataclasses.replace(spec, nms="none"), plan=plan)
@@ -193,8 +193,8 @@ def hardened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hardened")
     detector = overflowing(network())
     torch.save({"state_dict": detector.state_dict()}, folder / "own.pth")
-    (folder / "pictures").mkdir()
-    cv2.imwrite(str(folder / "pictures" / "a.png"), parity.random_images(1, (50, 70))[0])
+    (folder / "images").mkdir()
+    cv2.imwrite(str(folder / "images" / "a.png"), parity.random_images(1, (50, 70))[0])
     return folder, detector
 
 
@@ -202,7 +202,7 @@ def hardened(tmp_path_factory):
 def path(hardened):
     folder, _ = hardened
     words = ["--weights", folder / "own.pth", "--input-size", 64, 96, "--classes", "a,b,c", "--fp16"]
-    words += ["--check-images", folder / "pictures", "-o", folder / "m.onnx"]
+    words += ["--check-images", folder / "images", "-o", folder / "m.onnx"]
     lines = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(to_onnx, "log", lines.append)
@@ -281,7 +281,7 @@ class TestExport:
 
 
 class TestCheckImages:
-    def test_pictures_are_resized_as_frames_are(self, tmp_path):
+    def test_images_are_resized_as_frames_are(self, tmp_path):
         for i in range(34):
             cv2.imwrite(str(tmp_path / f"{i:02}.png"), np.full((40, 30, 3), i, np.uint8))
         found = list(read_images(tmp_path, spec_of(network())))
