@@ -20,11 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="calib/calibrate.py", description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, metavar="M.onnx", help="file of export/to_onnx.py")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures of what it is to see")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="images to calibrate on")
     parser.add_argument(
         "--target",
         choices=get_args(Target),
-        help="trt: the rest is half, for TensorRT; cpu: float32 (default: as the model is)",
+        help="trt: the rest is FP16, for TensorRT; cpu: FP32 (default: as the model is)",
     )
     add_calibration_arguments(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.onnx", help="file to write")

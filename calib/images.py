@@ -26,11 +26,11 @@ MIN_IMAGES = 16  # with fewer, the range of an activation is that of a few scene
 class CalibrationImages:
     """A choice of images.
 
-        Attributes:
-            folder: where they lie.
-            names: in the order of their use, relative to ``folder``.
-                skipped: files that were drawn but cannot be used; the log says why.
-                digest: sha256 over names and contents, in order.
+    Attributes:
+        folder: where they lie.
+        names: in the order of their use, relative to ``folder``.
+        skipped: files that were drawn but cannot be used; the log says why.
+        digest: sha256 over names and contents, in order.
     """
 
     folder: Path

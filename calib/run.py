@@ -107,25 +107,25 @@ def _check(request: CalibrationRequest) -> None:
 
 
 def _observe(
-    request: CalibrationRequest, model: FloatModel, plain: ModelProto, pictures: CalibrationImages
+    request: CalibrationRequest, model: FloatModel, plain: ModelProto, images: CalibrationImages
 ) -> tuple[QdqGraph, Observed]:
     """The graph with Q/DQ pairs and what its activations look like; equalizes ``plain``."""
     cached = Observed.read(request.cache, model.sha256) if request.cache is not None else None
-    if cached is not None and cached.images_sha256 != pictures.digest:
-        logger.info("%s is of other pictures than those in %s: what it says is taken", request.cache, request.images)
-    count, links = len(pictures), equalize.find_links(plain)
+    if cached is not None and cached.images_sha256 != images.digest:
+        logger.info("%s is of other images than those in %s: it is used as it is", request.cache, request.images)
+    count, links = len(images), equalize.find_links(plain)
     if cached is not None:
         channel_ranges = cached.channel_ranges
     else:
-        channel_ranges = equalize.channel_ranges(plain, links, pictures.inputs(model.spec), count)
+        channel_ranges = equalize.channel_ranges(plain, links, images.inputs(model.spec), count)
     equalize.equalize(plain, links, channel_ranges)
     logger.info("placing Q/DQ pairs")
-    graph = placement.place(plain, next(pictures.inputs(model.spec)), only_convolutions=model.target == "cpu")
+    graph = placement.place(plain, next(images.inputs(model.spec)), only_convolutions=model.target == "cpu")
     if cached is not None:
         return graph, cached
     bare = qdq.without_pairs(graph.model)
-    found = observe(bare, graph.activations(), graph.conv_inputs(), pictures.inputs(model.spec), count)
-    observed = Observed(channel_ranges, *found, model.sha256, pictures.digest, pictures.names)
+    found = observe(bare, graph.activations(), graph.conv_inputs(), images.inputs(model.spec), count)
+    observed = Observed(channel_ranges, *found, model.sha256, images.digest, images.names)
     path = request.beside(".calibration.json")
     observed.write(path)
     logger.info("ranges: %s", path)
@@ -135,7 +135,7 @@ def _observe(
 def _choose_method(
     request: CalibrationRequest, graph: QdqGraph, observed: Observed, probe: Probe
 ) -> tuple[Method, dict[str, float]]:
-    """The method asked for, or the one with the best signal to noise; and that of all that were tried."""
+    """The requested method, or the one with the best signal to noise; and that of all that were tried."""
     wanted = METHODS if request.method == "auto" else (request.method,)
     missing = [method for method in wanted if method not in observed.ranges]
     if missing:

@@ -20,6 +20,7 @@ from gfl_edge.spec import (
     CANDIDATE_NAMES,
     DETECTION_NAMES,
     INPUT_NAME,
+    MIN_INPUT_SIDE,
     RAW_NAMES,
     SIZE_STEP,
     ModelSpec,
@@ -152,7 +153,7 @@ def compared_images(spec: ModelSpec) -> NDArray[np.uint8]:
     """What is compared, uint8 ``[N, H, W, 3]``."""
     height, width = spec.input_hw
     if spec.short_long is not None:  # a size that was not traced, on its side
-        height, width = width - SIZE_STEP, max(MIN_SIDE, height - SIZE_STEP)
+        height, width = width - SIZE_STEP, max(MIN_INPUT_SIDE, height - SIZE_STEP)
     return random_images(BATCH if height * width < LARGE_PIXELS else 1, (height, width))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import cv2
@@ -203,11 +204,8 @@ def path(hardened):
     folder, _ = hardened
     words = ["--weights", folder / "own.pth", "--input-size", 64, 96, "--classes", "a,b,c", "--fp16"]
     words += ["--check-images", folder / "images", "-o", folder / "m.onnx"]
-    lines = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(to_onnx, "log", lines.append)
+    with (folder / "log").open("w") as log, contextlib.redirect_stderr(log):
         assert to_onnx.main([str(word) for word in words]) == 0
-    (folder / "log").write_text("\n".join(lines))
     return folder / "m.onnx"
 
 
@@ -294,7 +292,7 @@ class TestCheckImages:
         [
             (
                 ["--check-images", "."],
-                "--check-images says on what the range of half is checked, not of fp32: add --fp16",
+                "--check-images says on what the range of FP16 is checked, not of fp32: add --fp16",
             ),
             (["--bf16", "--check-images", "."], "not of bf16: add --fp16"),
             (["--fp16", "--check-images", "nowhere"], "nowhere"),
