@@ -40,6 +40,7 @@ EXTRA_OF = {
     "modelopt": "calib",
     "ncnn": "peers",
     "pnnx": "peers",
+    "PIL": "text",
     "pdoc": "docs",
 }
 

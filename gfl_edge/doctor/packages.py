@@ -54,6 +54,7 @@ TOOLS = (
     Package("onnxsim", "export, from a checkout", ("onnxsim",), "export"),
     Package("modelopt", "INT8, from a checkout", ("nvidia-modelopt",), "calib"),
     Package("matplotlib", "plots", ("matplotlib",), "report"),
+    Package("PIL", "class names beyond ASCII on images", ("pillow",), "text"),
 )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gfl_edge import optional
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
+from gfl_edge.media.text import text_size, write_text
 from gfl_edge.ops.preprocess import Image
 
 Color = tuple[int, int, int]  # BGR, 0..255
@@ -19,7 +20,6 @@ PALETTE_SIZE = 80
 SIDE_PER_LINE_PX = 400  # lines get a pixel wider for each: 2 pixels at 640x480, 5 at 1080p; a side is sqrt(area)
 TEXT_PER_SIDE = 0.018  # height of a capital letter in sides: 10 pixels at 640x480, 26 at 1080p
 MIN_TEXT_PX, READABLE_TEXT_PX = 9, 5  # aimed at, and what is still drawn where a frame is narrow
-CAPITAL_PX = 21  # of cv2.FONT_HERSHEY_SIMPLEX at scale 1
 SHEET_GAP_PX = 4
 
 _BLACK: Color = (0, 0, 0)
@@ -153,28 +153,21 @@ def _draw_label(image: Image, text: str, left: int, box_top: int, fill: Color) -
     x = min(max(left, 0), max(0, width - label_width))
     y = box_top - label_height if box_top >= label_height else min(box_top, max(0, height - label_height))
     corners = (x, y), (x + label_width - 1, y + label_height - 1)
-    ink, stroke = _contrasting(fill), _stroke(capital_px)
+    ink = _contrasting(fill)
     cv2.rectangle(image, *corners, fill, cv2.FILLED)
     cv2.rectangle(image, *corners, ink, 1)  # keeps labels of one class apart where they overlap
-    origin = (x + _padding(capital_px), y + label_height - 1 - below_px)
-    cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, capital_px / CAPITAL_PX, ink, stroke, cv2.LINE_AA)
+    write_text(image, text, x + _padding(capital_px), y + label_height - 1 - below_px, capital_px, ink)
 
 
 def _measure(text: str, capital_px: float) -> tuple[int, int, int]:
     """Height and width of a label with its padding, and how far its baseline lies above its lower edge, in pixels."""
-    cv2 = optional.load("cv2")
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, capital_px / CAPITAL_PX, _stroke(capital_px))
+    width, above, below = text_size(text, capital_px)
     padding = _padding(capital_px)
-    below = padding + round(capital_px / 3)  # letters such as g reach down by a third
-    return height + padding + below, width + 2 * padding, below
+    return above + padding + padding + below, width + 2 * padding, padding + below
 
 
 def _padding(capital_px: float) -> int:
     return max(2, round(capital_px / 3))
-
-
-def _stroke(capital_px: float) -> int:
-    return max(1, round(capital_px / 12))
 
 
 def _contrasting(fill: Color) -> Color:

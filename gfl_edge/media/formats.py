@@ -34,7 +34,17 @@ _MAGIC = (
     (re.compile(rb"\s*<(\?xml|svg)", re.IGNORECASE), "an XML or SVG text"),
 )
 _TIFF_SIZES = {1: 1, 3: 2, 4: 4, 16: 8}  # bytes of a TIFF value by the number of its type
-_TIFF_COLOURS = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
+_TIFF_COLOURS = {
+    0: "gray",
+    1: "gray",
+    2: "RGB",
+    3: "palette",
+    5: "CMYK",
+    6: "YCbCr",
+    8: "CIELAB",
+    32844: "LogL",
+    32845: "LogLuv",
+}
 _TIFF_VALUES = {2: "signed ", 3: "float ", 5: "complex ", 6: "complex "}
 _PNG_COLOURS = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}
 _JPEG_COLOURS = {1: "gray", 3: "color", 4: "CMYK"}

@@ -183,17 +183,46 @@ def test_an_image_beyond_opencvs_limits(tmp_path: Path, content: bytes, size: st
 # What is no image, or one of a kind that cannot be used
 
 
+def tiff(values: np.ndarray, kind: int, *, order: str = "<", big: bool = False) -> bytes:
+    """A TIFF or BigTIFF of one strip, whose sample format is ``kind``: 1 unsigned, 2 signed, 3 float."""
+    height, width, samples = values.shape
+    color = 2 if samples == 3 else 1
+    entries = {256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 262: color, 273: 0, 277: samples, 278: height}
+    entries |= {279: values.nbytes, 339: kind}
+    mark = b"II" if order == "<" else b"MM"
+    head = mark + (struct.pack(order + "HHHQ", 43, 8, 0, 16) if big else struct.pack(order + "HI", 42, 8))
+    count, entry, end = (order + "Q", order + "HHQQ", bytes(8)) if big else (order + "H", order + "HHII", bytes(4))
+    entries[273] = len(head) + struct.calcsize(count) + len(entries) * struct.calcsize(entry) + len(end)
+    rows = [struct.pack(entry, tag, 16 if big else 4, 1, value) for tag, value in entries.items()]
+    return head + struct.pack(count, len(entries)) + b"".join(rows) + end + values.tobytes()
+
+
+@pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
+@pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(
-    ("value", "words"),
-    [(np.float32(0.5), "a TIFF of 64x48 pixels (32-bit float "), (np.float64(0.5), "(64-bit float ")],
-    ids=["float", "double"],
+    ("value", "kind", "words"),
+    [
+        (np.float32(0.5), 3, "32-bit float"),
+        (np.float64(0.5), 3, "64-bit float"),
+        (np.int16(5), 2, "16-bit signed"),
+        (np.uint32(5), 1, "32-bit"),
+    ],
+    ids=["float", "double", "signed", "32 bits"],
 )
-@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 3)], ids=["gray", "color"])
-def test_a_tiff_of_floats(tmp_path: Path, value: np.floating, words: str, shape: tuple[int, ...]) -> None:
-    """OpenCV before 4.13 shows noise."""
-    told = reason(tmp_path / "a.tif", encoded(".tif", np.full(shape, value)))
-    assert words in told
+@pytest.mark.parametrize(("samples", "colors"), [(1, "gray"), (3, "RGB")])
+def test_a_tiff_whose_values_have_no_known_range(
+    tmp_path: Path, value: np.generic, kind: int, words: str, samples: int, colors: str, order: str, big: bool
+) -> None:
+    """OpenCV before 4.13 shows some of them as noise."""
+    values = np.full((48, 64, samples), value)
+    told = reason(tmp_path / "a.tif", tiff(values, kind, order=order, big=big))
+    assert told.startswith(f"is a TIFF of 64x48 pixels ({words} {colors}): its values have no range")
     assert "Convert it to 8 or 16 bits" in told
+
+
+def test_a_tiff_of_bytes_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(photo()[..., ::-1], 1))
+    assert np.array_equal(read_image(tmp_path / "a.tif"), photo())
 
 
 @pytest.mark.parametrize(
