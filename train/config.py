@@ -22,7 +22,7 @@ from gfl_edge.zoo.catalogue import CATALOGUE
 from train.data.config import DataConfig
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
-from train.settings import Count, InputPath, Natural, OutputPath, Places, Share, build, parse_toml, places
+from train.settings import Count, InputPath, Natural, OutputPath, Places, Share, build, parse_toml, places, read_toml
 
 NotNegative = Annotated[float, Field(ge=0)]
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -216,10 +216,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not path.is_file():
         examples = ", ".join(sorted(file.name for file in EXAMPLES.glob("*.toml")))
         raise InputError(f"{path}: no such configuration. Those in train/configs: {examples}")
-    try:
-        values = parse_toml(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} is no TOML: {error}") from error
+    values = read_toml(path)
     for text in overrides:
         _merge(values, _parse_override(text))
     try:

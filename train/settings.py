@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 
 from gfl_edge import optional
+from gfl_edge.annotations.text import read_text
 from gfl_edge.errors import InputError
 from train.weights.find import data_folder
 
@@ -34,8 +35,16 @@ DATA_VARIABLE = "$GFL_EDGE_DATA"
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The values of a TOML file; raises ValueError where it is none."""
+    """The values of a TOML text; raises ValueError where it is none."""
     return tomllib.loads(text)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file; raises InputError where it cannot be read or is none."""
+    try:
+        return parse_toml(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no TOML: {error}") from error
 
 
 @dataclass(frozen=True)

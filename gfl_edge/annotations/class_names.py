@@ -1,52 +1,165 @@
-"""Lists of class names: a text file, or the ``names`` entry of a YOLO data set's YAML."""
+"""Lists of class names: a text file, the ``names`` of a YOLO data set's YAML, or names on a command line."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from gfl_edge import optional
+from gfl_edge.annotations.text import read_lines, read_text
 from gfl_edge.errors import AnnotationError
 
-_ITEM = re.compile(r"""\s*(?:(\d+)\s*:\s*)?("[^"]*"|'[^']*'|[^,]+?)\s*(?:,|$)""")
+YAML_SUFFIXES = (".yaml", ".yml", ".json")  # JSON is YAML
+SUFFIXES = (".txt", ".names", *YAML_SUFFIXES)  # by which a text is known to be meant as a file
+MAX_YAML_CHARS = 1 << 20  # 80,000 names, for which PyYAML takes 3 s
+BYTE_ORDER_MARK = "\ufeff"  # in the middle of text that was joined from several files
+
+NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of controls, surrogates and ends of lines
+
+Numbered = tuple[str, str]  # a name, and where it stands
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """The class names of a file, in order.
+    """The class names of a file, in the order of their numbers.
 
-    Text: one name per line. YAML (``.yaml``, ``.yml``): the entry ``names``, as a list or as a mapping from 0 on, in a
-    block or in brackets; the rest of the file is not looked at. No YAML package is needed.
+    Text: a name per line, so that the first line is class 0; lines of ``#`` and a blank are comments. YAML (``.yaml``,
+    ``.yml``) and JSON: a list, or the entry ``names`` as a list or as a mapping of numbers from 0 on, in any order;
+    ``nc`` has to agree with it, the other entries are not looked at. Every name is text: yes, 1 and null, too.
 
     Raises:
-        AnnotationError: unreadable, no names, a gap in the mapping, or a name that comes twice.
+        AnnotationError: unreadable, no names, a name that is empty or comes twice, or a number that is missing.
+        MissingDependencyError: YAML without PyYAML.
     """
     path = Path(path)
+    is_yaml = path.suffix.lower() in YAML_SUFFIXES
+    names = list(_yaml_names(path) if is_yaml else _text_names(path))
+    if not names:
+        raise AnnotationError(f"{path} holds no class names. Expected one per line, or YAML with the entry 'names'")
+    return check_class_names(names, str(path))
+
+
+def parse_class_names(text: str) -> tuple[str, ...]:
+    """``a,b,c``, or the path of a file for :func:`read_class_names`.
+
+    Raises:
+        AnnotationError: as :func:`read_class_names`; or it reads as a file and is none.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise AnnotationError(f"{path} cannot be read as a list of class names ({error})") from error
-    if path.suffix.lower() in (".yaml", ".yml"):
-        names = _yaml_names(text, path)
-    else:
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not names or len(set(names)) != len(names):
-        raise AnnotationError(f"{path}: {len(names)} class names, {len(set(names))} of them different: {names[:10]}")
-    return tuple(names)
+        if Path(text).is_file():
+            return read_class_names(text)
+        is_folder = bool(text) and Path(text).is_dir()
+    except (OSError, ValueError):  # names that are too long for a path, or cannot be one
+        is_folder = False
+    if is_folder or ("," not in text and text.lower().endswith(SUFFIXES)):
+        what = "is a folder" if is_folder else "no such file of class names"
+        raise AnnotationError(f"{text}: {what}. Give names as a,b,c or a text file with one per line")
+    names = [(name, f"name {number}") for number, name in enumerate(text.split(","), 1)]
+    return check_class_names(names, "class names")
 
 
-def _yaml_names(text: str, path: Path) -> list[str]:
-    text = re.sub(r"(?m)(^|\s)#.*$", "", text)
-    entry = re.search(r"(?m)^names[ \t]*:[ \t]*(.*)$", text)
-    if entry is None:
-        raise AnnotationError(f"{path} has no entry 'names': expected a list of class names")
-    rest = text[entry.start(1) :]
-    if rest.startswith(("[", "{")):
-        inside = re.match(r"[\[{](.*?)[\]}]", rest, re.DOTALL)
-        items = _ITEM.findall(inside[1].strip()) if inside else []
+def check_class_names(names: Sequence[Numbered], origin: str) -> tuple[str, ...]:
+    """The names without blanks around them, where none is empty or comes twice.
+
+    Args:
+        names: each with its place, such as "line 3".
+        origin: where they come from, for messages.
+    """
+    places: dict[str, str] = {}
+    for name, place in names:
+        name = name.strip()
+        if not name:
+            raise AnnotationError(f"{origin}, {place}: an empty class name, which would leave its number without one")
+        if any(letter == BYTE_ORDER_MARK or unicodedata.category(letter) in NO_TEXT for letter in name):
+            raise AnnotationError(f"{origin}, {place}: {name[:60]!a} is no class name: expected text on one line")
+        if name in places:
+            raise AnnotationError(
+                f"{origin}, {place}: the class {name!r} comes twice, first in {places[name]}. Give each its own name"
+            )
+        places[name] = place
+    return tuple(places)
+
+
+def _text_names(path: Path) -> Iterator[Numbered]:
+    for number, line in enumerate(read_lines(path, AnnotationError), 1):
+        if re.match(r"#(\s|#|$)", line):
+            continue
+        if line.startswith("#"):
+            raise AnnotationError(
+                f"{path}, line {number}: {line[:60]!r} may be a comment or a name. Write '# ' before a comment; a name "
+                "that starts so goes into YAML, in quotes"
+            )
+        yield line, f"line {number}"
+
+
+def _yaml_names(path: Path) -> Iterator[Numbered]:
+    yaml = optional.load("yaml")
+    text = read_text(path, AnnotationError)
+    if len(text) > MAX_YAML_CHARS:
+        raise AnnotationError(f"{path} has {len(text)} characters: class names are read from up to {MAX_YAML_CHARS}")
+    try:
+        # Nodes instead of values: nothing is constructed, aliases are not copied, and each knows its line
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise AnnotationError(f"{path}{line} is no YAML: {' '.join(reason.split())[:200]}") from error
+    is_mapping = isinstance(root, yaml.MappingNode)
+    names = _entry(root, "names", path) if is_mapping else root
+    if isinstance(names, yaml.MappingNode):
+        found = _by_number(names, path)
+    elif isinstance(names, yaml.SequenceNode):
+        found = list(names.value)
+    elif names is not None and names.value == "":
+        found = []
     else:
-        block = re.match(r"\s*?\n((?:[ \t]+\S.*\n?|-.*\n?|[ \t]*\n)*)", rest)
-        lines = [re.sub(r"^-\s+", "", line.strip()) for line in block[1].splitlines()] if block else []
-        items = [match.groups() for line in lines if line and (match := re.fullmatch(_ITEM, line))]
-    numbers = [int(number) for number, _ in items if number]
-    if numbers and numbers != list(range(len(items))):
-        raise AnnotationError(f"{path}: names are numbered {numbers[:10]}, expected 0, 1, 2 and so on without gaps")
-    return [name.strip("\"'") for _, name in items]
+        value = f"is {names.value[:60]!r}" if is_mapping and names is not None else "is missing"
+        raise AnnotationError(f"{path}: the entry 'names' {value}. Expected a list of class names")
+    count = _entry(root, "nc", path) if is_mapping else None
+    if count is not None and count.value != "" and _text(count, path).strip() != str(len(found)):
+        raise AnnotationError(
+            f"{path}: nc is {count.value[:60]}, but there are {len(found)} names. Correct the one that is wrong"
+        )
+    yield from ((_text(node, path), _line(node)) for node in found)
+
+
+def _entry(mapping: Any, key: str, path: Path) -> Any:
+    """The node of an entry at the top of the file, None where there is none."""
+    found = [(name, value) for name, value in mapping.value if name.value == key]
+    if len(found) > 1:
+        first, second = (_line(name) for name, _ in found[:2])
+        raise AnnotationError(f"{path}, {second}: another entry {key!r}, the first is {first}")
+    return found[0][1] if found else None
+
+
+def _by_number(mapping: Any, path: Path) -> list[Any]:
+    """The nodes of a mapping from numbers to names, from 0 on."""
+    by_number: dict[int, Any] = {}
+    for key, value in mapping.value:
+        number = _text(key, path)
+        if not re.fullmatch(r"[0-9]{1,9}", number):
+            raise AnnotationError(f"{path}, {_line(key)}: {number[:60]!r} is no class number: expected 0, 1, 2")
+        if int(number) in by_number:
+            raise AnnotationError(f"{path}, {_line(key)}: the class number {number} comes twice")
+        by_number[int(number)] = value
+    missing = next((number for number in range(len(by_number)) if number not in by_number), None)
+    if missing is not None:
+        raise AnnotationError(
+            f"{path}: names are numbered {sorted(by_number)[:10]}, without {missing}. Expected 0, 1, 2 and so on"
+        )
+    return [by_number[number] for number in range(len(by_number))]
+
+
+def _text(node: Any, path: Path) -> str:
+    """What a scalar says, as it is written."""
+    if not isinstance(node.value, str):
+        raise AnnotationError(
+            f"{path}, {_line(node)}: expected a name, found a list or mapping. Put names with ': ' or [ in quotes"
+        )
+    return node.value
+
+
+def _line(node: Any) -> str:
+    return f"line {node.start_mark.line + 1}"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from export import arguments, graph, parity, to_onnx
+from export import graph, parity, to_onnx
 from export.nms import plugin_attributes
 from gfl_edge.annotations.coco import COCO_CLASSES
 from gfl_edge.errors import InputError, ParityError
@@ -287,6 +287,7 @@ def test_nothing_is_written_when_parity_fails(checkpoint, tmp_path, capsys, monk
         (["--input-size", "300", "320"], "multiples of 32. Nearest: --input-size 288 320"),
         (["--classes", "cat,dog"], "2 class names for a checkpoint of 80 classes"),
         (["--classes", "names.txt"], "no such file of class names"),
+        (["--classes", ",".join(f"class number {i}" for i in range(79))], "79 class names for a checkpoint of 80"),
     ],
 )
 def test_wrong_options_end_with_one_clear_line(checkpoint, tmp_path, capsys, arguments, message):
@@ -307,11 +308,7 @@ def test_usage_errors_exit_with_2():
     assert caught.value.code == 2
 
 
-def test_class_names_from_a_file(tmp_path):
-    path = tmp_path / "names.txt"
-    path.write_text("red cell\nwhite cell\n\n")
-    assert arguments.read_class_names(str(path)) == ("red cell", "white cell")
-    assert arguments.read_class_names("a, b") == ("a", "b")
+def test_class_names_of_detectors_without(tmp_path):
     assert describe.class_names_for(2, None) == ("class_0", "class_1")
 
 

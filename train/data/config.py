@@ -49,6 +49,8 @@ class DataFiles:
             raise ValueError("class_names and class_names_file are both given: leave one out")
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError(f"class_names {self.class_names}: a name comes twice")
+        if not all(name.strip() for name in self.class_names):
+            raise ValueError(f"class_names {self.class_names}: a name is empty")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gfl_edge.errors import InputError
 from train.models.gfl import GFL, GFLConfig
-from train.settings import build, parse_toml
+from train.settings import build, read_toml
 
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "configs" / "models"
 
@@ -54,11 +54,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     path = model_files().get(str(path), Path(path))
     if not path.is_file():
         raise InputError(f"{path}: no such model. Give a .toml file or one of {', '.join(model_files())}")
-    try:
-        values = parse_toml(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise InputError(f"{path} is no TOML: {error}") from error
-    return build(ModelFile, values, str(path))
+    return build(ModelFile, read_toml(path), str(path))
 
 
 def build_model(path: str | Path) -> GFL:
