@@ -187,9 +187,9 @@ def test_graph_equals_pytorch_and_the_numpy_oracle_at_any_batch(small, batch, va
     model, spec = variant(nms="none")
     images = parity.random_images(batch, spec.input_hw, seed=batch)
     boxes, scores = open_session(model).run(CANDIDATE_NAMES, {INPUT_NAME: images})
-    normalised = (images.astype(np.float32) - spec.mean_bgr) / np.array(spec.std_bgr)
+    normalized = (images.astype(np.float32) - spec.mean_bgr) / np.array(spec.std_bgr)
     with torch.no_grad():
-        maps = detector(torch.from_numpy(normalised).permute(0, 3, 1, 2).float())
+        maps = detector(torch.from_numpy(normalized).permute(0, 3, 1, 2).float())
     cls, reg = (torch.cat([m.flatten(2) for m in levels], 2).permute(0, 2, 1) for levels in maps)
     np.testing.assert_allclose(scores, cls.sigmoid().numpy(), atol=1e-5)
     expected = decode.decode(reg.numpy(), spec.input_hw, spec.strides, spec.point_offset)

@@ -88,10 +88,10 @@ def test_iou_exactly_at_the_threshold_is_kept():
 
 
 def chain(length):
-    """Boxes, in order of falling score, that overlap their neighbours alone above 0.6: the worst case for rounds."""
+    """Boxes, in order of falling score, that overlap only their neighbors above 0.6: the worst case for rounds."""
     boxes = np.zeros((1, ANCHORS, 4), np.float32)
     for i in range(length):
-        boxes[0, i] = [2 * i, 0, 2 * i + 10, 10]  # neighbours 2/3, next but one 3/7
+        boxes[0, i] = [2 * i, 0, 2 * i + 10, 10]  # neighbors 2/3, next but one 3/7
     scores = np.zeros((1, ANCHORS, CLASSES), np.float32)
     scores[0, :length, 1] = np.linspace(0.9, 0.5, length)
     return boxes, scores

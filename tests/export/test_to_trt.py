@@ -1,4 +1,4 @@
-"""The command export/to_trt.py and the function behind it, from a checkpoint or an ONNX file to an engine."""
+"""The command export/to_trt.py and the function that it calls, from a checkpoint or an ONNX file to an engine."""
 
 from __future__ import annotations
 
