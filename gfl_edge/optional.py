@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import re
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import ModuleType
 
 from gfl_edge.errors import MissingDependencyError
@@ -16,7 +18,7 @@ from gfl_edge.errors import MissingDependencyError
 # The extra that brings a package, by the name that it is imported by; "" where every installation has it
 EXTRA_OF = {
     "numpy": "",
-    "cv2": "",
+    "cv2": "opencv",
     "tqdm": "",
     "onnx": "cpu",
     "onnxruntime": "cpu",
@@ -45,6 +47,17 @@ EXTRA_OF = {
     "pdoc": "docs",
 }
 
+# What a machine may take instead of the extra
+INSTEAD_OF = {"cv2": " or, without a screen, 'gfl-edge[headless]'; on JetPack: sudo apt install python3-opencv"}
+# Of a package that is there but does not load: what its error says, and what then helps
+REPAIRS = (
+    (re.compile(r"numpy\.core|_ARRAY_API|compiled using NumPy 1"), "It was built for NumPy 1: pip install 'numpy<2'"),
+    (
+        re.compile(r"lib(GL|EGL|gthread|glib|SM|Xext|Xrender)\b.*cannot open shared object"),
+        "It needs libraries of the system: sudo apt install libgl1 libglib2.0-0",
+    ),
+)
+
 # What a package imports to report its use to its maker's analytics server; without it, each does without
 TELEMETRY_OF = {"openvino": "openvino_telemetry"}
 
@@ -57,12 +70,9 @@ def load(module: str) -> ModuleType:
     """
     package = module.partition(".")[0]
     try:
-        with _without_telemetry(package):
-            found = importlib.import_module(module)
+        found = importlib.import_module(module) if module in sys.modules else _import(module, package)
     except ImportError as error:
-        raise MissingDependencyError(
-            f"{module} cannot be imported ({error}). Install it with: {_install(package)}"
-        ) from error
+        raise MissingDependencyError(_why_not(module, error, package)) from error
     if getattr(found, "__file__", None) is None and package == module:  # type stubs without their library
         raise MissingDependencyError(
             f"{module} is present as type stubs only. Install the library with: {_install(package)}"
@@ -75,12 +85,29 @@ def explain(error: ImportError) -> MissingDependencyError | None:
     package = (error.name or "").partition(".")[0]
     if package not in EXTRA_OF:
         return None
-    return MissingDependencyError(f"{package} cannot be imported ({error}). Install it with: {_install(package)}")
+    return MissingDependencyError(_why_not(package, error, package))
+
+
+def _why_not(module: str, error: ImportError, package: str) -> str:
+    repair = next((repair for pattern, repair in REPAIRS if pattern.search(str(error))), None)
+    return f"{module} cannot be imported ({error}). {repair or f'Install it with: {_install(package)}'}"
 
 
 def _install(package: str) -> str:
     extra = EXTRA_OF[package]
-    return f"pip install 'gfl-edge[{extra}]'" if extra else "pip install gfl-edge"
+    return (f"pip install 'gfl-edge[{extra}]'" if extra else "pip install gfl-edge") + INSTEAD_OF.get(package, "")
+
+
+_importing = threading.RLock()
+
+
+def _import(module: str, package: str) -> ModuleType:
+    """Import it; what an import that fails writes to stderr, such as NumPy's traceback, is not shown."""
+    said = io.StringIO()
+    with _importing, _without_telemetry(package), redirect_stderr(said):
+        found = importlib.import_module(module)
+    sys.stderr.write(said.getvalue())
+    return found
 
 
 def load_renamed(module: str, older_name: str) -> ModuleType:

@@ -64,6 +64,43 @@ def test_quiet_drops_what_is_printed_warned_of_and_logged(capsys, caplog, recwar
     assert [record.message for record in caplog.records] == ["serious", "afterwards"]
 
 
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            "ModuleNotFoundError(\"No module named 'cv2'\")",
+            "Install it with: pip install 'gfl-edge[opencv]' or, without a screen, 'gfl-edge[headless]'; on JetPack: "
+            "sudo apt install python3-opencv",
+        ),
+        (
+            'ImportError("libGL.so.1: cannot open shared object file: No such file or directory")',
+            "It needs libraries of the system: sudo apt install libgl1 libglib2.0-0",
+        ),
+        (
+            'ImportError("numpy.core.multiarray failed to import")',
+            "It was built for NumPy 1: pip install 'numpy<2'",
+        ),
+    ],
+    ids=["none", "without libraries", "older than NumPy 2"],
+)
+def test_an_opencv_that_does_not_load(tmp_path, error, advice):
+    (tmp_path / "cv2.py").write_text(f"import sys\nsys.stderr.write('a traceback of NumPy')\nraise {error}\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(CHECKOUT)])}
+    words = [sys.executable, "-m", "gfl_edge", "camera", "--headless", "--source", "0"]
+    found = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert found.returncode == 1
+    assert found.stderr.splitlines()[-1].startswith("gfl-edge: error: cv2 cannot be imported (")
+    assert found.stderr.endswith(f"). {advice}\n")
+    assert "traceback" not in found.stderr
+
+
+def test_what_a_package_says_when_it_loads_is_shown(tmp_path, monkeypatch, capsys):
+    (tmp_path / "said_something.py").write_text("import sys\nsys.stderr.write('of use')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert optional.load("said_something").__name__ == "said_something"
+    assert capsys.readouterr().err == "of use"
+
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("gfl_edge", "calib", "train", "export", "benchmarks", "examples", "docs")
 
