@@ -12,6 +12,7 @@ import numpy as np
 from gfl_edge.camera.feeds import CameraFrame, Feed
 from gfl_edge.media.draw import contact_sheet, draw_status
 from gfl_edge.media.sinks import MAX_WINDOW_WH, JsonLinesSink, VideoSink, Window
+from gfl_edge.media.sources import VideoFile
 from gfl_edge.ops.preprocess import Image
 
 SOURCE_FIELD = "{source}"  # in the name of a video: stands for the number of its source
@@ -68,7 +69,8 @@ class Delivery:
             if feed.index not in self._videos:
                 assert feed.source is not None
                 path = video_path(self._output, feed.index, self._sources)
-                sink = VideoSink(path, feed.source.fps, measure=feed.source.live)
+                hold = isinstance(feed.source, VideoFile)  # whose rate may vary
+                sink = VideoSink(path, feed.source.fps, measure=feed.source.live, hold=hold)
                 self._videos[feed.index] = self._open.enter_context(sink)
             self._videos[feed.index].write(item.image, item.frame.time_s)
 

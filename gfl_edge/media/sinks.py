@@ -22,6 +22,7 @@ from gfl_edge.ops.preprocess import Image
 
 CODEC_OF = {".mp4": "mp4v", ".avi": "MJPG"}
 MEASURED_FRAMES = 10  # of a live source; they wait in memory until its rate is known
+MAX_HOLD_S = 10.0  # longer gaps in a recording are shortened
 MAX_WINDOW_WH = (1280, 960)
 STDOUT = "-"
 
@@ -40,12 +41,14 @@ class VideoSink:
         fps: frames per second; None = 30.
         measure: take the rate from the first frames' times instead, because a loop that is slower than its camera would
             make a video that plays too fast.
+        hold: repeat a frame, for ``MAX_HOLD_S`` at most, until the next one's time has come, so that the video plays as
+            fast as one whose rate varies. No frame is left out.
 
     Raises:
         InputError: another suffix.
     """
 
-    def __init__(self, path: str | Path, fps: float | None, *, measure: bool = False) -> None:
+    def __init__(self, path: str | Path, fps: float | None, *, measure: bool = False, hold: bool = False) -> None:
         self.path, self.frames = Path(path), 0
         if self.path.suffix.lower() not in CODEC_OF:
             raise InputError(
@@ -55,6 +58,8 @@ class VideoSink:
         self._fps = fps or FALLBACK_FPS
         self._waiting: list[Image] | None = [] if measure else None
         self._times: list[float] = []
+        self._hold, self._start_s, self._written = hold, 0.0, 0
+        self._last: Image | None = None  # while frames are held
         self._writer: Any = None
         self._file = ExitStack()
 
@@ -66,6 +71,9 @@ class VideoSink:
         """
         self.frames += 1
         if self._waiting is None:
+            if self._hold:
+                self._hold_until(time_s)
+                self._last = image
             self._append(image)
             return
         self._waiting.append(image)
@@ -90,10 +98,27 @@ class VideoSink:
         for image in waiting:
             self._append(image)
 
+    def _hold_until(self, time_s: float) -> None:
+        """Repeat the last frame where the next comes later than the rate of the video has it."""
+        if self._last is None:
+            self._start_s = time_s
+            return
+        late = int((time_s - self._start_s) * self._rate - self._written + 0.25)  # clocks count in milliseconds
+        held = min(late, round(MAX_HOLD_S * self._rate))
+        self._start_s += max(0, late - held) / self._rate
+        for _ in range(held):
+            self._append(self._last)
+
+    @property
+    def _rate(self) -> float:
+        """Motion JPEG counts whole frames per second from 1, and hundredths are finer than any clock here."""
+        return max(1.0, round(self._fps, 2))
+
     def _append(self, image: Image) -> None:
         if self._writer is None:
             self._open(image.shape[:2])
         self._writer.write(fitted(image, self._size_hw))
+        self._written += 1
 
     def _open(self, size_hw: tuple[int, int]) -> None:
         cv2 = optional.load("cv2")
@@ -105,9 +130,8 @@ class VideoSink:
                 temporary.touch()  # OpenCV would not say why it cannot write
             except OSError as error:
                 raise InputError(f"{self.path} cannot be written ({error}). Choose another folder") from error
-            # Motion JPEG counts whole frames per second from 1, and hundredths are finer than any clock here
             with quiet_opencv():
-                writer = cv2.VideoWriter(str(temporary), codec, max(1.0, round(self._fps, 2)), size_hw[::-1])
+                writer = cv2.VideoWriter(str(temporary), codec, self._rate, size_hw[::-1])
             if not writer.isOpened():
                 raise InputError(
                     f"{self.path}: OpenCV cannot write {size_hw[1]}x{size_hw[0]} pixels at {self._fps:g} FPS as "

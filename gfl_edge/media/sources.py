@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import re
 import threading
 import time
@@ -28,6 +29,7 @@ FALLBACK_FPS = 30.0  # of a video that declares none
 RECONNECT_SECONDS = 30.0
 MIN_DELAY_S, MAX_DELAY_S = 0.5, 8.0  # between attempts to reconnect
 STREAM_TIMEOUT_MS = 10_000  # FFmpeg's own is 30 s, in which a dropped stream would just hang
+MAX_JITTER_S = 0.5  # that the clock of a file goes back without being another
 DEVICES = Path("/dev")  # where Linux lists cameras
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,8 @@ class Frame:
     Attributes:
         index: position in the source, from 0; image files that were skipped leave gaps.
         name: of an image file, the index otherwise.
-        time_s: seconds; ``index / fps`` in files, the wall clock (since 1970) when a live frame arrived.
+        time_s: seconds, increasing: of a video file those that it says, of image files one each, of a live source the
+            wall clock (since 1970) when the frame arrived.
         image: uint8 ``[H, W, 3]`` BGR.
     """
 
@@ -123,8 +126,37 @@ class ImageFiles(FrameSource):
                 yield Frame(index, path.name, index / IMAGES_PER_SECOND, image)
 
 
+class FileClock:
+    """Times of a file's frames that only go forward, from those that the file says.
+
+    Where the file says none, or the same as before, a frame comes an interval of its rate after the last. Where its
+    clock jumps back, as between recordings that were joined, it goes on from there.
+
+    Args:
+        fps: the rate of the file.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._interval = 1 / fps
+        self._said = self._time = -math.inf
+        self._ahead = 0.0
+
+    def time_s(self, said_s: float) -> float:
+        """The time of the next frame, of which the file says ``said_s``; OpenCV says 0 where the file says none."""
+        first, following = self._time == -math.inf, self._time + self._interval
+        says = math.isfinite(said_s) and said_s > 0
+        if says and said_s < self._said - MAX_JITTER_S:
+            self._ahead = following - said_s
+        time_s = said_s + self._ahead if says else 0.0
+        self._said = said_s if says else self._said
+        self._time = time_s if first or time_s > self._time else following
+        return self._time
+
+
 class VideoFile(FrameSource):
     """The frames of a capture that has an end. A video that is cut short ends where its data end.
+
+    A frame's time is that which the file says, as phones and screen recorders do not keep to one rate.
 
     Args:
         name: for messages.
@@ -138,10 +170,11 @@ class VideoFile(FrameSource):
 
     def __iter__(self) -> Iterator[Frame]:
         fps = self.fps or FALLBACK_FPS
+        clock, position = FileClock(fps), optional.load("cv2").CAP_PROP_POS_MSEC
         count = 0
         image: Image | None = self._first
         while image is not None:
-            yield Frame(count, str(count), count / fps, image)
+            yield Frame(count, str(count), clock.time_s(float(self._capture.get(position)) / 1000), image)
             count += 1
             image = _read(self._capture)
         if self.total is not None and self.total - count > fps:  # many headers are off by a few frames

@@ -132,7 +132,8 @@ class Camera:
         return True, np.full((48, 64, 3), self.left, np.uint8)
 
     def get(self, prop: int) -> float:
-        return {cv2.CAP_PROP_FPS: self.owner.fps, cv2.CAP_PROP_FRAME_COUNT: self.owner.declared_frames}[prop]
+        known = {cv2.CAP_PROP_FPS: self.owner.fps, cv2.CAP_PROP_FRAME_COUNT: self.owner.declared_frames}
+        return {**known, cv2.CAP_PROP_POS_MSEC: 0.0}[prop]
 
     def release(self) -> None:
         self.owner.held -= self.opened

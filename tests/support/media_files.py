@@ -53,3 +53,26 @@ def jpeg_with_exif(jpeg: bytes, orientation: int, thumbnail: bytes = b"") -> byt
     entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
     segment = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4) + thumbnail
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+
+
+def make_uneven_video(path: Path, times_ms: list[int]) -> Path:
+    """An MPEG-4 video whose frames, as those of :func:`make_video`, are shown at uneven times, from 0."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25.0, (64, 48))
+    assert writer.isOpened()
+    for i in range(len(times_ms)):
+        writer.write(np.full((48, 64, 3), 8 * i, np.uint8))
+    writer.release()
+    content = path.read_bytes().replace(b"edts", b"free")  # the edit list ends the video where it ended before
+    ticks = int.from_bytes(content[(at := content.index(b"mdhd") + 16) : at + 4], "big")  # a second
+    lasting = np.diff([*times_ms, times_ms[-1] + 40]) * ticks // 1000
+    start = content.index(b"stts") - 4
+    end = start + int.from_bytes(content[start : start + 4], "big")
+    rows = b"".join(struct.pack(">II", 1, duration) for duration in lasting.tolist())
+    table = struct.pack(">I4sII", 16 + len(rows), b"stts", 0, len(lasting)) + rows
+    for outer in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):  # the data lie before them and do not move
+        at = content.rindex(outer, 0, start) - 4
+        size = int.from_bytes(content[at : at + 4], "big") + len(table) - (end - start)
+        content = content[:at] + struct.pack(">I", size) + content[at + 4 :]
+    assert content.index(b"mdat") < start
+    path.write_bytes(content[:start] + table + content[end:])
+    return path

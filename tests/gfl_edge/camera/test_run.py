@@ -20,7 +20,15 @@ from gfl_edge.errors import FrameError, InputError, SourceError
 from gfl_edge.media.sources import IMAGES_PER_SECOND
 from tests.support.fake_detector import FakeDetector
 from tests.support.fake_sources import FakeSource
-from tests.support.media_files import assert_nothing_left_over, frames_of, lines_of, make_image, make_video, rate_of
+from tests.support.media_files import (
+    assert_nothing_left_over,
+    frames_of,
+    lines_of,
+    make_image,
+    make_uneven_video,
+    make_video,
+    rate_of,
+)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".AVI"])
@@ -53,6 +61,15 @@ def test_video_in_video_and_lines_out(tmp_path: Path, detector: FakeDetector, su
     ], "the dog is below the score"
     assert list(records[3]["ms"]) == ["read", "preprocess", "network", "postprocess"]
     assert not detector.closed, "a detector that was handed in stays open"
+
+
+def test_a_video_of_uneven_rate_keeps_its_times(tmp_path: Path, detector: FakeDetector) -> None:
+    times_ms = [0, 40, 80, 500, 540, 1500, 1540, 3000]
+    source, output, lines = make_uneven_video(tmp_path / "in.mp4", times_ms), tmp_path / "out.mp4", tmp_path / "l.jsonl"
+    run_camera(detector, source, output=output, json_lines=lines)
+    assert [line["time_s"] for line in lines_of(lines)] == pytest.approx([time / 1000 for time in times_ms])
+    last_s = (len(frames_of(output)) - 1) / rate_of(output)  # OpenCV 4.8 takes the rate for another
+    assert last_s == pytest.approx(3.0, abs=0.05)
 
 
 def test_summary_is_plain_json(tmp_path: Path, detector: FakeDetector) -> None:

@@ -32,6 +32,25 @@ def test_video_too_short_to_measure(tmp_path: Path, declared: float | None, expe
     assert len(frames_of(tmp_path / "out.avi")) == 2
 
 
+@pytest.mark.parametrize(
+    ("times", "levels"),
+    [
+        ([0, 0.1, 0.2, 0.3], [0, 1, 2, 3]),
+        ([5, 5.1004, 5.1996, 5.3], [0, 1, 2, 3]),
+        ([0, 0.1, 0.5, 0.6], [0, 1, 1, 1, 1, 2, 3]),
+        ([0, 0.02, 0.04, 0.4], [0, 1, 2, 2, 3]),
+        ([0, 0.1, 1e9, 1e9 + 0.1], [0, *[1] * 101, 2, 3]),
+    ],
+    ids=["even", "later, in whole milliseconds", "a gap", "a burst", "a gap of years"],
+)
+def test_a_video_plays_as_fast_as_its_source(tmp_path: Path, times: list[float], levels: list[int]) -> None:
+    with VideoSink(tmp_path / "out.avi", 10, hold=True) as sink:
+        for level, time_s in enumerate(times):
+            sink.write(np.full((48, 64, 3), 8 * level, np.uint8), time_s)
+    assert [round(frame.mean() / 8) for frame in frames_of(tmp_path / "out.avi")] == levels
+    assert sink.frames == len(times)
+
+
 def test_large_frames_fit_on_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Screen(monkeypatch, [])
     with Window("test") as window:

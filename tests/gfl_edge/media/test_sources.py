@@ -19,7 +19,7 @@ from gfl_edge.media import sources
 from gfl_edge.media.opencv import LOG_LEVEL_SILENT, logging_functions, quiet_opencv
 from gfl_edge.media.sources import open_source
 from tests.support.fake_sources import Cameras, Clock
-from tests.support.media_files import make_image, make_video
+from tests.support.media_files import make_image, make_uneven_video, make_video
 
 
 def plug_in(monkeypatch: pytest.MonkeyPatch, cameras: Cameras) -> Cameras:
@@ -37,6 +37,39 @@ def test_video_file(tmp_path: Path) -> None:
     assert [frame.time_s for frame in frames] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.25])
     assert all(frame.image.dtype == np.uint8 and frame.image.shape == (48, 64, 3) for frame in frames)
     assert [round(frame.image.mean() / 8) for frame in frames] == list(range(6)), "no frame lost or doubled"
+
+
+def test_times_are_those_of_the_file(tmp_path: Path) -> None:
+    """Of phones and screen recorders, whose rate varies."""
+    times_ms = [0, 40, 80, 500, 540, 1500, 1540, 3000]
+    with open_source(make_uneven_video(tmp_path / "clip.mp4", times_ms)) as source:
+        frames = list(source)
+    assert [frame.time_s for frame in frames] == pytest.approx([time / 1000 for time in times_ms])
+    assert [round(frame.image.mean() / 8) for frame in frames] == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([0, 0, 0, 0], [0, 0.1, 0.2, 0.3]),
+        ([-1, -1, -1], [0, 0.1, 0.2]),
+        ([float("nan"), float("inf"), 0], [0, 0.1, 0.2]),
+        ([0, 0.05, 0.3, 0.35], [0, 0.05, 0.3, 0.35]),
+        ([1.4, 1.5, 1.6], [1.4, 1.5, 1.6]),
+        ([0, 5, 0, 5.2], [0, 5, 5.1, 5.2]),
+        ([0, 5, 5.1, 0, 0.1, 0.2], [0, 5, 5.1, 5.2, 5.3, 5.4]),
+        ([3, 5, 3, 3.1, 3.3], [3, 5, 5.1, 5.2, 5.4]),
+        ([0, 0.1, 0.1, 0.2, 0.4], [0, 0.1, 0.2, 0.3, 0.4]),
+        ([0, 1.0, 0.99, 1.2], [0, 1.0, 1.1, 1.2]),
+    ],
+    ids=[
+        *("no clock", "less than no clock", "no numbers", "uneven", "from later on", "a frame without", "from 0 again"),
+        *("joined recordings", "a time twice", "jitter"),
+    ],
+)
+def test_the_clock_of_a_file_only_goes_forward(said: list[float], expected: list[float]) -> None:
+    clock = sources.FileClock(fps=10)
+    assert [clock.time_s(time) for time in said] == pytest.approx(expected)
 
 
 def test_video_that_ends_early_is_an_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
