@@ -131,7 +131,8 @@ def _present_once(records: tuple[ImageRecord, ...], problems: dict[str, list[str
         if key in kept:
             problems.setdefault(DUPLICATE, []).append(record.path.name)
         elif not record.path.is_file():
-            problems.setdefault(MISSING, []).append(str(record.path))
+            line = f" (line {record.line})" if record.line else ""
+            problems.setdefault(MISSING, []).append(f"{record.path}{line}")
         else:
             kept[key] = record
     return list(kept.values())

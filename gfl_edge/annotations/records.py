@@ -68,6 +68,7 @@ class ImageRecord:
         objects: to be learned.
         ignored: neither learned nor counted as missed in evaluation: COCO's crowds, VOC's difficult objects.
         size_hw: (height, width) in pixels; None where the annotations do not say.
+        line: of the list of images, from 1; 0 where there is no list.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class ImageRecord:
     objects: Objects
     ignored: Objects = NO_OBJECTS
     size_hw: tuple[int, int] | None = None
+    line: int = 0
 
     @property
     def boxes(self) -> Boxes:

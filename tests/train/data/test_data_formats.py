@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gfl_edge.errors import AnnotationError, SourceError
 from tests.support.annotation_files import write_image
 from tests.support.voc import write_voc
-from train.data.formats.voc import read_image_list, read_voc, voc_class_names
+from train.data.formats.image_list import read_image_list
+from train.data.formats.voc import read_voc, voc_class_names
 from train.data.formats.yolo import read_yolo
 
 # VOC
@@ -19,7 +22,7 @@ def test_voc_counts_pixels_from_1(tmp_path):
     write_voc(tmp_path / "xml", "a", [("cat", 1, 1, 100, 80), ("dog", 11, 21, 40, 60), ("dog", 5, 6, 5, 6)])
     write_voc(tmp_path / "xml", "b", [("cow", 2, 2, 9, 9, 1)], size=None, suffix=".png")
     write_image(tmp_path / "images" / "b.png")
-    (tmp_path / "train.txt").write_text("a\nb  -1\n\n")
+    (tmp_path / "train.txt").write_text("a   1\nb  -1\n\n")
     found = read_voc(tmp_path / "xml", tmp_path / "train.txt", tmp_path / "images")
     assert found.class_names == ("cat", "cow", "dog")
     first, second = found.records
@@ -45,7 +48,7 @@ def test_voc_classes_are_those_of_all_files_or_as_given(tmp_path):
 def test_voc_files_that_are_missing_or_broken_are_named(tmp_path):
     write_voc(tmp_path / "xml", "a", [("cat", 1, 1, 9, 9)])
     (tmp_path / "train.txt").write_text("a\nb\nc\n")
-    with pytest.raises(AnnotationError, match=r"2 of 3 images have no XML file in .*: b, c\."):
+    with pytest.raises(AnnotationError, match=r"2 of 3 images have no XML file in .*: b \(line 2\), c \(line 3\)\."):
         read_voc(tmp_path / "xml", tmp_path / "train.txt", tmp_path)
     (tmp_path / "train.txt").write_text("a\n")
     write_voc(tmp_path / "xml", "a", [("cat", 1, "one", 9, 9)])
@@ -58,8 +61,8 @@ def test_voc_files_that_are_missing_or_broken_are_named(tmp_path):
     with pytest.raises(AnnotationError, match="no readable XML"):
         read_voc(tmp_path / "xml", tmp_path / "train.txt", tmp_path)
     with pytest.raises(AnnotationError, match="no object in 0 XML files"):
-        voc_class_names([tmp_path])
-    with pytest.raises(AnnotationError, match="cannot be read as a list"):
+        voc_class_names([tmp_path / "images"])
+    with pytest.raises(AnnotationError, match=r"none\.txt cannot be read"):
         read_image_list(tmp_path / "none.txt")
 
 
@@ -113,3 +116,77 @@ def test_yolo_files_that_do_not_fit_are_refused(yolo):
         read_yolo(yolo / "none", yolo / "labels", ["cat"])
     with pytest.raises(SourceError, match="holds no images"):
         read_yolo(yolo / "labels", yolo / "labels", ["cat"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_yolo_label_files_in_other_encodings(yolo, encoding):
+    (yolo / "labels" / "a.txt").write_bytes("1 .5 .5 .2 .25\r\n0 .1 .1 .1 .1\r\n".encode(encoding))
+    assert read_yolo(yolo / "images", yolo / "labels", ["cat", "dog"]).records[0].labels.tolist() == [1, 0]
+
+
+def test_yolo_label_files_that_are_no_text(yolo):
+    (yolo / "labels" / "a.txt").write_bytes(b"0 .5 .5 .2 .2\n\xe9")
+    with pytest.raises(AnnotationError, match=r"a\.txt, line 2: the byte 0xe9 is not UTF-8"):
+        read_yolo(yolo / "images", yolo / "labels", ["cat"])
+
+
+def one_voc_file(tmp_path, content):
+    (tmp_path / "xml").mkdir(exist_ok=True)
+    (tmp_path / "xml" / "a.xml").write_bytes(content)
+    (tmp_path / "list.txt").write_text("a\n")
+    return read_voc(tmp_path / "xml", tmp_path / "list.txt", tmp_path)
+
+
+BOX = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>8</xmax><ymax>9</ymax></bndbox>"
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "GBK", "Shift_JIS", "big5", "utf-8", "UTF-16", "EUC-JP"])
+def test_voc_in_the_encoding_that_it_declares(tmp_path, encoding):
+    text = f'<?xml version="1.0" encoding="{encoding}"?><annotation><object><name>人</name>{BOX}</object></annotation>'
+    assert one_voc_file(tmp_path, text.encode(encoding)).count_by_class() == {"人": 1}
+
+
+def test_voc_entities_are_refused_before_they_are_expanded(tmp_path):
+    laughs = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 40))
+    bomb = f'<!DOCTYPE annotation [<!ENTITY l0 "ha">{laughs}]><annotation><object>&l39;</object></annotation>'
+    with pytest.raises(AnnotationError, match=r"a\.xml declares entities"):
+        one_voc_file(tmp_path, bomb.encode())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<annotations><image id='0'/></annotations>", r"a\.xml is no VOC file: it begins with <annotations>"),
+        (f"<annotation><object><name> </name>{BOX}</object></annotation>".encode(), r"a\.xml: <object> without name"),
+        (b"", r"a\.xml is no readable XML"),
+        (b"<annotation>&nbsp;</annotation>", r"a\.xml is no readable XML .*undefined entity"),
+        ("<annotation>\n<a>é</a></annotation>".encode("latin-1"), r"a\.xml, line 2: the byte 0xe9 is not UTF-8"),
+    ],
+)
+def test_xml_that_is_no_voc(tmp_path, content, message):
+    with pytest.raises(AnnotationError, match=message):
+        one_voc_file(tmp_path, content)
+
+
+@given(st.one_of(st.binary(max_size=60), st.text("<>/&;!?annotation\"'= \n[]", max_size=60).map(str.encode)))
+def test_any_xml_is_read_or_one_error(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("any")
+    message = ""
+    try:
+        one_voc_file(folder, b"<annotation>" + content + b"</annotation>")
+    except AnnotationError as error:
+        message = str(error)
+    assert message.startswith((str(folder / "xml" / "a.xml"), "no object in 1 XML files"))
+
+
+@given(st.one_of(st.binary(max_size=40), st.text("0123456789.-einfa_ \n\t", max_size=40).map(str.encode)))
+def test_any_label_file_is_read_or_one_error(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("any")
+    write_image(folder / "a.png")
+    (folder / "a.txt").write_bytes(content)
+    message = ""
+    try:
+        found = read_yolo(folder, folder, ["cat"])
+    except AnnotationError as error:
+        message = str(error)
+    assert message.startswith(f"{folder / 'a.txt'}, line ") if message else len(found) == 1

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
+from gfl_edge.annotations.text import read_xml_text
 from gfl_edge.errors import AnnotationError
-from gfl_edge.media.images import IMAGE_SUFFIXES
+from train.data.formats.found_files import FoundFiles, is_image_name, without_suffix
+from train.data.formats.image_list import Entry, locate, read_image_list
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FIRST_PIXEL = 1  # VOC counts from here
 NAMED = 5  # how many files a message names
+FLAGGED = re.compile(r"(.*\S)\s+(?:-1|0|1)")
+
+logger = logging.getLogger(__name__)
 
 
 def read_voc(
@@ -33,33 +40,35 @@ def read_voc(
     mmdetection cuts off, are kept.
 
     Args:
-        annotation_folder: ``<name>.xml`` for each image.
-        image_list: text file, a name without suffix per line, such as ImageSets/Main/train.txt.
+        annotation_folder: ``<name>.xml`` for each image, in the same sub-folders.
+        image_list: text file, an image per line with or without suffix, such as ImageSets/Main/train.txt; how paths
+            are read, see :func:`train.data.formats.image_list.locate`.
         image_folder: ``<name>.jpg``, or another suffix of an image.
         class_names: in the order of the labels; default those of :func:`voc_class_names`.
 
     Raises:
         AnnotationError: files that are missing (counted and named) or no VOC annotations.
     """
-    folder, images = Path(annotation_folder), Path(image_folder)
-    names = read_image_list(image_list)
-    missing = [name for name in names if not (folder / f"{name}.xml").is_file()]
+    files, images = FoundFiles(Path(annotation_folder)), FoundFiles(Path(image_folder))
+    entries, names = _located(Path(image_list), images.root, lambda name: _xml(files, name) is not None)
+    paths = [_xml(files, name) for name in names]
+    missing = [str(entry) for entry, path in zip(entries, paths, strict=True) if path is None]
     if missing:
         raise AnnotationError(
-            f"{image_list}: {len(missing)} of {len(names)} images have no XML file in {folder}: "
+            f"{image_list}: {len(missing)} of {len(entries)} images have no XML file in {files.root}: "
             f"{', '.join(missing[:NAMED])}. Add them, or take the names off the list"
         )
-    classes = tuple(voc_class_names([folder]) if class_names is None else class_names)
+    classes = tuple(voc_class_names([files.root]) if class_names is None else class_names)
     label_of = {name: index for index, name in enumerate(classes)}
     foreign: list[str] = []
     records = []
-    for number, name in enumerate(names, 1):
-        path = folder / f"{name}.xml"
+    for number, (entry, name, path) in enumerate(zip(entries, names, paths, strict=True), 1):
+        assert path is not None  # see missing
         try:
-            records.append(_record(path, number, images, label_of, foreign))
+            records.append(replace(_record(path, number, images, name, label_of, foreign), line=entry.line))
         except (AttributeError, ValueError) as error:
-            raise AnnotationError(f"{path}: {error}. Expected VOC's size, object, name and bndbox") from error
-    return Annotations(classes, tuple(records), images, str(image_list), tuple(foreign))
+            raise _unexpected(path, error) from error
+    return Annotations(classes, tuple(records), images.root, str(image_list), tuple(foreign))
 
 
 def voc_class_names(annotation_folders: Iterable[str | Path]) -> tuple[str, ...]:
@@ -68,55 +77,85 @@ def voc_class_names(annotation_folders: Iterable[str | Path]) -> tuple[str, ...]
     Raises:
         AnnotationError: there is no object, or a file is no XML.
     """
-    paths = [path for folder in dict.fromkeys(annotation_folders) for path in sorted(Path(folder).glob("*.xml"))]
-    names = {_text(item, "name") for path in paths for item in _parse(path).iterfind("object")}
+    paths = [
+        path
+        for folder in dict.fromkeys(annotation_folders)
+        for path in sorted(Path(folder).rglob("*.xml"))
+        if not path.name.startswith(".")
+    ]
+    names: set[str] = set()
+    for path in paths:
+        try:
+            names.update(_text(item, "name") for item in _parse(path).iterfind("object"))
+        except ValueError as error:
+            raise _unexpected(path, error) from error
     if not names:
         raise AnnotationError(f"no object in {len(paths)} XML files of {', '.join(map(str, annotation_folders))}")
     return tuple(sorted(names))
 
 
-def read_image_list(path: str | Path) -> list[str]:
-    """The names in a list of images, one per line; the flag (-1, 0, 1) of VOC's lists per class is cut off.
+def _located(
+    image_list: Path, image_folder: Path, is_there: Callable[[str], bool]
+) -> tuple[Sequence[Entry], list[str]]:
+    """The entries of a list, and where they are.
 
-    Raises:
-        AnnotationError: the file cannot be read, or is empty.
+    VOC's lists of a class have a flag after each name: 1, 0 or -1. A list is one if each line ends so, and no name is
+    there as it is written.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise AnnotationError(f"{path} cannot be read as a list of images ({error})") from error
-    names = [re.sub(r"\s+(-1|0|1)$", "", line.strip()) for line in lines if line.strip()]
-    if not names:
-        raise AnnotationError(f"{path} lists no images")
-    return names
+    entries = read_image_list(image_list)
+    names, found = locate(entries, image_list, image_folder, is_there)
+    flagged = [FLAGGED.fullmatch(entry.text) for entry in entries]
+    if found or not all(flagged):
+        return entries, names
+    logger.warning("%s: each line ends in 1, 0 or -1, read as the flag of VOC's lists of a class", image_list)
+    entries = [Entry(match[1], entry.line) for entry, match in zip(entries, flagged, strict=True) if match]
+    return entries, locate(entries, image_list, image_folder, is_there)[0]
 
 
-def _record(path: Path, number: int, image_folder: Path, label_of: dict[str, int], foreign: list[str]) -> ImageRecord:
+def _xml(files: FoundFiles, name: str) -> Path | None:
+    """The XML file of an image by its path in the image folder, or anywhere; None if there is none."""
+    name = PurePosixPath(name).name if name.startswith("/") else name
+    return files.find(f"{name}.xml") or files.find(f"{without_suffix(name)}.xml")
+
+
+def _record(
+    path: Path, number: int, images: FoundFiles, name: str, label_of: dict[str, int], foreign: list[str]
+) -> ImageRecord:
     """The record of one XML file; names that ``label_of`` lacks are added to ``foreign``."""
     root = _parse(path)
     items = list(root.iterfind("object"))
     labels = []
-    for name in (_text(item, "name") for item in items):
-        if name not in label_of and name not in foreign:
-            foreign.append(name)
-        labels.append(label_of[name] if name in label_of else ~foreign.index(name))
+    for found in (_text(item, "name") for item in items):
+        if found not in label_of and found not in foreign:
+            foreign.append(found)
+        labels.append(label_of[found] if found in label_of else ~foreign.index(found))
     boxes = [[float(_text(item, f"bndbox/{corner}")) - FIRST_PIXEL for corner in CORNERS] for item in items]
     objects = Objects.of(boxes, labels)
     difficult = np.array([(item.findtext("difficult") or "0").strip() == "1" for item in items], np.bool_)
-    image = _image_path(image_folder, path.stem, root.findtext("filename") or "")
+    image = _image_path(images, name, root.findtext("filename") or "")
     return ImageRecord(image, number, objects.where(~difficult), objects.where(difficult), _size(root))
 
 
+def _unexpected(path: Path, error: Exception) -> AnnotationError:
+    return AnnotationError(f"{path}: {error}. Expected VOC's size, object, name and bndbox")
+
+
 def _parse(path: Path) -> Element:
+    text = read_xml_text(path, AnnotationError)
+    if "<!ENTITY" in text:  # a few of which, each of the others, fill the memory
+        raise AnnotationError(f"{path} declares entities, which VOC's files have none of. Write it without")
     try:
-        return ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
         raise AnnotationError(f"{path} is no readable XML ({error}). Write or copy it again") from error
+    if root.tag != "annotation":
+        raise AnnotationError(f"{path} is no VOC file: it begins with <{root.tag[:60]}>, expected <annotation>")
+    return root
 
 
 def _text(element: Element, path: str) -> str:
     text = element.findtext(path)
-    if text is None:
+    if text is None or not text.strip():
         raise ValueError(f"<{element.tag}> without {path}")
     return text.strip()
 
@@ -127,8 +166,13 @@ def _size(root: Element) -> tuple[int, int] | None:
     return (height, width) if height > 0 and width > 0 else None
 
 
-def _image_path(folder: Path, stem: str, declared: str) -> Path:
+def _image_path(images: FoundFiles, name: str, declared: str) -> Path:
     """The image of an XML file, by its name: the declared one, often left from a renaming, gives only the suffix."""
-    suffixes = dict.fromkeys((Path(declared).suffix or ".jpg", *IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)))
-    candidates = [folder / f"{stem}{suffix}" for suffix in suffixes]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    suffix = PurePosixPath(declared).suffix or ".jpg"
+    expected = images.root / (name if is_image_name(name) else f"{name}{suffix}")
+    found = [expected] if name.startswith("/") else images.images(name)
+    if len(found) > 1:
+        found = [path for path in found if path.suffix == suffix]
+        if not found:
+            raise ValueError(f"<filename> {declared!r} does not say which of several images {name} it is for")
+    return found[0] if found else expected
