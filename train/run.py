@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from gfl_edge.annotations.records import Annotations
-from gfl_edge.errors import CheckpointError, InputError
+from gfl_edge.errors import AnnotationError, CheckpointError, InputError
 from gfl_edge.progress import progress_bar
 from train.checkpoint import BEST, LAST, Checkpoint
 from train.config import Config
@@ -22,7 +23,7 @@ from train.data.loader import TrainingLoader
 from train.describe import describe
 from train.distributed import Process, joined, share_buffers
 from train.ema import start_average
-from train.loop import LoopSettings, Trainer
+from train.loop import LoopSettings, Trainer, TrainingError
 from train.metrics import RunLog
 from train.models.build import Network
 from train.models.gfl import GFL
@@ -65,10 +66,11 @@ class Run:
         if config.train.sync_batchnorm and process.device.type != "cuda":
             raise InputError("train.sync_batchnorm: it needs GPUs; leave it out")
         _seed(config.train.seed)  # before there are weights, so that all processes start with the same
-        data = _limited(load_data(config.data), config.train.first_images)
+        data = _limited(load_data(config.data, process.is_main), config.train.first_images)
         self.class_names = data.class_names
         self.detector = build_detector(config, len(self.class_names)).to(process.device)
         self._check_resize()
+        self._train = data.train
         self.data = self._loader(data.train)
         self.network = TrainedNetwork(
             self.detector, config.train.channels_last, config.train.auxiliary_detach_epoch
@@ -80,6 +82,8 @@ class Run:
         self.validation = self._validation(data.val)
         self.metrics: dict[str, float] = {}
         self.best = -1.0
+        self._unfinished = False  # whether the epoch that the checkpoint ends with was to be evaluated yet
+        self._has_positives = False
         if saved is not None:
             self._restore(saved)
         else:
@@ -91,6 +95,8 @@ class Run:
         position, epochs = self.trainer.position, self.config.train.epochs
         log = RunLog(self.folder, position.step or None, self.process.is_main)
         try:
+            if self._unfinished:
+                self._evaluate(position.epoch, log)
             while position.epoch < epochs:
                 self._epoch(log)
                 self._finish_epoch(position.epoch, log)
@@ -103,26 +109,61 @@ class Run:
         train, position = self.config.train, self.trainer.position
         self.network.start_epoch(position.epoch)
         label = f"epoch {position.epoch + 1}/{train.epochs}"
-        total, is_main = self.data.steps_per_epoch, self.process.is_main
-        with progress_bar(label, total, enabled=is_main, done=position.batch) as bar:
+        total, is_main, is_whole = self.data.steps_per_epoch, self.process.is_main, position.batch == 0
+        with self._kept_on_lost_data(), progress_bar(label, total, enabled=is_main, done=position.batch) as bar:
             for step in self.trainer.run_epoch(self.data):
                 log.losses(step.number, step.to_dict())
+                self._has_positives |= step.losses["giou"] > 0  # a sum over positives
                 at = position.batch or self.data.steps_per_epoch
                 bar.set_description(f"{label}, loss {step.total:.3f}, lr {step.lr:.2g}", refresh=False)
                 bar.update(at - bar.n)
                 if train.checkpoint_steps and step.number % train.checkpoint_steps == 0 and position.batch:
                     self._save_last()
+        if is_whole and not self._has_positives:
+            raise TrainingError(self._without_positives())
+
+    @contextmanager
+    def _kept_on_lost_data(self) -> Iterator[None]:
+        """Write what has been learned before the run stops because its images are gone."""
+        try:
+            yield
+        except AnnotationError:
+            if self.process.is_only:  # with others, it would wait for them
+                self._save_last()
+                self._say(f"{self.folder / LAST} has the run up to here: go on with --resume")
+            raise
+
+    def _without_positives(self) -> str:
+        """Why a run whose losses had no positive in an epoch is stopped."""
+        config, records = criterion_config(self.detector.config, self.config.loss), self._train.records
+        boxes = np.concatenate([record.boxes for record in records])
+        sides = np.median(boxes[:, 2:] - boxes[:, :2], axis=0)
+        height, width = np.median([record.size_hw for record in records], axis=0)
+        input_hw = " x ".join(str(side) for side in self.config.data.input_hw[::-1])
+        return (
+            f"no object of {self._train.origin} was learned in the first epoch: {config.assigner} assigned no cell of "
+            f"the strides {', '.join(map(str, config.strides))} to one of {len(boxes)} boxes, which are "
+            f"{sides[0]:.3g} x {sides[1]:.3g} pixels in images of {width:.0f} x {height:.0f} (medians), at an input of "
+            f"{input_hw}. Expected boxes of several pixels: are they in parts of the image?"
+        )
 
     def _finish_epoch(self, done: int, log: RunLog) -> None:
         """Evaluate if it is time, and write checkpoints."""
         train = self.config.train
         due = train.evaluate_every and (done % train.evaluate_every == 0 or done == train.epochs)
-        metrics: dict[str, float] = {}
         if due and self.validation is not None:
             share_buffers(self._evaluated, self.process)
-            metrics = self.metrics = self.validation(self._evaluated)
-            log.metrics(self.trainer.position.step, {"epoch": done, **metrics})
-            self._say(f"epoch {done}/{train.epochs}: " + ", ".join(f"{name} {metrics[name]:.2f}" for name in SHOWN))
+            self._save_last(unfinished=True)  # whatever happens in the evaluation
+            self._evaluate(done, log)
+        else:
+            self._save_last()
+
+    def _evaluate(self, done: int, log: RunLog) -> None:
+        assert self.validation is not None
+        metrics = self.metrics = self.validation(self._evaluated)
+        log.metrics(self.trainer.position.step, {"epoch": done, **metrics})
+        shown = ", ".join(f"{name} {metrics[name]:.2f}" for name in SHOWN)
+        self._say(f"epoch {done}/{self.config.train.epochs}: {shown}")
         if metrics.get(BEST_METRIC, -1.0) > self.best:
             self.best = metrics[BEST_METRIC]
             if self.process.is_main:
@@ -136,8 +177,9 @@ class Run:
         assert isinstance(network, (NanoDet, GFL))
         return network
 
-    def _save_last(self, metrics: Mapping[str, float] | None = None) -> None:
-        training = {**self.trainer.state_dict(), "best": self.best}  # by all processes: it gathers
+    def _save_last(self, metrics: Mapping[str, float] | None = None, unfinished: bool = False) -> None:
+        # by all processes: it gathers
+        training = {**self.trainer.state_dict(), "best": self.best, "unfinished": unfinished}
         if self.process.is_main:
             replace(self._checkpoint(metrics or {}), training=training).save(self.folder / LAST)
 
@@ -170,6 +212,7 @@ class Run:
             raise CheckpointError(f"the run was started with the classes {saved.class_names}, not {self.class_names}")
         self.trainer.load_state_dict(saved.training)
         self.best, self.metrics = float(saved.training["best"]), saved.metrics
+        self._unfinished = bool(saved.training.get("unfinished")) and self.validation is not None
 
     def _loader(self, annotations: Annotations) -> TrainingLoader:
         train, process = self.config.train, self.process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from train.network import Normalized
 from train.weights.loading import load_detector
 
 Floats = NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -117,16 +120,22 @@ class Validation:
         """The twelve COCO numbers in percent; ``network`` is left in eval mode."""
         predictor = Predictor(network, self._process.device)
         results: list[dict[str, Any]] = []
+        lost: set[int] = set()  # of which nothing is known, rather than that nothing is in them
         for batch in track(self._batches, "  evaluating", len(self._batches), self._process.is_main):
+            lost |= batch.lost.keys()
             scores, edges = predictor(batch.images)
             input_hw = (batch.images.shape[1], batch.images.shape[2])
             for i, (image_id, placement) in enumerate(zip(batch.image_ids, batch.placements, strict=True)):
                 found = self._detections(predictor, scores[i], edges[i], input_hw, placement)
                 results += coco_results(found, image_id, tuple(range(1, self._spec.num_classes + 1)))
-        gathered, metrics = gather(results, self._process), {}
+        gathered, all_lost = gather(results, self._process), set().union(*gather(lost, self._process))
+        metrics: dict[str, float] = {}
         if self._process.is_main:
-            ids = [record.image_id for record in self._annotations.records]
-            metrics = average_precision(self._coco, list(itertools.chain(*gathered)), ids)
+            if all_lost:
+                logger.warning("%d images could not be read, AP is that of the others", len(all_lost))
+            ids = [record.image_id for record in self._annotations.records if record.image_id not in all_lost]
+            results = [result for result in itertools.chain(*gathered) if result["image_id"] not in all_lost]
+            metrics = average_precision(self._coco, results, ids)
         return from_main(metrics, self._process)
 
     def _detections(

@@ -120,20 +120,25 @@ class Annotations:
         counts = np.bincount(labels[labels >= 0], minlength=len(self.class_names))
         return {name: int(count) for name, count in zip(self.class_names, counts, strict=True)}
 
-    def select(self, classes: Sequence[str] = (), rename: Mapping[str, str] | None = None) -> Annotations:
+    def select(
+        self, classes: Sequence[str] = (), rename: Mapping[str, str] | None = None, partial: bool = False
+    ) -> Annotations:
         """The same images with other classes; boxes of classes that are left out are dropped with a warning.
 
         Args:
             classes: the names to keep, in their new order; empty = all, in the order of the file.
             rename: old to new names, applied first; classes renamed to the same name become one.
+            partial: whether the annotations may lack some of the names, as a part of a larger set does.
 
         Raises:
-            AnnotationError: a name that the annotations do not have.
+            AnnotationError: a name that the annotations do not have; with ``partial``, if they have none of them.
         """
         rename = dict(rename or {})
-        self._check_known(rename, self.class_names, "rename")
         renamed = [rename.get(name, name) for name in self.class_names]
-        self._check_known(classes, renamed, "classes")
+        if not partial:
+            self._check_known(rename, self.class_names, "rename")
+        if not partial or not set(classes) & set(renamed):
+            self._check_known(classes, renamed, "classes")
         kept = tuple(classes) or tuple(dict.fromkeys(renamed))
         counts = self.count_by_class()
         left_out = [f"{name} ({counts[name]})" for name, new in zip(counts, renamed, strict=True) if new not in kept]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.random import Generator
 from torch.utils.data import Dataset
 
 from gfl_edge.annotations.checks import size_mismatch
-from gfl_edge.annotations.records import Annotations
+from gfl_edge.annotations.records import NO_OBJECTS, Annotations, ImageRecord
 from gfl_edge.errors import AnnotationError, ImageError
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Placement
@@ -24,28 +25,42 @@ from train.data.config import Augmentation
 class Example:
     """One image of a batch: the network's input, boxes in its pixels, and where the frame lies in it.
 
-    ``placement`` is None in training: flips, crops and mosaics are none.
+    ``placement`` is None in training: flips, crops and mosaics are none. ``lost`` has images that could not be read, by
+    id, and why: where the example's own is among them, it is black and without objects.
     """
 
     sample: Sample
     image_id: int
     placement: Placement | None = None
+    lost: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its own image could not be read."""
+        return self.image_id in self.lost
 
 
-def read_sample(annotations: Annotations, index: int) -> Sample:
+def read_sample(annotations: Annotations, index: int, lost: dict[int, str]) -> Sample:
     """An image of checked annotations with its boxes, as they are in the file.
 
-    Raises:
-        AnnotationError: the file cannot be decoded, or has another size than its annotations say.
+    A file that has gone bad since the checks is added to ``lost``, and gives a black image of its size without objects.
     """
     record = annotations.records[index]
     try:
+        return _read_record(annotations.origin, record)
+    except AnnotationError as error:
+        lost[record.image_id] = str(error)
+        return Sample(np.zeros((*(record.size_hw or (1, 1)), 3), np.uint8), NO_OBJECTS.boxes, NO_OBJECTS.labels)
+
+
+def _read_record(origin: str, record: ImageRecord) -> Sample:
+    try:
         image = read_image(record.path)
     except ImageError as error:
-        raise AnnotationError(f"{annotations.origin}: {error}, or take it out of the annotations") from error
+        raise AnnotationError(f"{origin}: {error}, or take it out of the annotations") from error
     found = image.shape[0], image.shape[1]
     if record.size_hw is not None and found != record.size_hw:
-        raise AnnotationError(f"{annotations.origin}: {size_mismatch(record, found)}")
+        raise AnnotationError(f"{origin}: {size_mismatch(record, found)}")
     return Sample(image, record.boxes, record.labels)
 
 
@@ -71,7 +86,8 @@ class TrainingImages(Dataset[Example]):
 
     def __getitem__(self, draw: Draw) -> Example:
         rng = np.random.default_rng([AUGMENT, self.seed, draw.epoch, draw.image])
-        sample, start = self._composed(draw, rng)
+        lost: dict[int, str] = {}
+        sample, start = self._composed(draw, rng, lost)
         moved = to_input_moved(
             sample,
             draw.input_hw,
@@ -82,28 +98,29 @@ class TrainingImages(Dataset[Example]):
             start=start,
             min_visible=self.augmentation.min_visible,
         )
-        return Example(self._pasted(moved, rng), self.annotations.records[draw.image].image_id)
+        pasted = self._pasted(moved, rng, lost)
+        return Example(pasted, self.annotations.records[draw.image].image_id, lost=lost)
 
-    def _composed(self, draw: Draw, rng: Generator) -> tuple[Sample, Placement | None]:
+    def _composed(self, draw: Draw, rng: Generator, lost: dict[int, str]) -> tuple[Sample, Placement | None]:
         """A single image, or a mosaic and where it goes in the input."""
-        sample = self._varied(draw.image, rng)
+        sample = self._varied(draw.image, rng, lost)
         if rng.random() < self.augmentation.mosaic_in(draw.epoch):
             others = rng.integers(len(self), size=TILES - 1).tolist()
-            tiles = [sample, *(self._varied(index, rng) for index in others)]
+            tiles = [sample, *(self._varied(index, rng, lost) for index in others)]
             return mosaic(tiles, draw.input_hw, self.resize, rng, self.augmentation.min_visible)
         return sample, None
 
-    def _pasted(self, sample: Sample, rng: Generator) -> Sample:
+    def _pasted(self, sample: Sample, rng: Generator, lost: dict[int, str]) -> Sample:
         """With a probability, groups of objects of other images in it."""
         if self.augmentation.paste > 0 and rng.random() < self.augmentation.paste:  # no draw in recipes without it
             least, most = self.augmentation.paste_groups
             for index in rng.integers(len(self), size=rng.integers(least, most + 1)).tolist():
-                sample = self._paste(sample, self._varied(index, rng), rng)
+                sample = self._paste(sample, self._varied(index, rng, lost), rng)
         return sample
 
-    def _varied(self, image: int, rng: Generator) -> Sample:
+    def _varied(self, image: int, rng: Generator, lost: dict[int, str]) -> Sample:
         """One image, cropped, flipped and in other colors; the background is added later, and stays as at run time."""
-        sample = self._flip(self._crop(read_sample(self.annotations, image), rng), rng)
+        sample = self._flip(self._crop(read_sample(self.annotations, image, lost), rng), rng)
         for jitter in self._colors:
             sample = jitter(sample, rng)
         return sample
@@ -119,6 +136,7 @@ class EvaluationImages(Dataset[Example]):
         return len(self.annotations)
 
     def __getitem__(self, draw: Draw) -> Example:
-        sample = read_sample(self.annotations, draw.image)
+        lost: dict[int, str] = {}
+        sample = read_sample(self.annotations, draw.image, lost)
         sample, placement = to_input(sample, draw.input_hw, self.resize, draw.short_long)
-        return Example(sample, self.annotations.records[draw.image].image_id, placement)
+        return Example(sample, self.annotations.records[draw.image].image_id, placement, lost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfl_edge.annotations.checks import CheckReport, check_annotations
@@ -13,6 +13,7 @@ from gfl_edge.annotations.records import Annotations, join
 from train.data.config import DataConfig, DataFiles
 from train.data.formats.voc import read_voc, voc_class_names
 from train.data.formats.yolo import read_yolo
+from train.data.verified import verified
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +33,24 @@ class LoadedData:
         return self.train.class_names
 
 
-def load_data(config: DataConfig) -> LoadedData:
+def load_data(config: DataConfig, progress: bool = False) -> LoadedData:
     """Read, select and check the sets that ``config`` names, and log what they hold.
+
+    Classes are matched by name, whatever their numbers are in each set. The validation set may lack some of them.
+
+    Args:
+        config: what to load.
+        progress: draw a line of progress on stderr while images are looked at.
 
     Raises:
         AnnotationError: files that cannot be read, classes that they lack, or what
-            :func:`gfl_edge.annotations.checks.check_annotations` refuses.
+            :func:`train.data.verified.verified` and :func:`gfl_edge.annotations.checks.check_annotations` refuse.
     """
-    voc_names = _voc_names(config)
-    train, train_report = _load_training(config, voc_names)
+    load = _Loading(config, progress)
+    train, train_report = load.training()
     if config.val is None:
         return LoadedData(train, train_report)
-    val, val_report = _load(config, config.val, train.class_names, voc_names)
+    val, val_report = load.part(config.val, train.class_names, partial=True)
     return LoadedData(train, train_report, val, val_report)
 
 
@@ -63,22 +70,30 @@ def read_files(files: DataFiles, voc_names: tuple[str, ...] = ()) -> Annotations
     return read_voc(files.annotations, files.image_list, files.images, names or voc_names or None)
 
 
-def _load_training(config: DataConfig, voc_names: tuple[str, ...]) -> tuple[Annotations, CheckReport]:
-    first, report = _load(config, config.train, config.classes, voc_names)
-    further = [_load(config, files, first.class_names, voc_names) for files in config.also]
-    repeats = [files.repeat for files in (config.train, *config.also)]
-    if repeats == [1]:
-        return first, report
-    return join([first, *(part for part, _ in further)], repeats), report.plus(found for _, found in further)
+class _Loading:
+    """The sets of one configuration."""
 
+    def __init__(self, config: DataConfig, progress: bool) -> None:
+        self.config, self.progress, self.voc_names = config, progress, _voc_names(config)
 
-def _load(
-    config: DataConfig, files: DataFiles, classes: tuple[str, ...], voc_names: tuple[str, ...]
-) -> tuple[Annotations, CheckReport]:
-    selected = read_files(files, voc_names).select(classes, config.rename)
-    checked, report = check_annotations(selected, config.on_bad)
-    logger.debug("%s: %s", checked.origin, report.summary())
-    return checked, report
+    def training(self) -> tuple[Annotations, CheckReport]:
+        first, report = self.part(self.config.train, self.config.classes)
+        further = [self.part(files, first.class_names) for files in self.config.also]
+        repeats = [files.repeat for files in (self.config.train, *self.config.also)]
+        if repeats == [1]:
+            return first, report
+        return join([first, *(part for part, _ in further)], repeats), report.plus(found for _, found in further)
+
+    def part(
+        self, files: DataFiles, classes: tuple[str, ...], partial: bool = False
+    ) -> tuple[Annotations, CheckReport]:
+        """One set with those classes, some of which it may lack if ``partial``."""
+        selected = read_files(files, self.voc_names).select(classes, self.config.rename, partial)
+        whole, left_out = verified(selected, self.config.on_bad, self.progress)
+        checked, report = check_annotations(whole, self.config.on_bad)
+        report = replace(report, dropped={**left_out, **report.dropped})
+        logger.debug("%s: %s", checked.origin, report.summary())
+        return checked, report
 
 
 def _voc_names(config: DataConfig) -> tuple[str, ...]:

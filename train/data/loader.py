@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,7 +20,10 @@ from train.data.config import DataConfig
 from train.data.datasets import EvaluationImages, Example, TrainingImages
 from train.structures import Target
 
-_ERROR_PREFIX = f"{AnnotationError.__module__}.{AnnotationError.__name__}: "  # as tracebacks write it
+MAX_LOST = 20  # images that may go bad while a run lasts; more are no accident
+MAX_LOST_SHARE = 0.25  # of a small set
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,15 @@ class Batch:
         targets: N; boxes in pixels of the input.
         image_ids: N, as in :meth:`gfl_edge.annotations.records.Annotations.to_coco`.
         placements: N in evaluation, ``to_frame`` takes boxes back to the image file; empty in training.
+        lost: images that were to be used and could not be read, by id, and why. Such an image is not in the batch,
+            unless it would be empty: then it is black and without objects.
     """
 
     images: Tensor
     targets: list[Target]
     image_ids: list[int]
     placements: list[Placement]
+    lost: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -56,13 +63,15 @@ class Batch:
 
 
 def collate(examples: list[Example]) -> Batch:
-    """One batch of examples of the same size."""
+    """One batch of examples of the same size, without those whose image could not be read."""
+    lost = {image_id: reason for example in examples for image_id, reason in example.lost.items()}
+    examples = [example for example in examples if not example.is_lost] or examples[:1]
     images = torch.from_numpy(np.stack([example.sample.image for example in examples]))
     targets = [
         Target(torch.from_numpy(example.sample.boxes), torch.from_numpy(example.sample.labels)) for example in examples
     ]
     placements = [example.placement for example in examples if example.placement is not None]
-    return Batch(images, targets, [example.image_id for example in examples], placements)
+    return Batch(images, targets, [example.image_id for example in examples], placements, lost)
 
 
 class TrainingLoader:
@@ -101,7 +110,7 @@ class TrainingLoader:
         sizes = InputSizes(config.training_sizes, dynamic=config.short_long is not None)
         self.plan = BatchPlan(_frames_hw(annotations), batch_size, seed, sizes, rank, world_size, drop_last)
         dataset = TrainingImages(annotations, config.resize, config.augmentation, seed)
-        self._cursor = _Cursor(self.plan)
+        self._cursor, self._losses = _Cursor(self.plan), _Losses(annotations)
         self._batches = _data_loader(dataset, self._cursor, workers, persistent, pin_memory)
 
     @property
@@ -112,11 +121,13 @@ class TrainingLoader:
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from ``first_step`` on, both counted from 0: exactly those of an unbroken run.
 
+        An image that can no longer be read is left out with a warning.
+
         Raises:
-            AnnotationError: an image cannot be read, or is not as its annotations say.
+            AnnotationError: so many images cannot be read that it is no accident.
         """
         self._cursor.epoch, self._cursor.first_step = epoch, first_step
-        return _iterate(iter(self._batches))
+        return self._losses.watch(iter(self._batches))
 
 
 class _Cursor:
@@ -158,22 +169,35 @@ class EvaluationLoader:
     ) -> None:
         sizes = InputSizes((config.short_long or config.input_hw,), dynamic=config.short_long is not None)
         draws = evaluation_batches(_frames_hw(annotations), batch_size, sizes, rank, world_size)
-        dataset = EvaluationImages(annotations, config.resize)
+        dataset, self._losses = EvaluationImages(annotations, config.resize), _Losses(annotations)
         self._batches = _data_loader(dataset, draws, workers, False, pin_memory)
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _iterate(iter(self._batches))
+        return self._losses.watch(iter(self._batches))
 
 
-def _iterate(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches; errors of workers, to which torch adds their traceback, become a single line again."""
-    try:
-        yield from batches
-    except AnnotationError as error:
-        raise AnnotationError(str(error).strip().rpartition("\n")[2].removeprefix(_ERROR_PREFIX)) from error
+class _Losses:
+    """Images that were whole when the run started and can no longer be read."""
+
+    def __init__(self, annotations: Annotations) -> None:
+        self._origin, self._images = annotations.origin, len(annotations)
+        self._lost: set[int] = set()
+
+    def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; each lost image is warned of once, and too many are an error."""
+        for batch in batches:
+            for image_id in batch.lost.keys() - self._lost:
+                self._lost.add(image_id)
+                if len(self._lost) > min(MAX_LOST, MAX_LOST_SHARE * self._images):
+                    raise AnnotationError(
+                        f"{batch.lost[image_id]}. {len(self._lost)} of {self._images} images went bad during the run: "
+                        "is their folder as it was?"
+                    )
+                logger.warning("%s. It is left out", batch.lost[image_id])
+            yield batch
 
 
 def _data_loader(

@@ -1,4 +1,4 @@
 """Readers of annotation files that only training takes: VOC and YOLO.
 
-May import gfl_edge.
+May import train.data.verified and gfl_edge.
 """

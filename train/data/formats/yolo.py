@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
+from gfl_edge.annotations.records import NO_OBJECTS, Annotations, ImageRecord, Objects
 from gfl_edge.annotations.text import read_lines
 from gfl_edge.errors import AnnotationError, ImageError
-from gfl_edge.media.images import image_files, image_hw
+from gfl_edge.media.images import image_files
 from train.data.formats.found_files import FoundFiles, without_suffix
 from train.data.formats.image_list import Entry, locate, read_image_list
+from train.data.verified import Size, measured
 
 
 def read_yolo(
@@ -55,8 +56,8 @@ def read_yolo(
     classes = tuple(class_names)
     foreign: list[int] = []
     records = tuple(
-        _record(path, number, entry, text, len(classes), foreign)
-        for number, (path, entry, text) in enumerate(zip(paths, entries, texts, strict=True), 1)
+        _record(path, size, number, entry, text, len(classes), foreign)
+        for number, (path, size, entry, text) in enumerate(zip(paths, measured(paths), entries, texts, strict=True), 1)
     )
     origin = str(labels.root if image_list is None else image_list)
     return Annotations(classes, records, images.root, origin, tuple(f"class number {number}" for number in foreign))
@@ -98,24 +99,25 @@ def _label_file(labels: FoundFiles, image: Path, name: str) -> Path | None:
 
 
 def _record(
-    path: Path, number: int, entry: Entry, labels: Path | None, num_classes: int, foreign: list[int]
+    path: Path,
+    size: Size | ImageError,
+    number: int,
+    entry: Entry,
+    labels: Path | None,
+    num_classes: int,
+    foreign: list[int],
 ) -> ImageRecord:
     """The record of one image; class numbers from ``num_classes`` on are added to ``foreign``."""
-    try:
-        size = image_hw(path)
-    except ImageError:
-        size = None
     rows = np.empty((0, 5)) if labels is None else _rows(labels)
-    if size is None:  # missing or broken, which the checks will report
-        rows, size_hw = rows[:0], (0, 0)
-    else:
-        size_hw = size
+    size_hw = None if isinstance(size, ImageError) else size
+    if size_hw is None:  # missing or broken, which the checks will report
+        return ImageRecord(path, number, NO_OBJECTS, line=entry.line)
     centers, sides = rows[:, 1:3] * size_hw[::-1], rows[:, 3:5] * size_hw[::-1]
     boxes = np.concatenate((centers - sides / 2, centers + sides / 2), axis=1)
     numbers = [int(row) for row in rows[:, 0]]
     foreign.extend(dict.fromkeys(n for n in numbers if not 0 <= n < num_classes and n not in foreign))
     found = [n if 0 <= n < num_classes else ~foreign.index(n) for n in numbers]
-    return ImageRecord(path, number, Objects.of(boxes, found), size_hw=size, line=entry.line)
+    return ImageRecord(path, number, Objects.of(boxes, found), size_hw=size_hw, line=entry.line)
 
 
 def _rows(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
