@@ -13,7 +13,7 @@ import torch
 from gfl_edge.errors import CheckpointError
 from train.models.nanodet import NanoDet, NanoDetConfig
 from train.weights.loading import infer_config, load_detector
-from train.weights.reading import strip_prefixes
+from train.weights.unwrapping import unwrap
 
 
 def rows(level):
@@ -168,4 +168,4 @@ def test_inference_of_architecture_needs_no_module(own):
     buffer = io.BytesIO()
     torch.save(own.state_dict(), buffer)
     buffer.seek(0)
-    assert infer_config(strip_prefixes(torch.load(buffer, weights_only=True))) == own.config
+    assert infer_config(unwrap(torch.load(buffer, weights_only=True))) == own.config

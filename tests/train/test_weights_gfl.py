@@ -21,7 +21,7 @@ from train.models.published import model_files, read_model_file
 from train.models.traits import MEAN_BGR, STD_BGR
 from train.weights.imagenet import load_backbone
 from train.weights.loading import load_detector
-from train.weights.reading import read_state_dict
+from train.weights.unwrapping import read_state_dict
 
 SMALL = {"base_channels": 16, "neck_channels": 64, "head_channels": 64}
 GFL_NAMES = [name for name in model_files() if name.startswith("gfl-")]
@@ -56,7 +56,7 @@ def same_weights(mine, theirs):
 def test_published_checkpoints_are_recognized(name, data):
     model = read_model_file(name)
     keys = json.loads(data(f"../fixtures/mmdet_keys/{model.published.name}.json").read_text())
-    state = {key: torch.zeros(()).expand(shape) for key, shape in keys.items()}
+    state = {key: torch.rand([*shape[:1], *[1] * (len(shape) - 1)]).expand(shape) for key, shape in keys.items()}
     state["bbox_head.integral.project"] = torch.arange(17.0)
     assert load_detector(state).config == model.architecture
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from train.models.detector import Detector
 from train.models.traits import MEAN_BGR, STD_BGR
 from train.weights.keys import copy_strictly
-from train.weights.reading import StateDict, read_state_dict, strip_prefixes
+from train.weights.reading import StateDict
+from train.weights.unwrapping import read_state_dict, unwrap
 
 PREFIX = "backbone."
 # The classifier: of ResNet and ShuffleNetV2 in torchvision, of EfficientNet-Lite
@@ -41,7 +42,7 @@ def load_backbone(detector: Detector, source: str | Path | Mapping[str, Tensor])
         CheckpointError: unreadable, of another backbone, or with missing, unexpected or misshapen keys (listed).
     """
     origin, raw = ("state dict", source) if isinstance(source, Mapping) else (str(source), read_state_dict(source))
-    state = _convert_lite(strip_prefixes(raw))
+    state = _convert_lite(unwrap(raw))
     inner = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
     given = {key: value for key, value in (inner or state).items() if not UNUSED_KEYS.match(key)}
     name = type(detector.backbone).__name__

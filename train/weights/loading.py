@@ -17,29 +17,35 @@ from train.models.nanodet import NanoDetConfig
 from train.settings import build
 from train.weights import mmdet, nanodet
 from train.weights.keys import copy_strictly
-from train.weights.reading import StateDict, read_checkpoint, strip_prefixes
+from train.weights.reading import StateDict
+from train.weights.soundness import check_kinds, check_values
+from train.weights.unwrapping import CheckpointFile, read_checkpoint, unwrap
 
 PROJECT_KEYS = (nanodet.PROJECT_KEY, mmdet.PROJECT_KEY)
 
 
-def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None = None) -> Network:
+def load_detector(
+    source: str | Path | CheckpointFile | Mapping[str, Tensor], family: str | None = None, ema: bool | None = None
+) -> Network:
     """Build the detector that a checkpoint belongs to and load it.
 
     The architecture is read off the keys and shapes; a file of our own also names it, and what shapes do not show.
 
     Args:
-        source: a checkpoint file, or its state dict.
+        source: a checkpoint file, what was read of it, or its state dict. Prefixes of wrappers are taken off.
         family: fail unless the checkpoint is of this family ("nanodet", "nanodet-plus", "gfl", "gflv2").
+        ema: which weights of a file to take, see :func:`train.weights.unwrapping.read_checkpoint`.
 
     Returns:
         The detector in eval mode: normalized float32 ``[N, 3, H, W]`` -> ``(cls_logits, reg_logits)``, a map per level.
 
     Raises:
-        CheckpointError: unreadable, of another model, or with missing, unexpected or misshapen keys (listed).
+        CheckpointError: unreadable, of another model, with missing, unexpected or misshapen keys (listed), or with values
+            that no training leaves behind.
     """
-    raw, named = (source, None) if isinstance(source, Mapping) else read_checkpoint(source)
-    origin = "state dict" if isinstance(source, Mapping) else str(source)
-    state = mmdet.rename_old_keys(strip_prefixes(raw))
+    origin, stripped, named = _open(source, ema)
+    state = mmdet.rename_old_keys(stripped)
+    check_kinds(_used(state), origin)
     try:
         config = infer_config(state) if named is None else _named_config(named)
     except CheckpointError as error:
@@ -53,7 +59,18 @@ def load_detector(source: str | Path | Mapping[str, Tensor], family: str | None 
     detector = _build_empty(config)
     _check_projection(state, config.reg_max, origin)
     copy_strictly(detector, _used(state), f"{origin} does not fit {config.family}")
+    check_values(_used(state), origin)
     return detector.eval()
+
+
+def _open(
+    source: str | Path | CheckpointFile | Mapping[str, Tensor], ema: bool | None
+) -> tuple[str, StateDict, Mapping[str, Any] | None]:
+    """How messages call a source, its weights, and what it names their network by."""
+    if isinstance(source, Mapping):
+        return "state dict", unwrap(source, ema), None
+    file = source if isinstance(source, CheckpointFile) else read_checkpoint(source, ema)
+    return str(file.path), file.state, file.architecture
 
 
 def infer_config(state: Mapping[str, Tensor]) -> Architecture:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -18,11 +18,14 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from gfl_edge import optional
 from gfl_edge.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
+
+SAFETENSORS = ".safetensors"
 
 
 class Placeholder:
@@ -63,6 +66,7 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch", "Size"): torch.Size,
 }
 
@@ -86,34 +90,29 @@ def _inert_pickle(skipped: set[str]) -> ModuleType:
     return module
 
 
-def read_state_dict(path: str | Path) -> StateDict:
-    """Only the tensors of a checkpoint file; see :func:`read_checkpoint`."""
-    return read_checkpoint(path)[0]
+def read_content(path: str | Path) -> Any:
+    """What a checkpoint file holds: tensors, plain values, and a :class:`Placeholder` for every other object.
 
-
-def read_checkpoint(path: str | Path) -> tuple[StateDict, Mapping[str, Any] | None]:
-    """Read the tensors of a checkpoint file, and the architecture that a checkpoint of our own names beside them.
-
-    Accepts a plain state dict or one under ``state_dict``. Objects beside it are skipped, and named in the log.
+    Reads files of ``torch.save``, also of those before version 1.6, and of safetensors.
 
     Raises:
-        CheckpointError: missing, empty, truncated or foreign file, or one whose state dict is or holds objects that
-            would have to execute code.
+        CheckpointError: missing, empty, truncated or foreign file.
+        MissingDependencyError: a file of safetensors without that package.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file. Give the path of a .pth or .ckpt file with --weights")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes). Download or copy it again")
-    content, architecture = _load(path), None
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), (Mapping, Placeholder)):
-        named = content.get("architecture")
-        content, architecture = content["state_dict"], named if isinstance(named, Mapping) else None
-    _refuse_objects(content, path)
-    pairs = content.items() if isinstance(content, Mapping) else ()
-    if not pairs or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in pairs):
-        raise CheckpointError(f"{path} holds no state dict: expected key -> tensor, plain or under 'state_dict'")
-    return dict(content), architecture
+    return _load_safetensors(path) if path.suffix == SAFETENSORS else _load(path)
+
+
+def _load_safetensors(path: Path) -> Any:
+    safetensors = optional.load("safetensors.torch")
+    try:
+        return safetensors.load_file(str(path))
+    except Exception as error:  # its own class, and those of Python
+        raise CheckpointError(f"{path} is truncated or no file of safetensors. Download or copy it again") from error
 
 
 def _load(path: Path) -> Any:
@@ -136,28 +135,6 @@ def _load_only_tensors(path: Path) -> Any:
     return content
 
 
-def _refuse_objects(content: Any, path: Path) -> None:
-    values = content if isinstance(content, Mapping) else {"": content}
-    refused = [f"{v.original} at {k!r}" if k else v.original for k, v in values.items() if isinstance(v, Placeholder)]
-    if refused:
-        raise CheckpointError(
-            f"{path} contains the Python object {', '.join(refused)} where tensors were expected, which would run code "
-            "when loaded; refused. Save only its tensors with: torch.save(model.state_dict(), PATH)"
-        )
-
-
 def _unreadable(path: Path) -> str:
     size = path.stat().st_size
     return f"{path} is truncated or not a PyTorch checkpoint ({size} bytes read). Download or copy it again"
-
-
-def strip_prefixes(state: Mapping[str, Tensor]) -> StateDict:
-    """Remove the prefixes of wrappers around a network.
-
-    Lightning's ``model.``, DataParallel's ``module.``; averaged weights (``avg_model.``) where there are some, as
-    nanodet does.
-    """
-    averaged = {k.removeprefix("avg_model."): v for k, v in state.items() if k.startswith("avg_model.")}
-    if averaged:
-        return averaged
-    return {k.removeprefix("module.").removeprefix("model."): v for k, v in state.items()}

@@ -1,0 +1,230 @@
+"""Finding the weights in what a checkpoint file holds: under which entry, behind which prefixes, averaged or not.
+
+Trainers save a network as it stands in their hands: in an entry of their own naming, with the prefixes of everything
+that is wrapped around it, and often twice, as trained and as the running average of that (EMA).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gfl_edge.errors import CheckpointError
+from train.weights.reading import Placeholder, StateDict, read_content
+
+logger = logging.getLogger(__name__)
+
+# Names of entries and of prefixes; whichever of an entry comes first here is taken. torchvision, timm, Lightning ...
+RAW = ("state_dict", "model_state_dict", "model", "net", "network", "detector", "params", "weights", "module")
+AVERAGED = re.compile(r"(^|_)(ema|avg|averaged?|teacher)(_|$)")  # ema_state_dict, avg_model, params_ema, teacher ...
+STUDENT = re.compile(r"student(_|$)")
+# These stand anywhere in a key: torch.compile, DataParallel, FSDP, activation checkpointing, Lightning's Fabric
+INNER = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+MAX_DEPTH = 3  # of entries in entries: {"ema": {"module": {...}}}
+
+# The parts of our networks, and what other projects keep beside them
+PARTS = ("backbone", "neck", "bbox_head", "fpn", "head", "aux_fpn", "aux_head", "data_preprocessor")
+BUFFERS = re.compile(r".*\.(running_mean|running_var|num_batches_tracked)$")
+COUNTERS = ("n_averaged", "steps")  # of torch's and mmengine's averages
+MMCV_PREFIX = "ema_"  # of mmcv's averages, which lie among the weights: ema_backbone_conv1_weight
+
+# How torch rebuilds tensors that are none of numbers in memory
+KINDS = {
+    "torch._utils._rebuild_qtensor": "a quantized tensor",
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without values (device meta)",
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One state dict of a file, without prefixes.
+
+    Attributes:
+        state: its tensors.
+        averaged: whether they are the running average of those trained.
+        where: in the file, for messages.
+    """
+
+    state: StateDict
+    averaged: bool
+    where: str
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """What was read of a checkpoint file.
+
+    Attributes:
+        path: the file.
+        state: the weights chosen, without prefixes.
+        content: everything, inert; empty where the file holds only weights.
+    """
+
+    path: Path
+    state: StateDict
+    content: Mapping[str, Any]
+
+    @property
+    def architecture(self) -> Mapping[str, Any] | None:
+        """What a checkpoint of our own names its network by."""
+        named = self.content.get("architecture")
+        return named if isinstance(named, Mapping) else None
+
+
+def read_checkpoint(path: str | Path, ema: bool | None = None) -> CheckpointFile:
+    """Read the weights of a checkpoint file, whatever they are wrapped in, and what lies beside them.
+
+    Objects that are no tensors are skipped, and named in the log.
+
+    Args:
+        path: the file.
+        ema: take the averaged weights, or not these; None: the averaged ones where there are some.
+
+    Raises:
+        CheckpointError: missing, empty, truncated or foreign file, weights that are or hold objects which would have to
+            execute code, or none of the kind that ``ema`` asks for.
+    """
+    path = Path(path)
+    content = read_content(path)
+    refused: dict[str, str] = {}
+    found = list(_find(content, "", False, refused))
+    if not found and refused:
+        raise CheckpointError(_refusal(str(path), refused))
+    if not found:
+        raise CheckpointError(
+            f"{path} holds no state dict: expected key -> tensor, plain or under 'state_dict', 'model', 'ema' ..."
+        )
+    if len(found) > 1 and _is_swapped(content):
+        found = [replace(weights, averaged=not weights.averaged) for weights in found]
+    return CheckpointFile(path, _choose(found, ema, str(path)), content if isinstance(content, Mapping) else {})
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """Only the weights of a checkpoint file; see :func:`read_checkpoint`."""
+    return read_checkpoint(path).state
+
+
+def unwrap(state: Mapping[str, Tensor], ema: bool | None = None) -> StateDict:
+    """The weights of a state dict without the prefixes of wrappers; see :func:`read_checkpoint`."""
+    return _choose(_by_role(state, False, ""), ema, "state dict")
+
+
+def _is_swapped(content: Any) -> bool:
+    """Whether average and weights changed places, as mmengine has them do before it saves."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    known = isinstance(meta, Mapping) and any(str(key).startswith(("mmengine_", "mmdet_", "mmcv_")) for key in meta)
+    return known and isinstance(content.get("ema_state_dict"), Mapping)
+
+
+def _find(content: Any, where: str, averaged: bool, refused: dict[str, str]) -> Iterator[Weights]:
+    """The state dicts of a file or entry, those preferred first; objects in place of tensors go into ``refused``."""
+    if isinstance(content, Placeholder):
+        refused[where] = content.original
+    if not isinstance(content, Mapping) or where.count(".") >= MAX_DEPTH:
+        return
+    names = [name for name in content if isinstance(name, str) and (name in RAW or _is_averaged(name))]
+    names.sort(key=lambda name: RAW.index(name) if name in RAW else len(RAW))
+    found = [
+        weights
+        for name in names
+        for weights in _find(content[name], f"{where}.{name}".strip("."), averaged or _is_averaged(name), refused)
+    ]
+    if found:
+        yield from found
+    elif where or any(isinstance(value, Tensor) for value in content.values()):
+        objects = {str(key): value.original for key, value in content.items() if isinstance(value, Placeholder)}
+        refused.update(objects)
+        if not objects:
+            yield from _by_role(content, averaged, where)
+
+
+def _is_averaged(name: str) -> bool:
+    return AVERAGED.search(name) is not None
+
+
+def _by_role(state: Mapping[Any, Any], averaged: bool, where: str) -> list[Weights]:
+    """A state dict as one, or as two where prefixes tell averaged weights from the others."""
+    roles: dict[bool, StateDict] = {}
+    for key, value in state.items():
+        if isinstance(key, str) and isinstance(value, Tensor) and key not in COUNTERS:
+            name, is_averaged = _peel(key)
+            roles.setdefault(averaged or is_averaged, {})[name] = value
+    found = [Weights(_without_common(values), role, where) for role, values in roles.items()]
+    return _split_mmcv(found[0]) if len(found) == 1 and not averaged else found
+
+
+def _peel(key: str) -> tuple[str, bool]:
+    """A key without the wrappers' prefixes, and whether one of them is that of an average."""
+    parts = [part for part in key.split(".") if part not in INNER] or [key]
+    averaged = False
+    while len(parts) > 1 and (parts[0] in RAW or STUDENT.match(parts[0]) or _is_averaged(parts[0])):
+        averaged |= _is_averaged(parts[0])
+        parts = parts[1:]
+    return ".".join(parts), averaged
+
+
+def _without_common(state: StateDict) -> StateDict:
+    """Without a prefix of any name that all keys share, where it hides the parts of our networks."""
+    split = [key.partition(".") for key in state]
+    first = {start for start, _, _ in split}
+    if len(first) != 1 or first & set(PARTS) or not any(rest.partition(".")[0] in PARTS for _, _, rest in split):
+        return state
+    return {_peel(key.partition(".")[2])[0]: value for key, value in state.items()}
+
+
+def _split_mmcv(weights: Weights) -> list[Weights]:
+    """mmcv 1.x keeps what was trained as ``ema_backbone_conv1_weight`` beside the average, which has the keys."""
+    flat = {key.replace(".", "_"): key for key in weights.state}
+    trained = {
+        flat[key.removeprefix(MMCV_PREFIX)]: value
+        for key, value in weights.state.items()
+        if key.startswith(MMCV_PREFIX) and key.removeprefix(MMCV_PREFIX) in flat
+    }
+    if not trained:
+        return [weights]
+    average = {key: value for key, value in weights.state.items() if not key.startswith(MMCV_PREFIX)}
+    return [Weights(average, True, weights.where), Weights({**average, **trained}, False, f"{MMCV_PREFIX}*")]
+
+
+def _choose(found: list[Weights], ema: bool | None, origin: str) -> StateDict:
+    averaged, raw = (next((weights for weights in found if weights.averaged is role), None) for role in (True, False))
+    if ema and averaged is None:
+        raise CheckpointError(f"{origin} holds no averaged (EMA) weights. Leave out --ema")
+    if ema is False and raw is None:
+        raise CheckpointError(f"{origin} holds only averaged (EMA) weights. Leave out --no-ema")
+    if averaged is None or raw is None:
+        chosen = averaged or raw
+        return chosen.state if chosen else {}
+    alike = all(value.shape == raw.state[key].shape for key, value in averaged.state.items() if key in raw.state)
+    taken = averaged if ema or (ema is None and alike) else raw  # a teacher may be another network
+    logger.info(
+        "%s holds averaged (EMA) weights and those trained: taking the %s%s; --%s takes the others",
+        origin,
+        "averaged" if taken.averaged else "trained",
+        f" under {taken.where!r}" if taken.where else "",
+        "no-ema" if taken.averaged else "ema",
+    )
+    # Some average only parameters; the statistics of batch norms are then those of the network that was trained
+    shared = {key: value for key, value in raw.state.items() if BUFFERS.match(key)} if taken.averaged else {}
+    return {**shared, **taken.state}
+
+
+def _refusal(origin: str, refused: Mapping[str, str]) -> str:
+    def listed(names: Mapping[str, str]) -> str:
+        return ", ".join(f"{names[key]} at {key!r}" if key else names[key] for key in refused)
+
+    if refused.keys() and all(original in KINDS for original in refused.values()):
+        kinds = {key: KINDS[original] for key, original in refused.items()}
+        return f"{origin} holds {listed(kinds)}. Expected plain tensors of floats: save those from before the conversion"
+    return (
+        f"{origin} contains the Python object {listed(refused)} where tensors were expected, which would run code when "
+        "loaded; refused. Where it was trained, save only the tensors with: torch.save(model.state_dict(), PATH)"
+    )
