@@ -18,6 +18,7 @@ class ExportOptions:
     """How a checkpoint is exported."""
 
     model: str | None = None  # a preset's name; None: recognized from the checkpoint
+    ema: bool | None = None  # see train.weights.unwrapping.read_checkpoint
     input_hw: tuple[int, int] | None = None  # pixels; None: see train.describe.describe_checkpoint
     class_names: tuple[str, ...] | None = None
     nms: ExportedNms = "graph"
@@ -49,6 +50,11 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--unchecked", action="store_true", help="download published weights even if no digest of them is known"
+    )
+    parser.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        help="take the averaged weights of a checkpoint, or those trained (default: averaged where there are some)",
     )
     parser.add_argument("--model", metavar="NAME", help="fail unless the checkpoint is this model; sets the input size")
     parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="pixels, multiples of 32")
@@ -92,6 +98,7 @@ def options_from(args: argparse.Namespace) -> ExportOptions:
     """What the options of :func:`add_weights_arguments` say of how to export."""
     return ExportOptions(
         model=args.model,
+        ema=args.ema,
         input_hw=tuple(args.input_size) if args.input_size else None,
         class_names=parse_class_names(args.classes) if args.classes is not None else None,
         nms=args.nms,

@@ -75,7 +75,7 @@ def export_model(request: ExportRequest) -> Exported:
     from train.weights.loading import load_detector
 
     preset = describe.find_preset(request.model) if request.model else None
-    detector = load_detector(request.weights, family=preset.family if preset else None)
+    detector = load_detector(request.weights, preset.family if preset else None, request.ema)
     if preset:
         describe.check_architecture(detector, preset, str(request.model))
     spec = describe.describe_checkpoint(

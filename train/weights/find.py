@@ -8,7 +8,7 @@ from pathlib import Path
 from gfl_edge.zoo import catalogue, weights
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-CHECKPOINT_SUFFIXES = (".pth", ".ckpt", ".pt")
+CHECKPOINT_SUFFIXES = (".pth", ".ckpt", ".pt", ".safetensors")
 
 # Below the data folder, by model
 CHECKPOINTS = {

@@ -40,8 +40,8 @@ def load_detector(
         The detector in eval mode: normalized float32 ``[N, 3, H, W]`` -> ``(cls_logits, reg_logits)``, a map per level.
 
     Raises:
-        CheckpointError: unreadable, of another model, with missing, unexpected or misshapen keys (listed), or with values
-            that no training leaves behind.
+        CheckpointError: unreadable, of another model, with missing, unexpected or misshapen keys (listed), or with
+            values that no training leaves behind.
     """
     origin, stripped, named = _open(source, ema)
     state = mmdet.rename_old_keys(stripped)

@@ -25,8 +25,8 @@ def check_kinds(state: Mapping[str, Tensor], origin: str) -> None:
     wrong = {key: kind for key, value in state.items() if (kind := _kind(key, value))}
     if wrong:
         raise CheckpointError(
-            f"{origin}: {len(wrong)} of {len(state)} tensors are no plain floats: {_listed(wrong)}. Expected weights in "
-            "float32, float16 or bfloat16: give the checkpoint from before it was quantized or converted"
+            f"{origin}: {len(wrong)} of {len(state)} tensors are no plain floats: {_listed(wrong)}. Expected weights "
+            "in float32, float16 or bfloat16: give the checkpoint from before it was quantized or converted"
         )
 
 

@@ -173,11 +173,11 @@ def _peel(key: str) -> tuple[str, bool]:
 
 def _without_common(state: StateDict) -> StateDict:
     """Without a prefix of any name that all keys share, where it hides the parts of our networks."""
-    split = [key.partition(".") for key in state]
-    first = {start for start, _, _ in split}
-    if len(first) != 1 or first & set(PARTS) or not any(rest.partition(".")[0] in PARTS for _, _, rest in split):
+    first = {key.partition(".")[0] for key in state}
+    if len(first) != 1 or first & set(PARTS):
         return state
-    return {_peel(key.partition(".")[2])[0]: value for key, value in state.items()}
+    inner = {_peel(key.partition(".")[2])[0]: value for key, value in state.items()}
+    return inner if any(key.partition(".")[0] in PARTS for key in inner) else state
 
 
 def _split_mmcv(weights: Weights) -> list[Weights]:
@@ -223,7 +223,7 @@ def _refusal(origin: str, refused: Mapping[str, str]) -> str:
 
     if refused.keys() and all(original in KINDS for original in refused.values()):
         kinds = {key: KINDS[original] for key, original in refused.items()}
-        return f"{origin} holds {listed(kinds)}. Expected plain tensors of floats: save those from before the conversion"
+        return f"{origin} holds {listed(kinds)}. Expected plain tensors of floats, from before the conversion"
     return (
         f"{origin} contains the Python object {listed(refused)} where tensors were expected, which would run code when "
         "loaded; refused. Where it was trained, save only the tensors with: torch.save(model.state_dict(), PATH)"
