@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge import optional
-from gfl_edge.annotations.text import read_lines, read_text
+from gfl_edge.annotations.text import BYTE_ORDER_MARK, read_lines, read_text
 from gfl_edge.errors import AnnotationError
 
 YAML_SUFFIXES = (".yaml", ".yml", ".json")  # JSON is YAML
 SUFFIXES = (".txt", ".names", *YAML_SUFFIXES)  # by which a text is known to be meant as a file
 MAX_YAML_CHARS = 1 << 20  # 80,000 names, for which PyYAML takes 3 s
-BYTE_ORDER_MARK = "\ufeff"  # in the middle of text that was joined from several files
 
 NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of controls, surrogates and ends of lines
 

@@ -18,6 +18,7 @@ MARKS = (
 )
 # What is written under the name of an older encoding is often of the newer one, which contains it, as browsers know
 NEWER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932"}
+BYTE_ORDER_MARK = "\ufeff"
 _DECLARED = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]*)["']""")
 
 
@@ -36,7 +37,8 @@ def read_text(path: str | Path, error: type[InputError] = InputError) -> str:
 
 def read_lines(path: str | Path, error: type[InputError] = InputError) -> list[str]:
     """The lines of :func:`read_text` without blanks around them; empty ones only where others follow."""
-    lines = [line.strip() for line in re.split(r"\r\n|\n|\r", read_text(path, error))]
+    # Where files were joined, byte order marks stand in the middle
+    lines = [line.strip().lstrip(BYTE_ORDER_MARK).lstrip() for line in re.split(r"\r\n|\n|\r", read_text(path, error))]
     while lines and not lines[-1]:
         lines.pop()
     return lines

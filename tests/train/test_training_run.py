@@ -264,6 +264,18 @@ def test_resuming_needs_a_run(toml):
         train(read_config(toml), resume=True)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_configuration_as_windows_editors_save_it(toml, tmp_path, encoding):
+    (toml.parent / f"{encoding}.toml").write_bytes(toml.read_text().replace("\n", "\r\n").encode(encoding))
+    assert read_config(toml.parent / f"{encoding}.toml") == read_config(toml)
+
+
+def test_a_configuration_in_another_encoding_is_named_with_its_line(toml, tmp_path):
+    (tmp_path / "run.toml").write_bytes(b"# a\n# caf\xe9\n")
+    with pytest.raises(InputError, match=r"run\.toml, line 2: the byte 0xe9 is not UTF-8"):
+        read_config(tmp_path / "run.toml")
+
+
 def test_a_missing_configuration_names_the_examples():
     with pytest.raises(InputError, match=r"bccd_nanodet_m\.toml"):
         read_config("none.toml")

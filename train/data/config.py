@@ -134,7 +134,7 @@ class DataConfig:
     size_range: Range | None = None  # instead: factors of input_hw, or of the short side, in steps of 32 pixels
     augmentation: Augmentation = field(default_factory=Augmentation)
     root: InputPath | None = None  # folder at which the relative paths of the sets start
-    on_bad: OnBad = "error"  # bad boxes, missing and doubled images: "error" refuses, "drop" leaves them out
+    on_bad: OnBad = "error"  # bad boxes; missing, damaged and doubled images: "error" refuses, "drop" leaves them out
 
     def __post_init__(self) -> None:
         _check_size("input_hw", self.input_hw)
