@@ -7,30 +7,19 @@ installed, is spelled in ASCII, and a line of the log says what to install.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import itertools
 import logging
-import os
 import unicodedata
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.errors import MissingDependencyError
+from gfl_edge.media.fonts import covers, font_with, size_for, sized
 from gfl_edge.ops.preprocess import Image
 
 CAPITAL_PX = 21  # height of a capital letter of cv2.FONT_HERSHEY_SIMPLEX at scale 1
-FONT_SUFFIXES = (".ttf", ".ttc", ".otf", ".otc")
-# By how file names start: fonts without serifs that cover much, as Linux, Windows and macOS have them
-PREFERRED = ("notosans-", "notosanscjk", "dejavusans.", "wqy", "segoeui", "msyh", "meiryo", "malgun", "arial")
-STYLES = ("bold", "italic", "oblique", "light", "thin", "black", "condensed", "mono", "serif", "math", "emoji")
-NO_FONTS = ("lastresort", "adobeblank")  # they have a glyph for everything and letters for nothing
-TRIAL_PX = 48  # glyphs are looked at in this size
-NO_CHARACTER = "\U0010ffff"  # no font has it: what it draws instead
 EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
 
 # What Unicode does not decompose into ASCII letters with marks
@@ -116,10 +105,10 @@ def _parts(text: str, font: str | None) -> Parts | None:
     found: list[tuple[str, str]] = []
     for character in text:
         shown = character if character.isprintable() else spelled(character)
-        if font is None or not _covers(font, shown):
-            font = _font_with(shown)
+        if font is None or not covers(font, shown):
+            font = font_with(shown)
         if font is None:
-            shown, font = spelled(character), _font_with("x")
+            shown, font = spelled(character), font_with("x")
             if shown:  # marks and joiners are left out without a word
                 symbol = unicodedata.category(character).startswith("S")
                 _say_once("SYMBOLS" if symbol else unicodedata.name(character, "OTHERS").split()[0])
@@ -151,57 +140,6 @@ def _say_once(script: str) -> None:
     )
 
 
-@functools.lru_cache(maxsize=4096)
-def _font_with(character: str) -> str | None:
-    return next((font for font in _fonts() if _covers(font, character)), None)
-
-
-@functools.cache
-def _fonts() -> tuple[str, ...]:
-    """The fonts of this machine, those first that are easy to read."""
-
-    def rank(path: Path) -> tuple[int, int, str]:
-        name = path.name.lower()
-        preferred = next((i for i, start in enumerate(PREFERRED) if name.startswith(start)), len(PREFERRED))
-        return sum(style in name for style in STYLES), preferred, str(path)
-
-    files = {path for folder in _font_folders() for path in folder.rglob("*") if path.suffix.lower() in FONT_SUFFIXES}
-    usable = [path for path in files if not path.name.lower().startswith(NO_FONTS)]
-    return tuple(str(path) for path in sorted(usable, key=rank))
-
-
-def _font_folders() -> Iterable[Path]:
-    """Where Linux, macOS, Windows and Matplotlib have fonts, as far as they are there."""
-    home, windows = Path.home(), Path(os.environ.get("WINDIR", "C:/Windows"))
-    local = Path(os.environ.get("LOCALAPPDATA", home / "AppData/Local"))
-    folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), home / ".fonts", home / ".local/share/fonts"]
-    folders += [Path("/System/Library/Fonts"), Path("/Library/Fonts"), home / "Library/Fonts"]
-    folders += [windows / "Fonts", local / "Microsoft/Windows/Fonts"]
-    matplotlib = importlib.util.find_spec("matplotlib")
-    if matplotlib is not None and matplotlib.origin:
-        folders.append(Path(matplotlib.origin).parent / "mpl-data/fonts/ttf")
-    return filter(Path.is_dir, folders)
-
-
-@functools.lru_cache(maxsize=256)
-def _font(path: str, size_px: int, layout: int | None = None) -> Any:
-    """A font of Pillow; None where it cannot be used. Layout 0 draws each character by itself."""
-    try:
-        return optional.load("PIL.ImageFont").truetype(path, size_px, layout_engine=layout)
-    except (OSError, ImportError):  # bitmaps of other sizes; Pillow without FreeType
-        return None
-
-
-@functools.lru_cache(maxsize=4096)
-def _covers(path: str, text: str) -> bool:
-    """Whether a font can be used, and has a glyph for ``text``, if that is a character beyond ASCII."""
-    font = _font(path, TRIAL_PX, 0)
-    if font is None or not text.strip() or len(text) > 1:  # several are ASCII, as spelled
-        return font is not None
-    glyph, none = font.getmask(text), font.getmask(NO_CHARACTER)
-    return bool(glyph.size != none.size or bytes(glyph) != bytes(none))
-
-
 @functools.lru_cache(maxsize=512)
 def _rendered(parts: Parts, capital_px: int) -> tuple[NDArray[np.uint8], int]:
     """How much ink each pixel gets, uint8 ``[h, w]``, and how many rows lie above the baseline."""
@@ -214,17 +152,10 @@ def _rendered(parts: Parts, capital_px: int) -> tuple[NDArray[np.uint8], int]:
 
 @functools.lru_cache(maxsize=1024)
 def _rendered_part(path: str, text: str, capital_px: int) -> tuple[NDArray[np.uint8], int]:
-    font = _font(path, _size_for(path, capital_px))
+    font = sized(path, size_for(path, capital_px))
     _, top, right, bottom = font.getbbox(text, anchor="ls")
     above = max(capital_px, -top)
     width = max(1, right, round(font.getlength(text)))
     image = optional.load("PIL.Image").new("L", (width, above + max(0, bottom)))
     optional.load("PIL.ImageDraw").Draw(image).text((0, above), text, fill=255, font=font, anchor="ls")
     return np.array(image), above
-
-
-@functools.lru_cache(maxsize=256)
-def _size_for(path: str, capital_px: int) -> int:
-    """The size in which a font's capital letters are so high; what is usual of a font without them."""
-    share = -_font(path, TRIAL_PX).getbbox("H", anchor="ls")[1] / TRIAL_PX if _covers(path, "H") else 0.72
-    return max(1, round(capital_px / share))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gfl_edge.detections import Detections
+from gfl_edge.media import fonts
 from gfl_edge.media import text as text_module
 from gfl_edge.media.draw import draw_detections, draw_status
 from gfl_edge.media.text import spelled, text_size, write_text
@@ -24,7 +25,7 @@ def forgotten() -> Iterator[None]:
     """Nothing is known of fonts from another test, nor for the next."""
 
     def forget() -> None:
-        for value in vars(text_module).values():
+        for value in (*vars(text_module).values(), *vars(fonts).values()):
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
 
@@ -35,7 +36,7 @@ def forgotten() -> Iterator[None]:
 
 @pytest.fixture
 def no_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_module, "_font_folders", lambda: ())
+    monkeypatch.setattr(fonts, "font_folders", lambda: ())
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def block_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     builder.setupOS2()
     builder.setupPost()
     builder.save(tmp_path / "block.ttf")
-    monkeypatch.setattr(text_module, "_font_folders", lambda: (tmp_path,))
+    monkeypatch.setattr(fonts, "font_folders", lambda: (tmp_path,))
     return tmp_path / "block.ttf"
 
 
@@ -100,7 +101,7 @@ def test_letters_are_taken_from_a_font_that_has_them(block_font: Path) -> None:
 @pytest.mark.parametrize("name", ["грузовик", "σκύλος", "café", "Straße", "Łódź"])
 def test_matplotlibs_font_has_many_letters(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(text_module.Path, "is_dir", lambda path: "mpl-data" in str(path))
+    monkeypatch.setattr(fonts.Path, "is_dir", lambda path: "mpl-data" in str(path))
     assert not np.array_equal(written(name), written(spelled(name)))
     assert not np.array_equal(written(name), written("?" * len(name)))
 
@@ -108,7 +109,7 @@ def test_matplotlibs_font_has_many_letters(name: str, monkeypatch: pytest.Monkey
 def test_a_name_of_several_scripts_takes_several_fonts(block_font: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     more = Path(matplotlib.get_data_path()) / "fonts/ttf"
-    monkeypatch.setattr(text_module, "_font_folders", lambda: (block_font.parent, more))
+    monkeypatch.setattr(fonts, "font_folders", lambda: (block_font.parent, more))
     parts = text_module._parts_of(f"Ёж {BLOCK} é 0.87")
     assert parts is not None
     assert [text for _, text in parts] == ["Ёж ", f"{BLOCK} ", "é", " 0.87"]
