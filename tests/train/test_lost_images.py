@@ -42,7 +42,7 @@ def test_an_image_that_goes_bad_in_training_is_left_out(copied, spoil, workers, 
     spoil(copied / "images" / "3.png")
     assert run.run()["AP"] >= 0
     (line,) = [record.message for record in caplog.records if "3.png" in record.message]  # once in two epochs
-    assert line.endswith("It is left out")
+    assert line.endswith("The image is left out")
     assert Checkpoint.load(copied.parent / "run" / LAST).training["position"]["epoch"] == 2
 
 

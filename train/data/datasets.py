@@ -10,8 +10,8 @@ from numpy.random import Generator
 from torch.utils.data import Dataset
 
 from gfl_edge.annotations.checks import size_mismatch
-from gfl_edge.annotations.records import NO_OBJECTS, Annotations, ImageRecord
-from gfl_edge.errors import AnnotationError, ImageError
+from gfl_edge.annotations.records import NO_OBJECTS, Annotations
+from gfl_edge.errors import ImageError
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Placement
 from gfl_edge.spec import ResizeRule
@@ -47,21 +47,16 @@ def read_sample(annotations: Annotations, index: int, lost: dict[int, str]) -> S
     """
     record = annotations.records[index]
     try:
-        return _read_record(annotations.origin, record)
-    except AnnotationError as error:
-        lost[record.image_id] = str(error)
-        return Sample(np.zeros((*(record.size_hw or (1, 1)), 3), np.uint8), NO_OBJECTS.boxes, NO_OBJECTS.labels)
-
-
-def _read_record(origin: str, record: ImageRecord) -> Sample:
-    try:
         image = read_image(record.path)
     except ImageError as error:
-        raise AnnotationError(f"{origin}: {error}, or take it out of the annotations") from error
-    found = image.shape[0], image.shape[1]
-    if record.size_hw is not None and found != record.size_hw:
-        raise AnnotationError(f"{origin}: {size_mismatch(record, found)}")
-    return Sample(image, record.boxes, record.labels)
+        reason = str(error)
+    else:
+        found = image.shape[0], image.shape[1]
+        if record.size_hw in (None, found):
+            return Sample(image, record.boxes, record.labels)
+        reason = size_mismatch(record, found)
+    lost[record.image_id] = f"{annotations.origin}: {reason}"
+    return Sample(np.zeros((*(record.size_hw or (1, 1)), 3), np.uint8), NO_OBJECTS.boxes, NO_OBJECTS.labels)
 
 
 class TrainingImages(Dataset[Example]):

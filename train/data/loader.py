@@ -196,7 +196,7 @@ class _Losses:
                         f"{batch.lost[image_id]}. {len(self._lost)} of {self._images} images went bad during the run: "
                         "is their folder as it was?"
                     )
-                logger.warning("%s. It is left out", batch.lost[image_id])
+                logger.warning("%s. The image is left out", batch.lost[image_id])
             yield batch
 
 

@@ -67,6 +67,7 @@ def locate(
         AnnotationError: a path that leads out of the folder.
     """
     absolute = {entry.line: found for entry in entries if (found := _absolute(entry.text, folder)) is not None}
+    count = sum(name.startswith("/") or is_there(name) for name in absolute.values())
     others = [entry.text for entry in entries if entry.line not in absolute]
     readings = _readings(others, image_list, folder, is_there)
     counts = []
@@ -82,29 +83,32 @@ def locate(
     located: list[str] = []
     for entry in entries:
         name = absolute.get(entry.line) or reading(entry.text)
+        if name is None and _is_rooted(entry.text):
+            name = entry.text  # not there, which the checks will report
         if name is None:
             raise AnnotationError(
                 f"{image_list}, line {entry.line}: {entry.text!r} leads out of {folder}. Expected a path relative to "
                 "that folder or to the list"
             )
         located.append(name)
-    return located, len(absolute) + counts[best]
+    return located, count + counts[best]
 
 
 def _absolute(text: str, folder: Path) -> str | None:
-    """The path of a file that an entry names absolutely: relative to the folder where it lies in it."""
+    """What an absolute path means here: relative to the folder if it leads into it, else itself if there is a file."""
     path = Path(text)
-    if not path.is_absolute() or not os.path.isfile(text):  # noqa: PTH113  no error for what is no path
+    if not path.is_absolute():
         return None
-    return _inside(path, folder) or path.as_posix()
+    is_file = os.path.isfile(text)  # noqa: PTH113  no error for what is no path
+    return _inside(path, folder) or (path.as_posix() if is_file else None)
 
 
 def _inside(path: Path, folder: Path) -> str | None:
     """``path`` relative to the folder; None if it lies outside. Links are followed only where that is needed."""
     for normal in (os.path.normpath, os.path.realpath):
-        name = os.path.relpath(normal(path.absolute()), normal(folder.absolute()))
-        if not name.startswith(os.pardir):
-            return Path(name).as_posix()
+        name = _joined(Path(os.path.relpath(normal(path.absolute()), normal(folder.absolute()))).parts)
+        if name is not None:
+            return name
     return None
 
 
@@ -119,7 +123,9 @@ def _readings(
     def as_written(text: str) -> str | None:
         if _is_rooted(text):
             return None
-        return text if is_there(text) else _joined(_parts(text))  # back slashes are letters of names on Linux
+        if "\\" in text and is_there(text):  # on Linux a letter as any other
+            return text
+        return _joined(_parts(text))
 
     def from_the_list(text: str) -> str | None:
         return None if _is_rooted(text) else _inside(image_list.parent.joinpath(*_parts(text)), folder)
@@ -149,8 +155,9 @@ def _is_rooted(text: str) -> bool:
 
 
 def _joined(parts: Sequence[str]) -> str | None:
-    name = os.path.normpath("/".join(parts)) if parts else os.pardir
-    return None if name.startswith(os.pardir) else Path(name).as_posix()
+    """A path of these parts; None if it leads outside or nowhere."""
+    name = Path(os.path.normpath("/".join(parts))).as_posix()
+    return None if name.split("/")[0] in (os.pardir, ".", "") else name
 
 
 def _after(parts: Sequence[str], folder: Sequence[str]) -> str | None:
