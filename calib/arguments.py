@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from calib.histogram import METHODS, Method
+from gfl_edge.annotations.checks import OnBad
+from gfl_edge.cli.options import add_on_bad
 
 Target = Literal["trt", "cpu"]
 
@@ -24,6 +26,7 @@ class CalibrationOptions:
     annotations: Path | None = None  # None: AP is not measured and nothing is refused
     eval_images: Path | None = None
     eval_limit: int | None = None
+    on_bad: OnBad = "error"  # bad boxes, missing and doubled images: refuse them, or leave them out
     max_ap_drop: float = 0.3
     probe_images: int = 4
     always_rank: bool = False
@@ -53,6 +56,7 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--annotations", type=Path, metavar="JSON", help="COCO instances file to measure AP with")
     group.add_argument("--eval-images", type=Path, metavar="DIR", help="its images")
     group.add_argument("--eval-limit", type=int, metavar="N", help="measure AP on the first N of them only")
+    add_on_bad(group)
     group.add_argument(
         "--method",
         choices=("auto", *METHODS),

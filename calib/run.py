@@ -61,6 +61,7 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
     """
     _check(request)
     model = FloatModel.load(request, loaded)
+    gauge = Gauge.of(request, model.target, model.spec.class_names)  # before minutes of work
     images = choose_images(request.images, request.num_images, request.seed)
     logger.info("%s: %s, %s, for %s", request.onnx, model.spec.name, model.spec.precision, model.target)
     plain = qdq.to_float32(model.graph)
@@ -69,7 +70,7 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
     probe = Probe(graph, placement.final_outputs(plain), probe_inputs)
     method, snr_db = _choose_method(request, graph, observed, probe)
     candidates = Candidates(model, graph, observed.ranges[method], observed.channel_means)
-    gauge, journal = Gauge.of(request, model.target), _journal(request, model, observed, method)
+    journal = _journal(request, model, observed, method)
     cost, float_layers = _search(request, candidates, probe, gauge, journal)
     measured = None
     if gauge is not None and cost.reference is not None:

@@ -39,7 +39,7 @@ class Checkpoint:
     architecture: Mapping[str, Any]
     class_names: tuple[str, ...]
     config: dict[str, Any]
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
     training: dict[str, Any] | None = None
 
     def save(self, path: str | Path) -> None:

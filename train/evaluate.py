@@ -11,6 +11,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gfl_edge import environment
+from gfl_edge.cli.options import add_on_bad
 from gfl_edge.console import log, run_command
 from gfl_edge.files import write_atomically
 from train.leaving import leave
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE|NAME", help="checkpoint, or a name")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO instances file")
+    add_on_bad(parser)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result here as well")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="pixels, multiples of 32")
@@ -41,6 +43,7 @@ def _run(args: argparse.Namespace) -> int:
         input_hw=tuple(args.input_size) if args.input_size else None,
         limit=args.limit,
         device=args.device,
+        on_bad=args.on_bad,
     )
     text = json.dumps({**report, **environment.describe(["train/evaluate.py", *sys.argv[1:]])}, indent=2)
     print(text)

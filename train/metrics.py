@@ -31,8 +31,8 @@ class Table:
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([self.columns, *kept] if self.columns else [])
 
-    def add(self, row: Mapping[str, float]) -> None:
-        """Append a row; floats are written so that reading them gives the same number."""
+    def add(self, row: Mapping[str, float | None]) -> None:
+        """Append a row; floats are written so that reading them gives the same number, None as nothing."""
         first = not self.columns
         self.columns = self.columns or list(row)
         with self.path.open("a", newline="") as file:
@@ -55,20 +55,21 @@ class RunLog:
         self._tables = {name: Table(folder / name, resume_at) for name in (LOSSES, METRICS)} if enabled else {}
         self._board = _tensorboard(folder, resume_at) if enabled else None
 
-    def losses(self, step: int, values: Mapping[str, float]) -> None:
+    def losses(self, step: int, values: Mapping[str, float | None]) -> None:
         """Note the values of a step of the optimizer, counted from 1."""
         self._add(LOSSES, "train", step, values)
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """Note what an evaluation after a step gave."""
         self._add(METRICS, "val", step, values)
 
-    def _add(self, table: str, group: str, step: int, values: Mapping[str, float]) -> None:
+    def _add(self, table: str, group: str, step: int, values: Mapping[str, float | None]) -> None:
         if table in self._tables:
             self._tables[table].add({"step": step, **values})
         if self._board is not None:
             for name, value in values.items():
-                self._board.add_scalar(f"{group}/{name}", value, step)
+                if value is not None:
+                    self._board.add_scalar(f"{group}/{name}", value, step)
 
     def close(self) -> None:
         """Finish the files."""

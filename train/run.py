@@ -15,6 +15,7 @@ import torch
 
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.errors import AnnotationError, CheckpointError, InputError
+from gfl_edge.evaluation.ap import Metrics
 from gfl_edge.progress import progress_bar
 from train.checkpoint import BEST, LAST, Checkpoint
 from train.config import Config
@@ -80,7 +81,7 @@ class Run:
         self.average = start_average(self.detector, config.train.ema_decay) if config.train.ema_decay else None
         self.trainer = self._trainer()
         self.validation = self._validation(data.val)
-        self.metrics: dict[str, float] = {}
+        self.metrics: Metrics = {}
         self.best = -1.0
         self._unfinished = False  # whether the epoch that the checkpoint ends with was to be evaluated yet
         self._has_positives = False
@@ -90,7 +91,7 @@ class Run:
             _seed(config.train.seed + process.rank)  # dropout and the like differ between processes
         self._say_start(data)
 
-    def run(self) -> dict[str, float]:
+    def run(self) -> Metrics:
         """Train to the end; returns the metrics of the last evaluation, empty where there is none."""
         position, epochs = self.trainer.position, self.config.train.epochs
         log = RunLog(self.folder, position.step or None, self.process.is_main)
@@ -162,10 +163,11 @@ class Run:
         assert self.validation is not None
         metrics = self.metrics = self.validation(self._evaluated)
         log.metrics(self.trainer.position.step, {"epoch": done, **metrics})
-        shown = ", ".join(f"{name} {metrics[name]:.2f}" for name in SHOWN)
+        values = {name: metrics[name] for name in SHOWN}
+        shown = ", ".join(f"{name} {'none' if value is None else f'{value:.2f}'}" for name, value in values.items())
         self._say(f"epoch {done}/{self.config.train.epochs}: {shown}")
-        if metrics.get(BEST_METRIC, -1.0) > self.best:
-            self.best = metrics[BEST_METRIC]
+        if (found := metrics[BEST_METRIC]) is not None and found > self.best:
+            self.best = found
             if self.process.is_main:
                 self._checkpoint(metrics).save(self.folder / BEST)
         self._save_last(metrics)
@@ -177,13 +179,13 @@ class Run:
         assert isinstance(network, (NanoDet, GFL))
         return network
 
-    def _save_last(self, metrics: Mapping[str, float] | None = None, unfinished: bool = False) -> None:
+    def _save_last(self, metrics: Mapping[str, float | None] | None = None, unfinished: bool = False) -> None:
         # by all processes: it gathers
         training = {**self.trainer.state_dict(), "best": self.best, "unfinished": unfinished}
         if self.process.is_main:
             replace(self._checkpoint(metrics or {}), training=training).save(self.folder / LAST)
 
-    def _checkpoint(self, metrics: Mapping[str, float]) -> Checkpoint:
+    def _checkpoint(self, metrics: Mapping[str, float | None]) -> Checkpoint:
         network = self._evaluated
         state = float_state(network) if self.config.quantize.enabled else network.state_dict()
         architecture = describe_architecture(network.config)
@@ -285,7 +287,7 @@ class Run:
             logger.info("%s", message)
 
 
-def train(config: Config, resume: bool = False) -> dict[str, float]:
+def train(config: Config, resume: bool = False) -> Metrics:
     """Run training from its start, or from where it was left, to its end.
 
     Args:

@@ -39,13 +39,14 @@ def _run(args: argparse.Namespace) -> int:
     import json
     import os
 
+    from gfl_edge.evaluation.ap import rounded
     from train.config import read_config
     from train.run import next_command, train
 
     config = read_config(args.config, [text for group in args.overrides for text in group])
     metrics = train(config, args.resume)
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps({name: round(value, 3) for name, value in metrics.items()}))
+        print(json.dumps(rounded(metrics)))
         log(f"next: {next_command(config.train.output)}")
     return 0
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gfl_edge.annotations.checks import OnBad
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
-from gfl_edge.evaluation.ap import as_coco, average_precision, coco_results, evaluate
+from gfl_edge.evaluation.ap import Metrics, as_coco, average_precision, coco_results, evaluate
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.preprocess import Placement
@@ -116,7 +117,7 @@ class Validation:
             config, annotations, batch_size, workers=workers, rank=process.rank, world_size=process.world_size
         )
 
-    def __call__(self, network: Network) -> dict[str, float]:
+    def __call__(self, network: Network) -> Metrics:
         """The twelve COCO numbers in percent; ``network`` is left in eval mode."""
         predictor = Predictor(network, self._process.device)
         results: list[dict[str, Any]] = []
@@ -129,7 +130,7 @@ class Validation:
                 found = self._detections(predictor, scores[i], edges[i], input_hw, placement)
                 results += coco_results(found, image_id, tuple(range(1, self._spec.num_classes + 1)))
         gathered, all_lost = gather(results, self._process), set().union(*gather(lost, self._process))
-        metrics: dict[str, float] = {}
+        metrics: Metrics = {}
         if self._process.is_main:
             if all_lost:
                 logger.warning("%d images could not be read, AP is that of the others", len(all_lost))
@@ -163,6 +164,7 @@ def evaluate_checkpoint(
     input_hw: tuple[int, int] | None = None,
     limit: int | None = None,
     device: str = "auto",
+    on_bad: OnBad = "error",
 ) -> dict[str, Any]:
     """Evaluate a checkpoint through the pipeline of the run time, the network in PyTorch.
 
@@ -173,6 +175,7 @@ def evaluate_checkpoint(
         input_hw: pixels; default what the checkpoint was trained at, or its file name or family says.
         limit: only the first so many images.
         device: see :func:`train.distributed.joined`.
+        on_bad: see :func:`gfl_edge.annotations.checks.check_annotations`.
 
     Returns:
         Plain values as ``gfl-edge eval`` reports them, without the environment.
@@ -184,7 +187,7 @@ def evaluate_checkpoint(
     spec = describe_checkpoint(network, weights, input_hw=input_hw)
     with joined(device) as process:
         detector = Detector(TorchBackend(network.to(process.device), spec, process.device))
-        result = evaluate(detector, images, annotations, limit)
+        result = evaluate(detector, images, annotations, limit, on_bad=on_bad)
     return {
         **result.to_dict(),
         "model": {

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.models import ANNOTATIONS, IMAGES, export
+from gfl_edge.annotations.records import Annotations
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import (
     Evaluator,
     Frames,
-    annotated_files,
+    Metrics,
     as_coco,
     average_precision,
     coco_results,
-    match_categories,
-    read_annotations,
+    rounded,
 )
+from gfl_edge.evaluation.truth import match_categories, read_truth
 from train.weights.find import data_folder
 
 MODEL = "nanodet-plus-m-416"
@@ -28,12 +29,11 @@ ROUNDS = 3
 
 def measure(folder: Path) -> dict[str, Any]:
     """Seconds and numbers of both; ``folder`` takes the exported file."""
-    coco = read_annotations(data_folder() / ANNOTATIONS)
-    results = _detect(coco, folder)
-    content, results = _repeated(coco.dataset, results)
+    truth = read_truth(data_folder() / ANNOTATIONS, data_folder() / IMAGES)
+    content, results = _repeated(truth.to_coco(), _detect(truth, folder))
     many = as_coco(content)
     ids = sorted(many.getImgIds())
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Metrics] = {}
     seconds: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for evaluator in get_args(Evaluator):
@@ -47,16 +47,16 @@ def measure(folder: Path) -> dict[str, Any]:
         "boxes": len(content["annotations"]),
         "of": f"{ANNOTATIONS}, repeated; {MODEL}",
         "seconds": {name: round(min(times), 2) for name, times in seconds.items()},
-        "largest_difference_of_the_twelve_numbers": max(abs(one[name] - other[name]) for name in one),
-        "metrics": {name: {key: round(value, 6) for key, value in metrics.items()} for name, metrics in found.items()},
+        "largest_difference_of_the_twelve_numbers": max(abs((one[name] or 0) - (other[name] or 0)) for name in one),
+        "metrics": {name: rounded(metrics, 6) for name, metrics in found.items()},
     }
 
 
-def _detect(coco: Any, folder: Path) -> list[dict[str, Any]]:
-    frames = Frames(annotated_files(coco, data_folder() / IMAGES), IMAGES, f"detecting with {MODEL}")
+def _detect(truth: Annotations, folder: Path) -> list[dict[str, Any]]:
+    frames = Frames.of(truth, f"detecting with {MODEL}")
     results = []
     with Detector(export(MODEL, folder)) as detector:
-        categories = match_categories(coco, detector.spec.class_names, ANNOTATIONS)
+        categories = match_categories(truth, detector.spec.class_names)
         for image_id, frame in frames:
             results += coco_results(detector(frame), image_id, categories)
     return results

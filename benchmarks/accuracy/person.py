@@ -10,15 +10,8 @@ from typing import Any
 from benchmarks.models import ANNOTATIONS, IMAGES, export
 from gfl_edge.backends.select import BackendName
 from gfl_edge.detector import Detector
-from gfl_edge.evaluation.ap import (
-    METRICS,
-    Frames,
-    annotated_files,
-    average_precision,
-    coco_results,
-    match_categories,
-    read_annotations,
-)
+from gfl_edge.evaluation.ap import Frames, as_coco, average_precision, coco_results, rounded
+from gfl_edge.evaluation.truth import match_categories, read_truth
 from gfl_edge.zoo.bundled import bundled_model
 from train.weights.find import data_folder
 
@@ -34,9 +27,9 @@ class People:
     """The images and the people in them."""
 
     def __init__(self) -> None:
-        self._images = data_folder() / IMAGES
-        self._coco = read_annotations(data_folder() / ANNOTATIONS)
-        (self._category,) = match_categories(self._coco, (PERSON,), ANNOTATIONS)
+        self._truth = read_truth(data_folder() / ANNOTATIONS, data_folder() / IMAGES)
+        self._coco = as_coco(self._truth.to_coco())
+        (self._category,) = match_categories(self._truth, (PERSON,))
         rows = self._coco.dataset["annotations"]
         self.boxes = Counter(r["image_id"] for r in rows if r["category_id"] == self._category and not r["iscrowd"])
 
@@ -44,7 +37,7 @@ class People:
         """The people that a detector finds, in COCO's result format; other classes are left out."""
         number = detector.spec.class_names.index(PERSON)
         ids = tuple(self._category if i == number else -1 for i in range(detector.spec.num_classes))
-        frames = Frames(annotated_files(self._coco, self._images), self._images, f"evaluating {detector.spec.name}")
+        frames = Frames.of(self._truth, f"evaluating {detector.spec.name}")
         found = [row for image_id, frame in frames for row in coco_results(detector(frame), image_id, ids)]
         return [row for row in found if row["category_id"] == self._category]
 
@@ -55,7 +48,7 @@ class People:
         return {
             "images": len(chosen),
             "people": sum(self.boxes[i] for i in chosen),
-            **{name: round(metrics[name], 2) for name in METRICS},
+            **rounded(metrics, 2),
         }
 
 

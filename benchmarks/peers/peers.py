@@ -18,14 +18,8 @@ from benchmarks.peers.samples import NcnnModelZoo, OpenCvZoo, OpenModelZoo, Samp
 from gfl_edge.backends.select import BackendName
 from gfl_edge.bench.frames import generated_frame
 from gfl_edge.detector import Detector
-from gfl_edge.evaluation.ap import (
-    Frames,
-    annotated_files,
-    average_precision,
-    coco_results,
-    match_categories,
-    read_annotations,
-)
+from gfl_edge.evaluation.ap import Frames, as_coco, average_precision, coco_results, rounded
+from gfl_edge.evaluation.truth import match_categories, read_truth
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
 from train.weights.find import data_folder
@@ -48,12 +42,11 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def _measure_model(name: str, folder: Path) -> dict[str, Any]:
-    coco = read_annotations(data_folder() / ANNOTATIONS)
-    files = annotated_files(coco, data_folder() / IMAGES)
-    frames = list(Frames(files, IMAGES, f"reading for {name}"))
+    truth = read_truth(data_folder() / ANNOTATIONS, data_folder() / IMAGES)
+    coco, frames = as_coco(truth.to_coco()), list(Frames.of(truth, f"reading for {name}"))
     with ExitStack() as stack:
         pipelines, class_names = _pipelines(name, folder, stack)
-        categories = match_categories(coco, class_names, ANNOTATIONS)
+        categories = match_categories(truth, class_names)
         milliseconds: dict[str, dict[float, list[float]]] = {
             label: {EVALUATED_SCORE: [], SHOWN_SCORE: []} for label in pipelines
         }
@@ -66,9 +59,9 @@ def _measure_model(name: str, folder: Path) -> dict[str, Any]:
                 if score == EVALUATED_SCORE:
                     results[label] += coco_results(found, image_id, categories)
     ids = [image_id for image_id, _ in frames]
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         label: {
-            "AP": round(average_precision(coco, results[label], ids)["AP"], 2),
+            "AP": rounded(average_precision(coco, results[label], ids), 2)["AP"],
             **{f"p50_ms_from_{score}": round(statistics.median(times[score]), 2) for score in times},
         }
         for label, times in milliseconds.items()

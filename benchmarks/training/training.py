@@ -64,7 +64,7 @@ def measure_bccd(folder: Path) -> dict[str, Any]:
         "validation_by_epoch": _curve(config, "metrics.csv", ("epoch", *REPORTED)),
         "loss_by_step": _curve(config, "losses.csv", ("step", "loss")),
         "test": {name: torch_result[name] for name in (*REPORTED, "images")},
-        "test_of_the_onnx_file": {**{name: round(onnx_result.metrics[name], 3) for name in REPORTED}, "on": backend},
+        "test_of_the_onnx_file": {**{name: round(onnx_result.percent(name), 3) for name in REPORTED}, "on": backend},
         "engine": build(half, "fp16", "sm75", folder).row("bccd-nanodet-m"),
     }
 

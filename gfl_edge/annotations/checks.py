@@ -1,4 +1,4 @@
-"""What can be wrong with annotations, found before training starts."""
+"""What can be wrong with annotations, found before training or evaluation starts."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gfl_edge.annotations.image_paths import is_file
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects, clip
 from gfl_edge.errors import AnnotationError, ImageError, InputError
 from gfl_edge.media.images import image_hw
 
 OnBad = Literal["error", "drop"]
+Purpose = Literal["training", "evaluation"]
 
 OVERSHOOT_PX = 1.0  # a box may end so far outside its image: annotation tools count pixels from 0 or from 1
 NAMED = 5  # how many of a kind a message names
+ADVICE = 'Fix the annotations, or leave these out with on_bad = "drop" (--on-bad drop)'
+PARTS_SHARE = 0.01  # of a set's boxes; fewer than these within their image's first pixel are slivers that do exist
+MIN_SIDE_PX = 8  # of an image for which a box within its first pixel means something
+MISREAD_SHARE = 0.95  # of a set's boxes that lie inside as corners, where they were given as corners
 SIZES_READ = 100  # images whose declared size is compared with the file, spread over the set
 
 # Kinds of bad boxes, in the order of testing: a box counts once
 NOT_FINITE = "with NaN or infinity"
 FOREIGN = "of an unknown class"
+PARTS = "within 0..1, as in parts of the image instead of pixels"
 INVERTED = "inverted (x2 < x1 or y2 < y1)"
 OUTSIDE = f"more than {OVERSHOOT_PX:g} px outside the image"
 EMPTY = "empty (zero area)"
-BOX_KINDS = (NOT_FINITE, FOREIGN, INVERTED, OUTSIDE, EMPTY)
+BOX_KINDS = (NOT_FINITE, FOREIGN, PARTS, INVERTED, OUTSIDE, EMPTY)
 MISSING = "missing image files"
 DUPLICATE = "images listed twice"
 
@@ -45,6 +53,7 @@ class CheckReport:
         boxes: objects that are left.
         ignored: crowds and difficult objects, which are not learned.
         clipped: boxes that reached out of their image by at most ``OVERSHOOT_PX`` and were cut back.
+        identical: boxes that repeat another of the same class and image; they are left in.
         dropped: bad boxes and images by kind, as left out.
         per_class: objects that are left.
     """
@@ -54,6 +63,7 @@ class CheckReport:
     boxes: int
     ignored: int
     clipped: int
+    identical: int
     dropped: dict[str, int]
     per_class: dict[str, int]
 
@@ -65,7 +75,7 @@ class CheckReport:
     def plus(self, others: Iterable[CheckReport]) -> CheckReport:
         """The counts of several sets together; they have the same classes."""
         parts = [self, *others]
-        counts = ("images", "background", "boxes", "ignored", "clipped")
+        counts = ("images", "background", "boxes", "ignored", "clipped", "identical")
         sums: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in counts}
         for name in ("dropped", "per_class"):
             total: Counter[str] = Counter()
@@ -81,43 +91,59 @@ class CheckReport:
     def summary(self) -> str:
         """One line for the log."""
         parts = [f"{self.images} images ({self.background} background)", f"{self.boxes} boxes"]
-        parts += [f"{count} {what}" for what, count in (("ignored", self.ignored), ("clipped", self.clipped)) if count]
+        parts += [
+            f"{getattr(self, what)} {what}" for what in ("ignored", "clipped", "identical") if getattr(self, what)
+        ]
         parts += [f"{count} {kind} left out" for kind, count in self.dropped.items()]
         return ", ".join(parts)
 
 
-def check_annotations(annotations: Annotations, on_bad: OnBad = "error") -> tuple[Annotations, CheckReport]:
-    """Check every box and image of a set, so that nothing bad comes up in the middle of training.
+def check_annotations(
+    annotations: Annotations, on_bad: OnBad = "error", purpose: Purpose = "training"
+) -> tuple[Annotations, CheckReport]:
+    """Check every box and image of a set, so that nothing bad comes up in the middle of the work.
+
+    Evaluation counts as COCO does: boxes are not clipped, and of zero area they are only warned of, as COCO's own files
+    have some, which nothing can match. Images that cannot be decoded stay, as evaluation names them itself.
 
     Args:
         annotations: as read.
         on_bad: "error" refuses bad boxes, missing files and duplicates; "drop" leaves them out with a warning.
+        purpose: what the annotations are for.
 
     Returns:
-        The annotations with sizes of all images, boxes clipped to them, and no foreign classes; and the counts.
+        The annotations with sizes of all images, for training with boxes clipped to them, and no foreign classes; and
+        the counts.
 
     Raises:
         AnnotationError: bad boxes, missing files or duplicates (counted, the first of each kind named); images of
-            another size than declared; or no box is left.
+            another size than declared; boxes that are corners by all appearance; or no box is left.
         InputError: ``on_bad`` is neither of the two.
     """
     if on_bad not in get_args(OnBad):
         raise InputError(f"on_bad {on_bad!r}: expected one of {', '.join(get_args(OnBad))}")
+    training = purpose == "training"
     problems: dict[str, list[str]] = {}
     present = _present_once(annotations.records, problems)
-    _check_sizes(annotations.origin, present)
-    records = tuple(_measured(record) for record in present)
-    records = tuple(_without_bad_boxes(annotations, record, problems) for record in records)
-    _refuse_or_warn(annotations.origin, problems, on_bad)
-    clipped = tuple(_clipped(record) for record in records)
+    _check_sizes(annotations.origin, present, training)
+    records = [_measured(record, training) for record in present]
+    _check_corners(annotations.origin, records)
+    in_parts = _are_parts(records)
+    tolerated = () if training or on_bad == "drop" else (EMPTY,)
+    records = [_without_bad_boxes(annotations, r, problems, in_parts, training, tolerated) for r in records]
+    for kind in tolerated:
+        if places := problems.pop(kind, []):
+            logger.warning("%s: %s", annotations.origin, _listed(kind, places))
+    _refuse_or_warn(annotations, problems, on_bad)
+    identical = _warn_of_identical(annotations, records)
+    clipped = [_clipped(record) for record in records] if training else records
     moved = sum(int((a.boxes != b.boxes).any(axis=1).sum()) for a, b in zip(records, clipped, strict=True))
-    checked = replace(annotations, records=clipped, foreign_classes=())
-    report = _report(checked, moved, {kind: len(places) for kind, places in problems.items()})
+    checked = replace(annotations, records=tuple(clipped), foreign_classes=())
+    report = _report(checked, moved, identical, {kind: len(places) for kind, places in problems.items()})
     if not report.boxes:
-        raise AnnotationError(
-            f"{annotations.origin}: no box in {len(annotations)} images, so there is nothing to learn"
-        )
-    if report.classes_without_box:
+        therefore = "there is nothing to learn" if training else "AP cannot be computed"
+        raise AnnotationError(f"{annotations.origin}: no box in {len(annotations)} images, so {therefore}")
+    if training and report.classes_without_box:
         names = ", ".join(report.classes_without_box)
         logger.warning("%s: no box of %d classes: %s", annotations.origin, len(report.classes_without_box), names)
     return checked, report
@@ -130,7 +156,7 @@ def _present_once(records: tuple[ImageRecord, ...], problems: dict[str, list[str
         key = os.path.normpath(record.path)
         if key in kept:
             problems.setdefault(DUPLICATE, []).append(record.path.name)
-        elif not record.path.is_file():
+        elif not is_file(record.path):
             line = f" (line {record.line})" if record.line else ""
             problems.setdefault(MISSING, []).append(f"{record.path}{line}")
         else:
@@ -138,7 +164,7 @@ def _present_once(records: tuple[ImageRecord, ...], problems: dict[str, list[str
     return list(kept.values())
 
 
-def _check_sizes(origin: str, records: list[ImageRecord]) -> None:
+def _check_sizes(origin: str, records: list[ImageRecord], decodable: bool) -> None:
     """Compare declared sizes with files: boxes of a shrunk or turned image would all be wrong."""
     declared = [record for record in records if record.size_hw is not None]
     wrong = []
@@ -147,49 +173,92 @@ def _check_sizes(origin: str, records: list[ImageRecord]) -> None:
         try:
             found = image_hw(record.path)
         except ImageError as error:
-            wrong.append(str(error))
+            wrong += [str(error)] if decodable else []
             continue
-        if found != record.size_hw:
-            wrong.append(size_mismatch(record, found))
+        if record.size_hw is not None and found != record.size_hw:
+            wrong.append(size_mismatch(record.path, record.size_hw, found))
     if wrong:
         raise AnnotationError(f"{origin}: {len(wrong)} images read are not as declared: {'; '.join(wrong[:NAMED])}")
 
 
-def size_mismatch(record: ImageRecord, found: tuple[int, int]) -> str:
+def size_mismatch(path: Path, declared_hw: tuple[int, int], found: tuple[int, int]) -> str:
     """What is wrong with an image whose file has another size than declared."""
-    height, width = record.size_hw or (0, 0)
+    height, width = declared_hw
     turned = ", turned as its EXIF data says" if found == (width, height) else ""
     return (
-        f"{record.path} is {found[1]} x {found[0]} pixels{turned}, its annotations are for {width} x {height}: "
+        f"{path} is {found[1]} x {found[0]} pixels{turned}, its annotations are for {width} x {height}: "
         "use the images that were annotated, or scale the boxes"
     )
 
 
-def _measured(record: ImageRecord) -> ImageRecord:
+def _measured(record: ImageRecord, decodable: bool) -> ImageRecord:
     if record.size_hw is not None:
         return record
     try:
         return replace(record, size_hw=image_hw(record.path))
     except ImageError as error:
+        if not decodable:
+            return record
         raise AnnotationError(f"{error}, or take it out of the annotations") from error
 
 
-def _without_bad_boxes(annotations: Annotations, record: ImageRecord, problems: dict[str, list[str]]) -> ImageRecord:
-    size = _size(record)
-    masks = _bad_boxes(record.objects, size)
-    for kind, mask in masks.items():
-        for index in np.flatnonzero(mask).tolist():
-            corners = ", ".join(f"{value:.6g}" for value in record.boxes[index])
-            place = f"{record.path.name}: [{corners}] {annotations.name_of(int(record.labels[index]))}"
-            problems.setdefault(kind, []).append(place)
-    bad_ignored = np.logical_or.reduce(list(_bad_boxes(record.ignored, size).values()))
-    good = ~np.logical_or.reduce(list(masks.values()))
-    return replace(record, objects=record.objects.where(good), ignored=record.ignored.where(~bad_ignored))
+def _check_corners(origin: str, records: list[ImageRecord]) -> None:
+    """Raise AnnotationError where boxes are outside that x1, y1, x2, y2 would all be inside, if those were given."""
+    boxes = np.concatenate([record.boxes for record in records] or [np.empty((0, 4), np.float32)])
+    sizes = [(*(record.size_hw or (np.inf, np.inf))[::-1],) for record in records for _ in range(len(record.objects))]
+    limits = np.array(sizes, np.float32).reshape(-1, 2) + np.float32(OVERSHOOT_PX)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        ends = boxes[:, 2:] - boxes[:, :2]  # the last two numbers, taken as corners
+    outside = _any(boxes[:, 2:] > limits)
+    inside = ((boxes[:, :2] >= -OVERSHOOT_PX) & (ends > boxes[:, :2]) & (ends <= limits)).all(axis=1)
+    if outside.sum() >= 2 and inside.mean() >= MISREAD_SHARE:
+        raise AnnotationError(
+            f"{origin}: {outside.sum()} of {len(boxes)} boxes end outside of their images, and as x1, y1, x2, y2 "
+            f"{inside.sum()} would be inside. Write x, y, width, height, as COCO has them"
+        )
 
 
-def _bad_boxes(objects: Objects, size_hw: tuple[int, int]) -> dict[str, NDArray[np.bool_]]:
+def _are_parts(records: list[ImageRecord]) -> bool:
+    """Whether so many boxes are within 0..1 that they are in parts of their images."""
+    found = sum(int(_first_pixel(record.objects, record.size_hw).sum()) for record in records)
+    return found > PARTS_SHARE * sum(len(record.objects) for record in records)
+
+
+def _first_pixel(objects: Objects, size_hw: tuple[int, int] | None) -> NDArray[np.bool_]:
+    """Which boxes ``[n]`` are within 0..1 of an image of more than a few pixels."""
+    if size_hw is not None and min(size_hw) < MIN_SIDE_PX:
+        return np.zeros(len(objects), np.bool_)
+    with np.errstate(invalid="ignore"):
+        sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
+    inside: NDArray[np.bool_] = (abs(objects.boxes[:, :2]) <= 1) & (sides > 0) & (sides <= 1)
+    return np.asarray(inside.all(axis=1), np.bool_)
+
+
+def _without_bad_boxes(
+    annotations: Annotations,
+    record: ImageRecord,
+    problems: dict[str, list[str]],
+    in_parts: bool,
+    training: bool,
+    tolerated: tuple[str, ...],
+) -> ImageRecord:
+    """The record without its bad boxes, which are added to ``problems``, except for the ignored ones of training."""
+    kept = []
+    for objects, named in ((record.objects, True), (record.ignored, not training)):
+        masks = _bad_boxes(objects, record.size_hw, in_parts)
+        for kind, mask in masks.items():
+            for index in np.flatnonzero(mask).tolist() if named else ():
+                corners = ", ".join(f"{value:.6g}" for value in objects.boxes[index])
+                place = f"{record.path.name}: [{corners}] {annotations.name_of(int(objects.labels[index]))}"
+                problems.setdefault(kind, []).append(place)
+        bad = [mask for kind, mask in masks.items() if kind not in tolerated]
+        kept.append(objects.where(~np.logical_or.reduce(bad)))
+    return replace(record, objects=kept[0], ignored=kept[1])
+
+
+def _bad_boxes(objects: Objects, size_hw: tuple[int, int] | None, in_parts: bool) -> dict[str, NDArray[np.bool_]]:
     """Masks ``[n]`` of bad boxes by kind; a box is in one of them at most."""
-    height, width = size_hw
+    height, width = size_hw or (np.inf, np.inf)
     limit = np.array((width, height), np.float32)
     x1y1, x2y2 = objects.boxes[:, :2], objects.boxes[:, 2:]
     with np.errstate(invalid="ignore"):  # infinity less infinity
@@ -198,6 +267,7 @@ def _bad_boxes(objects: Objects, size_hw: tuple[int, int]) -> dict[str, NDArray[
     found: dict[str, NDArray[np.bool_]] = {
         NOT_FINITE: _any(~np.isfinite(objects.boxes)),
         FOREIGN: objects.labels < 0,
+        PARTS: _first_pixel(objects, size_hw) & in_parts,
         INVERTED: _any(sides < 0),
         OUTSIDE: _any(outside),
         EMPTY: _any(np.minimum(x2y2, limit) <= np.maximum(x1y1, 0)),  # also after clipping
@@ -214,42 +284,57 @@ def _any(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(mask.any(axis=1), np.bool_)
 
 
-def _refuse_or_warn(origin: str, problems: dict[str, list[str]], on_bad: OnBad) -> None:
+def _refuse_or_warn(annotations: Annotations, problems: dict[str, list[str]], on_bad: OnBad) -> None:
     if not problems:
         return
-    parts = []
-    for kind in (MISSING, DUPLICATE, *BOX_KINDS):
-        if places := problems.get(kind):
-            noun = "" if kind not in BOX_KINDS else "box " if len(places) == 1 else "boxes "
-            more = f"; and {len(places) - NAMED} more" if len(places) > NAMED else ""
-            parts.append(f"{len(places)} {noun}{kind}: {'; '.join(places[:NAMED])}{more}")
-    listed = " | ".join(parts)
-    if on_bad == "error":
-        raise AnnotationError(f'{origin}: {listed}. Fix the annotations, or leave these out with on_bad = "drop"')
-    logger.warning("%s: left out %s", origin, listed)
+    listed = " | ".join(_listed(kind, problems[kind]) for kind in (MISSING, DUPLICATE, *BOX_KINDS) if kind in problems)
+    if on_bad == "drop":
+        logger.warning("%s: left out %s", annotations.origin, listed)
+        return
+    folder = f"Are the images in {annotations.image_folder}? " if MISSING in problems else ""
+    raise AnnotationError(f"{annotations.origin}: {listed}. {folder}{ADVICE}")
+
+
+def _listed(kind: str, places: list[str]) -> str:
+    noun = "" if kind not in BOX_KINDS else "box " if len(places) == 1 else "boxes "
+    more = f"; and {len(places) - NAMED} more" if len(places) > NAMED else ""
+    return f"{len(places)} {noun}{kind}: {'; '.join(places[:NAMED])}{more}"
+
+
+def _warn_of_identical(annotations: Annotations, records: list[ImageRecord]) -> int:
+    """The number of boxes that repeat another of the same class and image; all are named in one warning."""
+    places = []
+    for record in records:
+        boxes = list(zip(record.labels.tolist(), map(tuple, record.boxes.tolist()), strict=True))
+        repeats = len(boxes) - len(set(boxes))
+        places += [record.path.name] * repeats
+    if places:
+        images = list(dict.fromkeys(places))
+        more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
+        logger.warning(
+            "%s: %d boxes are identical to another of the same class and image (listed twice or more), in %s%s. Each "
+            "counts; take out the duplicates",
+            *(annotations.origin, len(places), ", ".join(images[:NAMED]), more),
+        )
+    return len(places)
 
 
 def _clipped(record: ImageRecord) -> ImageRecord:
-    size = _size(record)
+    assert record.size_hw is not None  # measured
     objects, ignored = (
-        replace(objects, boxes=clip(objects.boxes, size)) for objects in (record.objects, record.ignored)
+        replace(objects, boxes=clip(objects.boxes, record.size_hw)) for objects in (record.objects, record.ignored)
     )
     return replace(record, objects=objects, ignored=ignored)
 
 
-def _size(record: ImageRecord) -> tuple[int, int]:
-    if record.size_hw is None:
-        raise ValueError(f"{record.path}: size unknown")
-    return record.size_hw
-
-
-def _report(checked: Annotations, clipped: int, dropped: dict[str, int]) -> CheckReport:
+def _report(checked: Annotations, clipped: int, identical: int, dropped: dict[str, int]) -> CheckReport:
     return CheckReport(
         images=len(checked),
         background=sum(not len(record.objects) for record in checked.records),
         boxes=sum(len(record.objects) for record in checked.records),
         ignored=sum(len(record.ignored) for record in checked.records),
         clipped=clipped,
+        identical=identical,
         dropped=dropped,
         per_class=checked.count_by_class(),
     )

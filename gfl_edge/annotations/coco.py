@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from gfl_edge.annotations.checks import ADVICE, NAMED, OnBad
+from gfl_edge.annotations.image_paths import find_image
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
+from gfl_edge.annotations.values import Identity, to_flag, to_identity, to_number
 from gfl_edge.errors import AnnotationError
 from gfl_edge.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
-Entry = dict[str, Any]
+T = TypeVar("T")
 
 _NAMES = """\
 person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign|
@@ -27,59 +33,60 @@ teddy bear|hair drier|toothbrush"""
 COCO_CLASSES: tuple[str, ...] = tuple(_NAMES.replace("\n", "").split("|"))
 
 
-def read_coco(annotation_file: str | Path, image_folder: str | Path) -> Annotations:
+def read_coco(annotation_file: str | Path, image_folder: str | Path, on_bad: OnBad = "error") -> Annotations:
     """Read a COCO instances file.
 
-    Classes are in order of category id, as mmdetection and nanodet number them. Crowds (``iscrowd``) are ignored.
+    Classes are in order of category id, as mmdetection and nanodet number them; ids that are text come last, in the
+    order of the file. Crowds (``iscrowd``) are ignored. Ids of annotations are not looked at: many tools write them
+    from 0, anew for each image, or not at all. Image ids that are all whole numbers stay; else images are numbered from
+    1 in the order of the file. An ``area`` that is no positive number is that of the box.
 
     Args:
         annotation_file: JSON.
-        image_folder: ``file_name`` is relative to it.
+        image_folder: ``file_name`` is relative to it, see :func:`gfl_edge.annotations.image_paths.find_image`.
+        on_bad: "error" refuses entries that lack what they need; "drop" leaves them out with a warning.
 
     Raises:
-        AnnotationError: no COCO instances file, or an entry lacks what it needs.
+        AnnotationError: no COCO instances file; an entry lacks what it needs; two categories or two images share an
+            id; or no annotation is of a listed image.
     """
-    content = read_instances(annotation_file)
-    origin, folder = str(annotation_file), Path(image_folder)
-    try:
-        names = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-        objects: dict[int, list[Entry]] = {}
-        for entry in content["annotations"]:
-            objects.setdefault(int(entry["image_id"]), []).append(entry)
-        class_names = tuple(names[category] for category in sorted(names))
-        foreign = sorted({_category(entry) for entries in objects.values() for entry in entries} - names.keys())
-        label_of = {category: index for index, category in enumerate(sorted(names))}
-        label_of |= {category: ~index for index, category in enumerate(foreign)}
-        records = tuple(
-            _record(entry, folder, objects.pop(int(entry["id"]), []), label_of) for entry in _images(content)
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise AnnotationError(f"{origin}: an entry is incomplete or misshapen: {reason}") from error
-    if len(set(class_names)) != len(class_names):
-        raise AnnotationError(f"{origin}: two categories have the same name. Give each its own, or one id to both")
-    if objects:
-        count = sum(map(len, objects.values()))
-        logger.warning("%s: left out %d annotations of %d images that it does not list", origin, count, len(objects))
-    return Annotations(class_names, records, folder, origin, tuple(f"category id {category}" for category in foreign))
+    content, origin, folder = read_instances(annotation_file), str(annotation_file), Path(image_folder)
+    names, bad = _category_names(content["categories"], origin), _BadEntries(origin)
+    images = _images(content["images"], folder, bad)
+    elsewhere = _fill(images, content["annotations"], bad)
+    bad.refuse_or_warn(on_bad)
+    _say_elsewhere(origin, elsewhere, images, len(content["annotations"]))
+    used = dict.fromkeys(found.category for image in images.values() for found in image.objects)
+    foreign = tuple(key for key in used if key not in names)
+    label_of = {key: index for index, key in enumerate(names)} | {key: ~index for index, key in enumerate(foreign)}
+    numbered = all(isinstance(key, int) and abs(key) < 2**63 for key in images)
+    records = tuple(
+        image.record(key if numbered and isinstance(key, int) else number, label_of)
+        for number, (key, image) in enumerate(images.items(), 1)
+    )
+    return Annotations(tuple(names.values()), records, folder, origin, tuple(f"category id {key}" for key in foreign))
 
 
-def read_instances(path: str | Path) -> dict[str, list[Entry]]:
+def read_instances(path: str | Path) -> dict[str, list[Any]]:
     """The content of a COCO instances file, with lists of images, annotations and categories.
 
     Raises:
         AnnotationError: it cannot be read, or is none.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = json.loads(Path(path).read_bytes())  # UTF-8, 16 or 32, with and without a byte order mark
     except OSError as error:
         raise AnnotationError(f"{path} cannot be read ({error.strerror}). Give a COCO instances JSON") from error
-    except ValueError as error:
-        raise AnnotationError(f"{path} is not JSON ({error}). Give a COCO instances JSON") from error
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{path} is not JSON ({error}). Give a COCO instances JSON, or copy it again") from error
     needed = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in needed):
-        raise AnnotationError(f"{path} is no COCO instances file: expected lists {', '.join(needed)}")
-    return content
+    if isinstance(content, dict) and all(isinstance(content.get(key), list) for key in needed):
+        return content
+    if isinstance(content, dict):
+        found = ", ".join(map(str, list(content)[:NAMED])) or "nothing"
+    else:
+        found = "a list, as of results" if isinstance(content, list) else f"{content!r:.40}"
+    raise AnnotationError(f"{path} is no COCO instances file: expected lists {', '.join(needed)}, found {found}")
 
 
 def write_coco(annotations: Annotations, path: str | Path) -> None:
@@ -87,35 +94,189 @@ def write_coco(annotations: Annotations, path: str | Path) -> None:
     write_atomically(path, json.dumps(annotations.to_coco()).encode())
 
 
-def _images(content: dict[str, list[Entry]]) -> list[Entry]:
-    """The image entries; an id that comes twice would leave open which image its boxes belong to."""
-    ids = [int(entry["id"]) for entry in content["images"]]
-    if len(set(ids)) != len(ids):
-        twice = next(number for number in ids if ids.count(number) > 1)
-        raise ValueError(f"image id {twice} comes {ids.count(twice)} times")
-    return content["images"]
+class _BadEntries:
+    """Entries that lack what they need, named by everything by which they can be found in the file."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self._found: list[str] = []
+
+    def add(self, kind: str, index: int, entry: Any, reason: object, image: str = "") -> None:
+        """Note the entry at ``index`` of its list."""
+        names = [f"id {entry['id']!r}"] if isinstance(entry, dict) and "id" in entry else []
+        names += [f"image {image}"] if image else []
+        named = f" ({', '.join(names)})" if names else ""
+        self._found.append(f"{kind} {index}{named}: {reason}")
+
+    def refuse_or_warn(self, on_bad: OnBad) -> None:
+        """Raise AnnotationError, or say what was left out, if there is something."""
+        if not self._found:
+            return
+        more = f"; and {len(self._found) - NAMED} more" if len(self._found) > NAMED else ""
+        count = "1 entry" if len(self._found) == 1 else f"{len(self._found)} entries"
+        listed = f"{'; '.join(self._found[:NAMED])}{more}"
+        if on_bad == "error":
+            raise AnnotationError(f"{self.origin}: {count} cannot be used: {listed}. {ADVICE}")
+        logger.warning("%s: left out %s: %s", self.origin, count, listed)
 
 
-def _record(entry: Entry, folder: Path, annotations: list[Entry], label_of: dict[int, int]) -> ImageRecord:
-    crowds = [bool(annotation.get("iscrowd", 0)) for annotation in annotations]
-    learned = [annotation for annotation, crowd in zip(annotations, crowds, strict=True) if not crowd]
-    ignored = [annotation for annotation, crowd in zip(annotations, crowds, strict=True) if crowd]
-    known = entry.get("height") and entry.get("width")
-    size = (int(entry["height"]), int(entry["width"])) if known else None
-    path = folder / str(entry["file_name"])
-    return ImageRecord(path, int(entry["id"]), _objects(learned, label_of), _objects(ignored, label_of), size)
+@dataclass(frozen=True)
+class _Object:
+    """An annotation; ``box`` is x, y, width and height, ``area`` None where it is that of the box."""
+
+    box: tuple[float, ...]
+    area: float | None
+    category: Identity
+    crowd: bool
+
+    @classmethod
+    def of(cls, entry: Any) -> _Object:
+        box = _get(entry, "bbox", _four_numbers)
+        try:
+            area = to_number(entry.get("area"))
+        except ValueError:
+            area = math.nan
+        crowd = "iscrowd" in entry and _get(entry, "iscrowd", to_flag)
+        return cls(box, area if 0 < area < math.inf else None, _get(entry, "category_id", to_identity), crowd)
 
 
-def _objects(annotations: list[Entry], label_of: dict[int, int]) -> Objects:
-    boxes = []
-    for annotation in annotations:
-        x, y, width, height = map(float, annotation["bbox"])
-        boxes.append((x, y, x + width, y + height))
-    objects = Objects.of(boxes, [label_of[_category(annotation)] for annotation in annotations])
-    for index, annotation in enumerate(annotations):
-        objects.areas[index] = annotation.get("area", objects.areas[index])
+@dataclass(frozen=True)
+class _Image:
+    """An image and its annotations."""
+
+    path: Path
+    size_hw: tuple[int, int] | None
+    objects: list[_Object]
+
+    @classmethod
+    def of(cls, entry: Any, folder: Path) -> _Image:
+        path = find_image(folder, _get(entry, "file_name", _to_text))
+        height, width = (_to_side(entry, side) for side in ("height", "width"))
+        return cls(path, (height, width) if height and width else None, [])
+
+    def record(self, image_id: int, label_of: dict[Identity, int]) -> ImageRecord:
+        """With labels by category id."""
+        learned, ignored = (
+            _to_objects([found for found in self.objects if found.crowd is crowd], label_of) for crowd in (False, True)
+        )
+        return ImageRecord(self.path, image_id, learned, ignored, self.size_hw)
+
+
+def _to_objects(found: list[_Object], label_of: dict[Identity, int]) -> Objects:
+    boxes = [(x, y, x + width, y + height) for x, y, width, height in (one.box for one in found)]
+    objects = Objects.of(boxes, [label_of[one.category] for one in found])
+    for index, one in enumerate(found):
+        if one.area is not None:
+            objects.areas[index] = one.area
     return objects
 
 
-def _category(entry: Entry) -> int:
-    return int(entry["category_id"])
+def _category_names(entries: list[Any], origin: str) -> dict[Identity, str]:
+    """Names by id, in the order of the labels."""
+    names: dict[Identity, str] = {}
+    for index, entry in enumerate(entries):
+        try:
+            key, name = _get(entry, "id", to_identity), _get(entry, "name", _to_text)
+        except ValueError as error:
+            raise AnnotationError(
+                f"{origin}: category {index}: {error}. Give each category an id and a name"
+            ) from error
+        if key in names or name in names.values():
+            same = f"id {key} ({names[key]!r}, {name!r})" if key in names else f"name {name!r}"
+            raise AnnotationError(
+                f"{origin}: two categories have the same {same}. Give each its own, or take one of them out"
+            )
+        names[key] = name
+    order: list[Identity] = [*sorted(key for key in names if isinstance(key, int))]
+    order += [key for key in names if isinstance(key, str)]
+    return {key: names[key] for key in order}
+
+
+def _images(entries: list[Any], folder: Path, bad: _BadEntries) -> dict[Identity, _Image]:
+    """By id. One that comes twice would leave open which image its boxes belong to."""
+    images: dict[Identity, _Image] = {}
+    for index, entry in enumerate(entries):
+        try:
+            key, image = _get(entry, "id", to_identity), _Image.of(entry, folder)
+        except ValueError as error:
+            bad.add("image", index, entry, error, str(entry.get("file_name") or "") if isinstance(entry, dict) else "")
+            continue
+        if key not in images:
+            images[key] = image
+        elif images[key].path == image.path:
+            bad.add("image", index, entry, "listed twice", image.path.name)
+        else:
+            raise AnnotationError(
+                f"{bad.origin}: two images have the same id {key}: {images[key].path.name}, {image.path.name}. "
+                "Give each its own, and their annotations with them"
+            )
+    return images
+
+
+def _fill(images: dict[Identity, _Image], entries: list[Any], bad: _BadEntries) -> list[Identity]:
+    """Put the annotations to their images; returns the image ids of those of no listed image."""
+    elsewhere: list[Identity] = []
+    for index, entry in enumerate(entries):
+        image = None
+        try:
+            key = _get(entry, "image_id", to_identity)
+            if (image := images.get(key)) is None:
+                elsewhere.append(key)
+            else:
+                image.objects.append(_Object.of(entry))
+        except ValueError as error:
+            bad.add("annotation", index, entry, error, "" if image is None else image.path.name)
+    return elsewhere
+
+
+def _say_elsewhere(origin: str, ids: list[Identity], images: dict[Identity, _Image], annotations: int) -> None:
+    """Warn of annotations whose image is not listed; raises AnnotationError if that is all of them."""
+    if ids and images and len(ids) == annotations:
+        raise AnnotationError(
+            f"{origin}: none of {annotations} annotations is of a listed image: their image_id is such as {ids[0]!r}, "
+            f"the id of an image such as {next(iter(images))!r}. Give both the same ids"
+        )
+    if ids:
+        logger.warning(
+            "%s: left out %d annotations of %d images that it does not list, first image_id %r",
+            *(origin, len(ids), len(set(ids)), ids[0]),
+        )
+
+
+def _get(entry: Any, key: str, convert: Callable[[Any], T]) -> T:
+    """A value of an entry; raises ValueError that names its key."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{entry!r:.40}, expected an object")
+    if key not in entry:
+        raise ValueError(f"'{key}' is missing")
+    try:
+        return convert(entry[key])
+    except ValueError as error:
+        raise ValueError(f"'{key}' is {error}") from error
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool):  # a class or file that is called 7
+        return str(value)
+    raise ValueError(f"{value!r:.40}, expected a name")
+
+
+def _four_numbers(value: Any) -> tuple[float, ...]:
+    try:
+        if isinstance(value, list) and len(value) == 4:
+            return tuple(map(to_number, value))
+    except ValueError:
+        pass
+    raise ValueError(f"{value!s:.60}, expected four numbers: x, y, width, height")
+
+
+def _to_side(entry: Any, key: str) -> int | None:
+    """Pixels; None where the file does not say, or says 0 as some tools do."""
+    if entry.get(key) in (None, "", 0, "0"):
+        return None
+    value = _get(entry, key, to_number)
+    if not 0 < value < math.inf:
+        raise ValueError(f"'{key}' is {entry[key]!r}, expected a number of pixels")
+    return round(value)

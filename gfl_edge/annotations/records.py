@@ -40,7 +40,8 @@ class Objects:
     @classmethod
     def of(cls, boxes: ArrayLike, labels: ArrayLike, areas: ArrayLike | None = None) -> Objects:
         """Objects from anything array-like, with areas of the boxes where none are given."""
-        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        with np.errstate(over="ignore"):  # beyond float32 is infinity, which the checks find
+            boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
         labels = np.asarray(labels, np.int64).reshape(-1)
         areas = box_areas(boxes) if areas is None else np.asarray(areas, np.float32).reshape(-1)
         if not len(boxes) == len(labels) == len(areas):

@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from gfl_edge import environment, optional
+from gfl_edge.annotations.checks import OnBad
+from gfl_edge.annotations.records import Annotations
 from gfl_edge.backends.nms import NmsChoice, nms_place
 from gfl_edge.backends.select import BackendName
 from gfl_edge.bench import paper
@@ -25,7 +27,8 @@ from gfl_edge.bench.roofline import ASSUMPTIONS, GPUS, bounds
 from gfl_edge.bench.timing import TOLERANCE
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
-from gfl_edge.evaluation.ap import evaluate
+from gfl_edge.evaluation.ap import evaluate_on, rounded
+from gfl_edge.evaluation.truth import match_categories, read_truth
 from gfl_edge.files import sha256
 from gfl_edge.report.plain import from_plain
 from gfl_edge.report.schema import (
@@ -55,6 +58,7 @@ class BenchRequest:
         images: folder of images; None: generated ones.
         annotations: COCO file of the images; None: AP is not measured.
         limit: AP on only so many images.
+        on_bad: see :func:`gfl_edge.annotations.checks.check_annotations`.
         seconds: of measuring for each model, protocol and batch.
         backend: what runs the models.
         nms: where NMS runs.
@@ -68,6 +72,7 @@ class BenchRequest:
     images: Path | None = None
     annotations: Path | None = None
     limit: int | None = None
+    on_bad: OnBad = "error"
     seconds: float = 10.0
     backend: BackendName = "auto"
     nms: NmsChoice = "auto"
@@ -83,6 +88,12 @@ class BenchRequest:
             raise InputError("no model: give at least one with --model")
         if not 0 < self.seconds < math.inf:
             raise InputError(f"--seconds {self.seconds:g}: expected a positive number")
+
+    def truth(self) -> Annotations | None:
+        """What AP is computed on, checked; None where it is not measured."""
+        if self.annotations is None or self.images is None:
+            return None
+        return read_truth(self.annotations, self.images, self.limit, self.on_bad)
 
     def settings(self, frames: FrameSet) -> Settings:
         """For the report; ``frames`` are those that times are taken on."""
@@ -111,15 +122,19 @@ def bench(request: BenchRequest, command: list[str] | None = None, progress: boo
         MissingDependencyError: psutil is not installed, which the extra ``report`` brings.
     """
     started = datetime.now(timezone.utc)
+    truth = request.truth()  # before minutes of measuring
     frames = load_frames(request.images, request.seed)
     with ExitStack() as stack:
         models = [stack.enter_context(_Model(path, request)) for path in request.models]
         _name_apart(models)
+        if truth is not None:
+            for model in models:
+                match_categories(truth, model.detector.spec.class_names)
         load = LoadMeter()
         cases = [case for model in models for case in model.cases(request, frames)]
         runs = run_cases(cases, request.seconds, request.seed, progress)
         machine = load.summary()
-        rows = [*(model.row(request, progress) for model in models), *map(_bound_row, request.bound_only)]
+        rows = [*(model.row(truth, progress) for model in models), *map(_bound_row, request.bound_only)]
     measured_on = environment.describe(command)
     report = Report(
         format=FORMAT,
@@ -177,26 +192,24 @@ class _Model:
             for name, batch in kinds
         ]
 
-    def row(self, request: BenchRequest, progress: bool) -> ModelRow:
+    def row(self, truth: Annotations | None, progress: bool) -> ModelRow:
         """What the report says about the model itself."""
         nms = nms_place(self.detector.backend)
         return replace(
             _model_row(self.id, self.path, self.detector.spec, nms),
             backend=from_plain(BackendUsed, self.detector.describe()["backend"], "backend"),
             memory=Memory(self._host_bytes, self._device_bytes),
-            accuracy=self._accuracy(request, progress),
+            accuracy=None if truth is None else self._accuracy(truth, progress),
         )
 
-    def _accuracy(self, request: BenchRequest, progress: bool) -> Accuracy | None:
-        if request.annotations is None or request.images is None:
-            return None
-        found = evaluate(self.detector, request.images, request.annotations, request.limit, progress)
+    def _accuracy(self, truth: Annotations, progress: bool) -> Accuracy:
+        found = evaluate_on(truth, self.detector, progress)
         return Accuracy(
-            annotations=request.annotations.name,
+            annotations=Path(truth.origin).name,
             images=found.images,
             skipped=found.skipped,
             left_out=found.left_out,
-            metrics={name: round(value, 3) for name, value in found.metrics.items()},
+            metrics=rounded(found.metrics),
         )
 
 

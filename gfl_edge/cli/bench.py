@@ -9,7 +9,7 @@ from typing import get_args
 
 from gfl_edge import optional
 from gfl_edge.bench.report import BenchRequest, bench
-from gfl_edge.cli.options import add_backend
+from gfl_edge.cli.options import add_backend, add_on_bad
 from gfl_edge.console import FAILURE, log
 from gfl_edge.report.against import changes, read_report, table
 from gfl_edge.report.document import summary_section
@@ -36,6 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="images to run on (default: generated ones)")
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO file of the images (default: no AP)")
+    add_on_bad(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="AP on the first N images only")
     parser.add_argument(
         "--seconds", type=float, default=10.0, metavar="S", help="of measuring per model and batch (default: 10)"
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         images=args.images,
         annotations=args.annotations,
         limit=args.limit,
+        on_bad=args.on_bad,
         seconds=args.seconds,
         backend=args.backend,
         nms=args.nms,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gfl_edge.cli.options import add_backend, add_measured_images
+from gfl_edge.cli.options import add_backend, add_measured_images, add_on_bad
 from gfl_edge.cli.result import write_result
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
@@ -19,6 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_backend(parser)
     add_measured_images(parser)
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO instances file (default: no AP)")
+    add_on_bad(parser)
     parser.add_argument(
         "--score", type=float, default=0.3, metavar="S", help="match detections from this score on (default: 0.3)"
     )
@@ -30,7 +31,12 @@ def run(args: argparse.Namespace) -> int:
         Detector(args.reference, args.backend, args.nms) as reference,
         Detector(args.candidate, args.backend, args.nms) as candidate,
     ):
-        result = compare(reference, candidate, args.images, args.annotations, limit=args.limit, score=args.score)
+        result = compare(
+            *(reference, candidate, args.images, args.annotations),
+            limit=args.limit,
+            score=args.score,
+            on_bad=args.on_bad,
+        )
     log(table(result))
     write_result(result.to_dict(), result.skipped, args)
     return 0

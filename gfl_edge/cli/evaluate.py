@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from gfl_edge.cli.options import add_measured_images, add_model, open_detector
+from gfl_edge.cli.options import add_measured_images, add_model, add_on_bad, open_detector
 from gfl_edge.cli.result import write_result
 from gfl_edge.evaluation.ap import Evaluator, evaluate
 
@@ -16,6 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_measured_images(parser)
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO instances file")
+    add_on_bad(parser)
     parser.add_argument(
         "--evaluator",
         choices=get_args(Evaluator),
@@ -27,6 +28,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure AP and print it as JSON."""
     with open_detector(args) as detector:
-        result = evaluate(detector, args.images, args.annotations, args.limit, evaluator=args.evaluator)
+        result = evaluate(
+            detector, args.images, args.annotations, args.limit, evaluator=args.evaluator, on_bad=args.on_bad
+        )
         write_result({**result.to_dict(), **detector.describe()}, result.skipped, args)
     return 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from gfl_edge.annotations.checks import OnBad
 from gfl_edge.backends.nms import NmsChoice
 from gfl_edge.backends.select import BackendName
 from gfl_edge.console import log
@@ -36,6 +37,16 @@ def add_drawn_score(parser: argparse.ArgumentParser) -> None:
     """``--score`` of the detections that are drawn."""
     parser.add_argument(
         "--score", type=float, default=0.35, metavar="S", help="draw from this score on (default: 0.35)"
+    )
+
+
+def add_on_bad(parser: argparse._ActionsContainer) -> None:
+    """``--on-bad``: as ``on_bad`` in the settings of training."""
+    parser.add_argument(
+        "--on-bad",
+        choices=get_args(OnBad),
+        default="error",
+        help="refuse annotations with bad boxes and missing or doubled images, or leave these out (default: error)",
     )
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gfl_edge import optional
-from gfl_edge.annotations.coco import read_instances
+from gfl_edge.annotations.checks import NAMED, OnBad, size_mismatch
+from gfl_edge.annotations.records import Annotations
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, ImageError, InputError
+from gfl_edge.evaluation.truth import match_categories, read_truth
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 Evaluator = Literal["pycocotools", "faster-coco-eval"]
 
 # the twelve numbers of pycocotools' COCOeval.summarize, in its order
+Metrics = dict[str, float | None]  # in percent, by the names of METRICS; None where there is no box to find
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
@@ -33,24 +36,30 @@ class Evaluation:
     """AP of a detector on an image set.
 
     Attributes:
-        metrics: the twelve COCO numbers in percent, by the names of ``METRICS``; -1 where there is no box of that size.
+        metrics: the twelve COCO numbers in percent, by the names of ``METRICS``; None without boxes of that size.
         images: how many images were evaluated.
         skipped: names of images that could not be read and so were left out.
         left_out: names of the annotations' categories that the model does not know, over which nothing is averaged.
         ms_per_image: mean milliseconds of pre-processing, network and post-processing, without reading the file.
     """
 
-    metrics: dict[str, float]
+    metrics: Metrics
     images: int
     skipped: tuple[str, ...]
     left_out: tuple[str, ...]
     ms_per_image: float
 
+    def percent(self, name: str) -> float:
+        """One of the metrics of all sizes, which every evaluation has, such as "AP"."""
+        value = self.metrics[name]
+        if value is None:
+            raise ValueError(f"{name}: there is no box of that size")
+        return value
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, the metrics at the top level."""
-        rounded = {name: round(value, 3) for name, value in self.metrics.items()}
         return {
-            **rounded,
+            **rounded(self.metrics),
             "images": self.images,
             "skipped": list(self.skipped),
             "left_out": list(self.left_out),
@@ -65,6 +74,7 @@ def evaluate(
     limit: int | None = None,
     progress: bool = True,
     evaluator: Evaluator = "pycocotools",
+    on_bad: OnBad = "error",
 ) -> Evaluation:
     """Run ``detector`` over a COCO data set and compute AP, over the classes that it knows.
 
@@ -75,16 +85,29 @@ def evaluate(
         limit: only the first so many images, in order of id.
         progress: draw a progress line on stderr.
         evaluator: what computes AP; see :func:`average_precision`.
+        on_bad: see :func:`gfl_edge.annotations.checks.check_annotations`.
 
     Raises:
-        AnnotationError: unreadable or foreign annotation file, or one without a category of the model's classes.
+        AnnotationError: see :func:`gfl_edge.evaluation.truth.read_truth`, and :func:`evaluate_on`.
         InputError: no image could be read, or ``limit`` is not positive.
         MissingDependencyError: the evaluator is not installed.
     """
-    check_limit(limit)
-    coco = read_annotations(annotations)
-    category_ids = match_categories(coco, detector.spec.class_names, annotations)
-    frames = Frames(annotated_files(coco, images, limit), images, f"evaluating {detector.spec.name}", progress)
+    return evaluate_on(read_truth(annotations, images, limit, on_bad), detector, progress, evaluator)
+
+
+def evaluate_on(
+    truth: Annotations, detector: Detector, progress: bool = True, evaluator: Evaluator = "pycocotools"
+) -> Evaluation:
+    """Likewise, on annotations that :func:`gfl_edge.evaluation.truth.read_truth` gave.
+
+    Raises:
+        AnnotationError: classes of the model that are no category; an image of another size than its annotations are
+            for; or no image that could be read has a box of the model's classes.
+        InputError: no image could be read.
+        MissingDependencyError: the evaluator is not installed.
+    """
+    category_ids = match_categories(truth, detector.spec.class_names)
+    coco, frames = as_coco(truth.to_coco()), Frames.of(truth, f"evaluating {detector.spec.name}", progress)
     results: list[dict[str, Any]] = []
     evaluated, total_ms = [], 0.0
     for image_id, frame in frames:
@@ -93,8 +116,18 @@ def evaluate(
         evaluated.append(image_id)
         results.extend(coco_results(found, image_id, category_ids))
     metrics = average_precision(coco, results, evaluated, evaluator, category_ids)
-    left_out = tuple(c["name"] for c in coco.dataset["categories"] if c["id"] not in category_ids)
+    if metrics["AP"] is None:
+        raise AnnotationError(
+            f"{truth.origin}: no box of the model's classes in the {len(evaluated)} images that could be read, so AP "
+            f"cannot be computed. Copy the others again: {', '.join(frames.skipped[:NAMED])}"
+        )
+    left_out = tuple(name for name in truth.class_names if name not in detector.spec.class_names)
     return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, total_ms / len(evaluated))
+
+
+def rounded(metrics: Metrics, digits: int = 3) -> Metrics:
+    """The metrics with so many digits after the point."""
+    return {name: None if value is None else round(value, digits) for name, value in metrics.items()}
 
 
 class Frames:
@@ -105,17 +138,38 @@ class Frames:
         folder: where they lie, for messages.
         label: of the progress line.
         progress: whether to draw it.
+        sizes_hw: by image id, what annotations say; images without are taken as they are.
 
     Attributes:
         skipped: names of the files so far that could not be read.
     """
 
-    def __init__(self, files: Mapping[int, Path], folder: str | Path, label: str, progress: bool = True) -> None:
+    def __init__(
+        self,
+        files: Mapping[int, Path],
+        folder: str | Path,
+        label: str,
+        progress: bool = True,
+        sizes_hw: Mapping[int, tuple[int, int]] | None = None,
+    ) -> None:
         self.skipped: list[str] = []
         self._files, self._folder, self._label, self._progress = files, folder, label, progress
+        self._sizes_hw = sizes_hw or {}
+
+    @classmethod
+    def of(cls, truth: Annotations, label: str, progress: bool = True) -> Frames:
+        """The images of checked annotations."""
+        sizes = {record.image_id: record.size_hw for record in truth.records if record.size_hw is not None}
+        files = {record.image_id: record.path for record in truth.records}
+        return cls(files, truth.image_folder, label, progress, sizes)
 
     def __iter__(self) -> Iterator[tuple[int, Image]]:
-        """Yield id and frame of every file that can be read; raises InputError at the end if there was none."""
+        """Yield id and frame of every file that can be read.
+
+        Raises:
+            AnnotationError: an image has another size than its annotations are for.
+            InputError: at the end, if none could be read.
+        """
         reasons: list[str] = []
         for image_id, path in track(self._files.items(), self._label, len(self._files), self._progress):
             try:
@@ -124,8 +178,11 @@ class Frames:
                 reasons.append(str(error))
                 logger.warning("left out: %s", error)
                 self.skipped.append(path.name)
-            else:
-                yield image_id, frame
+                continue
+            found, declared = (frame.shape[0], frame.shape[1]), self._sizes_hw.get(image_id)
+            if declared is not None and declared != found:
+                raise AnnotationError(size_mismatch(path, declared, found))
+            yield image_id, frame
         if len(self.skipped) == len(self._files):
             raise InputError(f"none of the {len(self._files)} images under {self._folder} can be used: {reasons[0]}")
 
@@ -137,23 +194,6 @@ def timed(detector: Detector, frame: Image) -> tuple[Detections, float]:
     return found, 1000 * (time.perf_counter() - start)
 
 
-def check_limit(limit: int | None) -> None:
-    """Raise InputError where a limit leaves no image."""
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit}: expected at least 1 image")
-
-
-def read_annotations(path: str | Path) -> Any:
-    """A COCO instances file as ``pycocotools.coco.COCO``; raises AnnotationError if it is none."""
-    path = Path(path)
-    if not path.is_file():
-        raise AnnotationError(f"{path}: no such annotation file. Give a COCO instances JSON with --annotations")
-    content = read_instances(path)
-    if not content["images"]:
-        raise AnnotationError(f"{path} lists no images: nothing to evaluate")
-    return as_coco(content)
-
-
 def as_coco(content: dict[str, Any]) -> Any:
     """The content of a COCO instances file as ``pycocotools.coco.COCO``."""
     with _silent():
@@ -161,25 +201,6 @@ def as_coco(content: dict[str, Any]) -> Any:
         coco.dataset = content
         coco.createIndex()
     return coco
-
-
-def match_categories(coco: Any, class_names: tuple[str, ...], origin: str | Path) -> tuple[int, ...]:
-    """Category id per class of the model, by name; logs it if the model does not know all categories.
-
-    Raises:
-        AnnotationError: classes that are no category; lists them.
-    """
-    by_name = {category["name"]: int(category["id"]) for category in coco.dataset["categories"]}
-    unknown = [name for name in class_names if name not in by_name]
-    if unknown:
-        raise AnnotationError(
-            f"{origin} has no category for {len(unknown)} of the model's {len(class_names)} classes: "
-            f"{', '.join(unknown[:5])}. Its categories: {', '.join(list(by_name)[:5])} ... "
-            "Use the annotations of the model's own data set, or export it with --classes"
-        )
-    if len(class_names) < len(by_name):
-        logger.info("AP is that of %d of %d categories, those that the model knows", len(class_names), len(by_name))
-    return tuple(by_name[name] for name in class_names)
 
 
 def coco_results(found: Detections, image_id: int, category_ids: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -201,11 +222,11 @@ def average_precision(
     image_ids: list[int],
     evaluator: Evaluator = "pycocotools",
     category_ids: Collection[int] | None = None,
-) -> dict[str, float]:
-    """The twelve COCO numbers in percent over ``image_ids``; all 0 where nothing was detected.
+) -> Metrics:
+    """The twelve COCO numbers in percent over ``image_ids``: 0 where nothing was detected, None without a box to find.
 
     Args:
-        coco: ``pycocotools.coco.COCO``.
+        coco: ``pycocotools.coco.COCO`` of :meth:`gfl_edge.annotations.records.Annotations.to_coco`.
         results: as by :func:`coco_results`.
         image_ids: which images count.
         evaluator: "pycocotools", or "faster-coco-eval", which gives the same numbers in less time
@@ -215,8 +236,6 @@ def average_precision(
     Raises:
         MissingDependencyError: the evaluator is not installed.
     """
-    if not results:
-        return dict.fromkeys(METRICS, 0.0)
     with _silent():
         run = _coco_eval(coco, results, evaluator)
         run.params.imgIds = image_ids
@@ -226,32 +245,18 @@ def average_precision(
         run.accumulate()
         run.summarize()
     stats = run.stats[: len(METRICS)]  # faster-coco-eval adds numbers of its own
-    return {name: 100 * float(value) if value >= 0 else -1.0 for name, value in zip(METRICS, stats, strict=True)}
+    return {name: 100 * float(value) if value >= 0 else None for name, value in zip(METRICS, stats, strict=True)}
 
 
 def _coco_eval(coco: Any, results: list[dict[str, Any]], evaluator: Evaluator) -> Any:
+    nothing = {**coco.dataset, "annotations": []}  # what loadRes cannot make of an empty list
     if evaluator == "pycocotools":
-        return optional.load("pycocotools.cocoeval").COCOeval(coco, coco.loadRes(results), "bbox")
+        found = coco.loadRes(results) if results else as_coco(nothing)
+        return optional.load("pycocotools.cocoeval").COCOeval(coco, found, "bbox")
     library = optional.load("faster_coco_eval")
     truth = library.COCO(coco.dataset)
-    return library.COCOeval_faster(truth, truth.loadRes(results), "bbox")
-
-
-def annotated_files(coco: Any, images: str | Path, limit: int | None = None) -> dict[int, Path]:
-    """Paths by image id of an annotation file's first ``limit`` images, in order of id.
-
-    Raises:
-        InputError: one of them is not in the folder ``images``.
-    """
-    chosen = sorted(coco.getImgIds())[:limit]
-    files = {image_id: Path(images) / coco.imgs[image_id]["file_name"] for image_id in chosen}
-    missing = [path.name for path in files.values() if not path.is_file()]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(files)} images are not under {images}, first {missing[0]}. "
-            "Give the folder of the annotation file's images with --images"
-        )
-    return files
+    found = truth.loadRes(results) if results else library.COCO(nothing)
+    return library.COCOeval_faster(truth, found, "bbox")
 
 
 @contextlib.contextmanager

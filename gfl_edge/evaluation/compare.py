@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gfl_edge.annotations.checks import OnBad
 from gfl_edge.console import aligned
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
@@ -16,14 +17,14 @@ from gfl_edge.evaluation.agreement import SCORE, DetectionAgreement, agree
 from gfl_edge.evaluation.ap import (
     METRICS,
     Frames,
-    annotated_files,
+    Metrics,
+    as_coco,
     average_precision,
-    check_limit,
     coco_results,
-    match_categories,
-    read_annotations,
+    rounded,
     timed,
 )
+from gfl_edge.evaluation.truth import check_limit, match_categories, read_truth
 from gfl_edge.media.images import image_files
 from gfl_edge.ops.preprocess import Image
 
@@ -43,7 +44,7 @@ class Measured:
         backend: likewise.
     """
 
-    metrics: dict[str, float] | None
+    metrics: Metrics | None
     size_bytes: int | None
     median_ms: float
     p90_ms: float
@@ -51,10 +52,9 @@ class Measured:
     backend: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, the metrics at the top level, null where they were not measured."""
-        metrics = {name: None if self.metrics is None else round(self.metrics[name], 3) for name in METRICS}
+        """Plain values for JSON, the metrics at the top level, null where not measured or without boxes of a size."""
         return {
-            **metrics,
+            **(dict.fromkeys(METRICS) if self.metrics is None else rounded(self.metrics)),
             "size_bytes": self.size_bytes,
             "median_ms": round(self.median_ms, 3),
             "p90_ms": round(self.p90_ms, 3),
@@ -118,6 +118,7 @@ def compare(
     limit: int | None = None,
     score: float = SCORE,
     progress: bool = True,
+    on_bad: OnBad = "error",
 ) -> Comparison:
     """Run two detectors on the same images, image by image in turn, so that both meet the same load of the machine.
 
@@ -133,19 +134,24 @@ def compare(
         limit: only the first so many images.
         score: detections with at least this score are matched, see :mod:`gfl_edge.evaluation.agreement`. AP takes all.
         progress: draw a progress line on stderr.
+        on_bad: see :func:`gfl_edge.annotations.checks.check_annotations`.
 
     Raises:
-        AnnotationError: unreadable or foreign annotation file, or one without a category of their classes.
+        AnnotationError: see :func:`gfl_edge.evaluation.ap.evaluate`.
         InputError: the classes differ, no such folder, missing images, none that could be read, ``limit`` or ``score``.
     """
     check_limit(limit)
     if not 0 <= score <= 1:
         raise InputError(f"--score {score}: expected 0..1")
     _check_classes(reference, candidate)
-    coco = None if annotations is None else read_annotations(annotations)
-    category_ids = () if coco is None else match_categories(coco, reference.spec.class_names, str(annotations))
-    files = _all_files(Path(images), limit) if coco is None else annotated_files(coco, images, limit)
-    frames = Frames(files, images, "comparing", progress)
+    if annotations is None:
+        coco: Any = None
+        category_ids: tuple[int, ...] = ()
+        frames = Frames(_all_files(Path(images), limit), images, "comparing", progress)
+    else:
+        truth = read_truth(annotations, images, limit, on_bad)
+        coco, category_ids = as_coco(truth.to_coco()), match_categories(truth, reference.spec.class_names)
+        frames = Frames.of(truth, "comparing", progress)
     contenders = (_Contender(reference), _Contender(candidate))
     image_ids: list[int] = []
     for image_id, frame in frames:
@@ -178,8 +184,10 @@ def _model_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     for name in ("AP", "AP50"):
         if a.metrics is None or b.metrics is None:
             rows.append((name, "not measured", "not measured", ""))
+        elif (of_a := a.metrics[name]) is None or (of_b := b.metrics[name]) is None:
+            rows.append((name, "none", "none", ""))
         else:
-            values = round(a.metrics[name], 2), round(b.metrics[name], 2)  # so that the difference is that of the row
+            values = round(of_a, 2), round(of_b, 2)  # so that the difference is that of the row
             rows.append((name, f"{values[0]:.2f}", f"{values[1]:.2f}", f"{values[1] - values[0]:+.2f}"))
     return [
         *rows,

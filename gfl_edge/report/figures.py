@@ -28,7 +28,7 @@ def accuracy(report: Report) -> tuple[Figure, ...]:
     groups: dict[str, list[tuple[float, float, str]]] = {}
     for run in _single(report):
         model = report.model_of(run)
-        if model.accuracy is not None:
+        if model.accuracy is not None and model.accuracy.ap is not None:
             kind = "INT8" if model.quantized_layers else model.precision.upper()
             groups.setdefault(kind, []).append((run.latency.p50_ms, model.accuracy.ap, model.name))
     if not groups:

@@ -97,17 +97,22 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """COCO numbers in percent of ``images`` images; reports of early versions do not say what was ``left_out``."""
+    """COCO numbers in percent of ``images`` images, None without boxes of a size; early versions lack ``left_out``."""
 
     annotations: str
     images: int
     skipped: tuple[str, ...]
     left_out: tuple[str, ...] | None = None
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
+
+    def __post_init__(self) -> None:
+        """Read -1, which early versions wrote where there was no box of a size, as None."""
+        metrics = {name: None if value == -1 else value for name, value in self.metrics.items()}
+        object.__setattr__(self, "metrics", metrics)
 
     @property
-    def ap(self) -> float:
-        """COCO AP, percent."""
+    def ap(self) -> float | None:
+        """COCO AP, percent; None where there was no box."""
         return self.metrics["AP"]
 
 

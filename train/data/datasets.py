@@ -52,9 +52,9 @@ def read_sample(annotations: Annotations, index: int, lost: dict[int, str]) -> S
         reason = str(error)
     else:
         found = image.shape[0], image.shape[1]
-        if record.size_hw in (None, found):
+        if record.size_hw is None or record.size_hw == found:
             return Sample(image, record.boxes, record.labels)
-        reason = size_mismatch(record, found)
+        reason = size_mismatch(record.path, record.size_hw, found)
     lost[record.image_id] = f"{annotations.origin}: {reason}"
     return Sample(np.zeros((*(record.size_hw or (1, 1)), 3), np.uint8), NO_OBJECTS.boxes, NO_OBJECTS.labels)
 

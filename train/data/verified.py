@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gfl_edge.annotations.checks import NAMED, OnBad, size_mismatch
+from gfl_edge.annotations.image_paths import is_file
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.errors import AnnotationError, ImageError
 from gfl_edge.files import cache_folder, write_atomically
@@ -83,7 +84,7 @@ def verified(
     Raises:
         AnnotationError: such an image; counted, the first ones named with the reason.
     """
-    present = [record.path.is_file() for record in annotations.records]
+    present = [is_file(record.path) for record in annotations.records]
     paths = [record.path for record, there in zip(annotations.records, present, strict=True) if there]
     sizes = iter(measured(paths, progress))
     problems: dict[str, list[str]] = {}
@@ -93,7 +94,7 @@ def verified(
         if isinstance(size, ImageError):
             problems.setdefault(NOT_WHOLE, []).append(str(size))
         elif there and size is not None and record.size_hw not in (None, size):
-            problems.setdefault(OF_ANOTHER_SIZE, []).append(size_mismatch(record, size))
+            problems.setdefault(OF_ANOTHER_SIZE, []).append(size_mismatch(record.path, record.size_hw, size))
         else:
             records.append(replace(record, size_hw=size))
     if problems:

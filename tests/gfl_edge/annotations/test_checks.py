@@ -38,7 +38,7 @@ def annotations(folder, *boxes, names=("a", "b", "c"), labels=0, size=(80, 100),
 
 
 def test_a_good_set_passes_and_is_counted(images, caplog):
-    checked, report = check_annotations(annotations(images, [GOOD, GOOD], [GOOD]))
+    checked, report = check_annotations(annotations(images, [GOOD, [20, 10, 60, 40]], [GOOD]))
     assert (report.images, report.background, report.boxes, report.clipped, report.dropped) == (3, 1, 3, 0, {})
     assert report.per_class == {"cat": 3, "dog": 0}
     assert report.summary() == "3 images (1 background), 3 boxes"

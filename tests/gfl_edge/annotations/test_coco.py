@@ -7,8 +7,9 @@ import pytest
 
 from gfl_edge.annotations.coco import read_coco, write_coco
 from gfl_edge.errors import AnnotationError
-from gfl_edge.evaluation.ap import average_precision, read_annotations
-from tests.support.annotation_files import small_set, write_json
+from gfl_edge.evaluation.ap import as_coco, average_precision
+from gfl_edge.evaluation.truth import read_truth
+from tests.support.annotation_files import small_set, write_image, write_json
 
 CONTENT = {
     "images": [
@@ -43,9 +44,15 @@ def test_coco_is_read_with_its_crowds_apart(tmp_path):
     [
         ({"images": None}, "expected lists images, annotations, categories"),
         ({"annotations": [{"image_id": 40, "category_id": 9}]}, "'bbox' is missing"),
-        ({"annotations": [{"image_id": 40, "category_id": 9, "bbox": [1, 2, 3]}]}, "misshapen"),
-        ({"annotations": [{"image_id": 40, "category_id": 9, "bbox": [1, 2, None, 3]}]}, "misshapen"),
-        ({"images": [CONTENT["images"][0]] * 2}, "image id 40 comes 2 times"),
+        (
+            {"annotations": [{"image_id": 40, "category_id": 9, "bbox": [1, 2, 3]}]},
+            r"'bbox' is \[1, 2, 3\], expected four numbers",
+        ),
+        (
+            {"annotations": [{"image_id": 40, "category_id": 9, "bbox": [1, 2, None, 3]}]},
+            r"is \[1, 2, None, 3\], expected",
+        ),
+        ({"images": [CONTENT["images"][0]] * 2}, r"image 1 \(id 40, image a.jpg\): listed twice"),
         ({"categories": [{"id": 3, "name": "cat"}, {"id": 9, "name": "cat"}]}, "two categories have the same name"),
     ],
 )
@@ -91,10 +98,12 @@ def test_pycocotools_evaluates_what_is_written(tmp_path):
     """The boxes themselves have AP 100; a detection on the crowd is neither right nor wrong."""
     annotations = small_set(tmp_path)
     write_coco(annotations, tmp_path / "a.json")
-    coco = read_annotations(tmp_path / "a.json")
+    write_image(tmp_path / "x" / "a.jpg")
+    coco = as_coco(read_truth(tmp_path / "a.json", tmp_path).to_coco())
     results = [
         {"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"], "score": 0.9}
         for a in annotations.to_coco()["annotations"]
     ]
-    assert average_precision(coco, results, [5])["AP"] == pytest.approx(100)
-    assert average_precision(coco, results[:-2], [5])["AP"] < 100
+    results = [{**row, "image_id": 1} for row in results]  # the truth is numbered anew
+    assert average_precision(coco, results, [1])["AP"] == pytest.approx(100)
+    assert average_precision(coco, results[:-2], [1])["AP"] < 100

@@ -9,7 +9,8 @@ import pytest
 from gfl_edge.annotations.checks import EMPTY, check_annotations
 from gfl_edge.annotations.coco import read_coco, write_coco
 from gfl_edge.errors import AnnotationError
-from gfl_edge.evaluation.ap import average_precision, match_categories, read_annotations
+from gfl_edge.evaluation.ap import as_coco, average_precision
+from gfl_edge.evaluation.truth import match_categories, read_truth
 from train.data.config import DataConfig
 from train.data.formats.voc import read_voc
 from train.data.load import load_data
@@ -84,17 +85,18 @@ def test_coco_sets_are_sound(data, annotations, images, expected):
 
 def test_ap_on_written_annotations_is_that_on_the_originals(data, tmp_path):
     """Every seventh box moved, every fifth left out: the same twelve numbers from both files, crowds and areas too."""
-    path = data("coco/instances_val2017_mix397.json")
-    write_coco(read_coco(path, tmp_path), tmp_path / "a.json")
+    path, images = data("coco/instances_val2017_mix397.json"), data("coco/val2017_mix397")
+    write_coco(read_coco(path, images), tmp_path / "a.json")
     content = json.loads(path.read_text())
     names = {category["id"]: category["name"] for category in content["categories"]}
+    number_of = {key: number for number, key in enumerate(sorted(image["id"] for image in content["images"]), 1)}
     metrics = []
     for file in (path, tmp_path / "a.json"):
-        coco = read_annotations(file)
-        id_of = dict(zip(names, match_categories(coco, tuple(names.values()), file), strict=True))
+        truth = read_truth(file, images)
+        id_of = dict(zip(names, match_categories(truth, tuple(names.values())), strict=True))
         results = [
             {
-                "image_id": entry["image_id"],
+                "image_id": number_of[entry["image_id"]],
                 "category_id": id_of[entry["category_id"]],
                 "bbox": [entry["bbox"][0] + 4 * (index % 7 == 0), *entry["bbox"][1:]],
                 "score": (index * 37 % 100) / 100,
@@ -102,6 +104,6 @@ def test_ap_on_written_annotations_is_that_on_the_originals(data, tmp_path):
             for index, entry in enumerate(content["annotations"])
             if index % 5
         ]
-        metrics.append(average_precision(coco, results, coco.getImgIds()))
+        metrics.append(average_precision(as_coco(truth.to_coco()), results, list(number_of.values())))
     assert metrics[0] == pytest.approx(metrics[1], abs=1e-6)
     assert 40 < metrics[0]["AP"] < 95
