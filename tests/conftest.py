@@ -100,6 +100,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 def no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("gfl_edge.media.sinks.window_toolkit", lambda: "QT5")  # also where OpenCV is headless
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ class Screen:
         self.shown: list[np.ndarray] = []
         self.destroyed = 0
         monkeypatch.setenv("DISPLAY", ":0")
-        monkeypatch.setattr(sinks, "window_toolkit", lambda: "QT5")  # also with opencv-python-headless
+        monkeypatch.setattr(sinks, "window_toolkit", lambda: "QT5")  # also where OpenCV is headless
         monkeypatch.setattr(sinks, "_window_opens", lambda: True)
         for name in ("namedWindow", "resizeWindow", "imshow", "waitKey", "getWindowProperty", "destroyAllWindows"):
             monkeypatch.setattr(cv2, name, getattr(self, name))
