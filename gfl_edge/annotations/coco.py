@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from gfl_edge.annotations.checks import ADVICE, NAMED, OnBad
 from gfl_edge.annotations.image_paths import find_image
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
+from gfl_edge.annotations.text import read_text
 from gfl_edge.annotations.values import Identity, to_flag, to_identity, to_number
 from gfl_edge.errors import AnnotationError
 from gfl_edge.files import write_atomically
@@ -74,9 +75,7 @@ def read_instances(path: str | Path) -> dict[str, list[Any]]:
         AnnotationError: it cannot be read, or is none.
     """
     try:
-        content = json.loads(Path(path).read_bytes())  # UTF-8, 16 or 32, with and without a byte order mark
-    except OSError as error:
-        raise AnnotationError(f"{path} cannot be read ({error.strerror}). Give a COCO instances JSON") from error
+        content = json.loads(read_text(path, AnnotationError))
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path} is not JSON ({error}). Give a COCO instances JSON, or copy it again") from error
     needed = ("images", "annotations", "categories")

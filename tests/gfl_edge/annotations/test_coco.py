@@ -63,6 +63,9 @@ def test_a_coco_file_that_does_not_fit_is_refused(tmp_path, change, message):
 
 def test_a_coco_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("[1, 2")
+    (tmp_path / "b.json").write_bytes(b'{"images":\n ["caf\xe9"]}')
+    with pytest.raises(AnnotationError, match=r"b\.json, line 2: the byte 0xe9 is not UTF-8"):
+        read_coco(tmp_path / "b.json", tmp_path)
     with pytest.raises(AnnotationError, match="is not JSON"):
         read_coco(tmp_path / "a.json", tmp_path)
     with pytest.raises(AnnotationError, match="cannot be read"):
