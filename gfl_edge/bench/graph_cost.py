@@ -67,19 +67,15 @@ def graph_cost(model: Any, input_hw: tuple[int, int]) -> GraphCost:
 
     Functions such as GflNms are counted by their bodies; the branches of If and the bodies of Loop are not.
     """
-    return _Counter(_inferred(model, input_hw)).cost()
-
-
-def _inferred(model: Any, input_hw: tuple[int, int]) -> Any:
-    """A copy with functions inlined and the shape of every tensor, where it can be found."""
     onnx = optional.load("onnx")
+    # A copy with functions inlined and, where it can be found, the shape of every tensor at that size
     flat = optional.load("onnx.inliner").inline_local_functions(model)
     del flat.graph.value_info[:]
     for dim, size in zip(flat.graph.input[0].type.tensor_type.shape.dim, (1, *input_hw, 3), strict=True):
         dim.dim_value = size
     for output in flat.graph.output:
         output.type.tensor_type.ClearField("shape")
-    return onnx.shape_inference.infer_shapes(flat, data_prop=True)
+    return _Counter(onnx.shape_inference.infer_shapes(flat, data_prop=True)).cost()
 
 
 class _Counter:
@@ -116,7 +112,11 @@ class _Counter:
             if node.op_type in (*_SHAPES_ONLY, *_QDQ):
                 continue
             for name in {*node.input, *node.output} - {""}:
-                traffic += self._bytes(self._stored(name, node))
+                maker = self._made_by.get(name)
+                if maker is not None and maker.op_type == "DequantizeLinear" and name in node.input:
+                    traffic += self._bytes(maker.input[0])  # what is read is the quantized tensor
+                else:
+                    traffic += self._bytes(name)
                 if name not in self._shapes:
                     unknown.add(name)
         return GraphCost(
@@ -133,13 +133,6 @@ class _Counter:
         if shape is None:
             return 0
         return math.prod(shape) * int(np.dtype(self._item_bytes(self._types[name])).itemsize)
-
-    def _stored(self, name: str, node: Any) -> str:
-        """The tensor that is read for an input: before its DequantizeLinear, where there is one."""
-        maker = self._made_by.get(name)
-        if maker is not None and maker.op_type == "DequantizeLinear" and name in node.input:
-            return str(maker.input[0])
-        return name
 
     def _macs(self, node: Any) -> int:
         """Outputs times the products that each takes; 0 where a shape is not known."""

@@ -65,18 +65,17 @@ def rows(models: Sequence[ModelRow], runs: Sequence[Run]) -> tuple[PaperRow, ...
     for paper in PAPER_MODELS:
         same = [model for model in models if is_network(model.name, paper) and model.id in timed]
         best = max(same, key=lambda model: timed[model.id].latency.fps, default=None)
-        here = None if best is None else _here(best, timed[best.id].latency.fps, paper.fps)
+        here = None
+        if best is not None:
+            assert best.backend is not None  # it ran
+            fps = timed[best.id].latency.fps
+            here = PaperRun(
+                model=best.id,
+                device=best.backend.device,
+                fps=fps,
+                ratio=None if paper.fps is None else fps / paper.fps,
+                real_time=fps >= REAL_TIME_FPS,
+                ap=None if best.accuracy is None else best.accuracy.ap,
+            )
         found.append(PaperRow(paper.name, paper.ap_minival, paper.ap_test_dev, paper.fps, paper.target, here))
     return tuple(found)
-
-
-def _here(model: ModelRow, fps: float, paper_fps: float | None) -> PaperRun:
-    assert model.backend is not None  # it ran
-    return PaperRun(
-        model=model.id,
-        device=model.backend.device,
-        fps=fps,
-        ratio=None if paper_fps is None else fps / paper_fps,
-        real_time=fps >= REAL_TIME_FPS,
-        ap=None if model.accuracy is None else model.accuracy.ap,
-    )

@@ -89,19 +89,21 @@ class StageReader:
 
     def notes(self, measured: Sequence[StageName]) -> dict[StageName, str]:
         """Why a stage is not among those ``measured``, or what it holds, by its name."""
-        missing = [stage for stage in RUN_STAGES if stage not in (*measured, "other")]
-        return {"other": OTHER, **{stage: self._why_not(stage) for stage in missing}}
-
-    def _why_not(self, stage: StageName) -> str:
-        if self._on_cpu and stage in ("upload", "download"):
-            return "not needed: the network reads and writes the memory of the CPU"
-        if stage == "read":
-            return "not measured: the images were in memory"
-        if stage == "draw" or (stage == "resize" and not self._resizes):
-            return "not part of this protocol"
-        if stage == "nms" and self._nms == "graph":
-            return "part of network: NMS is in the graph"
-        return "part of network: the backend does not separate it"
+        found: dict[StageName, str] = {"other": OTHER}
+        for stage in RUN_STAGES:
+            if stage in (*measured, "other"):
+                continue
+            if self._on_cpu and stage in ("upload", "download"):
+                found[stage] = "not needed: the network reads and writes the memory of the CPU"
+            elif stage == "read":
+                found[stage] = "not measured: the images were in memory"
+            elif stage == "draw" or (stage == "resize" and not self._resizes):
+                found[stage] = "not part of this protocol"
+            elif stage == "nms" and self._nms == "graph":
+                found[stage] = "part of network: NMS is in the graph"
+            else:
+                found[stage] = "part of network: the backend does not separate it"
+        return found
 
 
 class Timed(Protocol):

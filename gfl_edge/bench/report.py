@@ -134,7 +134,10 @@ def bench(request: BenchRequest, command: list[str] | None = None, progress: boo
         cases = [case for model in models for case in model.cases(request, frames)]
         runs = run_cases(cases, request.seconds, request.seed, progress)
         machine = load.summary()
-        rows = [*(model.row(truth, progress) for model in models), *map(_bound_row, request.bound_only)]
+        rows = [model.row(truth, progress) for model in models]
+    for path in request.bound_only:
+        spec = read_spec(path)
+        rows.append(_model_row(f"{spec.file_stem} (bound only)", path, spec, spec.nms))
     measured_on = environment.describe(command)
     report = Report(
         format=FORMAT,
@@ -194,22 +197,21 @@ class _Model:
 
     def row(self, truth: Annotations | None, progress: bool) -> ModelRow:
         """What the report says about the model itself."""
-        nms = nms_place(self.detector.backend)
+        accuracy = None
+        if truth is not None:
+            found = evaluate_on(truth, self.detector, progress)
+            accuracy = Accuracy(
+                annotations=Path(truth.origin).name,
+                images=found.images,
+                skipped=found.skipped,
+                left_out=found.left_out,
+                metrics=rounded(found.metrics),
+            )
         return replace(
-            _model_row(self.id, self.path, self.detector.spec, nms),
+            _model_row(self.id, self.path, self.detector.spec, nms_place(self.detector.backend)),
             backend=from_plain(BackendUsed, self.detector.describe()["backend"], "backend"),
             memory=Memory(self._host_bytes, self._device_bytes),
-            accuracy=None if truth is None else self._accuracy(truth, progress),
-        )
-
-    def _accuracy(self, truth: Annotations, progress: bool) -> Accuracy:
-        found = evaluate_on(truth, self.detector, progress)
-        return Accuracy(
-            annotations=Path(truth.origin).name,
-            images=found.images,
-            skipped=found.skipped,
-            left_out=found.left_out,
-            metrics=rounded(found.metrics),
+            accuracy=accuracy,
         )
 
 
@@ -223,12 +225,6 @@ def _name_apart(models: Sequence[_Model]) -> None:
     if len(set(again)) < len(again):
         double = next(name for name in again if again.count(name) > 1)
         raise InputError(f"{double} is given twice. Give every model once, or rename one of the files")
-
-
-def _bound_row(path: Path) -> ModelRow:
-    """A model that does not run here."""
-    spec = load_contract(path)[1]
-    return _model_row(f"{spec.file_stem} (bound only)", path, spec, spec.nms)
 
 
 def _model_row(name: str, path: Path, spec: ModelSpec, nms: str) -> ModelRow:

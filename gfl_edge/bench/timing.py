@@ -77,22 +77,16 @@ def warm_up(
     Stable is when the medians of the last ``WINDOWS`` windows of ``WINDOW_RUNS`` runs differ by no more than
     ``tolerance``. After ``max_seconds`` or ``max_runs`` it ends all the same.
     """
+    needed = WINDOWS * WINDOW_RUNS
     start = time.perf_counter()
     times_ms: list[float] = []
     difference: float | None = None
     while len(times_ms) < max_runs and time.perf_counter() - start < max_seconds:
         times_ms.append(run())
-        difference = _difference(times_ms)
+        if len(times_ms) >= needed:
+            medians = np.median(np.reshape(times_ms[-needed:], (WINDOWS, WINDOW_RUNS)), axis=1)
+            difference = float(np.ptp(medians) / medians.min())
         if len(times_ms) % WINDOW_RUNS == 0 and difference is not None and difference <= tolerance:
             break
     seconds = time.perf_counter() - start
     return WarmUp(len(times_ms), seconds, difference is not None and difference <= tolerance, difference, tolerance)
-
-
-def _difference(times_ms: Sequence[float]) -> float | None:
-    """Of the medians of the last windows, relative to the smallest; None with fewer windows."""
-    needed = WINDOWS * WINDOW_RUNS
-    if len(times_ms) < needed:
-        return None
-    medians = np.median(np.reshape(times_ms[-needed:], (WINDOWS, WINDOW_RUNS)), axis=1)
-    return float(np.ptp(medians) / medians.min())

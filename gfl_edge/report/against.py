@@ -66,9 +66,7 @@ def changes(
     Raises:
         InputError: another device, AP on other images, or nothing that both measured.
     """
-    _check_images(old, new)
-    if not any_device:
-        _check_devices(old, new)
+    _check_comparable(old, new, any_device)
     before, after = dict(_runs(old)), dict(_runs(new))
     common = [key for key in after if key in before]
     if not common:
@@ -95,8 +93,8 @@ def _runs(report: Report) -> Iterator[tuple[Key, tuple[float, float | None]]]:
         yield (run.model, run.protocol, run.batch, model.backend.name), (run.latency.p50_ms, ap)
 
 
-def _check_images(old: Report, new: Report) -> None:
-    """Raise InputError where both have AP, on different images."""
+def _check_comparable(old: Report, new: Report, any_device: bool) -> None:
+    """Raise InputError where both have AP, on different images, or times of different devices."""
     before, after = (
         {(found.annotations, found.images) for model in report.models if (found := model.accuracy) is not None}
         for report in (old, new)
@@ -106,19 +104,16 @@ def _check_images(old: Report, new: Report) -> None:
             f"the old report's AP is on {_named(before)}, this one's on {_named(after)}, which do not compare. Measure "
             "with the same --images, --annotations and --limit, or leave out --annotations"
         )
+    old_devices, new_devices = _devices(old), _devices(new)
+    if not any_device and old_devices != new_devices:
+        raise InputError(
+            f"the old report is of {', '.join(old_devices)}, this one of {', '.join(new_devices)}: times of different "
+            "devices say nothing about a regression. Measure the old version here, or insist with --any-device"
+        )
 
 
 def _named(images: Set[tuple[str, int]]) -> str:
     return ", ".join(f"{count} images of {annotations}" for annotations, count in images)
-
-
-def _check_devices(old: Report, new: Report) -> None:
-    before, after = _devices(old), _devices(new)
-    if before != after:
-        raise InputError(
-            f"the old report is of {', '.join(before)}, this one of {', '.join(after)}: times of different devices say "
-            "nothing about a regression. Measure the old version here, or insist with --any-device"
-        )
 
 
 def _devices(report: Report) -> list[str]:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gfl_edge.report import figures
 from gfl_edge.report.figures import Figure
-from gfl_edge.report.schema import (
-    BOUNDARIES,
-    RUN_STAGES,
-    Bound,
-    GpuPeaks,
-    MachineLoad,
-    ModelRow,
-    PaperRow,
-    Range,
-    Report,
-    Run,
-)
+from gfl_edge.report.schema import BOUNDARIES, RUN_STAGES, MachineLoad, Range, Report
 
 NOT_MEASURED = "not measured"
 NOT_AVAILABLE = "not available"
@@ -93,7 +82,24 @@ def about_section(report: Report) -> Section:
 def summary_section(report: Report) -> Section:
     """Accuracy and speed of each model, in one table."""
     headers = ("model", "precision", "runs in", "AP", "p50, ms", "p95, ms", "FPS", "real time", "MB")
-    rows = tuple(_summary_row(report.model_of(run), run, report.real_time_fps) for run in report.main_runs())
+    rows = []
+    for run in report.main_runs():
+        model, latency = report.model_of(run), run.latency
+        assert model.backend is not None  # it ran
+        precision = model.precision.upper()
+        rows.append(
+            (
+                model.name,
+                f"INT8 + {precision}" if model.quantized_layers else precision,
+                model.backend.name,
+                number(None if model.accuracy is None else model.accuracy.ap),
+                milliseconds(latency.p50_ms),
+                milliseconds(latency.p95_ms),
+                number(latency.fps, 1),
+                "yes" if latency.fps >= report.real_time_fps else "no",
+                number(model.size_bytes / 1e6),
+            )
+        )
     words = [f"FPS are images by the sum of their times; real time is {report.real_time_fps:g} FPS or more."]
     accuracy = next((model.accuracy for model in report.models if model.accuracy is not None), None)
     if accuracy is None:
@@ -107,23 +113,8 @@ def summary_section(report: Report) -> Section:
         for model in report.models
     ):
         words.append("OpenVINO computes in FP32 what a file has in FP16 or BF16: such a file is smaller, not faster.")
-    return Section("Summary", tuple(words), (), (Table("Accuracy and speed", headers, rows),), figures.accuracy(report))
-
-
-def _summary_row(model: ModelRow, run: Run, real_time_fps: float) -> tuple[str, ...]:
-    assert model.backend is not None  # it ran
-    precision, latency = model.precision.upper(), run.latency
-    return (
-        model.name,
-        f"INT8 + {precision}" if model.quantized_layers else precision,
-        model.backend.name,
-        number(None if model.accuracy is None else model.accuracy.ap),
-        milliseconds(latency.p50_ms),
-        milliseconds(latency.p95_ms),
-        number(latency.fps, 1),
-        "yes" if latency.fps >= real_time_fps else "no",
-        number(model.size_bytes / 1e6),
-    )
+    table = Table("Accuracy and speed", headers, tuple(rows))
+    return Section("Summary", tuple(words), (), (table,), figures.accuracy(report))
 
 
 def latency_section(report: Report) -> Section:
@@ -156,19 +147,17 @@ def stages_section(report: Report) -> Section:
     )
     table = Table("Mean milliseconds per run", ("model", "protocol", "batch", *RUN_STAGES), rows)
     words = ("From the same runs as the latency, whose stages are resize to other; read and draw come on top.",)
-    return Section("Stages", words, tuple(_stage_notes(report)), (table,), figures.stages(report))
-
-
-def _stage_notes(report: Report) -> Iterator[str]:
-    """What is said about stages, with the protocols it is said of where those are not all."""
-    protocols = sorted({run.protocol for run in report.runs})
+    notes = []
+    all_protocols = {run.protocol for run in report.runs}
     for name in RUN_STAGES:
-        said: dict[str, set[str]] = {}
+        protocols_of: dict[str, set[str]] = {}
         for run in report.runs:
             if note := run.stage(name).note:
-                said.setdefault(note, set()).add(run.protocol)
-        for note, of in sorted(said.items()):
-            yield f"{name}: {note}" if sorted(of) == protocols else f"{name}, {', '.join(sorted(of))}: {note}"
+                protocols_of.setdefault(note, set()).add(run.protocol)
+        for note, protocols in sorted(protocols_of.items()):
+            limited = "" if protocols == all_protocols else f", {', '.join(sorted(protocols))}"
+            notes.append(f"{name}{limited}: {note}")
+    return Section("Stages", words, tuple(notes), (table,), figures.stages(report))
 
 
 def batches_section(report: Report) -> Section:
@@ -186,13 +175,31 @@ def batches_section(report: Report) -> Section:
 def device_section(report: Report) -> Section:
     """Load, counters and memory, and why some are missing."""
     reasons = {f"{row.what} ({run.device.source}): {row.why}" for run in report.runs for row in run.device.missing}
-    headers = ("model", "protocol", "batch", "clocks, MHz", "temperatures, C", "power, W", "J per image", "throttled")
-    rows = tuple(_counter_row(run) for run in report.runs)
-    counters = Table("Mean, and smallest to largest, while the model ran", headers, rows)
-    shown = any(set(row[3:]) != {NOT_AVAILABLE} for row in rows)
     words = (_load(report.machine), *(("Not available, and why:",) if reasons else ()))
-    tables = (*((counters,) if shown else ()), _memory(report))
-    return Section("Device", words, tuple(sorted(reasons)), tables)
+
+    rows = []
+    for run in report.runs:
+        device = run.device
+        throttled = {None: NOT_AVAILABLE, True: ", ".join(device.throttle_reasons), False: "no"}[device.throttled]
+        rows.append(
+            (
+                *(run.model, run.protocol, str(run.batch)),
+                *map(_ranges, (device.clocks_mhz, device.temperatures_c, device.powers_w)),
+                number(device.energy_per_image_j, 3, NOT_AVAILABLE),
+                throttled,
+            )
+        )
+    headers = ("model", "protocol", "batch", "clocks, MHz", "temperatures, C", "power, W", "J per image", "throttled")
+    counters = Table("Mean, and smallest to largest, while the model ran", headers, tuple(rows))
+    shown = any(set(row[3:]) != {NOT_AVAILABLE} for row in rows)
+
+    loaded = ((model.id, model.memory) for model in report.models if model.memory is not None)
+    memory = Table(
+        "Memory: what loading a model added on the host, and what the GPU had in use then",
+        ("model", "host", "GPU"),
+        tuple((name, _megabytes(used.host_bytes), _megabytes(used.device_bytes_in_use)) for name, used in loaded),
+    )
+    return Section("Device", words, tuple(sorted(reasons)), (*((counters,) if shown else ()), memory))
 
 
 def _load(machine: MachineLoad) -> str:
@@ -203,26 +210,6 @@ def _load(machine: MachineLoad) -> str:
         f"Load average before the start: {number(machine.load_average_1min)} on {machine.cores} cores. Meanwhile "
         f"other processes took {others} % of the CPU, and {stolen} % went to other virtual machines. Largest memory of "
         f"the whole process: {_megabytes(machine.process_peak_bytes)}."
-    )
-
-
-def _counter_row(run: Run) -> tuple[str, ...]:
-    device = run.device
-    throttled = {None: NOT_AVAILABLE, True: ", ".join(device.throttle_reasons), False: "no"}[device.throttled]
-    return (
-        *(run.model, run.protocol, str(run.batch)),
-        *map(_ranges, (device.clocks_mhz, device.temperatures_c, device.powers_w)),
-        number(device.energy_per_image_j, 3, NOT_AVAILABLE),
-        throttled,
-    )
-
-
-def _memory(report: Report) -> Table:
-    loaded = ((model.id, model.memory) for model in report.models if model.memory is not None)
-    return Table(
-        "Memory: what loading a model added on the host, and what the GPU had in use then",
-        ("model", "host", "GPU"),
-        tuple((name, _megabytes(memory.host_bytes), _megabytes(memory.device_bytes_in_use)) for name, memory in loaded),
     )
 
 
@@ -239,11 +226,20 @@ def _ranges(rows: Sequence[Range]) -> str:
 
 def paper_section(report: Report) -> Section:
     """The papers' models, and the same here."""
+    rows = []
+    for row in report.paper:
+        name, here = row.name + (" (the target)" if row.target else ""), row.here
+        published = (number(value, 1, "-") for value in (row.ap_minival, row.ap_test_dev, row.fps))
+        reached: tuple[str, ...] = (NOT_MEASURED, "-", "-", "-", "-", "-")
+        if here is not None:
+            ratio, real_time = number(here.ratio, missing="-"), "yes" if here.real_time else "no"
+            reached = (number(here.fps), ratio, real_time, number(here.ap, 1), here.model, here.device)
+        rows.append((name, *published, *reached))
     headers = (
         *("model", "AP minival", "AP test-dev", "FPS, paper"),
         *("FPS here", "ratio", "real time", "AP here", "as", "here on"),
     )
-    table = Table("Papers: PyTorch at 1333 x 800. Here: protocol gfocal", headers, tuple(map(_paper_row, report.paper)))
+    table = Table("Papers: PyTorch at 1333 x 800. Here: protocol gfocal", headers, tuple(rows))
     words = (
         "Only runs of the protocol gfocal stand beside the papers' numbers; the ratio is FPS here by FPS there, "
         "whatever the device.",
@@ -252,35 +248,24 @@ def paper_section(report: Report) -> Section:
     return Section("Against the papers", words, (), (table,))
 
 
-def _paper_row(row: PaperRow) -> tuple[str, ...]:
-    name = row.name + (" (the target)" if row.target else "")
-    published = (number(value, 1, "-") for value in (row.ap_minival, row.ap_test_dev, row.fps))
-    here = row.here
-    if here is None:
-        return (name, *published, NOT_MEASURED, "-", "-", "-", "-", "-")
-    ratio, real_time = number(here.ratio, missing="-"), "yes" if here.real_time else "no"
-    return (name, *published, number(here.fps), ratio, real_time, number(here.ap, 1), here.model, here.device)
-
-
 def bounds_section(report: Report) -> Section:
     """Rooflines, and what they rest on."""
     bounded = [(model.id, model.cost, model.bounds) for model in report.models if model.cost is not None]
     title = "Bounds for GPUs that are not at hand"
     if not bounded:
         return Section(title, ("No bound: these models are engines, whose graphs are not in the file.",))
+    rows = []
+    for name, cost, bounds in bounded:
+        cells = (
+            "cannot" if bound.bound_ms is None else f"{bound.bound_ms:.3g} / {number(bound.bound_fps, 0, '-')}"
+            for bound in bounds
+        )
+        rows.append((name, f"{cost.macs / 1e9:.2f}", *cells))
     gpus = (bound.gpu.partition(" ")[2] for bound in bounded[0][2])  # without the product line: "RTX 2080 Ti"
-    rows = tuple((name, f"{cost.macs / 1e9:.2f}", *map(_bound_cell, bounds)) for name, cost, bounds in bounded)
-    table = Table("No faster than: milliseconds per image / FPS at best", ("model", "10^9 MACs", *gpus), rows)
-    words = ("These are bounds from the graph's own multiplications and bytes, not measurements. They assume:",)
-    return Section(title, words, report.bound_assumptions, (table, _peaks(report.gpus)))
+    headers = ("model", "10^9 MACs", *gpus)
+    table = Table("No faster than: milliseconds per image / FPS at best", headers, tuple(rows))
 
-
-def _bound_cell(bound: Bound) -> str:
-    return "cannot" if bound.bound_ms is None else f"{bound.bound_ms:.3g} / {number(bound.bound_fps, 0, '-')}"
-
-
-def _peaks(gpus: Sequence[GpuPeaks]) -> Table:
-    rows = tuple(
+    peaks = tuple(
         (
             gpu.name,
             *(number(peak, 1, "-") for peak in (gpu.fp32_tera_ops, gpu.fp16_tera_ops, gpu.int8_tera_ops)),
@@ -288,10 +273,11 @@ def _peaks(gpus: Sequence[GpuPeaks]) -> Table:
             f"{gpu.l2_bytes / 2**20:.1f}",
             gpu.source,
         )
-        for gpu in gpus
+        for gpu in report.gpus
     )
     headers = ("GPU", "FP32, 10^12/s", "FP16, 10^12/s", "INT8, 10^12/s", "GB/s", "L2, MiB", "source")
-    return Table("What the bounds rest on", headers, rows)
+    words = ("These are bounds from the graph's own multiplications and bytes, not measurements. They assume:",)
+    return Section(title, words, report.bound_assumptions, (table, Table("What the bounds rest on", headers, peaks)))
 
 
 def versions_section(report: Report) -> Section:

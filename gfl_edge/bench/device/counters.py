@@ -101,7 +101,13 @@ class Recorder:
         come from something else.
         """
         working = [reading for turn in self._turns for reading in turn.readings[1:]]
-        reasons = {reason for reading in working for reason in reading.throttled} | self._grown()
+        grown = {
+            name
+            for turn in self._turns
+            for name, after in turn.readings[-1].throttle_events.items()
+            if after > turn.readings[0].throttle_events.get(name, after)
+        }
+        reasons = grown.union(*(reading.throttled for reading in working))
         return DeviceCounters(
             source=self._counters.name,
             clocks_mhz=_ranges([reading.clocks_mhz for reading in working]),
@@ -129,15 +135,6 @@ class Recorder:
             return sum(turn.energy_j for turn in self._turns) / images
         watts = [r.powers_w[TOTAL] for turn in self._turns for r in turn.readings[1:] if TOTAL in r.powers_w]
         return float(np.mean(watts)) * sum(turn.seconds for turn in self._turns) / images
-
-    def _grown(self) -> set[str]:
-        """Counters of throttling that grew during a turn."""
-        return {
-            name
-            for turn in self._turns
-            for name, after in turn.readings[-1].throttle_events.items()
-            if after > turn.readings[0].throttle_events.get(name, after)
-        }
 
 
 def _ranges(values: Sequence[Mapping[str, float]]) -> tuple[Range, ...]:

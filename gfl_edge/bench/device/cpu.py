@@ -24,32 +24,33 @@ class CpuCounters:
         self._packages = sorted((root / "sys/class/powercap").glob("intel-rapl:[0-9]"))
         self._last_uj: dict[Path, float] = {}
         self._wrapped_uj = 0.0
-        self.missing = self._find_missing()
-
-    def _find_missing(self) -> dict[str, str]:
         first = self.read()
-        missing = {"memory": "no GPU is used; host memory is given for each model"}
+        self.missing: dict[str, str] = {"memory": "no GPU is used; host memory is given for each model"}
         if not first.clocks_mhz:
-            missing["clocks"] = f"no cpufreq below {self._root}sys: {_NOT_SHOWN}"
+            self.missing["clocks"] = f"no cpufreq below {root}sys: {_NOT_SHOWN}"
         if not first.temperatures_c:
-            missing["temperature"] = f"no thermal zone below {self._root}sys: {_NOT_SHOWN}"
+            self.missing["temperature"] = f"no thermal zone below {root}sys: {_NOT_SHOWN}"
         if not first.throttle_events:
-            missing["throttling"] = f"no thermal_throttle counters below {self._root}sys: {_NOT_SHOWN}"
-        if first.energy_j is None:
-            if self._packages:
-                unreadable = self._packages[0] / "energy_uj"
-                missing["power"] = f"{unreadable} cannot be read; it needs root, or: chmod a+r on it"
-            else:
-                missing["power"] = f"no RAPL counter below {self._root}sys/class/powercap: {_NOT_SHOWN}"
-        return missing
+            self.missing["throttling"] = f"no thermal_throttle counters below {root}sys: {_NOT_SHOWN}"
+        if first.energy_j is None and self._packages:
+            unreadable = self._packages[0] / "energy_uj"
+            self.missing["power"] = f"{unreadable} cannot be read; it needs root, or: chmod a+r on it"
+        elif first.energy_j is None:
+            self.missing["power"] = f"no RAPL counter below {root}sys/class/powercap: {_NOT_SHOWN}"
 
     def read(self) -> Reading:
         """See :meth:`gfl_edge.bench.device.counters.Counters.read`."""
+        throttle_events: dict[str, int] = {}
+        for kind in ("core", "package"):
+            paths = (self._root / "sys/devices/system/cpu").glob(f"cpu[0-9]*/thermal_throttle/{kind}_throttle_count")
+            counts = [count for path in paths if (count := sysfs.number(path)) is not None]
+            if counts:
+                throttle_events[f"{kind} too hot"] = int(sum(counts))
         return Reading(
             clocks_mhz=sysfs.cpu_clocks_mhz(self._root),
             temperatures_c=sysfs.temperatures_c(self._root),
             energy_j=self._energy_j(),
-            throttle_events=self._throttle_events(),
+            throttle_events=throttle_events,
         )
 
     def _energy_j(self) -> float | None:
@@ -64,15 +65,6 @@ class CpuCounters:
             self._last_uj[package] = value
             total_uj += value
         return (total_uj + self._wrapped_uj) / 1e6 if values else None
-
-    def _throttle_events(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for kind in ("core", "package"):
-            paths = (self._root / "sys/devices/system/cpu").glob(f"cpu[0-9]*/thermal_throttle/{kind}_throttle_count")
-            counts = [count for path in paths if (count := sysfs.number(path)) is not None]
-            if counts:
-                found[f"{kind} too hot"] = int(sum(counts))
-        return found
 
     def memory_bytes(self) -> int | None:
         """None: see ``missing``."""

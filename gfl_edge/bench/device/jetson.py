@@ -42,20 +42,25 @@ class JetsonCounters:
 
     def read(self) -> Reading:
         """See :meth:`gfl_edge.bench.device.counters.Counters.read`."""
-        return Reading(
-            clocks_mhz={**self._gpu_clock_mhz(), **sysfs.cpu_clocks_mhz(self._root)},
-            temperatures_c=sysfs.temperatures_c(self._root),
-            powers_w=self._powers_w(),
-            throttle_events=self._over_current_events(),
-        )
-
-    def _gpu_clock_mhz(self) -> dict[str, float]:
+        clocks_mhz: dict[str, float] = {}
         for folder in sorted((self._root / "sys/class/devfreq").glob("*")):
             if folder.name.rpartition(".")[2] in _GPU_DEVFREQ:
                 hertz = sysfs.number(folder / "cur_freq")
                 if hertz is not None:
-                    return {"gpu": hertz / 1e6}
-        return {}
+                    clocks_mhz["gpu"] = hertz / 1e6
+                    break
+        over_current_events: dict[str, int] = {}
+        for monitor in sysfs.hwmon(self._root, "soctherm_oc"):
+            for path in sorted(monitor.glob("oc*_event_cnt")):
+                count = sysfs.number(path)
+                if count is not None:
+                    over_current_events[f"over-current {path.name.partition('_')[0]}"] = int(count)
+        return Reading(
+            clocks_mhz={**clocks_mhz, **sysfs.cpu_clocks_mhz(self._root)},
+            temperatures_c=sysfs.temperatures_c(self._root),
+            powers_w=self._powers_w(),
+            throttle_events=over_current_events,
+        )
 
     def _powers_w(self) -> dict[str, float]:
         rails: dict[str, float] = {}
@@ -70,15 +75,6 @@ class JetsonCounters:
         if rails:  # AGX boards measure no input, but rails that feed all parts
             rails[TOTAL] = whole[0] if whole else sum(rails.values())
         return rails
-
-    def _over_current_events(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for monitor in sysfs.hwmon(self._root, "soctherm_oc"):
-            for path in sorted(monitor.glob("oc*_event_cnt")):
-                count = sysfs.number(path)
-                if count is not None:
-                    found[f"over-current {path.name.partition('_')[0]}"] = int(count)
-        return found
 
     def memory_bytes(self) -> int | None:
         """None: see ``missing``."""
