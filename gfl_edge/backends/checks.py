@@ -18,7 +18,15 @@ def check_batch(images: NDArray[np.uint8], spec: ModelSpec, max_batch: int | Non
 
 def check_shape(shape: tuple[int, ...], spec: ModelSpec, max_batch: int | None) -> None:
     """Raise InputError unless a batch of ``shape`` is one that a backend of ``spec`` can run."""
-    if len(shape) != 4 or not shape[0] or not _takes(shape[1:], spec):
+    smallest, largest = spec.size_range
+    step = 1 if spec.short_long is None else SIZE_STEP
+    if (
+        len(shape) != 4
+        or not shape[0]
+        or shape[3] != 3
+        or not all(low <= side <= high for low, side, high in zip(smallest, shape[1:3], largest, strict=True))
+        or any(side % step for side in shape[1:3])
+    ):
         raise _unfit(f"uint8 {list(shape)}", spec)
     if max_batch is not None and shape[0] > max_batch:
         raise InputError(
@@ -37,11 +45,3 @@ def _unfit(found: str, spec: ModelSpec) -> InputError:
         f"input is {found}, {spec.name} takes uint8 [N, {sizes}, 3]. Resize frames with "
         "gfl_edge.ops.preprocess.resize_into, or export the model with --input-size H W"
     )
-
-
-def _takes(shape: tuple[int, ...], spec: ModelSpec) -> bool:
-    *size, channels = shape
-    smallest, largest = spec.size_range
-    within = all(low <= side <= high for low, side, high in zip(smallest, size, largest, strict=True))
-    whole = spec.short_long is None or not any(side % SIZE_STEP for side in size)
-    return within and whole and channels == 3

@@ -76,18 +76,14 @@ def open_onnx_backend(
     """
     place = place_on_cpu(spec, nms, origin)
     if backend == "auto":
-        backend = _installed_cpu_backend()
+        by_speed: tuple[CpuBackendName, ...] = ("openvino", "onnxruntime")
+        installed = next((name for name in by_speed if optional.available(name)), None)
+        if installed is None:
+            raise MissingDependencyError(
+                "neither openvino nor onnxruntime is installed, one of which runs ONNX files. "
+                "Install them with: pip install 'gfl-edge[cpu]'"
+            )
+        backend = installed
     if spec.has_nms and place == "host":
         spec = without_nms(model, spec)
     return OpenVinoBackend(model, spec) if backend == "openvino" else OnnxRuntimeBackend(model, spec)
-
-
-def _installed_cpu_backend() -> CpuBackendName:
-    names: tuple[CpuBackendName, ...] = ("openvino", "onnxruntime")
-    for name in names:
-        if optional.available(name):
-            return name
-    raise MissingDependencyError(
-        "neither openvino nor onnxruntime is installed, one of which runs ONNX files. "
-        "Install them with: pip install 'gfl-edge[cpu]'"
-    )

@@ -103,7 +103,6 @@ class TensorRTBackend:
                 self._make_stream(cuda_graphs)
                 if self.nms_place == "kernels":
                     self._open_nms()
-                self._allocate()
                 self._load(content)
         except BaseException:
             self.close()
@@ -162,18 +161,16 @@ class TensorRTBackend:
                 self._late_resources.callback(self._kernels.close)
         return self._kernels
 
-    def _allocate(self) -> None:
-        """Make the memory of all tensors; on the host, too, where they are copied."""
+    def _load(self, content: bytes) -> None:
+        """Make the memory of all tensors and the execution context, which keeps the engine alive, and bind the two."""
         self._resources.callback(self._pinned.clear)
         for name, tensor in self._contract.items():
             count, dtype = self._sidecar.max_batch * math.prod(tensor.item_shape), np.dtype(DTYPE_OF[tensor.dtype])
-            if name == INPUT_NAME or self._nms is None:
+            if name == INPUT_NAME or self._nms is None:  # it is copied from or to the host
                 self._pinned[name] = self._device.pinned_empty((count,), dtype)
             self._addresses[name] = self._device.malloc(count * dtype.itemsize)
             self._resources.callback(self._device.free, self._addresses[name])
 
-    def _load(self, content: bytes) -> None:
-        """Make the execution context, which keeps the engine alive, and bind the buffers to it."""
         engine = self._deserialize(content)
         self._check(tensor_problem(engine, self._contract))
         self._check(size_problem(engine, self.spec, self._sidecar.max_batch))
@@ -187,8 +184,15 @@ class TensorRTBackend:
         self._messages.clear()  # what it said so far is no reason for what may fail later
 
     def _deserialize(self, content: bytes) -> trt.ICudaEngine:
-        # The runtime keeps the logger alive, and the engine the runtime
-        runtime = _make_runtime(self._flavor, self._messages)
+        if TYPE_CHECKING:
+            import tensorrt as trt
+        else:
+            trt = load_flavor(self._flavor)
+
+        try:  # the runtime keeps the logger alive, and the engine the runtime
+            runtime: trt.Runtime | None = trt.Runtime(make_logger(self._flavor, self._messages))
+        except TypeError:  # pybind's word for a null pointer, as with a driver too old for this TensorRT
+            runtime = None
         engine = runtime.deserialize_cuda_engine(content) if runtime else None
         if engine is None:
             advice = f"Rebuild with: {self._sidecar.rebuild_command}"
@@ -272,8 +276,11 @@ class TensorRTBackend:
         formats = [NV12 if isinstance(frame, Nv12Frame) else BGR for frame in frames]
         with self._device.active():
             self._set_shape(context, shape)
-            stage = self._open_frames()
-            if stage is None:
+            if self._frames is None and (kernels := self._open_kernels("resizing runs")):
+                self._frames = GpuFrames(self._device, kernels, self.spec, self._settle)
+                self._late_resources.callback(self._frames.close)
+            stage = self._frames
+            if stage is None:  # they are resized on the host
                 slots = self._host(INPUT_NAME, shape)
                 rule, short_long = self.spec.resize, self.spec.short_long
                 placed = [resize_into(frame, slot, rule, short_long) for frame, slot in zip(frames, slots, strict=True)]
@@ -293,13 +300,6 @@ class TensorRTBackend:
             self._stage_events = StageEvents(self._device, self._stream)
             self._late_resources.callback(self._stage_events.close)
             self._mark = self._stage_events.mark
-
-    def _open_frames(self) -> GpuFrames | None:
-        """The stage before the engine, made at the first call; None where frames are resized on the host."""
-        if self._frames is None and (kernels := self._open_kernels("resizing runs")):
-            self._frames = GpuFrames(self._device, kernels, self.spec, self._settle)
-            self._late_resources.callback(self._frames.close)
-        return self._frames
 
     def _settle(self) -> None:
         """Wait for what a failed run may have left on the stream, and let go of the graphs."""
@@ -375,15 +375,3 @@ class TensorRTBackend:
             self._settle()
         finally:
             self._context = None
-
-
-def _make_runtime(flavor: Flavor, messages: deque[str]) -> trt.Runtime | None:
-    """A runtime whose logger appends to ``messages``; None if TensorRT cannot make one."""
-    if TYPE_CHECKING:
-        import tensorrt as trt
-    else:
-        trt = load_flavor(flavor)
-    try:
-        return trt.Runtime(make_logger(flavor, messages))
-    except TypeError:  # pybind's word for a null pointer, as with a driver too old for this TensorRT
-        return None

@@ -71,19 +71,16 @@ class Nvrtc:
         texts = [text.encode() for text in source.headers.values()]
         program = self._call("nvrtcCreateProgram", source.text.encode(), source.name.encode(), len(names), texts, names)
         try:
-            return self._compile(program, source.name, architecture)
+            options = [option.encode() for option in (f"--gpu-architecture={architecture}", *self.options)]
+            status, *_ = self._nvrtc.nvrtcCompileProgram(program, len(options), options)
+            log = self._text(program, "ProgramLog").rstrip(b"\0").decode(errors="replace").strip()
+            if status != self._nvrtc.nvrtcResult.NVRTC_SUCCESS:
+                raise BackendError(f"{self.version} cannot compile {source.name} for {architecture}: {log or status}")
+            if log:
+                _LOG.debug("%s compiled %s for %s with warnings: %s", self.version, source.name, architecture, log)
+            return self._text(program, "CUBIN" if architecture.startswith("sm_") else "PTX")
         finally:
             self._nvrtc.nvrtcDestroyProgram(program)
-
-    def _compile(self, program: Any, name: str, architecture: str) -> bytes:
-        options = [option.encode() for option in (f"--gpu-architecture={architecture}", *self.options)]
-        status, *_ = self._nvrtc.nvrtcCompileProgram(program, len(options), options)
-        log = self._text(program, "ProgramLog").rstrip(b"\0").decode(errors="replace").strip()
-        if status != self._nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise BackendError(f"{self.version} cannot compile {name} for {architecture}: {log or status}")
-        if log:
-            _LOG.debug("%s compiled %s for %s with warnings: %s", self.version, name, architecture, log)
-        return self._text(program, "CUBIN" if architecture.startswith("sm_") else "PTX")
 
     def _architecture(self, compute_capability: str) -> str:
         """ "sm_75"; "compute_121", whose PTX the driver finishes, where the GPU is newer than this NVRTC."""
@@ -190,8 +187,10 @@ def compiled(source: CudaSource, compute_capability: str, compiler: Compiler | N
         BackendError: it cannot compile this.
     """
     compiler = compiler or open_compiler()
+    parts = (source.name, source.text, source.headers, compiler.version, compiler.options)
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     folder = cache_folder()
-    path = folder / "kernels" / _file_name(source, compute_capability, compiler) if folder else None
+    path = folder / "kernels" / f"{Path(source.name).stem}-{compute_capability}-{key[:16]}.bin" if folder else None
     image = _read(path) if path else None
     if image is None:
         _LOG.debug("compiling %s for %s with %s", source.name, compute_capability, compiler.version)
@@ -199,12 +198,6 @@ def compiled(source: CudaSource, compute_capability: str, compiler: Compiler | N
         if path:
             _write(path, image)
     return image
-
-
-def _file_name(source: CudaSource, compute_capability: str, compiler: Compiler) -> str:
-    parts = (source.name, source.text, source.headers, compiler.version, compiler.options)
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return f"{Path(source.name).stem}-{compute_capability}-{key[:16]}.bin"
 
 
 def _read(path: Path) -> bytes | None:

@@ -36,7 +36,13 @@ class CudaPythonDevice:
         self._driver = load_driver()
         self._closed = False
         self._pinned = 0  # blocks of page-locked memory that somebody can still reach
-        self._start()
+        try:
+            status, *_ = self._driver.cuInit(0)
+        except RuntimeError as error:  # libcuda is loaded by the first call, not by the import
+            raise no_driver(str(error)) from error
+        if status == self._driver.CUresult.CUDA_ERROR_NO_DEVICE:
+            raise no_gpu(self._describe(status))
+        self._check("cuInit", status)
         attribute = self._driver.CUdevice_attribute
         self._device = self._call("cuDeviceGet", 0)
         self.name: str = self._call("cuDeviceGetName", 128, self._device).partition(b"\0")[0].decode()
@@ -50,15 +56,6 @@ class CudaPythonDevice:
         self.driver_version = dotted_version(self._call("cuDriverGetVersion"))
         # The primary context is the one that TensorRT's CUDA runtime uses, so memory is shared with it
         self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
-
-    def _start(self) -> None:
-        try:
-            status, *_ = self._driver.cuInit(0)
-        except RuntimeError as error:  # libcuda is loaded by the first call, not by the import
-            raise no_driver(str(error)) from error
-        if status == self._driver.CUresult.CUDA_ERROR_NO_DEVICE:
-            raise no_gpu(self._describe(status))
-        self._check("cuInit", status)
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """Call a driver function, whose answers are tuples (status, value), and return the value."""

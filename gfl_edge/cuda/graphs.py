@@ -44,8 +44,12 @@ class GraphCache:
             queue: puts it there; not called where a graph of it is kept.
         """
         graph = self._graphs.get(key)
-        if graph is None and key in self._graphs:
-            graph = self._graphs[key] = self._capture(queue)
+        if graph is None and key in self._graphs and self.enabled:
+            try:
+                graph = self._graphs[key] = self._device.capture(self._stream, queue)
+            except BackendError as error:
+                self.enabled = False
+                _LOG.warning("no CUDA graph, so that every frame costs the CPU some more time: %s", str(error))
         if graph is None:
             queue()
         else:
@@ -55,16 +59,6 @@ class GraphCache:
         while len(self._graphs) > MAX_GRAPHS:
             _, oldest = self._graphs.popitem(last=False)
             self._destroy(oldest)
-
-    def _capture(self, queue: Callable[[], None]) -> int | None:
-        if not self.enabled:
-            return None
-        try:
-            return self._device.capture(self._stream, queue)
-        except BackendError as error:
-            self.enabled = False
-            _LOG.warning("no CUDA graph, so that every frame costs the CPU some more time: %s", str(error))
-            return None
 
     def _destroy(self, graph: int | None) -> None:
         if graph is not None:

@@ -119,16 +119,17 @@ PARAMETERS = {
 
 def kernel_source() -> CudaSource:
     """The kernels' source, from the installed package or from the checkout's plugins/."""
-    return CudaSource("gfl_kernels.cu", '#include "gfl_kernels.cuh"\n', {name: _read(name) for name in _FILES})
-
-
-def _read(name: str) -> str:
     package = Path(__file__).resolve().parent
-    installed, checkout = package / "source" / name, package.parent.parent / "plugins" / _FILES[name]
-    for path in (installed, checkout):
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    raise BackendError(f"the kernels' source is missing: neither {installed} nor {checkout}. Install gfl-edge again")
+    headers = {}
+    for name, in_plugins in _FILES.items():
+        installed, checkout = package / "source" / name, package.parent.parent / "plugins" / in_plugins
+        path = next((path for path in (installed, checkout) if path.is_file()), None)
+        if path is None:
+            raise BackendError(
+                f"the kernels' source is missing: neither {installed} nor {checkout}. Install gfl-edge again"
+            )
+        headers[name] = path.read_text(encoding="utf-8")
+    return CudaSource("gfl_kernels.cu", '#include "gfl_kernels.cuh"\n', headers)
 
 
 def nms_params(spec: ModelSpec, batch: int, input_hw: tuple[int, int]) -> NmsParams:

@@ -42,21 +42,18 @@ class PycudaDevice:
         self._functions: dict[int, tuple[int, Any]] = {}  # with the module's number
         self._closed = False
         self._pinned = 0  # blocks of page-locked memory that somebody can still reach
-        self._start()
-        device = self._call(self._driver.Device, 0)
-        self.name: str = self._call(device.name)
-        self.compute_capability = "sm{}{}".format(*self._call(device.compute_capability))
-        self.driver_version = dotted_version(self._call(self._driver.get_driver_version))
-        # The primary context is the one that TensorRT's CUDA runtime uses, so memory is shared with it
-        self._context = self._call(device.retain_primary_context)
-
-    def _start(self) -> None:
         try:
             self._driver.init()
         except self._driver.RuntimeError as error:  # pycuda's own class, which stands for CUDA_ERROR_NO_DEVICE here
             raise no_gpu(str(error)) from error
         except self._driver.Error as error:
             raise _failed(error) from error
+        device = self._call(self._driver.Device, 0)
+        self.name: str = self._call(device.name)
+        self.compute_capability = "sm{}{}".format(*self._call(device.compute_capability))
+        self.driver_version = dotted_version(self._call(self._driver.get_driver_version))
+        # The primary context is the one that TensorRT's CUDA runtime uses, so memory is shared with it
+        self._context = self._call(device.retain_primary_context)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -278,18 +278,16 @@ def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
         )
     convolutions = [layer for layer in body if layer.type == trt.LayerType.CONVOLUTION]
     dequantized = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
-    quantized = sum(_is_int8(layer, dequantized) for layer in convolutions)
+    # TensorRT computes in INT8 where both a convolution's input and its weights are dequantized
+    quantized = sum(
+        layer.num_inputs > 1 and all(layer.get_input(i).name in dequantized for i in range(2)) for layer in convolutions
+    )
     if quantized != spec.quantized_layers:
         raise PrecisionError(
             f"{spec.name} is declared to have {spec.quantized_layers} convolutions in INT8, and {quantized} of the "
             f"{len(convolutions)} in its network are. Calibrate it again with: python calib/calibrate.py"
         )
     return len(convolutions)
-
-
-def _is_int8(convolution: Any, dequantized: set[str]) -> bool:
-    """Whether both a convolution's input and its weights are dequantized, which TensorRT then computes in INT8."""
-    return convolution.num_inputs > 1 and all(convolution.get_input(i).name in dequantized for i in range(2))
 
 
 def check_contract(network: Any, spec: ModelSpec) -> None:
