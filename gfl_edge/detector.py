@@ -159,7 +159,12 @@ class Detector:
             start = time.perf_counter()
             outputs, placements = self._run(prepared)
             ran = time.perf_counter()
-            found = [self._detections(outputs, i, placed, prepared.input_hw) for i, placed in enumerate(placements)]
+            found = []
+            for index, placement in enumerate(placements):
+                boxes, scores, classes = postprocess.detections(outputs, index, self.spec, prepared.input_hw)
+                # Backends reuse their output buffers, so everything that leaves here is a copy
+                copies = (placement.to_frame(boxes), np.array(scores), np.array(classes))
+                found.append(Detections(*copies, self.spec.class_names))
             ms = {"network": 1000 * (ran - start), "postprocess": 1000 * (time.perf_counter() - ran)}
         return Inference(found, {"preprocess": prepared.ms, **ms})
 
@@ -183,18 +188,6 @@ class Detector:
             if spare.shape == shape:
                 return spare
         return np.empty(shape, np.uint8)
-
-    def _detections(
-        self, outputs: postprocess.Outputs, index: int, placement: Placement, input_hw: tuple[int, int]
-    ) -> Detections:
-        boxes, scores, classes = postprocess.detections(outputs, index, self.spec, input_hw)
-        # Backends reuse their output buffers, so everything that leaves here is a copy
-        return Detections(
-            placement.to_frame(boxes),
-            np.array(scores),
-            np.array(classes),
-            self.spec.class_names,
-        )
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Plain values for reports: the ``model``, with its file's SHA-256, and the ``backend`` that runs it.

@@ -58,7 +58,34 @@ class ModelSpec:
     float_layers: tuple[str, ...] = ()  # ONNX nodes of the body that stay float32 in "fp16": FP16 cannot hold them
 
     def __post_init__(self) -> None:
-        _check(self)
+        if not self.class_names:
+            raise ValueError("class_names is empty")
+        if len(self.input_hw) != 2 or min(self.input_hw) < 32:
+            raise ValueError(f"input_hw {self.input_hw}: expected (height, width) of at least 32 pixels")
+        if self.short_long is not None and (
+            self.resize != "fit" or not MIN_INPUT_SIDE <= self.short_long[0] <= self.short_long[1]
+        ):
+            raise ValueError(
+                f"short_long {self.short_long}: expected (short, long) from {MIN_INPUT_SIDE} pixels on, "
+                "with resize 'fit'"
+            )
+        if not self.strides or min(self.strides) < 1:
+            raise ValueError(f"strides {self.strides}: expected positive integers")
+        for field, choices in (("resize", ResizeRule), ("precision", Precision), ("nms", ExportedNms)):
+            value = getattr(self, field)
+            if value not in get_args(choices):
+                raise ValueError(f"{field} {value!r}: expected one of {', '.join(get_args(choices))}")
+        for field in ("score_threshold", "iou_threshold"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{field} {getattr(self, field)}: expected 0..1")
+        if not 1 <= self.max_detections <= self.max_candidates:
+            raise ValueError(
+                f"max_detections {self.max_detections}: expected 1..max_candidates ({self.max_candidates})"
+            )
+        if len(self.mean_bgr) != 3 or len(self.std_bgr) != 3 or min(self.std_bgr) <= 0:
+            raise ValueError(
+                f"mean_bgr {self.mean_bgr}, std_bgr {self.std_bgr}: expected three numbers each, std above 0"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -148,32 +175,6 @@ class ModelSpec:
             return cls(**fields)
         except (TypeError, ValueError) as error:
             raise ContractError(f"{origin}: invalid metadata: {error}. Export it again") from error
-
-
-def _check(spec: ModelSpec) -> None:
-    if not spec.class_names:
-        raise ValueError("class_names is empty")
-    if len(spec.input_hw) != 2 or min(spec.input_hw) < 32:
-        raise ValueError(f"input_hw {spec.input_hw}: expected (height, width) of at least 32 pixels")
-    if spec.short_long is not None and (
-        spec.resize != "fit" or not MIN_INPUT_SIDE <= spec.short_long[0] <= spec.short_long[1]
-    ):
-        raise ValueError(
-            f"short_long {spec.short_long}: expected (short, long) from {MIN_INPUT_SIDE} pixels on, with resize 'fit'"
-        )
-    if not spec.strides or min(spec.strides) < 1:
-        raise ValueError(f"strides {spec.strides}: expected positive integers")
-    for field, choices in (("resize", ResizeRule), ("precision", Precision), ("nms", ExportedNms)):
-        value = getattr(spec, field)
-        if value not in get_args(choices):
-            raise ValueError(f"{field} {value!r}: expected one of {', '.join(get_args(choices))}")
-    for field in ("score_threshold", "iou_threshold"):
-        if not 0 <= getattr(spec, field) <= 1:
-            raise ValueError(f"{field} {getattr(spec, field)}: expected 0..1")
-    if not 1 <= spec.max_detections <= spec.max_candidates:
-        raise ValueError(f"max_detections {spec.max_detections}: expected 1..max_candidates ({spec.max_candidates})")
-    if len(spec.mean_bgr) != 3 or len(spec.std_bgr) != 3 or min(spec.std_bgr) <= 0:
-        raise ValueError(f"mean_bgr {spec.mean_bgr}, std_bgr {spec.std_bgr}: expected three numbers each, std above 0")
 
 
 def load_onnx(path: str | Path) -> Any:

@@ -160,7 +160,10 @@ def _receive(response: Any, wanted: Wanted, part: Path, start: int) -> bool:
     sent = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if response.status != http.client.PARTIAL_CONTENT or sent is None or int(sent[1]) != start:
         start = 0
-    _write_version(wanted, response.headers)
+    # What the server calls this state of the file; nothing where it says nothing that a range may rely on
+    etag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
+    version = modified if etag.startswith("W/") else etag or modified
+    write_atomically(wanted.beside(".part.version"), version.encode())
     length = response.headers.get("Content-Length")
     total = start + int(length) if length else 0
     label = f"downloading {wanted.path.name}"
@@ -175,10 +178,3 @@ def _receive(response: Any, wanted: Wanted, part: Path, start: int) -> bool:
         except (TimeoutError, http.client.HTTPException, ConnectionError):  # what has come stays
             return False
     return bar.n == total or not total
-
-
-def _write_version(wanted: Wanted, headers: Any) -> None:
-    """Note what the server calls this state of the file; nothing where it says nothing that a range may rely on."""
-    etag = headers.get("ETag", "")
-    version = headers.get("Last-Modified", "") if etag.startswith("W/") else etag or headers.get("Last-Modified", "")
-    write_atomically(wanted.beside(".part.version"), version.encode())
