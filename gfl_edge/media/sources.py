@@ -30,6 +30,7 @@ RECONNECT_SECONDS = 30.0
 MIN_DELAY_S, MAX_DELAY_S = 0.5, 8.0  # between attempts to reconnect
 STREAM_TIMEOUT_MS = 10_000  # FFmpeg's own is 30 s, in which a dropped stream would just hang
 MAX_JITTER_S = 0.5  # that the clock of a file goes back without being another
+SECRETS = r"password|passwd|pass|pwd|user-pw|token|secret|api[-_]?key"  # parameters of addresses and pipelines
 DEVICES = Path("/dev")  # where Linux lists cameras
 
 logger = logging.getLogger(__name__)
@@ -332,8 +333,8 @@ def _open_stream(opening: tuple[Any, ...], reconnect_seconds: float, advice: str
 def _open_path(path: Path) -> FrameSource:
     if not path.exists():
         raise SourceError(
-            f"{path} does not exist: expected a camera number, a video, an image, a folder of images, a URL or a "
-            "GStreamer pipeline"
+            f"{without_password(str(path))} does not exist: expected a camera number, a video, an image, a folder of "
+            "images, a URL or a GStreamer pipeline"
         )
     if path.is_dir():
         return ImageFiles(str(path), image_files(path))
@@ -387,5 +388,6 @@ def _exists(text: str) -> bool:
 
 
 def without_password(text: str) -> str:
-    """The address ``text`` for messages: its password is left out."""
-    return re.sub(r"(://[^/:@\s]*):\S*@", r"\1:***@", text)
+    """The address or pipeline ``text`` for messages: passwords and keys are left out."""
+    text = re.sub(r"(:/+[^/:@\s]*):\S*@", r"\1:***@", text)
+    return re.sub(rf"(?i)\b({SECRETS})=[^\s&;!]+", r"\1=***", text)

@@ -186,7 +186,7 @@ def test_no_camera_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_pipeline_without_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "getBuildInformation", lambda: "    GStreamer:                   NO\n")
-    with pytest.raises(SourceError, match=r"is a GStreamer pipeline, and OpenCV 4\S* was built without GStreamer"):
+    with pytest.raises(SourceError, match=r"is a GStreamer pipeline, and OpenCV [45]\S* was built without GStreamer"):
         open_source("nvarguscamerasrc ! video/x-raw(memory:NVMM) ! nvvidconv ! appsink " + "! queue " * 100)
 
 
@@ -267,6 +267,25 @@ def test_live_frames_carry_the_wall_clock(monkeypatch: pytest.MonkeyPatch, clock
         clock.now += 0.25
         assert next(frames).time_s - first.time_s == pytest.approx(0.25)
     assert first.time_s == clock.time() - 0.25
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("rtsp://user:p@ss#w/x@10.0.0.1/s", "rtsp://user:***@10.0.0.1/s"),
+        ("rtsp:/user:s3cret@10.0.0.1/s", "rtsp:/user:***@10.0.0.1/s"),
+        ("http://10.0.0.1/v?user=a&pwd=s3cret&n=1", "http://10.0.0.1/v?user=a&pwd=***&n=1"),
+        ("http://10.0.0.1/v?api_key=s3cret", "http://10.0.0.1/v?api_key=***"),
+        (
+            "rtspsrc user-id=a user-pw=s3cret location=rtsp://c/s ! appsink",
+            "rtspsrc user-id=a user-pw=*** location=rtsp://c/s ! appsink",
+        ),
+        ("rtsp://user@10.0.0.1/s?bypass=1", "rtsp://user@10.0.0.1/s?bypass=1"),
+        ("clips/day 1:2.mp4", "clips/day 1:2.mp4"),
+    ],
+)
+def test_passwords_and_keys_are_not_shown(source: str, shown: str) -> None:
+    assert sources.without_password(source) == shown
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan")])
