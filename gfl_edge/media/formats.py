@@ -34,7 +34,7 @@ _MAGIC = (
     (re.compile(rb"\s*<(\?xml|svg)", re.IGNORECASE), "an XML or SVG text"),
 )
 _TIFF_SIZES = {1: 1, 3: 2, 4: 4, 16: 8}  # bytes of a TIFF value by the number of its type
-_TIFF_COLOURS = {
+_TIFF_COLORS = {
     0: "gray",
     1: "gray",
     2: "RGB",
@@ -46,8 +46,8 @@ _TIFF_COLOURS = {
     32845: "LogLuv",
 }
 _TIFF_VALUES = {2: "signed ", 3: "float ", 5: "complex ", 6: "complex "}
-_PNG_COLOURS = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}
-_JPEG_COLOURS = {1: "gray", 3: "color", 4: "CMYK"}
+_PNG_COLORS = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}
+_JPEG_COLORS = {1: "gray", 3: "color", 4: "CMYK"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _jpeg(content: bytes) -> Header:
     for marker, body in _jpeg_segments(content):
         if marker in _FRAMES and len(body) >= 6:
             size_wh = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
-            pixels = f"{body[0]}-bit {_JPEG_COLOURS.get(body[5], f'of {body[5]} components')}"
+            pixels = f"{body[0]}-bit {_JPEG_COLORS.get(body[5], f'of {body[5]} components')}"
             plain = plain and all(size_wh)  # a height of 0 follows after the data
         elif marker == _EXIF[0] and body.startswith(_EXIF[1]):
             plain = False
@@ -128,7 +128,7 @@ def _png(content: bytes) -> Header:
     if content[12:16] != b"IHDR" or len(content) < 26:
         return Header("a PNG")
     size_wh = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-    return Header("a PNG", size_wh, f"{content[24]}-bit {_PNG_COLOURS.get(content[25], 'of unknown colors')}")
+    return Header("a PNG", size_wh, f"{content[24]}-bit {_PNG_COLORS.get(content[25], 'of unknown colors')}")
 
 
 def _bmp(content: bytes) -> Header:
@@ -157,7 +157,7 @@ def _tiff(content: bytes) -> Header:
     if 256 not in tags or 257 not in tags:
         return Header("a TIFF")
     bits, kind = tags.get(258, 1), _TIFF_VALUES.get(tags.get(339, 1), "")
-    pixels = f"{bits}-bit {kind}{_TIFF_COLOURS.get(tags.get(262, 1), 'of unknown colors')}"
+    pixels = f"{bits}-bit {kind}{_TIFF_COLORS.get(tags.get(262, 1), 'of unknown colors')}"
     refused = ""
     if kind or bits > 16:
         refused = "its values have no range that is known here. Convert it to 8 or 16 bits without a sign"

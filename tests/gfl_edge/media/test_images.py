@@ -133,8 +133,8 @@ def test_a_cut_jpeg_whose_rest_are_zeros_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".tif"])
 def test_other_cut_files_are_refused(tmp_path: Path, suffix: str) -> None:
     content = encoded(suffix)
-    told = reason(tmp_path / f"a{suffix}", content[: len(content) // 2])
-    assert "damaged" in told or "does not decode" in told
+    said = reason(tmp_path / f"a{suffix}", content[: len(content) // 2])
+    assert "damaged" in said or "does not decode" in said
 
 
 # Sizes
@@ -175,9 +175,9 @@ def png(width: int, height: int, *, bits: int = 1) -> bytes:
     ids=["PNG", "wide PNG", "BMP", "TIFF", "WebP"],
 )
 def test_an_image_beyond_opencvs_limits(tmp_path: Path, content: bytes, size: str) -> None:
-    told = reason(tmp_path / "a.png", content)
-    assert told.startswith(f"is {size}")
-    assert "too large, OpenCV decodes at most 1073741824 pixels and sides of 1048576. Scale it down" in told
+    said = reason(tmp_path / "a.png", content)
+    assert said.startswith(f"is {size}")
+    assert "too large, OpenCV decodes at most 1073741824 pixels and sides of 1048576. Scale it down" in said
 
 
 # What is no image, or one of a kind that cannot be used
@@ -215,9 +215,9 @@ def test_a_tiff_whose_values_have_no_known_range(
 ) -> None:
     """OpenCV before 4.13 shows some of them as noise."""
     values = np.full((48, 64, samples), value)
-    told = reason(tmp_path / "a.tif", tiff(values, kind, order=order, big=big))
-    assert told.startswith(f"is a TIFF of 64x48 pixels ({words} {colors}): its values have no range")
-    assert "Convert it to 8 or 16 bits" in told
+    said = reason(tmp_path / "a.tif", tiff(values, kind, order=order, big=big))
+    assert said.startswith(f"is a TIFF of 64x48 pixels ({words} {colors}): its values have no range")
+    assert "Convert it to 8 or 16 bits" in said
 
 
 def test_a_tiff_of_bytes_is_read(tmp_path: Path) -> None:
