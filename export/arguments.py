@@ -18,8 +18,9 @@ class ExportOptions:
     """How a checkpoint is exported."""
 
     model: str | None = None  # a preset's name; None: recognized from the checkpoint
+    config: Path | None = None  # that the checkpoint was trained with; see train.describe.find_trained
     ema: bool | None = None  # see train.weights.unwrapping.read_checkpoint
-    input_hw: tuple[int, int] | None = None  # pixels; None: see train.describe.describe_checkpoint
+    input_hw: tuple[int, int] | None = None  # pixels; None: see train.describe.load_described
     class_names: tuple[str, ...] | None = None
     nms: ExportedNms = "graph"
     dcn: DeformForm = "gridsample"  # deformable convolution in plain operators, or as ONNX's DeformConv
@@ -50,6 +51,13 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--unchecked", action="store_true", help="download published weights even if no digest of them is known"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="configuration that the checkpoint was trained with, nanodet's .yml or mmdetection's whole .py: class "
+        "names, input size, normalization (default: the checkpoint's own, or nanodet's train_cfg.yml beside it)",
     )
     parser.add_argument(
         "--ema",
@@ -98,6 +106,7 @@ def options_from(args: argparse.Namespace) -> ExportOptions:
     """What the options of :func:`add_weights_arguments` say of how to export."""
     return ExportOptions(
         model=args.model,
+        config=args.config,
         ema=args.ema,
         input_hw=tuple(args.input_size) if args.input_size else None,
         class_names=parse_class_names(args.classes) if args.classes is not None else None,

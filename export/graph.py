@@ -22,7 +22,7 @@ from gfl_edge.errors import InputError, ParityError
 from gfl_edge.ops import decode
 from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIZE_STEP, ModelSpec, Precision
 from train.models.batch_norm import fuse_batch_norm
-from train.models.detector import Detector
+from train.models.detector import Detector, swap_red_and_blue
 from train.models.nanodet import NanoDet
 from train.models.traits import TRAITS
 
@@ -56,7 +56,7 @@ class ExportedDetector(nn.Module):
         self.body_dtype = BODY_DTYPE[spec.precision]
         body = fuse_batch_norm(detector)
         if TRAITS[detector.config.family].channel_order == "rgb":
-            take_bgr(body)
+            swap_red_and_blue(body)
         if isinstance(body, NanoDet):
             body.head.separate()
         if dcn == "deform":
@@ -121,12 +121,6 @@ def _rows(maps: list[Tensor]) -> Tensor:
 def traced_names(spec: ModelSpec) -> tuple[str, ...]:
     """The outputs of the traced network, before any NMS is added."""
     return RAW_NAMES if spec.nms in ("raw", "plugin") else CANDIDATE_NAMES
-
-
-def take_bgr(model: nn.Module) -> None:
-    """Turn the first convolution of a network of RGB input over, in place, so that the graph needs no flip."""
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
-    first.weight = nn.Parameter(first.weight.flip(1))
 
 
 def build_graph(

@@ -72,19 +72,19 @@ def export_model(request: ExportRequest) -> Exported:
     # torch takes seconds to import and --help must work without it
     from export import graph, parity
     from train import describe
-    from train.weights.loading import load_detector
 
     preset = describe.find_preset(request.model) if request.model else None
-    detector = load_detector(request.weights, preset.family if preset else None, request.ema)
-    if preset:
-        describe.check_architecture(detector, preset, str(request.model))
-    spec = describe.describe_checkpoint(
-        detector,
-        request.weights,
+    wanted = describe.Wanted(
+        family=preset.family if preset else None,
+        config=request.config,
+        ema=request.ema,
         input_hw=request.input_hw or (preset.input_hw if preset else None),
         class_names=request.class_names,
         short_long=request.short_long,
     )
+    detector, spec = describe.load_described(request.weights, wanted)
+    if preset:
+        describe.check_architecture(detector, preset, str(request.model))
     spec = replace(spec, precision=request.precision, nms=request.nms)
     source = f"{request.weights}: {spec.name}, {spec.num_classes} classes"
     logger.info("%s; exporting %s, NMS %s", source, spec.precision, spec.nms)

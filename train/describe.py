@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,22 @@ from gfl_edge.annotations.coco import COCO_CLASSES
 from gfl_edge.errors import InputError
 from gfl_edge.files import sha256
 from gfl_edge.spec import SIZE_STEP, ModelSpec
-from train.checkpoint import describe_weights
-from train.models.detector import Detector, DetectorConfig
+from train.models.build import Network
+from train.models.detector import Detector, DetectorConfig, swap_red_and_blue
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
 from train.models.published import model_files, read_model_file
-from train.models.traits import TRAITS, Family
+from train.models.traits import TRAITS, Family, FamilyTraits
+from train.weights.loading import load_detector
+from train.weights.mmdet_config import read_mmdet_config, trained_of_mmdet
+from train.weights.nanodet_config import config_beside, read_nanodet_config
+from train.weights.trained import Trained, trained_of_own
+from train.weights.unwrapping import CheckpointFile, read_checkpoint
+
+logger = logging.getLogger(__name__)
 
 NANODET_NAMES: dict[Family, str] = {"nanodet": "nanodet-m", "nanodet-plus": "nanodet-plus-m"}
+THRESHOLDS = ("score_threshold", "iou_threshold", "max_detections")
 SHUFFLENET_1X = NanoDetConfig("nanodet").stage_channels
 
 
@@ -62,7 +71,7 @@ def size_from_name(path: Path) -> tuple[int, int] | None:
     return (int(found[-1]), int(found[-1])) if found else None
 
 
-def class_names_for(num_classes: int, given: tuple[str, ...] | None) -> tuple[str, ...]:
+def class_names_for(num_classes: int, given: tuple[str, ...] | None, origin: str = "--classes") -> tuple[str, ...]:
     """The class names of a detector: those given, COCO's for 80 classes, else ``class_0`` ...
 
     Raises:
@@ -70,7 +79,10 @@ def class_names_for(num_classes: int, given: tuple[str, ...] | None) -> tuple[st
     """
     if given is not None:
         if len(given) != num_classes:
-            raise InputError(f"{len(given)} class names for a checkpoint of {num_classes} classes. Correct --classes")
+            raise InputError(
+                f"{origin}: {len(given)} class names for a checkpoint of {num_classes} classes. "
+                f"{'Correct' if origin == '--classes' else 'Give the right ones with'} --classes"
+            )
         return given
     if num_classes == len(COCO_CLASSES):
         return COCO_CLASSES
@@ -106,7 +118,7 @@ def describe(
     class_names: tuple[str, ...] | None = None,
     source_sha256: str = "",
     short_long: tuple[int, int] | None = None,
-    name: str | None = None,
+    trained: Trained | None = None,
 ) -> ModelSpec:
     """The spec of an exported float32 detector without NMS; the exporter changes precision and NMS as it goes.
 
@@ -116,58 +128,125 @@ def describe(
         class_names: one per class; see :func:`class_names_for` for the default.
         source_sha256: of the checkpoint.
         short_long: pixels of the shorter and the longer side of a frame where the input size is to be dynamic.
-        name: what stands before the size; default: the architecture's.
+        trained: whose name, resize rule, normalization and thresholds to take instead of the family's.
 
     Raises:
-        InputError: a size that the network cannot take, or a dynamic one for a family that is not run so.
+        InputError: a size that the network cannot take, a dynamic one for a family that is not run so, or values of
+            ``trained`` that no spec can have.
     """
-    config = detector.config
+    config, trained = detector.config, trained or Trained()
     traits = TRAITS[config.family]
+    resize = trained.resize or traits.resize
     height, width = check_size(input_hw)
-    if short_long is not None and traits.resize != "fit":
-        raise InputError(f"{config.family} detectors run at a fixed size ({traits.resize}). Leave out --dynamic")
+    if short_long is not None and resize != "fit":
+        raise InputError(f"{config.family} detectors run at a fixed size ({resize}). Leave out --dynamic")
     size = f"{height}" if height == width else f"{height}x{width}"
-    return ModelSpec(
-        name=f"{name or architecture_name(config)}-" + ("dynamic-{}-{}".format(*short_long) if short_long else size),
-        family=config.family,
-        class_names=class_names_for(config.num_classes, class_names),
-        input_hw=(height, width),
-        resize=traits.resize,
-        mean_bgr=traits.mean_bgr,
-        std_bgr=traits.std_bgr,
-        strides=config.strides,
-        reg_max=config.reg_max,
-        point_offset=traits.point_offset,
-        nms="none",
-        source_sha256=source_sha256,
-        short_long=short_long,
-    )
+    thresholds = {name: value for name in THRESHOLDS if (value := getattr(trained, name)) is not None}
+    try:
+        return ModelSpec(
+            name=(trained.name or architecture_name(config))
+            + "-"
+            + ("dynamic-{}-{}".format(*short_long) if short_long else size),
+            family=config.family,
+            class_names=class_names_for(config.num_classes, class_names),
+            input_hw=(height, width),
+            resize=resize,
+            mean_bgr=trained.mean_bgr or traits.mean_bgr,
+            std_bgr=trained.std_bgr or traits.std_bgr,
+            strides=config.strides,
+            reg_max=config.reg_max,
+            point_offset=traits.point_offset,
+            nms="none",
+            source_sha256=source_sha256,
+            short_long=short_long,
+            **thresholds,
+        )
+    except ValueError as error:
+        raise InputError(f"{trained.origin or 'the checkpoint'}: {error}") from error
 
 
-def describe_checkpoint(
-    detector: Detector,
-    weights: Path,
-    *,
-    input_hw: tuple[int, int] | None = None,
-    class_names: tuple[str, ...] | None = None,
-    short_long: tuple[int, int] | None = None,
-) -> ModelSpec:
-    """The spec of the detector in a checkpoint file, see :func:`describe`.
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a caller asks for, which counts before anything that a file says.
 
-    What is not given is what a checkpoint of our own was trained with, what its file name says, or the family's.
+    Attributes:
+        family: of the checkpoint, see :func:`train.weights.loading.load_detector`.
+        config: the configuration that it was trained with; None: what lies in the checkpoint, or nanodet's beside it.
+        ema: which weights, see :func:`train.weights.unwrapping.read_checkpoint`.
+        input_hw, class_names, short_long: see :func:`describe`.
     """
-    own = describe_weights(weights)
-    trained = own.config["data"] if own else {}
-    model = own.config["model"] if own else {}
-    if short_long is None and input_hw is None and trained.get("short_long"):
-        short, long = trained["short_long"]
-        short_long = (short, long)
-    trained_hw = tuple(trained["input_hw"]) if own else size_from_name(weights)
-    return describe(
+
+    family: Family | None = None
+    config: Path | None = None
+    ema: bool | None = None
+    input_hw: tuple[int, int] | None = None
+    class_names: tuple[str, ...] | None = None
+    short_long: tuple[int, int] | None = None
+
+
+def load_described(weights: Path, wanted: Wanted | None = None) -> tuple[Network, ModelSpec]:
+    """The detector of a checkpoint file and its spec, see :func:`describe`.
+
+    What is not asked for is what it was trained with, as its configuration or the checkpoint itself says, what its file
+    name says, or the family's. Where that comes from is logged.
+
+    Raises:
+        CheckpointError: see :func:`train.weights.loading.load_detector`.
+        InputError: a configuration that cannot be read or contradicts the weights, or see :func:`describe`.
+    """
+    wanted = wanted or Wanted()
+    file = read_checkpoint(weights, wanted.ema)
+    detector = load_detector(file, wanted.family)
+    traits = TRAITS[detector.config.family]
+    trained = find_trained(file, wanted.config, traits)
+    trained.check(detector.config, str(weights))
+    names = wanted.class_names
+    if names is None and trained.class_names is not None:
+        names = class_names_for(detector.config.num_classes, trained.class_names, trained.origin)
+    short_long = wanted.short_long or (trained.short_long if wanted.input_hw is None else None)
+    input_hw = wanted.input_hw or trained.input_hw or size_from_name(weights) or traits.default_hw
+    _log_choices(wanted, trained, detector.config, input_hw)
+    if trained.channel_order not in (None, traits.channel_order):
+        swap_red_and_blue(detector)
+    spec = describe(
         detector,
-        input_hw=input_hw or trained_hw or TRAITS[detector.config.family].default_hw,
-        class_names=class_names or (own.class_names if own else None),
+        input_hw=input_hw,
+        class_names=names,
         source_sha256=sha256(weights),
         short_long=short_long,
-        name=model.get("name"),
+        trained=trained,
     )
+    return detector, spec
+
+
+def find_trained(file: CheckpointFile, config: Path | None, traits: FamilyTraits) -> Trained:
+    """What the training of a checkpoint knew: by ``config``, else by itself, else by nanodet's configuration beside it.
+
+    Raises:
+        InputError: a configuration that cannot be read.
+    """
+    own = trained_of_own(file) or trained_of_mmdet(file)
+    if config is None and own is None and traits.channel_order == "bgr":
+        config = config_beside(file.path)
+    if config is None:
+        return own or Trained()
+    read = read_mmdet_config if config.suffix == ".py" else read_nanodet_config
+    return read(config).or_else(own or Trained())
+
+
+def _log_choices(wanted: Wanted, trained: Trained, config: DetectorConfig, input_hw: tuple[int, int]) -> None:
+    """Say what a file decided, what was asked for instead, and what nothing has decided."""
+    if trained.origin:
+        logger.info("trained with %s", trained)
+    if wanted.class_names is not None and trained.class_names not in (None, wanted.class_names):
+        logger.info("--classes replaces the %d class names of %s", len(trained.class_names or ()), trained.origin)
+    if wanted.input_hw is not None and trained.input_hw not in (None, wanted.input_hw):
+        sizes = (*wanted.input_hw, *(trained.input_hw or ()))
+        logger.info("the input of %d x %d that was asked for replaces %d x %d of %s", *sizes, trained.origin)
+    if wanted.class_names is None and trained.class_names is None and config.num_classes != len(COCO_CLASSES):
+        logger.warning(
+            "nothing says what the %d classes are called, so they are numbered, nor how the detector was trained: the "
+            "input is %d x %d. Give its configuration with --config FILE, or --classes and --input-size",
+            config.num_classes,
+            *input_hw,
+        )

@@ -27,12 +27,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result here as well")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="pixels, multiples of 32")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="that it was trained with, as of export/to_onnx.py")
+    parser.add_argument(
+        "--ema", action=argparse.BooleanOptionalAction, help="take the averaged weights, or those trained"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     return run_command(parser, _run, argv)
 
 
 def _run(args: argparse.Namespace) -> int:
     # torch takes seconds to import and --help must work without it
+    from train.describe import Wanted
     from train.validation import evaluate_checkpoint
     from train.weights.find import find_weights
 
@@ -40,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
         find_weights(args.weights),
         args.images,
         args.annotations,
-        input_hw=tuple(args.input_size) if args.input_size else None,
+        wanted=Wanted(config=args.config, ema=args.ema, input_hw=tuple(args.input_size) if args.input_size else None),
         limit=args.limit,
         device=args.device,
         on_bad=args.on_bad,

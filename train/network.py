@@ -39,17 +39,24 @@ class Normalized(nn.Module):
     Args:
         family: whose mean, standard deviation and channel order.
         channels_last: give the result that memory format.
+        mean_bgr, std_bgr: default: the family's.
     """
 
     mean: Tensor
     inverse_std: Tensor
 
-    def __init__(self, family: Family, channels_last: bool = False) -> None:
+    def __init__(
+        self,
+        family: Family,
+        channels_last: bool = False,
+        mean_bgr: tuple[float, ...] | None = None,
+        std_bgr: tuple[float, ...] | None = None,
+    ) -> None:
         super().__init__()
         traits = TRAITS[family]
         self.rgb, self.channels_last = traits.channel_order == "rgb", channels_last
-        self.register_buffer("mean", torch.tensor(traits.mean_bgr), persistent=False)
-        self.register_buffer("inverse_std", 1 / torch.tensor(traits.std_bgr), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean_bgr or traits.mean_bgr), persistent=False)
+        self.register_buffer("inverse_std", 1 / torch.tensor(std_bgr or traits.std_bgr), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         x = ((images.to(torch.float32) - self.mean) * self.inverse_std).permute(0, 3, 1, 2)

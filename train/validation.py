@@ -23,11 +23,10 @@ from gfl_edge.progress import track
 from gfl_edge.spec import CANDIDATE_NAMES, ModelSpec
 from train.data.config import DataConfig
 from train.data.loader import EvaluationLoader
-from train.describe import describe_checkpoint
+from train.describe import Wanted, load_described
 from train.distributed import Process, from_main, gather, joined
 from train.models.detector import Detector as Network
 from train.network import Normalized
-from train.weights.loading import load_detector
 
 Floats = NDArray[np.float32]
 
@@ -39,12 +38,13 @@ class Predictor:
 
     Args:
         network: put into eval mode.
+        spec: its normalization.
         device: to which images are brought.
     """
 
-    def __init__(self, network: Network, device: torch.device) -> None:
+    def __init__(self, network: Network, spec: ModelSpec, device: torch.device) -> None:
         self.network, self.device = network.eval(), device
-        self.normalized = Normalized(network.config.family).to(device)
+        self.normalized = Normalized(network.config.family, mean_bgr=spec.mean_bgr, std_bgr=spec.std_bgr).to(device)
 
     def __call__(self, images: torch.Tensor) -> tuple[Floats, Floats]:
         """uint8 ``[N, H, W, 3]`` BGR -> scores ``[N, A, C]`` and distances of edges in strides ``[N, A, 4]``, or their
@@ -74,7 +74,7 @@ class TorchBackend:
     def __init__(self, network: Network, spec: ModelSpec, device: torch.device) -> None:
         self.name, self.spec = "pytorch", spec
         self.max_batch: int | None = None
-        self._predictor = Predictor(network, device)
+        self._predictor = Predictor(network, spec, device)
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Boxes and scores of all points, as a graph without NMS gives them."""
@@ -119,7 +119,7 @@ class Validation:
 
     def __call__(self, network: Network) -> Metrics:
         """The twelve COCO numbers in percent; ``network`` is left in eval mode."""
-        predictor = Predictor(network, self._process.device)
+        predictor = Predictor(network, self._spec, self._process.device)
         results: list[dict[str, Any]] = []
         lost: set[int] = set()  # of which nothing is known, rather than that nothing is in them
         for batch in track(self._batches, "  evaluating", len(self._batches), self._process.is_main):
@@ -161,7 +161,7 @@ def evaluate_checkpoint(
     images: Path,
     annotations: Path,
     *,
-    input_hw: tuple[int, int] | None = None,
+    wanted: Wanted | None = None,
     limit: int | None = None,
     device: str = "auto",
     on_bad: OnBad = "error",
@@ -172,7 +172,7 @@ def evaluate_checkpoint(
         weights: checkpoint of ours, or of another project that :func:`train.weights.loading.load_detector` reads.
         images: folder of the annotation file's ``file_name`` entries.
         annotations: COCO instances JSON; categories are matched by name.
-        input_hw: pixels; default what the checkpoint was trained at, or its file name or family says.
+        wanted: what counts before anything that a file says.
         limit: only the first so many images.
         device: see :func:`train.distributed.joined`.
         on_bad: see :func:`gfl_edge.annotations.checks.check_annotations`.
@@ -183,8 +183,7 @@ def evaluate_checkpoint(
     Raises:
         GflEdgeError: see :func:`gfl_edge.evaluation.ap.evaluate` and :func:`train.weights.loading.load_detector`.
     """
-    network = load_detector(weights)
-    spec = describe_checkpoint(network, weights, input_hw=input_hw)
+    network, spec = load_described(weights, wanted or Wanted())
     with joined(device) as process:
         detector = Detector(TorchBackend(network.to(process.device), spec, process.device))
         result = evaluate(detector, images, annotations, limit, on_bad=on_bad)

@@ -81,6 +81,26 @@ def check_class_names(names: Sequence[Numbered], origin: str) -> tuple[str, ...]
     return tuple(places)
 
 
+def compose_yaml(path: Path) -> Any:
+    """The root node of a YAML file, as PyYAML composes it; None where the file is empty.
+
+    Raises:
+        AnnotationError: unreadable, too long, or no YAML; names the line.
+        MissingDependencyError: PyYAML is not installed.
+    """
+    yaml = optional.load("yaml")
+    text = read_text(path, AnnotationError)
+    if len(text) > MAX_YAML_CHARS:
+        raise AnnotationError(f"{path} has {len(text)} characters: YAML is read up to {MAX_YAML_CHARS}")
+    try:
+        # Nodes instead of values: nothing is constructed, aliases are not copied, and each knows its line
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise AnnotationError(f"{path}{line} is no YAML: {' '.join(reason.split())[:200]}") from error
+
+
 def _text_names(path: Path) -> Iterator[Numbered]:
     for number, line in enumerate(read_lines(path, AnnotationError), 1):
         if re.match(r"#(\s|#|$)", line):
@@ -95,16 +115,7 @@ def _text_names(path: Path) -> Iterator[Numbered]:
 
 def _yaml_names(path: Path) -> Iterator[Numbered]:
     yaml = optional.load("yaml")
-    text = read_text(path, AnnotationError)
-    if len(text) > MAX_YAML_CHARS:
-        raise AnnotationError(f"{path} has {len(text)} characters: class names are read from up to {MAX_YAML_CHARS}")
-    try:
-        # Nodes instead of values: nothing is constructed, aliases are not copied, and each knows its line
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark, reason = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise AnnotationError(f"{path}{line} is no YAML: {' '.join(reason.split())[:200]}") from error
+    root = compose_yaml(path)
     is_mapping = isinstance(root, yaml.MappingNode)
     names = _entry(root, "names", path) if is_mapping else root
     if isinstance(names, yaml.MappingNode):

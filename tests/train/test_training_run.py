@@ -20,7 +20,7 @@ from train import evaluate as evaluation
 from train import train as command
 from train.checkpoint import Checkpoint
 from train.config import Config, read_config
-from train.describe import describe_checkpoint
+from train.describe import load_described
 from train.loop import TrainingError
 from train.network import build_detector, criterion_config
 from train.run import train
@@ -65,13 +65,13 @@ def test_a_checkpoint_names_what_its_shapes_do_not_show(toml):
 
 def test_an_export_takes_classes_and_size_from_the_checkpoint(toml):
     train(read_config(toml, ["train.epochs=1"]))
-    spec = describe_checkpoint(load_detector("run/last.pt"), Path("run/last.pt"))
+    spec = load_described(Path("run/last.pt"))[1]
     assert (spec.class_names, spec.input_hw) == (("white", "gray"), (64, 64))
 
 
 def test_a_model_has_the_name_that_its_configuration_gives_it(toml):
     train(read_config(toml, ["train.epochs=1", 'model.name="squares"']))
-    spec = describe_checkpoint(load_detector("run/last.pt"), Path("run/last.pt"))
+    spec = load_described(Path("run/last.pt"))[1]
     assert spec.name == "squares-64"
     with pytest.raises(InputError, match=r"model.name '\.\./x': files are called so"):
         read_config(toml, ['model.name="../x"'])

@@ -95,3 +95,9 @@ class Detector(nn.Module):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+
+def swap_red_and_blue(model: nn.Module) -> None:
+    """Turn the first convolution of a network over, in place: it then takes BGR where it took RGB, and the reverse."""
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
+    first.weight = nn.Parameter(first.weight.detach().flip(1))
