@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,6 @@ import torch
 from gfl_edge.errors import InputError
 from train.describe import Wanted, load_described
 from train.models.gfl import GFL, GFLConfig
-from train.network import Normalized
 from train.validation import Predictor
 from train.weights.mmdet_config import read_mmdet_config
 
@@ -108,7 +109,6 @@ def test_a_checkpoint_of_mmdetection_2_that_takes_bgr(network, save):
     scores, _ = Predictor(loaded, spec, torch.device("cpu"))(images)
     flat = torch.cat([level.flatten(2) for level in expected], 2).sigmoid().transpose(1, 2)
     np.testing.assert_allclose(scores, flat.numpy(), atol=1e-5)
-    assert Normalized("gfl").mean.tolist() != Normalized("gfl", mean_bgr=spec.mean_bgr, std_bgr=(1, 1, 2)).mean.tolist()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_class_names_without_a_configuration(save, meta):
         ("(" * 500, "is no Python"),
         ("x = 1", "no readable entry 'model'"),
         ("model = build()", "no readable entry 'model'"),
-        ("_base_ = 'other.py'\nmodel = dict()", "inherits from 'other.py'|inherits from other"),
+        ("_base_ = 'other.py'\nmodel = dict()", "inherits from other"),
         ("model = dict(data_preprocessor=dict(mean=['a'] * 3, std=[0, 1, 1]))", None),
         ("model = dict(data_preprocessor=dict(mean=[1, 2], std=[1, 1, 1]))", r"mean is \[1, 2\], expected three"),
         ("model = dict(test_cfg=dict(score_thr=5))", "score_thr is 5, expected a number from 0 to 1"),
@@ -144,8 +144,6 @@ def test_a_configuration_that_cannot_be_read_is_named_and_left_out(save, caplog,
     if reason:
         (message,) = [r.getMessage() for r in caplog.records if "are not taken from it" in r.getMessage()]
         assert "epoch_12.pth (meta)" in message
-        import re
-
         assert re.search(reason, message)
 
 
