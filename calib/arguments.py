@@ -10,6 +10,7 @@ from typing import Literal
 from calib.histogram import METHODS, Method
 from gfl_edge.annotations.checks import OnBad
 from gfl_edge.cli.options import add_on_bad
+from gfl_edge.errors import InputError
 
 Target = Literal["trt", "cpu"]
 
@@ -39,11 +40,27 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class CalibrationRequest(CalibrationOptions):
-    """What to make INT8, on what images, and how."""
+    """What to make INT8, on what images, and how.
+
+    Raises:
+        InputError: options that do not go together, or are out of range.
+    """
 
     onnx: Path
     images: Path
     output: Path
+
+    def __post_init__(self) -> None:
+        if (self.annotations is None) != (self.eval_images is None):
+            raise InputError("--annotations and --eval-images belong together: give both, or none to measure no AP")
+        if self.annotations is None and self.eval_limit is not None:
+            raise InputError("--eval-limit without --annotations: there is nothing to measure")
+        if self.max_ap_drop < 0:
+            raise InputError(f"--max-ap-drop {self.max_ap_drop}: expected 0 or more, in points of AP")
+        if self.probe_images < 1:
+            raise InputError(f"--probe-images {self.probe_images}: expected at least 1")
+        if self.output.suffix != ".onnx" or self.output.resolve() == self.onnx.resolve():
+            raise InputError(f"-o {self.output}: expected another .onnx file than --onnx")
 
     def beside(self, suffix: str) -> Path:
         """A file next to the output: "M.int8.onnx" -> "M.int8.calibration.json"."""

@@ -49,26 +49,18 @@ class QdqGraph:
     def __init__(self, model: ModelProto) -> None:
         self.model = model
         self._graph = OnnxGraph(model)
-        self.layers = tuple(self._find_layers())
+        found: dict[str, Layer] = {}
+        for node in model.graph.node:
+            sources = [str(pair.input[0]) for name in node.input if (pair := self._pair(name)) is not None]
+            if not sources or node.op_type in (QUANTIZE, DEQUANTIZE, "Shape"):
+                continue
+            weights = [source.removesuffix(".weight") for source in sources if source in self._graph.initializers]
+            name = weights[0] if weights else str(node.name)
+            others = found[name].nodes if name in found else ()
+            found[name] = Layer(name, (*others, node.name), node.op_type)
+        self.layers = tuple(found.values())
         if not self.layers:
             raise CalibrationError("no layer of the graph can be quantized. Is it a detector of this project?")
-
-    def _find_layers(self) -> list[Layer]:
-        found: dict[str, Layer] = {}
-        for node in self.model.graph.node:
-            dequantized = any(self._pair(name) is not None for name in node.input)
-            if dequantized and node.op_type not in (QUANTIZE, DEQUANTIZE, "Shape"):
-                name = self._layer_name(node)
-                others = found[name].nodes if name in found else ()
-                found[name] = Layer(name, (*others, node.name), node.op_type)
-        return list(found.values())
-
-    def _layer_name(self, node: NodeProto) -> str:
-        for name in node.input:
-            pair = self._pair(name)
-            if pair is not None and pair.input[0] in self._graph.initializers:
-                return str(pair.input[0]).removesuffix(".weight")
-        return str(node.name)
 
     def _pair(self, name: str) -> NodeProto | None:
         """The QuantizeLinear whose dequantized tensor is ``name``, or None."""
@@ -279,16 +271,26 @@ def restore_half(model: ModelProto, original: ModelProto) -> None:
     half = {name for name, kind in tensor_types(original).items() if kind == TensorProto.FLOAT16}
     if not half:
         return
-    sources = {node.name: node for node in original.graph.node}
     scales = {node.input[1] for node in model.graph.node if node.op_type == QUANTIZE and node.input[0] in half}
-    scales |= _scales_of_weights(model, half)
-    biases = {n.input[2] for n in model.graph.node if n.op_type == "Conv" and len(n.input) > 2 and n.output[0] in half}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv" and node.output[0] in half]
+    biases = {node.input[2] for node in convolutions if len(node.input) > 2}
+
+    # Folded weights have no QuantizeLinear that would name their scales
+    producers = OnnxGraph(model).producers
+    weights = [producers[node.input[1]] for node in convolutions if node.input[1] in producers]
+    scales |= {node.input[1] for node in weights if node.op_type == DEQUANTIZE}
+
     for tensor in model.graph.initializer:
         if tensor.name in half or tensor.name in scales or tensor.name in biases:
             _retype(tensor, TensorProto.FLOAT, TensorProto.FLOAT16)
+    sources = {node.name: node for node in original.graph.node}
     for node in model.graph.node:
         if node.name in sources and node.op_type in ("Cast", "Constant"):
-            node.CopyFrom(_with_ends(sources[node.name], node))
+            inputs, outputs = tuple(node.input), tuple(node.output)  # which may be those of Q/DQ pairs
+            node.CopyFrom(sources[node.name])
+            del node.input[:], node.output[:]
+            node.input.extend(inputs)
+            node.output.extend(outputs)
     for output in model.graph.output:
         if output.name in half:
             output.type.tensor_type.elem_type = TensorProto.FLOAT16
@@ -296,27 +298,6 @@ def restore_half(model: ModelProto, original: ModelProto) -> None:
     for opset in model.opset_import:
         if opset.domain == "" and opset.version < HALF_SCALES_OPSET:
             opset.version = HALF_SCALES_OPSET
-
-
-def _scales_of_weights(model: ModelProto, half: set[str]) -> set[str]:
-    """Scales of folded weights of convolutions in FP16: those of INT8 initializers that such a layer reads."""
-    producers = OnnxGraph(model).producers
-    found = set()
-    for node in model.graph.node:
-        if node.op_type == "Conv" and node.output[0] in half:
-            weights = producers.get(node.input[1])
-            if weights is not None and weights.op_type == DEQUANTIZE:
-                found.add(weights.input[1])
-    return found
-
-
-def _with_ends(source: NodeProto, node: NodeProto) -> NodeProto:
-    """``source`` with the inputs and outputs that ``node`` has."""
-    copy = NodeProto.FromString(source.SerializeToString())
-    del copy.input[:], copy.output[:]
-    copy.input.extend(node.input)
-    copy.output.extend(node.output)
-    return copy
 
 
 def _retype(tensor: TensorProto, old: int, new: int) -> None:

@@ -23,7 +23,7 @@ from calib.qdq import QdqGraph
 from calib.record import CalibrationRecord
 from calib.search import Cost
 from calib.sensitivity import Probe
-from gfl_edge.errors import CalibrationError, InputError
+from gfl_edge.errors import CalibrationError
 from gfl_edge.files import sha256, write_atomically
 from gfl_edge.spec import ModelSpec, spec_of
 
@@ -59,7 +59,6 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
         CalibrationError: the model is quantized already or too old, the cache is another model's, or its AP drops by
             more than ``max_ap_drop`` however many layers stay float.
     """
-    _check(request)
     model = FloatModel.load(request, loaded)
     gauge = Gauge.of(request, model.target, model.spec.class_names)  # before minutes of work
     images = choose_images(request.images, request.num_images, request.seed)
@@ -92,19 +91,6 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
     add_record(finished, record)
     write_atomically(request.output, finished.SerializeToString())
     return Calibrated(request.output, spec_of(finished, str(request.output)), record)
-
-
-def _check(request: CalibrationRequest) -> None:
-    if (request.annotations is None) != (request.eval_images is None):
-        raise InputError("--annotations and --eval-images belong together: give both, or none to measure no AP")
-    if request.annotations is None and request.eval_limit is not None:
-        raise InputError("--eval-limit without --annotations: there is nothing to measure")
-    if request.max_ap_drop < 0:
-        raise InputError(f"--max-ap-drop {request.max_ap_drop}: expected 0 or more, in points of AP")
-    if request.probe_images < 1:
-        raise InputError(f"--probe-images {request.probe_images}: expected at least 1")
-    if request.output.suffix != ".onnx" or request.output.resolve() == request.onnx.resolve():
-        raise InputError(f"-o {request.output}: expected another .onnx file than --onnx")
 
 
 def _observe(
