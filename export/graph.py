@@ -77,17 +77,15 @@ class ExportedDetector(nn.Module):
             dtype = torch.float16 if self.spec.precision == "fp16" else torch.float32
             return _rows(cls_logits).to(dtype), _rows(reg_logits).to(dtype)
         scores = _rows(cls_logits).to(torch.float32).sigmoid()
-        boxes = self._decode(_columns(reg_logits).to(torch.float32), *self._grid(reg_logits))
-        return _clipped(boxes, images.shape[2], images.shape[1]), scores
 
-    def _decode(self, reg_logits: Tensor, centers: Tensor, cell_strides: Tensor) -> Tensor:
-        """Integral decode, eq. 5 of the paper; Mul + ReduceSum because TensorRT-RTX has no FP32 MatMul on sm75.
-
-        The anchors come last until the distances are known: along them CPUs compute in vectors, along the bins not.
-        """
-        distribution = reg_logits.reshape(-1, 4, len(self.bins), centers.shape[0]).softmax(dim=2)
+        # Integral decode, eq. 5 of the paper; Mul + ReduceSum because TensorRT-RTX has no FP32 MatMul on sm75. The
+        # anchors come last until the distances are known: along them CPUs compute in vectors, along the bins not
+        edge_logits, (centers, cell_strides) = _columns(reg_logits).to(torch.float32), self._grid(reg_logits)
+        distribution = edge_logits.reshape(-1, 4, len(self.bins), centers.shape[0]).softmax(dim=2)
         distances = (distribution * self.bins[:, None]).sum(dim=2).transpose(1, 2) * cell_strides
-        return torch.cat((centers - distances[..., :2], centers + distances[..., 2:]), dim=-1)
+        boxes = torch.cat((centers - distances[..., :2], centers + distances[..., 2:]), dim=-1)
+        x, y = boxes[..., 0::2].clamp(0, images.shape[2]), boxes[..., 1::2].clamp(0, images.shape[1])
+        return torch.stack((x, y), dim=-1).reshape(boxes.shape), scores
 
     def _grid(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Centers ``[A, 2]`` and strides ``[A, 1]`` of all points: constants, or computed from the maps of any size."""
@@ -101,11 +99,6 @@ class ExportedDetector(nn.Module):
             centers.append(torch.stack((x, y), dim=-1).reshape(-1, 2))
             strides.append(torch.full_like(centers[-1][:, :1], stride))
         return torch.cat(centers), torch.cat(strides)
-
-
-def _clipped(boxes: Tensor, width: int, height: int) -> Tensor:
-    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
-    return torch.stack((x, y), dim=-1).reshape(boxes.shape)
 
 
 def _columns(maps: list[Tensor]) -> Tensor:
@@ -145,7 +138,9 @@ def build_graph(
     """
     if spec.nms == "plugin":
         plugin_attributes(spec)  # what the plugin cannot do is said before minutes of tracing, not after
-    opset = _opset(spec, dcn)
+    if spec.precision == "bf16" and dcn == "deform":
+        raise InputError("--dcn deform is for ONNX Runtime, which has no bfloat16. Leave out --dcn, or --bf16")
+    opset = BF16_OPSET if spec.precision == "bf16" else DEFORM_OPSET if dcn == "deform" else OPSET
     model = _trace(ExportedDetector(detector, spec, dcn, plan).eval(), spec, opset)
     scopes = node_scopes(model)
     model, same = onnxsim.simplify(model)
@@ -164,17 +159,14 @@ def build_graph(
     return model
 
 
-def _opset(spec: ModelSpec, dcn: DeformForm) -> int:
-    if spec.precision == "bf16" and dcn == "deform":
-        raise InputError("--dcn deform is for ONNX Runtime, which has no bfloat16. Leave out --dcn, or --bf16")
-    if spec.precision == "bf16":
-        return BF16_OPSET
-    return OPSET if dcn == "gridsample" else DEFORM_OPSET
-
-
 def _trace(module: nn.Module, spec: ModelSpec, opset: int) -> ModelProto:
     height, width = spec.input_hw
     example = torch.zeros(TRACED_BATCH, height, width, 3, dtype=torch.uint8)
+    dynamic: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
+    if spec.short_long is not None:
+        low, high = (size[0] // SIZE_STEP for size in spec.size_range)
+        dynamic[1] = SIZE_STEP * torch.export.Dim("rows", min=low, max=high)
+        dynamic[2] = SIZE_STEP * torch.export.Dim("columns", min=low, max=high)
     # Its remarks on torchvision and on its own deprecations
     with optional.quiet(logging.WARNING), torch.no_grad():
         program = torch.onnx.export(
@@ -182,7 +174,7 @@ def _trace(module: nn.Module, spec: ModelSpec, opset: int) -> ModelProto:
             (example,),
             input_names=[INPUT_NAME],
             output_names=list(traced_names(spec)),
-            dynamic_shapes={INPUT_NAME: _dynamic_dimensions(spec)},
+            dynamic_shapes={INPUT_NAME: dynamic},
             opset_version=opset,
             custom_translation_table=TRANSLATIONS if opset == DEFORM_OPSET else None,
             dynamo=True,
@@ -192,18 +184,8 @@ def _trace(module: nn.Module, spec: ModelSpec, opset: int) -> ModelProto:
     return program.model_proto
 
 
-def _dynamic_dimensions(spec: ModelSpec) -> dict[int, Any]:
-    """Which dimensions of ``images`` stay open: the batch, and the size where it is dynamic."""
-    dimensions: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
-    if spec.short_long is not None:
-        low, high = (size[0] // SIZE_STEP for size in spec.size_range)
-        dimensions[1] = SIZE_STEP * torch.export.Dim("rows", min=low, max=high)
-        dimensions[2] = SIZE_STEP * torch.export.Dim("columns", min=low, max=high)
-    return dimensions
-
-
 def _tidy(model: ModelProto, spec: ModelSpec) -> None:
-    """Drop what the tracer noted down about the machine it ran on, and say who made the file."""
+    """Drop what the tracer noted down about the machine it ran on, and say who made the file and what it takes."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -211,14 +193,11 @@ def _tidy(model: ModelProto, spec: ModelSpec) -> None:
         del value.metadata_props[:]
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
-    _declare_shapes(model, spec)
     model.graph.name = spec.name
     model.graph.doc_string = model.doc_string = ""
     model.producer_name, model.producer_version = "gfl_edge", __version__
 
-
-def _declare_shapes(model: ModelProto, spec: ModelSpec) -> None:
-    """Give the open dimensions of inputs and outputs names that a reader understands."""
+    # Open dimensions of inputs and outputs get names that a reader understands
     size: list[int | str] = ["height", "width"] if spec.short_long else list(spec.input_hw)
     anchors = "anchors" if spec.short_long else spec.num_anchors
     shapes: dict[str, list[int | str]] = {
