@@ -218,7 +218,14 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise InputError(f"{path}: no such configuration. Those in train/configs: {examples}")
     values = read_toml(path)
     for text in overrides:
-        _merge(values, _parse_override(text))
+        try:
+            changes = parse_toml(text)  # dotted keys are nested tables
+        except ValueError as error:
+            raise InputError(
+                f"--set {text}: expected section.field=value with a TOML value, such as train.epochs=3 or, with quotes "
+                f"for the shell, 'train.amp=\"bf16\"' ({error})"
+            ) from error
+        _merge(values, changes)
     try:
         return Config.from_dict(values, path.parent)
     except InputError as error:
@@ -226,17 +233,6 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 EXAMPLES = Path(__file__).resolve().parent / "configs"
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    """``train.epochs=3`` as nested mappings; a line of TOML with dotted keys is exactly that."""
-    try:
-        return parse_toml(text)
-    except ValueError as error:
-        raise InputError(
-            f"--set {text}: expected section.field=value with a TOML value, such as train.epochs=3 or, with quotes "
-            f"for the shell, 'train.amp=\"bf16\"' ({error})"
-        ) from error
 
 
 def _merge(values: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -186,7 +186,10 @@ class Trainer:
         for index in range(count):
             batch = next(batches).to(self.process.device)
             images += len(batch) * self.process.world_size
-            with self._sync(index == count - 1):
+            exchange: AbstractContextManager[None] = contextlib.nullcontext()
+            if isinstance(self._parallel, DistributedDataParallel) and index < count - 1:
+                exchange = self._parallel.no_sync()  # gradients are exchanged only in the last batch of a step
+            with exchange:
                 losses = self.losses(batch)
                 total: Tensor = torch.stack(list(losses.values())).sum() / count
                 self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
@@ -202,12 +205,6 @@ class Trainer:
             outputs = self._parallel(batch.images)
         height, width = batch.images.shape[1:3]
         return self.criterion(outputs, batch.targets, (height, width))
-
-    def _sync(self, last: bool) -> AbstractContextManager[None]:
-        """Exchange gradients only in the last batch of a step."""
-        if isinstance(self._parallel, DistributedDataParallel) and not last:
-            return self._parallel.no_sync()  # type: ignore[no-any-return,unused-ignore]
-        return contextlib.nullcontext()
 
     def _checked(self, losses: dict[str, Tensor], grad_norm: Tensor) -> tuple[dict[str, float], float]:
         """Losses as numbers, averaged over the processes, and the gradient's norm; one transfer from the device."""

@@ -53,7 +53,14 @@ class RunLog:
 
     def __init__(self, folder: Path, resume_at: int | None = None, enabled: bool = True) -> None:
         self._tables = {name: Table(folder / name, resume_at) for name in (LOSSES, METRICS)} if enabled else {}
-        self._board = _tensorboard(folder, resume_at) if enabled else None
+        self._board: Any = None
+        if not enabled:
+            return
+        try:
+            writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+        except ImportError:  # TensorBoard is not installed
+            return
+        self._board = writer(str(folder), purge_step=None if resume_at is None else resume_at + 1)
 
     def losses(self, step: int, values: Mapping[str, float | None]) -> None:
         """Note the values of a step of the optimizer, counted from 1."""
@@ -75,12 +82,3 @@ class RunLog:
         """Finish the files."""
         if self._board is not None:
             self._board.close()
-
-
-def _tensorboard(folder: Path, resume_at: int | None) -> Any:
-    """A SummaryWriter, or None where TensorBoard is not installed."""
-    try:
-        writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter
-    except ImportError:
-        return None
-    return writer(str(folder), purge_step=None if resume_at is None else resume_at + 1)

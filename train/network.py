@@ -102,14 +102,18 @@ def build_detector(config: Config, num_classes: int) -> Network:
         InputError: settings that do not fit the architecture.
     """
     start = _start(config)
-    architecture = _architecture(config.model, start)
+    model = config.model
+    architecture = read_model_file(model.published).architecture if model.published else model.nanodet or model.gfl
+    if architecture is None:
+        assert start is not None  # ModelConfig asks for one of them
+        architecture = start.config
     try:
         detector = build_network(replace(architecture, num_classes=num_classes), config.train.auxiliary)
     except ValueError as error:
         raise InputError(f"train.auxiliary: {error}") from error
     if start is not None:
-        warm_start(detector, start, str(config.model.weights))
-    backbone = imagenet_weights(architecture) if config.model.imagenet else config.model.backbone_weights
+        warm_start(detector, start, str(model.weights))
+    backbone = imagenet_weights(architecture) if model.imagenet else model.backbone_weights
     if backbone is not None:
         load_backbone(detector, backbone)
     if config.quantize.enabled:
@@ -159,33 +163,18 @@ def warm_start(detector: Network, start: Network, origin: str) -> None:
             ours.num_classes,
         )
         own = detector.state_dict()
-        given = {
-            key: _of_edges(value, own[key], theirs) if CLASS_KEYS.match(key) else value for key, value in given.items()
-        }
+        for key in filter(CLASS_KEYS.match, own):
+            if isinstance(theirs, GFLConfig):  # edges have a layer of their own
+                given[key] = own[key]
+            else:
+                edges = 4 * (theirs.reg_max + 1)
+                given[key] = torch.cat((own[key][:-edges], given[key][-edges:]))
     result = detector.load_state_dict(given, strict=False)
     absent = [key for key in result.missing_keys if not key.startswith("aux_")]
     if absent or result.unexpected_keys:
         raise CheckpointError(f"{origin} lacks the keys {absent}, and has unknown ones {result.unexpected_keys}")
     if isinstance(detector, NanoDet) and detector.aux_fpn is not None:
         detector.aux_fpn.load_state_dict(detector.fpn.state_dict())
-
-
-def _of_edges(given: Tensor, own: Tensor, config: DetectorConfig) -> Tensor:
-    """``own``, the last layer's new weights or biases, with the channels that ``given`` has for the edges."""
-    if isinstance(config, GFLConfig):
-        return own  # edges have a layer of their own
-    edges = 4 * (config.reg_max + 1)
-    return torch.cat((own[:-edges], given[-edges:]))
-
-
-def _architecture(model: ModelConfig, start: Network | None) -> Architecture:
-    if model.published is not None:
-        return read_model_file(model.published).architecture
-    named = model.nanodet or model.gfl
-    if named is not None:
-        return named
-    assert start is not None  # ModelConfig asks for one of them
-    return start.config
 
 
 def criterion_config(network: Architecture, loss: LossConfig) -> CriterionConfig:

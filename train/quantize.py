@@ -39,20 +39,19 @@ def int8_convolutions(detector: nn.Module) -> dict[str, nn.Conv2d]:
     These are all but the head's final ones and those that Model Optimizer leaves to float because TensorRT has no good
     INT8 kernel for their shapes (modelopt/onnx/quantization/graph_utils.py, find_nodes_from_convs_to_exclude).
     """
-    return {
-        name: module
-        for name, module in detector.named_modules()
-        if isinstance(module, nn.Conv2d) and not FINAL.match(name) and _has_int8_kernel(module)
-    }
-
-
-def _has_int8_kernel(conv: nn.Conv2d) -> bool:
-    outputs, inputs = conv.weight.shape[:2]  # inputs of a group
-    if min(outputs, inputs) >= MIN_CHANNELS:
-        return True
-    if conv.groups > 1:
-        return outputs % CHANNEL_STEP == 0 and min(conv.kernel_size) >= MIN_KERNEL
-    return max(outputs, inputs) >= MIN_CHANNELS and (outputs % CHANNEL_STEP == 0 or inputs % CHANNEL_STEP == 0)
+    found = {}
+    for name, module in detector.named_modules():
+        if not isinstance(module, nn.Conv2d) or FINAL.match(name):
+            continue
+        outputs, inputs = module.weight.shape[:2]  # inputs of a group
+        if module.groups > 1:
+            fits = outputs % CHANNEL_STEP == 0 and min(module.kernel_size) >= MIN_KERNEL
+        else:
+            aligned = outputs % CHANNEL_STEP == 0 or inputs % CHANNEL_STEP == 0
+            fits = aligned and max(outputs, inputs) >= MIN_CHANNELS
+        if fits or min(outputs, inputs) >= MIN_CHANNELS:
+            found[name] = module
+    return found
 
 
 def fake_quantize(network: nn.Module, detector: nn.Module, batches: Iterable[Tensor], method: Method) -> int:
@@ -84,7 +83,11 @@ def fake_quantize(network: nn.Module, detector: nn.Module, batches: Iterable[Ten
             registry.register({SamePadConv: "SamePadConv"})(base)
         convolutions = int8_convolutions(detector)
         for name, largest in observe(network, convolutions, batches, method).items():
-            _add_quantizers(registry.convert(convolutions[name]), largest)
+            conv = registry.convert(convolutions[name])
+            conv.input_quantizer.set_from_attribute_config({"num_bits": 8, "axis": None})
+            conv.input_quantizer.amax = torch.tensor(largest, device=conv.weight.device)
+            # Weights have new ranges in each step, as calibrating the exported file takes them from the final ones
+            conv.weight_quantizer.set_from_attribute_config({"num_bits": 8, "axis": 0, "type": "dynamic"})
         with _eval_mode(network), torch.no_grad():
             network(batches[0])  # on a GPU this compiles kernels, better silently now than with messages later
     return len(convolutions)
@@ -124,16 +127,6 @@ def observe(
         for hook in hooks:
             hook.remove()
     return {name: histogram.range(method) for name, histogram in histograms.items()}
-
-
-def _add_quantizers(conv: Any, largest: float) -> None:
-    """Set up the quantizers of a convolution that Model Optimizer has converted.
-
-    The weights' range is taken anew in each step, as calibrating the exported file will take it from the final weights.
-    """
-    conv.input_quantizer.set_from_attribute_config({"num_bits": 8, "axis": None})
-    conv.input_quantizer.amax = torch.tensor(largest, device=conv.weight.device)
-    conv.weight_quantizer.set_from_attribute_config({"num_bits": 8, "axis": 0, "type": "dynamic"})
 
 
 def float_state(network: Network) -> dict[str, Tensor]:

@@ -67,12 +67,18 @@ class Run:
         if config.train.sync_batchnorm and process.device.type != "cuda":
             raise InputError("train.sync_batchnorm: it needs GPUs; leave it out")
         _seed(config.train.seed)  # before there are weights, so that all processes start with the same
-        data = _limited(load_data(config.data, process.is_main), config.train.first_images)
+
+        data, limit = load_data(config.data, process.is_main), config.train.first_images  # None: all
         self.class_names = data.class_names
         self.detector = build_detector(config, len(self.class_names)).to(process.device)
-        self._check_resize()
-        self._train = data.train
-        self.data = self._loader(data.train)
+        family = self.detector.config.family
+        rule = TRAITS[family].resize
+        if config.data.resize != rule:
+            raise InputError(
+                f"data.resize {config.data.resize!r}: an exported {family} is run with {rule!r}; train it so, too"
+            )
+        self._train = replace(data.train, records=data.train.records[:limit])
+        self.data = self._loader(self._train)
         self.network = TrainedNetwork(
             self.detector, config.train.channels_last, config.train.auxiliary_detach_epoch
         ).to(process.device)
@@ -80,7 +86,9 @@ class Run:
             self._fake_quantize()
         self.average = start_average(self.detector, config.train.ema_decay) if config.train.ema_decay else None
         self.trainer = self._trainer()
-        self.validation = self._validation(data.val)
+        val = None if data.val is None else replace(data.val, records=data.val.records[:limit])
+        self.validation = self._validation(val)
+
         self.metrics: Metrics = {}
         self.best = -1.0
         self._unfinished = False  # whether the epoch that the checkpoint ends with was to be evaluated yet
@@ -261,14 +269,6 @@ class Run:
         share_buffers(self.network, self.process)
         self._say(f"{count} convolutions compute as in INT8, ranges by {settings.method}; AP is measured so, too")
 
-    def _check_resize(self) -> None:
-        family = self.detector.config.family
-        rule = TRAITS[family].resize
-        if self.config.data.resize != rule:
-            raise InputError(
-                f"data.resize {self.config.data.resize!r}: an exported {family} is run with {rule!r}; train it so, too"
-            )
-
     def _say_start(self, data: LoadedData) -> None:
         config, position = self.config, self.trainer.position
         parameters = sum(p.numel() for p in self.detector.parameters() if p.requires_grad)
@@ -310,15 +310,6 @@ def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def _limited(data: LoadedData, images: int | None) -> LoadedData:
-    """Only the first images of each set."""
-    if images is None:
-        return data
-    train = replace(data.train, records=data.train.records[:images])
-    val = None if data.val is None else replace(data.val, records=data.val.records[:images])
-    return replace(data, train=train, val=val)
 
 
 def _differences(old: Mapping[str, object], new: Mapping[str, object], where: str = "") -> list[str]:

@@ -171,7 +171,7 @@ def _explain(error: ValidationError, schema: Schema, where: str) -> str:
         return f"{place}.{reason}" if place else str(reason)
     if node.get("type") == "object":
         return f"{place}: {value!r}: expected a table"
-    return f"{place} {value!r}: expected {_limits(node) if kind in LIMIT_ERRORS else _type(node, value)}"
+    return f"{place} {value!r}: expected {_expected(node, value, kind in LIMIT_ERRORS)}"
 
 
 LIMIT_ERRORS = ("greater_than_equal", "less_than_equal", "greater_than", "less_than", "finite_number")
@@ -197,17 +197,16 @@ def _node(schema: Schema, loc: Sequence[str | int]) -> Schema:
     return node
 
 
-def _limits(node: Schema) -> str:
-    low, high = node.get("minimum"), node.get("maximum")
-    if low is not None:
-        return f"{low:g} or more" if high is None else f"{low:g}..{high:g}"
-    above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
-    if above is not None:
-        return f"more than {above:g}" + ("" if below is None else f" and less than {below:g}")
-    return "a finite number"
-
-
-def _type(node: Schema, value: Any) -> str:
+def _expected(node: Schema, value: Any, out_of_range: bool) -> str:
+    """What ``node`` of a JSON schema asks for instead of ``value``: another number if that is out of range."""
+    if out_of_range:
+        low, high = node.get("minimum"), node.get("maximum")
+        if low is not None:
+            return f"{low:g} or more" if high is None else f"{low:g}..{high:g}"
+        above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
+        if above is not None:
+            return f"more than {above:g}" + ("" if below is None else f" and less than {below:g}")
+        return "a finite number"
     if "enum" in node or "const" in node:
         return "one of " + ", ".join(map(repr, node.get("enum", [node.get("const")])))
     if node["type"] == "array":

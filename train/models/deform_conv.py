@@ -61,24 +61,19 @@ def deform_conv2d(
     Returns:
         ``[N, D, Ho, Wo]`` in the dtype of ``x``.
     """
-    grid = _sampling_grid(offset, x.shape[-2:], stride, padding)
     # Float: FP16 has steps of an eighth of a cell beyond 128, and GridSample wants both inputs of one type
+    shifts = offset.float()
+    dy, dx = _interleave(shifts[:, 0::2]), _interleave(shifts[:, 1::2])
+    cell_y = dy + _kernel_points(offset.shape[-2], stride, padding, offset.device)[:, None]
+    cell_x = dx + _kernel_points(offset.shape[-1], stride, padding, offset.device)
+
+    # [N, 3 * Ho, 3 * Wo, 2], (x, y) in -1..1. align_corners=False: cell i has its center at (2 i + 1) / size - 1
+    height, width = x.shape[-2:]
+    grid = torch.cat(((2 * cell_x + 1) / width - 1, (2 * cell_y + 1) / height - 1), dim=1).permute(0, 2, 3, 1)
     points = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     if mask is not None:
         points = points * _interleave(mask.float())
     return F.conv2d(points.to(x.dtype), weight, bias, stride=KERNEL_SIZE, groups=groups)
-
-
-def _sampling_grid(offset: Tensor, size_hw: torch.Size, stride: int, padding: int) -> Tensor:
-    """Offsets ``[N, 18, Ho, Wo]`` -> GridSample coordinates float32 ``[N, 3 * Ho, 3 * Wo, 2]``, (x, y) in -1..1."""
-    shifts = offset.float()
-    dy, dx = _interleave(shifts[:, 0::2]), _interleave(shifts[:, 1::2])
-    y = dy + _kernel_points(offset.shape[-2], stride, padding, offset.device)[:, None]
-    x = dx + _kernel_points(offset.shape[-1], stride, padding, offset.device)
-    height, width = size_hw
-    # align_corners=False: cell i has its center at (2 i + 1) / size - 1
-    grid = torch.cat(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=1)
-    return grid.permute(0, 2, 3, 1)
 
 
 def _interleave(planes: Tensor) -> Tensor:

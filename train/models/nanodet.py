@@ -146,7 +146,13 @@ class NanoDet(Detector):
         self.aux_head: GFLHead | None = None
         if auxiliary:
             self.aux_fpn = copy.deepcopy(self.fpn)
-            self.aux_head = _auxiliary_head(config)
+            channels = 2 * config.neck_channels  # the detector's maps and its own, concatenated
+            self.aux_head = GFLHead(
+                HeadLayout(
+                    config.num_classes, channels, channels, len(config.strides), config.reg_max, leaky_slope=LEAKY_SLOPE
+                )
+            )
+            self.aux_head.init_weights()
 
     def init_weights(self) -> None:
         """Random weights to train from, as nanodet's."""
@@ -155,7 +161,15 @@ class NanoDet(Detector):
                 nn.init.normal_(module.weight, std=1 / module.weight.shape[1])
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.constant_(module.bias, BATCH_NORM_BIAS)
-        _init_neck(self.fpn)
+        if isinstance(self.fpn, PAN):
+            for conv in (module for module in self.fpn.modules() if isinstance(module, nn.Conv2d)):
+                nn.init.xavier_uniform_(conv.weight)
+                assert conv.bias is not None
+                nn.init.zeros_(conv.bias)
+        else:  # GhostPAN's ghost modules keep PyTorch's initialization
+            blocks = [module for module in self.fpn.modules() if isinstance(module, (ConvNormAct, DepthwiseSeparable))]
+            for conv in (module for block in blocks for module in block.modules() if isinstance(module, nn.Conv2d)):
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="leaky_relu")
         self.head.init_weights()
 
     def backbone_stages(self) -> list[list[nn.Module]]:
@@ -183,27 +197,3 @@ class NanoDet(Detector):
         pairs = zip(maps, self.aux_fpn(features), strict=True)
         auxiliary = self.aux_head([torch.cat(pair, dim=1) for pair in pairs])
         return Outputs(cls_logits, reg_logits, auxiliary=auxiliary)
-
-
-def _auxiliary_head(config: NanoDetConfig) -> GFLHead:
-    channels = 2 * config.neck_channels  # the detector's maps and its own, concatenated
-    layout = HeadLayout(
-        config.num_classes, channels, channels, len(config.strides), config.reg_max, leaky_slope=LEAKY_SLOPE
-    )
-    head = GFLHead(layout)
-    head.init_weights()
-    return head
-
-
-def _init_neck(neck: nn.Module) -> None:
-    """PAN: Xavier. GhostPAN: Kaiming for its plain blocks; the ghost modules keep PyTorch's initialization."""
-    if isinstance(neck, PAN):
-        convs = [module for module in neck.modules() if isinstance(module, nn.Conv2d)]
-        for conv in convs:
-            nn.init.xavier_uniform_(conv.weight)
-            assert conv.bias is not None
-            nn.init.zeros_(conv.bias)
-        return
-    blocks = [module for module in neck.modules() if isinstance(module, (ConvNormAct, DepthwiseSeparable))]
-    for conv in (module for block in blocks for module in block.modules() if isinstance(module, nn.Conv2d)):
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="leaky_relu")

@@ -64,12 +64,6 @@ class ShuffleBlock(nn.Module):
         return channel_shuffle(torch.cat((self.branch1(x), self.branch2(x)), dim=1))
 
 
-def _stage(in_channels: int, out_channels: int, repeats: int) -> nn.Sequential:
-    units = [ShuffleBlock(in_channels, out_channels, stride=2)]
-    units += [ShuffleBlock(out_channels, out_channels, stride=1) for _ in range(repeats - 1)]
-    return nn.Sequential(*units)
-
-
 class ShuffleNetV2(nn.Module):
     """Three feature maps at strides 8, 16 and 32.
 
@@ -85,9 +79,13 @@ class ShuffleNetV2(nn.Module):
             nn.Conv2d(3, stem_channels, 3, 2, 1, bias=False), nn.BatchNorm2d(stem_channels), leaky_relu()
         )
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        inputs = (stem_channels, *stage_channels)
+        stage_inputs = (stem_channels, *stage_channels[:-1])
         self.stage2, self.stage3, self.stage4 = (
-            _stage(inputs[i], inputs[i + 1], repeats) for i, repeats in enumerate(STAGE_REPEATS)
+            nn.Sequential(
+                ShuffleBlock(inputs, outputs, stride=2),
+                *(ShuffleBlock(outputs, outputs, stride=1) for _ in range(repeats - 1)),
+            )
+            for inputs, outputs, repeats in zip(stage_inputs, stage_channels, STAGE_REPEATS, strict=True)
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -49,10 +49,19 @@ def assign_atss(
     positive = ious >= ious.mean(dim=0) + ious.std(dim=0)
     margins = torch.cat((centers - boxes[:, :2], boxes[:, 2:] - centers), dim=-1)
     positive &= margins.amin(dim=-1) > INSIDE
+
+    # Of the objects that want a cell of an image, the one with the highest IoU gets it
     counts = torch.tensor([len(target.boxes) for target in targets], device=boxes.device)
     num_cells = sum(rows * columns for rows, columns in level_hw)
     first_cells = torch.arange(len(targets), device=boxes.device).repeat_interleave(counts) * num_cells
-    return _highest_iou_wins(cells + first_cells, ious, positive, len(targets), num_cells)
+    objects = torch.arange(len(boxes), device=boxes.device).expand_as(cells)[positive]
+    keys = sort_keys(ious[positive], MAX_INDEX - objects)  # the largest key has the lower object
+    best = torch.full((len(targets) * num_cells,), -1, dtype=torch.int64, device=boxes.device)
+    best.scatter_reduce_(0, (cells + first_cells)[positive], keys, "amax")
+    taken = (best >= 0).nonzero().squeeze(1)
+    keys = best[taken]
+    won_ious = (keys >> 32).int().view(torch.float32)
+    return Positives(taken // num_cells, taken % num_cells, MAX_INDEX - (keys & MAX_INDEX), won_ious)
 
 
 def _candidates(
@@ -101,15 +110,3 @@ def _nearest_indices(positions: Tensor, size: int, topk: int) -> Tensor:
     count = min(topk, size)
     first = (positions - count / 2).ceil().long().clamp(0, size - count)
     return first[:, None] + torch.arange(count, device=positions.device)
-
-
-def _highest_iou_wins(slots: Tensor, ious: Tensor, positive: Tensor, num_images: int, num_cells: int) -> Positives:
-    """Settle which object each slot, a cell of an image, belongs to; all arguments ``[K, G]``."""
-    objects = torch.arange(slots.shape[1], device=slots.device).expand_as(slots)[positive]
-    keys = sort_keys(ious[positive], MAX_INDEX - objects)  # the largest key has the lower object
-    best = torch.full((num_images * num_cells,), -1, dtype=torch.int64, device=slots.device)
-    best.scatter_reduce_(0, slots[positive], keys, "amax")
-    taken = (best >= 0).nonzero().squeeze(1)
-    keys = best[taken]
-    won_ious = (keys >> 32).int().view(torch.float32)
-    return Positives(taken // num_cells, taken % num_cells, MAX_INDEX - (keys & MAX_INDEX), won_ious)

@@ -132,7 +132,15 @@ class Criterion:
 
     def per_level(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> dict[str, Tensor]:
         """As a call, but ``[levels]`` under each name: what each level contributes."""
-        self._check(outputs, targets, input_hw)
+        config, level_hw = self.config, _level_hw(input_hw, self.config.strides)
+        bins = 1 if config.regression == "dirac" else config.reg_max + 1
+        for head in (outputs, outputs.auxiliary):
+            if head is not None:
+                _check_maps("cls_logits", head.cls_logits, len(targets), config.num_classes, level_hw)
+                _check_maps("reg_logits", head.reg_logits, len(targets), 4 * bins, level_hw)
+                if config.quality == "centerness":
+                    _check_maps("centerness", head.centerness or [], len(targets), 1, level_hw)
+
         # The auxiliary head learns faster, so the assignment follows what it predicts (NanoDet-Plus)
         positives = self.assign(outputs.auxiliary or outputs, targets, input_hw)
         positive = self._to_learn(positives, targets, input_hw)
@@ -209,7 +217,7 @@ class Criterion:
             qualities = iou(boxes.detach(), positive.boxes) if positive.qualities is None else positive.qualities
             qfl = _classification(outputs.cls_logits, positive, quality_focal_loss, qualities, 1.0) / num_positives
             return {"qfl": config.cls_weight * qfl, **losses}
-        assert outputs.centerness is not None  # see _check
+        assert outputs.centerness is not None  # per_level has checked it
         wanted, share = torch.ones_like(weights), 1 - FOCAL_ALPHA
         focal = _classification(outputs.cls_logits, positive, focal_loss, wanted, share) / num_positives
         centerness = centerness_loss(positive.gather(outputs.centerness).squeeze(1), weights)
@@ -220,18 +228,10 @@ class Criterion:
         """How much the box of each positive counts ``[P]``: its highest score at present, or its centerness."""
         if self.config.quality == "joint":
             return positive.gather(outputs.cls_logits).detach().float().sigmoid().amax(dim=1)
-        return _centerness(positive.distances)
-
-    def _check(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> None:
-        config = self.config
-        level_hw = _level_hw(input_hw, config.strides)
-        bins = 1 if config.regression == "dirac" else config.reg_max + 1
-        for head in (outputs, outputs.auxiliary):
-            if head is not None:
-                _check_maps("cls_logits", head.cls_logits, len(targets), config.num_classes, level_hw)
-                _check_maps("reg_logits", head.reg_logits, len(targets), 4 * bins, level_hw)
-                if config.quality == "centerness":
-                    _check_maps("centerness", head.centerness or [], len(targets), 1, level_hw)
+        # Tian et al., ICCV 2019, eq. 3
+        near = torch.minimum(positive.distances[:, :2], positive.distances[:, 2:])
+        far = torch.maximum(positive.distances[:, :2], positive.distances[:, 2:])
+        return (near / far).prod(dim=1).sqrt()
 
 
 @dataclass(frozen=True)
@@ -295,13 +295,6 @@ def _classification(
         losses[own] = loss(logits[own], wanted)
         sums.append(losses.sum())
     return torch.stack(sums)
-
-
-def _centerness(distances: Tensor) -> Tensor:
-    """Centerness ``[P]`` of points at distances ``[P, 4]`` inside of their boxes (Tian et al., ICCV 2019, eq. 3)."""
-    near = torch.minimum(distances[:, :2], distances[:, 2:])
-    far = torch.maximum(distances[:, :2], distances[:, 2:])
-    return (near / far).prod(dim=1).sqrt()
 
 
 def _edges(reg_logits: Tensor) -> Tensor:

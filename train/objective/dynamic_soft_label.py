@@ -59,30 +59,23 @@ def _assign_image(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cells, their objects and IoUs ``[P]`` of one image."""
     boxes = target.boxes.float()
-    candidates = _inside_any(centers, boxes).nonzero().squeeze(1)
+    (x, y), (left, top, right, bottom) = centers.T, boxes.T[..., None]
+    inside_any = ((x > left) & (y > top) & (x < right) & (y < bottom)).any(dim=0)
+    candidates = inside_any.nonzero().squeeze(1)
     if len(candidates) == 0:  # no object, or none with a cell's center in it
         return candidates, candidates, candidates.float()
     ious = iou(predicted_boxes[candidates], boxes[:, None])
-    cost = _classification_cost(cls_logits[:, candidates], target.labels, ious) - iou_factor * (ious + TINY).log()
+
+    # Quality Focal Loss [G, V] of each of V cells if it learnt object g: all classes but the object's own are those of
+    # background, whichever object it is
+    logits = cls_logits[:, candidates]
+    background = background_loss(logits)
+    own = quality_focal_loss(logits[target.labels], ious)
+    cost = background.sum(dim=0) - background[target.labels] + own - iou_factor * (ious + TINY).log()
+
     wanted = ious.topk(min(topk, len(candidates)), dim=1).values.sum(dim=1).int().clamp(min=1)
     owners, columns = _match(cost, wanted, topk)
     return candidates[columns], owners, ious[owners, columns]
-
-
-def _inside_any(centers: Tensor, boxes: Tensor) -> Tensor:
-    """Which of the points ``[A, 2]`` lie inside one of the boxes ``[G, 4]`` -> bool ``[A]``."""
-    (x, y), (left, top, right, bottom) = centers.T, boxes.T[..., None]
-    return ((x > left) & (y > top) & (x < right) & (y < bottom)).any(dim=0)
-
-
-def _classification_cost(cls_logits: Tensor, labels: Tensor, ious: Tensor) -> Tensor:
-    """Quality Focal Loss of each of V cells if it learnt object g: logits ``[C, V]``, IoUs ``[G, V]`` -> ``[G, V]``.
-
-    Summed over the classes; all but the object's own are those of background, whichever object it is.
-    """
-    background = background_loss(cls_logits)
-    own = quality_focal_loss(cls_logits[labels], ious)
-    return background.sum(dim=0) - background[labels] + own
 
 
 def _match(cost: Tensor, wanted: Tensor, topk: int) -> tuple[Tensor, Tensor]:
