@@ -166,22 +166,9 @@ class Trainer:
     def _step(self, batches: Iterator[Batch], count: int) -> Step:
         start = time.perf_counter()
         lr = self.schedule.apply(self.optimizer, self.position.step)
-        losses, images = self._backward(batches, count)
-        self._scaler.unscale_(self.optimizer)
-        limit = self.settings.clip_norm if self.settings.clip_norm is not None else math.inf
-        grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
-        values, norm = self._checked(losses, grad_norm)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update_parameters(self._averaged)
-        seconds = time.perf_counter() - start
-        return Step(self.position.step + 1, self.position.epoch, lr, values, norm, images, seconds)
 
-    def _backward(self, batches: Iterator[Batch], count: int) -> tuple[dict[str, Tensor], int]:
-        """Gradients of ``count`` batches; their mean losses here, and the images of all processes."""
-        sums: dict[str, Tensor] = {}
+        # Gradients add up to those of the mean of the batches' losses
+        means: dict[str, Tensor] = {}
         images = 0
         for index in range(count):
             batch = next(batches).to(self.process.device)
@@ -195,8 +182,19 @@ class Trainer:
                 self._scaler.scale(total).backward()  # type: ignore[no-untyped-call]
             for name, value in losses.items():
                 part = value.detach() / count
-                sums[name] = sums[name] + part if name in sums else part
-        return sums, images
+                means[name] = means[name] + part if name in means else part
+
+        self._scaler.unscale_(self.optimizer)
+        limit = self.settings.clip_norm if self.settings.clip_norm is not None else math.inf
+        grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+        values, norm = self._checked(means, grad_norm)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self._averaged)
+        seconds = time.perf_counter() - start
+        return Step(self.position.step + 1, self.position.epoch, lr, values, norm, images, seconds)
 
     def losses(self, batch: Batch) -> Mapping[str, Tensor]:
         """Weighted losses of a batch that is on the device."""

@@ -72,37 +72,31 @@ def _candidates(
     topk: int,
     anchor_scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of G boxes: their K candidates' cells ``[K, G]``, centers ``[K, G, 2]`` and anchors ``[K, G, 4]`` xyxy."""
-    box_centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    """Of G boxes: their K candidates' cells ``[K, G]``, centers ``[K, G, 2]`` and anchors ``[K, G, 4]`` xyxy.
+
+    On a level they lie in the ``topk`` nearest columns: from a cell further out, so many in its own row are nearer. The
+    same goes for rows.
+    """
+    x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).T
     all_cells, all_centers, all_anchors, first_cell = [], [], [], 0
     for (rows, columns), stride in zip(level_hw, strides, strict=True):
-        cells, centers = _nearest_cells(box_centers, rows, columns, stride, point_offset, topk)
+        column = _nearest_indices(x / stride - point_offset, columns, topk)
+        row = _nearest_indices(y / stride - point_offset, rows, topk)
+        dx = (column + point_offset) * stride - x[:, None]
+        dy = (row + point_offset) * stride - y[:, None]
+        squared_distances = dx[:, None, :] ** 2 + dy[:, :, None] ** 2
+        window = row[:, :, None] * columns + column[:, None, :]
+        keys = sort_keys(squared_distances, window).flatten(1)
+        cells = keys.topk(min(topk, rows * columns), dim=1, largest=False).values.T & MAX_INDEX
+
+        indices = torch.stack((cells % columns, cells.div(columns, rounding_mode="floor")), dim=-1)
+        centers = (indices + point_offset) * stride
+        half = anchor_scale * stride / 2
         all_cells.append(cells + first_cell)
         all_centers.append(centers)
-        half = anchor_scale * stride / 2
         all_anchors.append(torch.cat((centers - half, centers + half), dim=-1))
         first_cell += rows * columns
     return torch.cat(all_cells), torch.cat(all_centers), torch.cat(all_anchors)
-
-
-def _nearest_cells(
-    points: Tensor, rows: int, columns: int, stride: int, point_offset: float, topk: int
-) -> tuple[Tensor, Tensor]:
-    """The cells of one level nearest to each of G points ``[G, 2]`` xy: indices ``[k, G]`` and centers ``[k, G, 2]``.
-
-    They lie in the ``topk`` nearest columns: from a cell further out, so many in its own row are nearer. The same goes
-    for rows.
-    """
-    column = _nearest_indices(points[:, 0] / stride - point_offset, columns, topk)
-    row = _nearest_indices(points[:, 1] / stride - point_offset, rows, topk)
-    xs = (column + point_offset) * stride
-    ys = (row + point_offset) * stride
-    squared_distances = (xs - points[:, :1])[:, None, :] ** 2 + (ys - points[:, 1:])[:, :, None] ** 2
-    cells = row[:, :, None] * columns + column[:, None, :]
-    keys = sort_keys(squared_distances, cells).flatten(1)
-    nearest = keys.topk(min(topk, rows * columns), dim=1, largest=False).values.T & MAX_INDEX
-    centers = torch.stack((nearest % columns, nearest.div(columns, rounding_mode="floor")), dim=-1)
-    return nearest, (centers + point_offset) * stride
 
 
 def _nearest_indices(positions: Tensor, size: int, topk: int) -> Tensor:

@@ -73,20 +73,18 @@ def _assign_image(
     own = quality_focal_loss(logits[target.labels], ious)
     cost = background.sum(dim=0) - background[target.labels] + own - iou_factor * (ious + TINY).log()
 
-    wanted = ious.topk(min(topk, len(candidates)), dim=1).values.sum(dim=1).int().clamp(min=1)
-    owners, columns = _match(cost, wanted, topk)
-    return candidates[columns], owners, ious[owners, columns]
-
-
-def _match(cost: Tensor, wanted: Tensor, topk: int) -> tuple[Tensor, Tensor]:
-    """Objects and cells that belong together, from costs ``[G, V]`` and the number of cells per object ``[G]``."""
-    num_objects, num_cells = cost.shape
-    keys = sort_keys(cost, torch.arange(num_cells, device=cost.device))
-    cheapest = keys.topk(min(topk, num_cells), dim=1, largest=False).values & MAX_INDEX
-    ranks = torch.arange(cheapest.shape[1], device=cost.device)
+    # Each object takes its cheapest cells, as many as its highest IoUs sum up to
+    count = min(topk, len(candidates))
+    wanted = ious.topk(count, dim=1).values.sum(dim=1).int().clamp(min=1)
+    keys = sort_keys(cost, torch.arange(len(candidates), device=cost.device))
+    cheapest = keys.topk(count, dim=1, largest=False).values & MAX_INDEX
+    ranks = torch.arange(count, device=cost.device)
     taken = torch.zeros_like(cost, dtype=torch.bool).scatter_(1, cheapest, ranks < wanted[:, None])
+
+    # A cell that several took goes to the object of the image for which its cost is least
     claims = taken.sum(dim=0)
     columns = claims.nonzero().squeeze(1)
-    keys = sort_keys(cost[:, columns], torch.arange(num_objects, device=cost.device)[:, None])
+    keys = sort_keys(cost[:, columns], torch.arange(len(boxes), device=cost.device)[:, None])
     keys = keys.where(taken[:, columns] | (claims[columns] > 1), torch.iinfo(torch.int64).max)
-    return keys.amin(dim=0) & MAX_INDEX, columns
+    owners = keys.amin(dim=0) & MAX_INDEX
+    return candidates[columns], owners, ious[owners, columns]
