@@ -110,6 +110,16 @@ def test_entries_in_entries_and_counters(state, tmp_path):
     assert loads(saved(content, tmp_path / "x.pth"), state)
 
 
+def test_what_lies_around_the_network_is_left_out(state, tmp_path, caplog):
+    caplog.set_level("INFO")
+    around = {"loss_fn.weight": torch.ones(3), "metric.total": torch.zeros(1), "epoch": torch.tensor(3)}
+    assert loads(saved({"state_dict": prefixed("model.", state) | around}, tmp_path / "x.ckpt"), state)
+    assert "left out what lies around the network, not in it: loss_fn.weight, metric.total" in caplog.text
+    assert loads({**state, "epoch": torch.tensor(3)}, state)
+    with pytest.raises(CheckpointError, match="1 keys unexpected: loss_fn"):
+        load_detector({**state, "loss_fn.weight": torch.ones(3)})
+
+
 def test_the_name_of_a_model_beside_its_weights(state, tmp_path):
     content = {"model": "nanodet", "net": {"depth": 3}, "params": {"lr": 0.1}, "state_dict": state}
     assert loads(saved(content, tmp_path / "x.pth"), state)

@@ -49,7 +49,8 @@ def check_values(state: Mapping[str, Tensor], origin: str) -> None:
     Raises:
         CheckpointError: NaN or infinity, variances below zero, or convolutions that are all of one value each.
     """
-    broken = {key: f"{count} of {value.numel()} values" for key, value in state.items() if (count := _broken(value))}
+    counts = {key: int((~torch.isfinite(value.float())).sum()) for key, value in state.items()}
+    broken = {key: f"{count} of {state[key].numel()} values" for key, count in counts.items() if count}
     if broken:
         raise CheckpointError(
             f"{origin}: {len(broken)} of {len(state)} tensors hold NaN or infinity: {_listed(broken)}. The weights are "
@@ -64,23 +65,19 @@ def check_values(state: Mapping[str, Tensor], origin: str) -> None:
         raise CheckpointError(
             f"{origin}: variances of batch norms are below 0: {_listed(negative)}. Expected 0 or more: train again"
         )
-    kernels = {key: value for key, value in state.items() if value.dim() == 4 and not OFFSETS.match(key)}
-    constant = {key: f"all {float(value.flatten()[0]):g}" for key, value in kernels.items() if _is_constant(value)}
-    if constant and len(constant) == sum(value.numel() > 1 for value in kernels.values()):
+    kernels = {
+        key: value.flatten()
+        for key, value in state.items()
+        if value.dim() == 4 and value.numel() > 1 and not OFFSETS.match(key)
+    }
+    constant = {key: f"all {float(value[0]):g}" for key, value in kernels.items() if bool((value == value[0]).all())}
+    if constant and len(constant) == len(kernels):
         raise CheckpointError(
             f"{origin}: every convolution holds one value, such as {_listed(constant)}: it was never trained, or saved "
             "before its weights were loaded. Give a trained checkpoint"
         )
     if constant:
         logger.warning("%s: convolutions of one value, which pass nothing on: %s", origin, _listed(constant))
-
-
-def _broken(value: Tensor) -> int:
-    return 0 if not value.is_floating_point() else int(value.numel() - torch.isfinite(value.float()).sum())
-
-
-def _is_constant(value: Tensor) -> bool:
-    return value.numel() > 1 and bool((value == value.flatten()[0]).all())
 
 
 def _listed(named: Mapping[str, str]) -> str:

@@ -68,8 +68,9 @@ class Trained:
 
     def __str__(self) -> str:
         """What it says, on one line, for the log."""
+        names = self.class_names or ()
         said = [
-            self.class_names and f"{len(self.class_names)} classes ({_some(self.class_names)})",
+            names and f"{len(names)} classes ({', '.join(names[:5])}{' ...' if len(names) > 5 else ''})",
             self.input_hw and "input of {} x {} (height x width)".format(*self.input_hw),
             self.resize,
             self.mean_bgr and f"mean {_numbers(self.mean_bgr)}, std {_numbers(self.std_bgr or ())} (BGR)",
@@ -216,10 +217,6 @@ def _is_list(value: Any, count: int | None, is_right: Any) -> bool:
         and (len(value) == count if count else len(value) > 0)
         and all(is_right(item) for item in value)
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -31,7 +31,8 @@ MAX_DEPTH = 3  # of entries in entries: {"ema": {"module": {...}}}
 # The parts of our networks, and what other projects keep beside them
 PARTS = ("backbone", "neck", "bbox_head", "fpn", "head", "aux_fpn", "aux_head", "data_preprocessor")
 BUFFERS = re.compile(r".*\.(running_mean|running_var|num_batches_tracked)$")
-COUNTERS = ("n_averaged", "steps")  # of torch's and mmengine's averages
+# Of torch's and mmengine's averages, and of loops
+COUNTERS = ("n_averaged", "steps", "step", "global_step", "epoch", "iter")
 MMCV_PREFIX = "ema_"  # of mmcv's averages, which lie among the weights: ema_backbone_conv1_weight
 
 # How torch rebuilds tensors that are none of numbers in memory
@@ -153,10 +154,16 @@ def _is_averaged(name: str) -> bool:
 def _by_role(state: Mapping[Any, Any], averaged: bool, where: str) -> list[Weights]:
     """A state dict as one, or as two where prefixes tell averaged weights from the others."""
     roles: dict[bool, StateDict] = {}
-    for key, value in state.items():
-        if isinstance(key, str) and isinstance(value, Tensor) and key not in COUNTERS:
-            name, is_averaged = _peel(key)
-            roles.setdefault(averaged or is_averaged, {})[name] = value
+    tensors = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    peeled = {key: _peel(key) for key in tensors if key not in COUNTERS}
+    wrapped = any(name != key for key, (name, _) in peeled.items())
+    around = {key for key, (name, _) in peeled.items() if wrapped and name == key and key.split(".")[0] not in PARTS}
+    for key, (name, is_averaged) in peeled.items():
+        if key in around:
+            continue
+        roles.setdefault(averaged or is_averaged, {})[name] = tensors[key]
+    if around:
+        logger.info("left out what lies around the network, not in it: %s", ", ".join(sorted(around)[:5]))
     found = [Weights(_without_common(values), role, where) for role, values in roles.items()]
     return _split_mmcv(found[0]) if len(found) == 1 and not averaged else found
 
