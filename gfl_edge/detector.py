@@ -157,7 +157,16 @@ class Detector:
         """
         with self._running:
             start = time.perf_counter()
-            outputs, placements = self._run(prepared)
+            if isinstance(self.backend, FrameBackend):
+                outputs, placements = self.backend.run_frames(prepared.frames, prepared.input_hw)
+            else:
+                inputs, prepared.inputs = prepared.inputs, None
+                if inputs is None:
+                    raise InputError(
+                        "these frames were inferred already, and their buffer holds others: prepare them again"
+                    )
+                outputs, placements = self.backend.run(inputs), prepared.placements
+                self._spare.append(inputs)
             ran = time.perf_counter()
             found = []
             for index, placement in enumerate(placements):
@@ -167,16 +176,6 @@ class Detector:
                 found.append(Detections(*copies, self.spec.class_names))
             ms = {"network": 1000 * (ran - start), "postprocess": 1000 * (time.perf_counter() - ran)}
         return Inference(found, {"preprocess": prepared.ms, **ms})
-
-    def _run(self, prepared: Prepared) -> tuple[postprocess.Outputs, list[Placement]]:
-        if isinstance(self.backend, FrameBackend):
-            return self.backend.run_frames(prepared.frames, prepared.input_hw)
-        inputs, prepared.inputs = prepared.inputs, None
-        if inputs is None:
-            raise InputError("these frames were inferred already, and their buffer holds others: prepare them again")
-        outputs = self.backend.run(inputs)
-        self._spare.append(inputs)
-        return outputs, prepared.placements
 
     def _empty_input(self, shape: tuple[int, ...]) -> Image:
         """A buffer that is not in use, of an earlier run where one fits."""

@@ -58,9 +58,12 @@ def bound(cost: GraphCost, gpu: GpuPeaks) -> Bound:
     """The bound of a graph on a GPU."""
     needed = cost.weight_bytes + cost.input_bytes + cost.output_bytes
     memory_ms = _transfer_ms(max(0, needed - gpu.l2_bytes), gpu)
-    compute_ms = _compute_ms(cost, gpu)
-    if compute_ms is None:
-        return Bound(gpu.name, None, memory_ms, None, None, None, None)
+    compute_ms = 0.0
+    for precision, macs in cost.macs.items():
+        tera_ops = gpu.tera_ops(precision)
+        if macs and tera_ops is None:  # the GPU does not compute in it
+            return Bound(gpu.name, None, memory_ms, None, None, None, None)
+        compute_ms += 2e3 * macs / (tera_ops * 1e12) if tera_ops is not None else 0.0
     bound_ms = max(compute_ms, memory_ms)
     return Bound(
         gpu=gpu.name,
@@ -71,17 +74,6 @@ def bound(cost: GraphCost, gpu: GpuPeaks) -> Bound:
         unfused_ms=max(compute_ms, _transfer_ms(cost.traffic_bytes, gpu)),
         limit="compute" if compute_ms >= memory_ms else "memory",
     )
-
-
-def _compute_ms(cost: GraphCost, gpu: GpuPeaks) -> float | None:
-    """Of all multiplications at their peaks; None where the GPU has none for a precision of theirs."""
-    compute_ms = 0.0
-    for precision, macs in cost.macs.items():
-        tera_ops = gpu.tera_ops(precision)
-        if macs and tera_ops is None:
-            return None
-        compute_ms += 2e3 * macs / (tera_ops * 1e12) if tera_ops is not None else 0.0
-    return compute_ms
 
 
 def _transfer_ms(nbytes: int, gpu: GpuPeaks) -> float:
