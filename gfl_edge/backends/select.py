@@ -76,8 +76,8 @@ def open_onnx_backend(
     """
     place = place_on_cpu(spec, nms, origin)
     if backend == "auto":
-        by_speed: tuple[CpuBackendName, ...] = ("openvino", "onnxruntime")
-        installed = next((name for name in by_speed if optional.available(name)), None)
+        preferred: tuple[CpuBackendName, ...] = ("openvino", "onnxruntime")
+        installed = next((name for name in preferred if optional.available(name)), None)
         if installed is None:
             raise MissingDependencyError(
                 "neither openvino nor onnxruntime is installed, one of which runs ONNX files. "
