@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gfl_edge.annotations.checks import CheckReport, check_annotations
+from gfl_edge.annotations.checks import CheckReport, OnBad, check_annotations
 from gfl_edge.annotations.class_names import read_class_names
 from gfl_edge.annotations.coco import read_coco
 from gfl_edge.annotations.records import Annotations, join
@@ -54,16 +54,17 @@ def load_data(config: DataConfig, progress: bool = False) -> LoadedData:
     return LoadedData(train, train_report, val, val_report)
 
 
-def read_files(files: DataFiles, voc_names: tuple[str, ...] = ()) -> Annotations:
+def read_files(files: DataFiles, voc_names: tuple[str, ...] = (), on_bad: OnBad = "error") -> Annotations:
     """Read one set as it is, unchecked.
 
     Args:
         files: where it lies.
         voc_names: the classes of VOC files for which ``files`` names none; default those found in them.
+        on_bad: see :func:`gfl_edge.annotations.coco.read_coco`.
     """
     names = read_class_names(files.class_names_file) if files.class_names_file else files.class_names
     if files.format == "coco":
-        return read_coco(files.annotations, files.images)
+        return read_coco(files.annotations, files.images, on_bad)
     if files.format == "yolo":
         return read_yolo(files.images, files.annotations, names, files.image_list)
     assert files.image_list is not None  # DataFiles requires it of voc
@@ -88,7 +89,7 @@ class _Loading:
         self, files: DataFiles, classes: tuple[str, ...], partial: bool = False
     ) -> tuple[Annotations, CheckReport]:
         """One set with those classes, some of which it may lack if ``partial``."""
-        selected = read_files(files, self.voc_names).select(classes, self.config.rename, partial)
+        selected = read_files(files, self.voc_names, self.config.on_bad).select(classes, self.config.rename, partial)
         whole, left_out = verified(selected, self.config.on_bad, self.progress)
         checked, report = check_annotations(whole, self.config.on_bad)
         report = replace(report, dropped={**left_out, **report.dropped})

@@ -136,3 +136,76 @@ def test_a_set_without_boxes_is_refused(images):
         check_annotations(annotations(images))
     with pytest.raises(InputError, match="on_bad 'ignore'"):
         check_annotations(annotations(images, [GOOD]), on_bad="ignore")
+
+
+# Boxes in other units
+
+
+def test_boxes_in_parts_of_the_image_are_named(images):
+    parts = [[0.1, 0.2, 0.6, 0.7], [0.5, 0.5, 1.4, 1.2]]
+    with pytest.raises(AnnotationError, match=r"2 boxes within 0\.\.1, as in parts of the image .*a.jpg: \[0.1, 0.2,"):
+        check_annotations(annotations(images, parts))
+    with pytest.raises(AnnotationError, match=r"1 box within 0\.\.1"):  # of two joined files
+        check_annotations(annotations(images, [GOOD] * 40, parts[:1]))
+
+
+def test_a_sliver_in_the_corner_is_a_box(images):
+    _, report = check_annotations(annotations(images, [[0, 0, 0.8, 0.9]], [[i / 10, 10, 50, 40] for i in range(100)]))
+    assert report.boxes == 101
+
+
+def test_the_first_pixel_of_a_tiny_image_is_a_box(images):
+    cv2.imwrite(str(images / "a.jpg"), np.zeros((4, 4, 3), np.uint8))
+    assert check_annotations(annotations(images, [[0, 0, 1, 1]], names="a", size=(4, 4)))[1].boxes == 1
+
+
+@pytest.mark.parametrize("on_bad", ["error", "drop"])
+def test_corners_given_as_x_y_width_height_are_recognized(images, on_bad):
+    """Leaving out those that end outside would keep the others, which are as wrong."""
+    corners = [[10, 10, 50, 40], [40, 30, 90, 70], [60, 40, 95, 75]]
+    read = [[x1, y1, x1 + x2, y1 + y2] for x1, y1, x2, y2 in corners]
+    with pytest.raises(AnnotationError, match=r"2 of 3 boxes end outside .* as x1, y1, x2, y2 3 would be inside"):
+        check_annotations(annotations(images, read), on_bad)
+
+
+def test_boxes_that_come_twice_are_counted_and_kept(images, caplog):
+    checked, report = check_annotations(annotations(images, [GOOD, GOOD, GOOD], [GOOD]))
+    assert (report.identical, report.boxes) == (2, 4)
+    assert caplog.text.count("2 boxes are identical to another") == 1
+    assert "in a.jpg. Each counts" in caplog.text
+    assert "2 identical" in report.summary()
+    assert len(checked.records[0].objects) == 3
+
+
+# For evaluation
+
+
+def test_evaluation_counts_as_coco_does(images, caplog):
+    """Boxes are not clipped, and one of zero area is to be found, too."""
+    boxes = [[-1, -0.5, 20, 20], [10, 10, 10, 30]]
+    checked, report = check_annotations(annotations(images, boxes), purpose="evaluation")
+    assert checked.records[0].boxes.tolist() == boxes
+    assert (report.boxes, report.clipped, report.dropped) == (2, 0, {})
+    assert "1 box empty (zero area): a.jpg" in caplog.text
+    dropped, _ = check_annotations(annotations(images, boxes), "drop", "evaluation")
+    assert dropped.records[0].boxes.tolist() == boxes[:1]
+
+
+@pytest.mark.parametrize("box", [[NAN, 1, 2, 3], [10, 10, 5, 30], [10, 10, 200, 30]])
+def test_evaluation_refuses_bad_crowds(images, box):
+    """Dropped without a word they would turn detections on them into wrong ones."""
+    record = ImageRecord(images / "a.jpg", 1, Objects.of([GOOD], [0]), Objects.of([box], [0]), (80, 100))
+    with pytest.raises(AnnotationError, match=r"1 box .*: a.jpg: \["):
+        check_annotations(Annotations(("cat",), (record,), images, "val.json"), purpose="evaluation")
+
+
+def test_evaluation_leaves_images_that_cannot_be_decoded_to_the_evaluation(images):
+    (images / "b.jpg").write_bytes(b"nothing")
+    for size in ((80, 100), None):
+        checked, _ = check_annotations(annotations(images, [GOOD], [GOOD], size=size), purpose="evaluation")
+        assert len(checked) == 3
+
+
+def test_evaluation_without_boxes_is_refused(images):
+    with pytest.raises(AnnotationError, match="no box in 3 images, so AP cannot be computed"):
+        check_annotations(annotations(images), purpose="evaluation")

@@ -143,10 +143,70 @@ def test_missing_images_are_counted_before_the_work_starts(dataset):
         evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
 
 
+def change(dataset, edit):
+    content = json.loads((dataset / "a.json").read_text())
+    edit(content)
+    (dataset / "a.json").write_text(json.dumps(content))
+
+
+def test_only_the_images_of_the_limit_are_checked(dataset):
+    change(dataset, lambda content: content["annotations"][2].update(bbox=[0, 0, 999, 9]))  # of image 2
+    assert evaluate(Oracle(), dataset, dataset / "a.json", limit=1, progress=False).metrics["AP"] == pytest.approx(100)
+    with pytest.raises(AnnotationError, match="1 box more than 1 px outside"):
+        evaluate(Oracle(), dataset, dataset / "a.json", limit=2, progress=False)
+
+
+def test_bad_boxes_are_left_out_on_request(dataset, caplog):
+    change(dataset, lambda content: content["annotations"][2].update(bbox=[]))
+    with pytest.raises(AnnotationError, match=r"annotation 2 \(id 3, image 2.png\): 'bbox' is \[\], .*--on-bad drop"):
+        evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
+    result = evaluate(Oracle(), dataset, dataset / "a.json", progress=False, on_bad="drop")
+    assert result.metrics["AP50"] < 100  # the box is found that is not there
+    assert "left out 1 entry: annotation 2" in caplog.text
+
+
+def test_classes_without_a_box_are_no_error(dataset, caplog):
+    change(dataset, lambda content: content["annotations"].pop(1))  # the only dog
+    with caplog.at_level("INFO"):
+        result = evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
+    assert result.metrics["AP"] == pytest.approx(100)
+    assert "there are none of 1 classes, dog" in caplog.text
+
+
+def test_no_box_of_the_classes_is_an_error(dataset):
+    change(dataset, lambda content: content["annotations"].pop(1))
+    with pytest.raises(AnnotationError, match="no box of dog in the 3 images evaluated, so AP cannot be computed"):
+        evaluate(OnlyDogs(), dataset, dataset / "a.json", progress=False)
+
+
+def test_no_box_in_the_images_that_can_be_read_is_an_error(dataset):
+    for number in (1, 2):
+        (dataset / f"{number}.png").write_bytes(b"")
+    with pytest.raises(AnnotationError, match=r"no box of the model's classes in the 1 images .*: 1.png, 2.png"):
+        evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
+
+
+def test_an_image_of_another_size_is_found_when_it_is_read(dataset, monkeypatch):
+    """The checks before look into a hundred files, spread over the set."""
+    monkeypatch.setattr("gfl_edge.annotations.checks.SIZES_READ", 1)
+    change(dataset, lambda content: content["images"][1].update(width=240, height=200))
+    with pytest.raises(AnnotationError, match=r"2.png is 120 x 100 pixels, its annotations are for 240 x 200"):
+        evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
+
+
+def test_the_numbers_that_do_not_exist_are_null(dataset):
+    text = json.dumps(evaluate(Oracle(), dataset, dataset / "a.json", progress=False).to_dict())
+    assert json.loads(text)["APl"] is None
+    assert "-1" not in text
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "is not JSON"),
+        ('{"images": [{"id"', "is not JSON"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}]', "found a list, as of results"),
+        ('{"version": "5.0", "shapes": []}', "expected lists images, annotations, categories, found version, shapes"),
         ("[]", "is no COCO instances file"),
         ('{"images": [], "categories": [], "annotations": []}', "lists no images"),
         ('{"images": {}, "categories": [], "annotations": []}', "expected lists"),

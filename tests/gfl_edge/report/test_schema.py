@@ -99,6 +99,15 @@ def test_a_value_that_does_not_fit_is_named(stored, path, value, message):
         Report.from_dict(stored)
 
 
+def test_metrics_without_boxes_of_a_size_are_none(stored):
+    """Early versions wrote -1."""
+    for found in (None, -1):
+        tree = json.loads(json.dumps(stored))
+        tree["models"][0]["accuracy"]["metrics"] |= {"APl": found, "AP": found}
+        accuracy = Report.from_dict(tree).models[0].accuracy
+        assert (accuracy.metrics["APl"], accuracy.ap) == (None, None)
+
+
 def test_a_key_that_is_missing_is_named(stored):
     del stored["settings"]["frames"]["count"]
     with pytest.raises(InputError, match=r"report\.settings\.frames\.count is missing, found only origin, folder"):
