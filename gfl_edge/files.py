@@ -27,6 +27,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether a file is there; False, too, for what can be no path, for which ``Path.is_file`` may raise."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write ``content`` to ``path`` so that readers see the old file or the whole new one."""
     with whole_file(path) as temporary:

@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge.annotations.image_paths import is_file
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects, clip
 from gfl_edge.errors import AnnotationError, ImageError, InputError
+from gfl_edge.files import is_file
 from gfl_edge.media.images import image_hw
 
 OnBad = Literal["error", "drop"]

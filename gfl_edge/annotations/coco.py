@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gfl_edge.annotations.checks import ADVICE, NAMED, OnBad
-from gfl_edge.annotations.image_paths import find_image
+from gfl_edge.annotations.image_list import Entry, locate
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.annotations.text import read_text
 from gfl_edge.annotations.values import Identity, to_flag, to_identity, to_number
 from gfl_edge.errors import AnnotationError
-from gfl_edge.files import write_atomically
+from gfl_edge.files import is_file, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path, on_bad: OnB
 
     Args:
         annotation_file: JSON.
-        image_folder: ``file_name`` is relative to it, see :func:`gfl_edge.annotations.image_paths.find_image`.
+        image_folder: ``file_name`` is relative to it; how those of other machines are read, says
+            :func:`gfl_edge.annotations.image_list.locate`.
         on_bad: "error" refuses entries that lack what they need; "drop" leaves them out with a warning.
 
     Raises:
@@ -53,7 +54,7 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path, on_bad: OnB
     """
     content, origin, folder = read_instances(annotation_file), str(annotation_file), Path(image_folder)
     names, bad = _category_names(content["categories"], origin), _BadEntries(origin)
-    images = _images(content["images"], folder, bad)
+    images = _images(content["images"], Path(annotation_file), folder, bad)
     elsewhere = _fill(images, content["annotations"], bad)
     bad.refuse_or_warn(on_bad)
     _say_elsewhere(origin, elsewhere, images, len(content["annotations"]))
@@ -147,12 +148,6 @@ class _Image:
     size_hw: tuple[int, int] | None
     objects: list[_Object]
 
-    @classmethod
-    def of(cls, entry: Any, folder: Path) -> _Image:
-        path = find_image(folder, _get(entry, "file_name", _to_text))
-        height, width = (_to_side(entry, side) for side in ("height", "width"))
-        return cls(path, (height, width) if height and width else None, [])
-
     def record(self, image_id: int, label_of: dict[Identity, int]) -> ImageRecord:
         """With labels by category id."""
         learned, ignored = (
@@ -191,19 +186,26 @@ def _category_names(entries: list[Any], origin: str) -> dict[Identity, str]:
     return {key: names[key] for key in order}
 
 
-def _images(entries: list[Any], folder: Path, bad: _BadEntries) -> dict[Identity, _Image]:
+def _images(entries: list[Any], annotation_file: Path, folder: Path, bad: _BadEntries) -> dict[Identity, _Image]:
     """By id. One that comes twice would leave open which image its boxes belong to."""
-    images: dict[Identity, _Image] = {}
+    found: list[tuple[Identity, tuple[int, int] | None, Entry]] = []
     for index, entry in enumerate(entries):
         try:
-            key, image = _get(entry, "id", to_identity), _Image.of(entry, folder)
+            height, width = (_to_side(entry, side) for side in ("height", "width"))
+            size_hw = (height, width) if height and width else None
+            found.append(
+                (_get(entry, "id", to_identity), size_hw, Entry(_get(entry, "file_name", _to_text), index, "image"))
+            )
         except ValueError as error:
             bad.add("image", index, entry, error, str(entry.get("file_name") or "") if isinstance(entry, dict) else "")
-            continue
+    names, _ = locate([entry for *_, entry in found], annotation_file, folder, lambda name: is_file(folder / name))
+    images: dict[Identity, _Image] = {}
+    for (key, size_hw, entry), name in zip(found, names, strict=True):
+        image = _Image(folder / name, size_hw, [])
         if key not in images:
             images[key] = image
         elif images[key].path == image.path:
-            bad.add("image", index, entry, "listed twice", image.path.name)
+            bad.add("image", entry.line, entries[entry.line], "listed twice", image.path.name)
         else:
             raise AnnotationError(
                 f"{bad.origin}: two images have the same id {key}: {images[key].path.name}, {image.path.name}. "
@@ -273,7 +275,7 @@ def _four_numbers(value: Any) -> tuple[float, ...]:
 
 def _to_side(entry: Any, key: str) -> int | None:
     """Pixels; None where the file does not say, or says 0 as some tools do."""
-    if entry.get(key) in (None, "", 0, "0"):
+    if isinstance(entry, dict) and entry.get(key) in (None, "", 0, "0"):
         return None
     value = _get(entry, key, to_number)
     if not 0 < value < math.inf:

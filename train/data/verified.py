@@ -17,10 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from gfl_edge.annotations.checks import NAMED, OnBad, size_mismatch
-from gfl_edge.annotations.image_paths import is_file
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.errors import AnnotationError, ImageError
-from gfl_edge.files import cache_folder, write_atomically
+from gfl_edge.files import cache_folder, is_file, write_atomically
 from gfl_edge.media.images import image_hw
 from gfl_edge.progress import track
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,107 @@ def test_coco_is_read_with_its_crowds_apart(tmp_path):
 def test_a_coco_file_that_does_not_fit_is_refused(tmp_path, change, message):
     with pytest.raises(AnnotationError, match=message):
         read_coco(write_json(tmp_path / "a.json", {**CONTENT, **change}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"id": 7, "image_id": 40, "category_id": 9}, r"annotation 3 \(id 7, image a.jpg\): 'bbox' is missing"),
+        ({"image_id": 40, "category_id": 9, "bbox": None}, r"annotation 3 \(image a.jpg\): 'bbox' is None, expected"),
+        ({"id": 7, "category_id": 9, "bbox": [1, 2, 3, 4]}, r"annotation 3 \(id 7\): 'image_id' is missing"),
+        ({"image_id": 40, "category_id": None, "bbox": [1, 2, 3, 4]}, "'category_id' is None, expected a whole number"),
+        ({"image_id": 40, "category_id": 9, "bbox": [1, 2, 3, 4], "iscrowd": 2}, "'iscrowd' is 2, expected 0 or 1"),
+        (7, "annotation 3: 7, expected an object"),
+    ],
+)
+def test_an_entry_that_cannot_be_used_is_named_or_left_out(tmp_path, caplog, entry, message):
+    path = write_json(tmp_path / "a.json", {**CONTENT, "annotations": [*CONTENT["annotations"], entry]})
+    with pytest.raises(AnnotationError, match=rf"a\.json: 1 entry cannot be used: .*{message}.*on_bad = \"drop\""):
+        read_coco(path, tmp_path)
+    assert len(read_coco(path, tmp_path, "drop").records[0].objects) == 2
+    assert "left out 1 entry: annotation 3" in caplog.text
+
+
+def test_image_ids_of_text_are_numbered(tmp_path):
+    images = [{"id": "img-b", "file_name": "b.jpg"}, {"id": " img-a", "file_name": "a.jpg"}]
+    annotations = [{"image_id": name, "category_id": "9", "bbox": [1, 2, 3, 4]} for name in ("img-a", "img-b", "img-a")]
+    content = {**CONTENT, "images": images, "annotations": annotations}
+    records = read_coco(write_json(tmp_path / "a.json", content), tmp_path).records
+    assert [(record.image_id, record.path.name, len(record.objects)) for record in records] == [
+        (1, "b.jpg", 1),
+        (2, "a.jpg", 2),
+    ]
+
+
+def test_category_ids_of_text_come_last_in_the_order_of_the_file(tmp_path):
+    categories = [{"id": key, "name": str(key)} for key in ("z", 11, "a", "2")]
+    content = {**CONTENT, "categories": categories, "annotations": []}
+    assert read_coco(write_json(tmp_path / "a.json", content), tmp_path).class_names == ("2", "11", "z", "a")
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        ([{"id": 3, "name": "cat"}, {"id": "3", "name": "dog"}], r"the same id 3 \('cat', 'dog'\)"),
+        ([{"id": 3, "name": "cat"}, {"id": 9, "name": "cat "}], "the same name 'cat'"),
+        ([{"id": 3, "name": None}], "category 0: 'name' is None, expected a name"),
+        ([{"name": "cat"}], "category 0: 'id' is missing"),
+    ],
+)
+def test_categories_that_cannot_be_told_apart_are_refused(tmp_path, categories, message):
+    with pytest.raises(AnnotationError, match=message):
+        read_coco(write_json(tmp_path / "a.json", {**CONTENT, "categories": categories}), tmp_path, "drop")
+
+
+def test_annotations_of_no_listed_image_are_refused(tmp_path):
+    annotations = [{"image_id": "a.jpg", "category_id": 9, "bbox": [1, 2, 3, 4]}]
+    with pytest.raises(AnnotationError, match=r"none of 1 annotations is of a listed image: .* 'a.jpg', .* such as 40"):
+        read_coco(write_json(tmp_path / "a.json", {**CONTENT, "annotations": annotations}), tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_json_with_a_byte_order_mark(tmp_path, encoding):
+    (tmp_path / "a.json").write_bytes(json.dumps(CONTENT).encode(encoding))
+    assert read_coco(tmp_path / "a.json", tmp_path).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("prefix", ["", "D:\\data\\set\\", "/home/someone/set/", "./", "images\\"])
+def test_images_lie_where_they_lie_on_this_machine(tmp_path, prefix):
+    names = ("a.jpg", "sub/b.jpg", "sub/a.jpg")
+    for name in names:
+        write_image(tmp_path / "images" / name)
+    written = [prefix + (name.replace("/", "\\") if "\\" in prefix else name) for name in names]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(written)]
+    path = write_json(tmp_path / "a.json", {**CONTENT, "images": images, "annotations": []})
+    found = read_coco(path, tmp_path / "images")
+    assert [record.path for record in found.records] == [tmp_path / "images" / name for name in names]
+
+
+def test_files_of_coco_itself_pass(tmp_path, caplog):
+    """With RLE crowds, polygons, gaps in the ids, boxes of zero area, and parts of a pixel beyond the image."""
+    write_image(tmp_path / "000000000139.jpg", (426, 640))
+    image = {"id": 139, "file_name": "000000000139.jpg", "height": 426, "width": 640, "coco_url": "http://x"}
+    crowd = {
+        "segmentation": {"counts": [272, 2, 4], "size": [426, 640]},
+        "area": 2014,
+        "iscrowd": 1,
+        "id": 900100000139,
+    }
+    thing = {"segmentation": [[240.86, 211.31, 240.16, 197.19]], "area": 531.8071, "iscrowd": 0, "id": 1}
+    boxes = [[236.98, 142.51, 24.7, 69.5], [296.65, 388.33, 1.03, 0.0], [600.0, 400.0, 40.02, 26.0]]
+    content = {
+        "info": {"year": 2017},
+        "licenses": [],
+        "images": [image],
+        "annotations": [
+            {**crowd, "image_id": 139, "category_id": 90, "bbox": [1, 2, 30, 40]},
+            *({**thing, "image_id": 139, "category_id": 90, "bbox": box} for box in boxes),
+        ],
+        "categories": [{"supercategory": "x", "id": i, "name": f"c{i}"} for i in (*range(1, 12), *range(13, 91))],
+    }
+    truth = read_truth(write_json(tmp_path / "a.json", content), tmp_path)
+    assert (len(truth.records[0].objects), len(truth.records[0].ignored)) == (3, 1)
+    assert "1 box empty (zero area): 000000000139.jpg" in caplog.text
 
 
 def test_a_coco_file_that_is_none_is_refused(tmp_path):

@@ -18,7 +18,7 @@ from gfl_edge.bench.report import bench
 from gfl_edge.cli.main import main
 from gfl_edge.detector import Detector
 from gfl_edge.engine.sidecar import Sidecar
-from gfl_edge.errors import InputError, SourceError
+from gfl_edge.errors import AnnotationError, InputError, SourceError
 from gfl_edge.evaluation.ap import METRICS
 from gfl_edge.report.against import read_report
 from gfl_edge.report.document import document
@@ -48,6 +48,21 @@ def test_cases_and_boundaries(measured):
     assert report.runs[0].stage("read").mean_ms > 0
     assert report.runs[0].stage("draw").mean_ms > 0
     assert report.settings.frames.origin == "files"
+
+
+def test_annotations_are_checked_before_the_measurement(tiny, small_dataset, tmp_path, monkeypatch):
+    """Of minutes: before the models are loaded, and whether they fit the models before the first run."""
+    content = json.loads((small_dataset / "a.json").read_text())
+    bad, other = tmp_path / "bad.json", tmp_path / "other.json"
+    other.write_text(json.dumps({**content, "categories": [{"id": 1, "name": "cow"}]}))
+    content["annotations"][0]["bbox"] = []
+    bad.write_text(json.dumps(content))
+    monkeypatch.setattr("gfl_edge.bench.report.run_cases", None)
+    with pytest.raises(AnnotationError, match="has no category for"):
+        bench(small_request(tiny, images=small_dataset, annotations=other), ["x"], progress=False)
+    monkeypatch.setattr("gfl_edge.bench.report.Detector", None)
+    with pytest.raises(AnnotationError, match=r"annotation 0 .*'bbox' is \[\], expected four numbers"):
+        bench(small_request(tiny, images=small_dataset, annotations=bad), ["x"], progress=False)
 
 
 def test_a_run_without_images_says_that_they_are_generated(tiny):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gfl_edge.annotations.image_list import read_image_list
 from gfl_edge.errors import AnnotationError, SourceError
 from tests.support.annotation_files import write_image
 from tests.support.voc import write_voc
-from train.data.formats.image_list import read_image_list
 from train.data.formats.voc import read_voc, voc_class_names
 from train.data.formats.yolo import read_yolo
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfl_edge.annotations.checks import check_annotations
+from gfl_edge.annotations.image_list import Entry, locate
 from gfl_edge.errors import AnnotationError
 from tests.support.annotation_files import write_image
 from tests.support.voc import write_voc
-from train.data.formats.image_list import Entry, locate
 from train.data.formats.voc import read_voc
 from train.data.formats.yolo import read_yolo
 

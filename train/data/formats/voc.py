@@ -12,11 +12,11 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from gfl_edge.annotations.image_list import Entry, locate, read_image_list
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.annotations.text import read_xml_text
 from gfl_edge.errors import AnnotationError
 from train.data.formats.found_files import FoundFiles, is_image_name, without_suffix
-from train.data.formats.image_list import Entry, locate, read_image_list
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FIRST_PIXEL = 1  # VOC counts from here
@@ -42,7 +42,7 @@ def read_voc(
     Args:
         annotation_folder: ``<name>.xml`` for each image, in the same sub-folders.
         image_list: text file, an image per line with or without suffix, such as ImageSets/Main/train.txt; how paths
-            are read, see :func:`train.data.formats.image_list.locate`.
+            are read, see :func:`gfl_edge.annotations.image_list.locate`.
         image_folder: ``<name>.jpg``, or another suffix of an image.
         class_names: in the order of the labels; default those of :func:`voc_class_names`.
 

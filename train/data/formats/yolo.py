@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from gfl_edge.annotations.image_list import Entry, locate, read_image_list
 from gfl_edge.annotations.records import NO_OBJECTS, Annotations, ImageRecord, Objects
 from gfl_edge.annotations.text import read_lines
 from gfl_edge.errors import AnnotationError, ImageError
 from gfl_edge.media.images import image_files
 from train.data.formats.found_files import FoundFiles, without_suffix
-from train.data.formats.image_list import Entry, locate, read_image_list
 from train.data.verified import Size, measured
 
 
@@ -31,7 +31,7 @@ def read_yolo(
             image's path with ``labels`` instead of ``images``.
         class_names: in the order of the numbers; see :func:`gfl_edge.annotations.class_names.read_class_names`.
         image_list: text file of images; default all that lie directly in the folder. How paths are read, see
-            :func:`train.data.formats.image_list.locate`.
+            :func:`gfl_edge.annotations.image_list.locate`.
 
     Raises:
         AnnotationError: no image of the list is there or has a label file, or a line is not five numbers.

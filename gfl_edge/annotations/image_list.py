@@ -1,4 +1,4 @@
-"""Lists of images as the tools write them: ImageSets of VOC, train.txt of YOLO and of what exports to them."""
+"""Lists of images as the tools write them, and where the images lie that they name as on another machine."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ Reading = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a list: what it says and its number from 1."""
+    """A line of a list: what it says and its number from 1; or, as ``kind`` says, an image of a COCO file, from 0."""
 
     text: str
     line: int
+    kind: str = "line"
 
     def __str__(self) -> str:
-        return f"{self.text} (line {self.line})"
+        return f"{self.text} ({self.kind} {self.line})"
 
 
 def read_image_list(path: str | Path) -> list[Entry]:
@@ -55,7 +56,7 @@ def locate(
 
     Args:
         entries: of the list.
-        image_list: the file.
+        image_list: the file that lists them.
         folder: of the images.
         is_there: whether there is what a path relative to the folder names.
 
@@ -87,8 +88,8 @@ def locate(
             name = entry.text  # not there, which the checks will report
         if name is None:
             raise AnnotationError(
-                f"{image_list}, line {entry.line}: {entry.text!r} leads out of {folder}. Expected a path relative to "
-                "that folder or to the list"
+                f"{image_list}, {entry.kind} {entry.line}: {entry.text!r} leads out of {folder}. Expected a path "
+                "relative to that folder or to the list"
             )
         located.append(name)
     return located, count + counts[best]
