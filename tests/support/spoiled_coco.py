@@ -111,7 +111,7 @@ HARMLESS: dict[str, Callable[[Content], None]] = {
     "sizes as text": _each("images", width=str(SIZE_HW[1]), height=str(SIZE_HW[0])),
     "back slashes": _each("images", file_name=lambda i, e: e["file_name"].replace("/", "\\")),
     "absolute on Windows": _each("images", file_name=lambda i, e: "D:\\d\\" + e["file_name"].replace("/", "\\")),
-    "absolute elsewhere": _each("images", file_name=lambda i, e: f"/home/someone/set/{e['file_name']}"),
+    "absolute elsewhere": _each("images", file_name=lambda i, e: f"/mnt/someone/set/{e['file_name']}"),
     "dots": _each(
         "images", file_name=lambda i, e: e["file_name"] if e["file_name"][0] in "/D" else f"./{e['file_name']}"
     ),

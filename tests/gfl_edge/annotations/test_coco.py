@@ -125,7 +125,7 @@ def test_json_with_a_byte_order_mark(tmp_path, encoding):
     assert read_coco(tmp_path / "a.json", tmp_path).class_names == ("cat", "dog")
 
 
-@pytest.mark.parametrize("prefix", ["", "D:\\data\\set\\", "/home/someone/set/", "./", "images\\"])
+@pytest.mark.parametrize("prefix", ["", "D:\\data\\set\\", "/mnt/someone/set/", "./", "images\\"])
 def test_images_lie_where_they_lie_on_this_machine(tmp_path, prefix):
     names = ("a.jpg", "sub/b.jpg", "sub/a.jpg")
     for name in names:
