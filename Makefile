@@ -7,7 +7,7 @@ EXTRAS := cpu,eval,rtx,train,export,calib,demo,dev
 # As many workers as cores, of at most 1.5 GB each
 WORKERS := -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check slow wheel docs trial clean
+.PHONY: demo test check slow floors wheel docs trial clean
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
@@ -17,6 +17,10 @@ test: $(VENV)/ready
 
 slow: $(VENV)/ready
 	$(BIN)/python -m pytest $(WORKERS) --run-slow -m slow
+
+# The tests of what runs on a device, with the lowest versions that pyproject.toml promises, and with the newest
+floors: $(VENV)/ready
+	.ci/versions
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -24,9 +24,9 @@ from tests.support.calibration import (  # noqa: F401
     float_onnx,
     half_onnx,
 )
+from tests.support.exported import exported, small_onnx  # noqa: F401
 from tests.support.once import once, shared_folder
 from tests.support.required import required, skip_unless_required
-from tests.support.small_models import small_onnx  # noqa: F401
 from tests.support.small_report import measured, measured_tree, short_turns, small_dataset, stored, tiny  # noqa: F401
 from tests.support.squares_run import squares, toml  # noqa: F401
 from train.weights.find import CHECKPOINTS, data_folder
@@ -153,21 +153,9 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoint: Callable[[str], Path], shared: Path) -> Callable[..., Path]:
-    """The ONNX file of a published model, exported once per session and variant."""
-    from export.arguments import ExportRequest
-    from export.to_onnx import export_onnx
-
-    def export(name: str, precision: str = "fp32", nms: str = "graph") -> Path:
-        request = ExportRequest(checkpoint(name), model=name, precision=precision, nms=nms)
-        return once(shared / f"{name}-{precision}-{nms}.onnx", lambda path: export_onnx(request, path))
-
-    return export
-
-
-@pytest.fixture(scope="session")
 def wheel(shared: Path) -> Path:
     """The wheel of this checkout, built once per session."""
+    pytest.importorskip("build", reason="builds the wheel")
     (path,) = once(shared / "wheel", build_wheel).glob("*.whl")
     return path
 

@@ -39,5 +39,6 @@ def open_device(prefer: CudaLibrary = "auto") -> CudaDevice:
             continue
     raise MissingDependencyError(
         "neither cuda-python nor pycuda is installed, one of which reaches the GPU. Install cuda-python with: "
-        "pip install 'gfl-edge[rtx]' or 'gfl-edge[tensorrt]', or pycuda with: pip install 'gfl-edge[pycuda]'"
+        "pip install 'gfl-edge[rtx]' or 'gfl-edge[tensorrt]', on a Jetson 'gfl-edge[jetson6]' or 'gfl-edge[jetson7]' "
+        "by its JetPack, or pycuda with: pip install 'gfl-edge[pycuda]'"
     )

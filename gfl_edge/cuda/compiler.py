@@ -60,7 +60,8 @@ class Nvrtc:
         except RuntimeError as error:  # the library is loaded by the first call, not by the import
             raise MissingDependencyError(
                 f"NVRTC, which compiles the CUDA kernels, is not installed ({str(error).strip()}). "
-                "Install it with: pip install 'gfl-edge[rtx]' or 'gfl-edge[tensorrt]'"
+                "Install it with: pip install 'gfl-edge[rtx]' or 'gfl-edge[tensorrt]', on a Jetson 'gfl-edge[jetson6]' "
+                "or 'gfl-edge[jetson7]' by its JetPack"
             ) from error
         self.version = "NVRTC {}.{}".format(*numbers)
 

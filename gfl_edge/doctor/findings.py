@@ -44,19 +44,22 @@ class Report:
 
     @property
     def ways(self) -> tuple[str, ...]:
-        """The ways in which a detector can run here; none without NumPy and OpenCV."""
-        if not (self.is_ok("numpy") and self.is_ok("cv2")):
+        """The ways in which a detector can run here; none where no image can be read."""
+        if not self.is_ok("image"):
             return ()
-        on_cpu = [f"ONNX files by {name}" for name in ("openvino", "onnxruntime") if self.is_ok(name)]
+        on_cpu = [f"ONNX files by {name}" for name in ("openvino", "onnxruntime") if self.is_ok(f"detection by {name}")]
         on_gpu = [f"engines by {finding.name}" for finding in self.findings if finding.runs]
-        return (*(on_cpu if self.is_ok("onnx") else ()), *on_gpu)
+        return (*on_cpu, *on_gpu)
 
     @property
     def verdict(self) -> str:
         """What runs here, in a sentence."""
         if self.ways:
             return f"detectors run here: {', '.join(self.ways)}"
-        return "no detector runs here yet: fix what is named above; pip install 'gfl-edge[cpu]' is the shortest way"
+        return (
+            "no detector runs here yet: fix what is named above; pip install 'gfl-edge[cpu,opencv]' is the shortest "
+            "way where OpenCV is not part of the system"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

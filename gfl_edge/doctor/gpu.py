@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from gfl_edge import optional
 from gfl_edge.cuda import open_device
 from gfl_edge.cuda.compiler import open_compiler
 from gfl_edge.doctor.findings import Finding, guarded
+from gfl_edge.doctor.jetson import cuda_extra, read_board
 from gfl_edge.doctor.packages import Package, loaded
 from gfl_edge.engine.build import rtx_targets
 from gfl_edge.engine.flavor import MODULE_OF, Flavor
@@ -21,6 +22,7 @@ SECTION = "GPU"
 DRIVER = Path("/proc/driver/nvidia/version")
 INSTALL_DRIVER = "sudo apt install nvidia-driver (Debian) or sudo ubuntu-drivers install (Ubuntu), then restart"
 OF_JETPACK = "sudo apt install nvidia-jetpack"
+SYSTEMS = f"{OF_JETPACK}, for an environment of: python3 -m venv --system-site-packages .venv"
 CUDA = (
     Package("cuda", "reaches the GPU", ("cuda-python", "cuda-bindings"), "rtx"),
     Package("pycuda", "reaches the GPU, instead of cuda-python", ("pycuda",), "pycuda"),
@@ -44,10 +46,10 @@ class Device:
 def examine(on_jetson: bool) -> list[Finding]:
     """Driver, CUDA packages, the GPU, the compiler of the kernels, and both flavors of TensorRT."""
     device, found = find_device(on_jetson)
-    libraries = [_cuda_package(package) for package in CUDA]
+    libraries = [_cuda_package(package, on_jetson) for package in CUDA]
     if any(finding.status == "ok" for finding in libraries):  # one of them is enough
         libraries = [finding for finding in libraries if finding.status != "missing"]
-    probes: list[Callable[[], list[Finding]]] = [_examine_compiler]
+    probes: list[Callable[[], list[Finding]]] = [partial(_examine_compiler, on_jetson)]
     probes += [partial(_examine_flavor, flavor, device, on_jetson) for flavor in MODULE_OF]
     others = [finding for probe in probes for finding in guarded(SECTION, probe)]
     return [_driver(DRIVER, device, on_jetson), *libraries, found, *others]
@@ -58,7 +60,7 @@ def find_device(on_jetson: bool) -> tuple[Device | None, Finding]:
     try:
         opened = open_device()
     except MissingDependencyError:
-        return None, Finding(SECTION, "device", "missing", "cannot be asked without one of these", CUDA[0].install)
+        return None, Finding(SECTION, "device", "missing", "cannot be asked without one of these", _install(on_jetson))
     except Exception as error:  # CUDA's libraries can fail in any way
         there = DRIVER.is_file()
         reason = str(error).partition(". ")[0]  # what follows is advice for somebody with an engine at hand
@@ -67,6 +69,11 @@ def find_device(on_jetson: bool) -> tuple[Device | None, Finding]:
     device = Device(opened.name, opened.compute_capability, opened.driver_version)
     opened.close()
     return device, Finding(SECTION, "device", "ok", f"{device.name}, {device.sm}, CUDA up to {device.cuda}")
+
+
+def _install(on_jetson: bool) -> str:
+    """The command that adds what reaches the GPU and compiles for it."""
+    return f"pip install 'gfl-edge[{cuda_extra(read_board()) if on_jetson else CUDA[0].extra}]'"
 
 
 def _driver(path: Path, device: Device | None, on_jetson: bool) -> Finding:
@@ -81,26 +88,29 @@ def _driver(path: Path, device: Device | None, on_jetson: bool) -> Finding:
     )
 
 
-def _cuda_package(package: Package) -> Finding:
+def _cuda_package(package: Package, on_jetson: bool) -> Finding:
+    if package.module != "cuda":
+        return loaded(SECTION, package)
     # The package cuda has no file of its own
-    module = "cuda.bindings" if package.module == "cuda" else package.module
-    return loaded(SECTION, Package(module, package.use, package.distributions, package.extra))
+    found = loaded(SECTION, replace(package, module="cuda.bindings"))
+    return replace(found, remedy=_install(on_jetson)) if found.status == "missing" else found
 
 
-def _examine_compiler() -> list[Finding]:
+def _examine_compiler(on_jetson: bool) -> list[Finding]:
     use = "compiles the kernels around an engine; without it the CPU does their work"
     try:
         return [Finding(SECTION, "compiler", "ok", f"{open_compiler().version}: {use}")]
     except (MissingDependencyError, BackendError):
-        return [Finding(SECTION, "compiler", "missing", use, "pip install 'gfl-edge[rtx]'")]
+        return [Finding(SECTION, "compiler", "missing", use, _install(on_jetson))]
 
 
 def _examine_flavor(flavor: Flavor, device: Device | None, on_jetson: bool) -> list[Finding]:
     package = TENSORRT[flavor]
     found = loaded(SECTION, package)
     if found.status != "ok":
-        own = flavor == "tensorrt" and on_jetson
-        return [Finding(SECTION, found.name, found.status, found.detail, OF_JETPACK if own else package.install)]
+        if on_jetson and flavor == "rtx":
+            return []  # TensorRT-RTX does not support Jetson
+        return [Finding(SECTION, found.name, found.status, found.detail, SYSTEMS if on_jetson else package.install)]
     version = str(optional.load(package.module).__version__)
     if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < MIN_VERSION[flavor]:
         least = ".".join(str(number) for number in MIN_VERSION[flavor])

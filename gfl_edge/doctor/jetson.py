@@ -82,6 +82,11 @@ def examine(board: Board | None) -> list[Finding]:
     return [*found, Finding(SECTION, "JetPack", "ok", f"{board.jetpack}: {_tensorrt(numbers)}")]
 
 
+def cuda_extra(board: Board | None) -> str:
+    """The extra that brings what reaches the GPU from Python and compiles for it, by the CUDA of the JetPack."""
+    return "jetson7" if board is not None and board.jetpack.startswith("7") else "jetson6"
+
+
 def _tensorrt(numbers: tuple[int, ...]) -> str:
     """Which TensorRT fits; NVIDIA's migration guide for TensorRT 11.4.1 on Jetson, and JetPack 6's own."""
     if numbers[0] == 6:

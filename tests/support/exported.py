@@ -1,0 +1,95 @@
+"""ONNX files of networks: a small one with random weights, and the published models."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import itertools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.once import once
+from train.weights.find import CHECKPOINTS, data_folder
+
+KEPT = "GFL_EDGE_EXPORTED"  # a folder of such files, for environments without PyTorch: see write_all()
+
+
+class SmallFiles:
+    """ONNX files of a small NanoDet by precision and place of NMS, each written once when it is first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getitem__(self, key: tuple[str, str]) -> Path:
+        precision, nms = key
+        path = self._folder / f"small-{precision}-{nms}.onnx"
+        return written(path, lambda path: write_small(path, precision, nms))
+
+
+def written(path: Path, write: Callable[[Path], object]) -> Path:
+    """``path``, or the kept file of that name, written unless it is there; skips where there is no PyTorch for it."""
+    if KEPT in os.environ:
+        path = Path(os.environ[KEPT]) / path.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() and importlib.util.find_spec("torch") is None:
+        pytest.skip(f"there is no {path.name}, which PyTorch exports")
+    return once(path, write)
+
+
+def write_small(path: Path, precision: str, nms: str) -> None:
+    import onnx
+    import torch
+
+    from export import graph
+    from train import describe
+    from train.models.nanodet import NanoDet, NanoDetConfig
+
+    torch.manual_seed(0)
+    config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
+    detector = NanoDet(config).eval()
+    spec = describe.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
+    onnx.save(graph.build_graph(detector, dataclasses.replace(spec, precision=precision, nms=nms)), path)
+
+
+@pytest.fixture(scope="session")
+def small_onnx(shared: Path) -> SmallFiles:
+    """See :class:`SmallFiles`."""
+    return SmallFiles(shared)
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint: Callable[[str], Path], shared: Path) -> Callable[..., Path]:
+    """The ONNX file of a published model, exported once per session and variant."""
+
+    def export(name: str, precision: str = "fp32", nms: str = "graph") -> Path:
+        path = shared / f"{name}-{precision}-{nms}.onnx"
+        return written(path, lambda path: write_published(path, checkpoint(name), name, precision, nms))
+
+    return export
+
+
+def write_published(path: Path, checkpoint: Path, name: str, precision: str, nms: str) -> None:
+    from export.arguments import ExportRequest
+    from export.to_onnx import export_onnx
+
+    export_onnx(ExportRequest(checkpoint, model=name, precision=precision, nms=nms), path)
+
+
+def write_all(folder: Path) -> None:
+    """Into ``folder``: the small files, and those of one published model where its checkpoint is."""
+    os.environ[KEPT] = str(folder)
+    small = SmallFiles(folder)
+    for key in itertools.product(("fp32", "fp16"), ("graph", "none", "raw")):
+        small[key]
+    name = "nanodet-m-320"
+    if (checkpoint := data_folder() / CHECKPOINTS[name]).is_file():
+        path = folder / f"{name}-fp32-graph.onnx"
+        written(path, lambda path: write_published(path, checkpoint, name, "fp32", "graph"))
+
+
+if __name__ == "__main__":
+    write_all(Path(sys.argv[1]))
