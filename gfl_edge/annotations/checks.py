@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gfl_edge.annotations.records import Annotations, ImageRecord, Objects, clip
+from gfl_edge.annotations.bad_boxes import BOX_KINDS, EMPTY, are_parts, bad_boxes, check_corners
+from gfl_edge.annotations.records import Annotations, ImageRecord, clip
 from gfl_edge.errors import AnnotationError, ImageError, InputError
 from gfl_edge.files import is_file
 from gfl_edge.media.images import image_hw
@@ -21,22 +21,10 @@ from gfl_edge.media.images import image_hw
 OnBad = Literal["error", "drop"]
 Purpose = Literal["training", "evaluation"]
 
-OVERSHOOT_PX = 1.0  # a box may end so far outside its image: annotation tools count pixels from 0 or from 1
 NAMED = 5  # how many of a kind a message names
 ADVICE = 'Fix the annotations, or leave these out with on_bad = "drop" (--on-bad drop)'
-PARTS_SHARE = 0.01  # of a set's boxes; fewer than these within their image's first pixel are slivers that do exist
-MIN_SIDE_PX = 8  # of an image for which a box within its first pixel means something
-MISREAD_SHARE = 0.95  # of a set's boxes that lie inside as corners, where they were given as corners
 SIZES_READ = 100  # images whose declared size is compared with the file, spread over the set
 
-# Kinds of bad boxes, in the order of testing: a box counts once
-NOT_FINITE = "with NaN or infinity"
-FOREIGN = "of an unknown class"
-PARTS = "within 0..1, as in parts of the image instead of pixels"
-INVERTED = "inverted (x2 < x1 or y2 < y1)"
-OUTSIDE = f"more than {OVERSHOOT_PX:g} px outside the image"
-EMPTY = "empty (zero area)"
-BOX_KINDS = (NOT_FINITE, FOREIGN, PARTS, INVERTED, OUTSIDE, EMPTY)
 MISSING = "missing image files"
 DUPLICATE = "images listed twice"
 
@@ -127,13 +115,15 @@ def check_annotations(
     present = _present_once(annotations.records, problems)
     _check_sizes(annotations.origin, present, training)
     records = [_measured(record, training) for record in present]
-    _check_corners(annotations.origin, records)
-    in_parts = _are_parts(records)
+    check_corners(annotations.origin, records)
+    in_parts = are_parts(records)
     tolerated = () if training or on_bad == "drop" else (EMPTY,)
-    records = [_without_bad_boxes(annotations, r, problems, in_parts, training, tolerated) for r in records]
+    records = [_withoutbad_boxes(annotations, r, problems, in_parts, training, tolerated) for r in records]
     for kind in tolerated:
         if places := problems.pop(kind, []):
-            logger.warning("%s: %s", annotations.origin, _listed(kind, places))
+            logger.warning(
+                "%s: %s. They count as missed, as in COCO's evaluation", annotations.origin, _listed(kind, places)
+            )
     _refuse_or_warn(annotations, problems, on_bad)
     identical = _warn_of_identical(annotations, records)
     clipped = [_clipped(record) for record in records] if training else records
@@ -184,7 +174,7 @@ def _check_sizes(origin: str, records: list[ImageRecord], decodable: bool) -> No
 def size_mismatch(path: Path, declared_hw: tuple[int, int], found: tuple[int, int]) -> str:
     """What is wrong with an image whose file has another size than declared."""
     height, width = declared_hw
-    turned = ", turned as its EXIF data says" if found == (width, height) else ""
+    turned = " (a quarter turn: by its EXIF data, or width and height are swapped)" if found == (width, height) else ""
     return (
         f"{path} is {found[1]} x {found[0]} pixels{turned}, its annotations are for {width} x {height}: "
         "use the images that were annotated, or scale the boxes"
@@ -202,39 +192,7 @@ def _measured(record: ImageRecord, decodable: bool) -> ImageRecord:
         raise AnnotationError(f"{error}, or take it out of the annotations") from error
 
 
-def _check_corners(origin: str, records: list[ImageRecord]) -> None:
-    """Raise AnnotationError where boxes are outside that x1, y1, x2, y2 would all be inside, if those were given."""
-    boxes = np.concatenate([record.boxes for record in records] or [np.empty((0, 4), np.float32)])
-    sizes = [(*(record.size_hw or (np.inf, np.inf))[::-1],) for record in records for _ in range(len(record.objects))]
-    limits = np.array(sizes, np.float32).reshape(-1, 2) + np.float32(OVERSHOOT_PX)
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        ends = boxes[:, 2:] - boxes[:, :2]  # the last two numbers, taken as corners
-    outside = _any(boxes[:, 2:] > limits)
-    inside = ((boxes[:, :2] >= -OVERSHOOT_PX) & (ends > boxes[:, :2]) & (ends <= limits)).all(axis=1)
-    if outside.sum() >= 2 and inside.mean() >= MISREAD_SHARE:
-        raise AnnotationError(
-            f"{origin}: {outside.sum()} of {len(boxes)} boxes end outside of their images, and as x1, y1, x2, y2 "
-            f"{inside.sum()} would be inside. Write x, y, width, height, as COCO has them"
-        )
-
-
-def _are_parts(records: list[ImageRecord]) -> bool:
-    """Whether so many boxes are within 0..1 that they are in parts of their images."""
-    found = sum(int(_first_pixel(record.objects, record.size_hw).sum()) for record in records)
-    return found > PARTS_SHARE * sum(len(record.objects) for record in records)
-
-
-def _first_pixel(objects: Objects, size_hw: tuple[int, int] | None) -> NDArray[np.bool_]:
-    """Which boxes ``[n]`` are within 0..1 of an image of more than a few pixels."""
-    if size_hw is not None and min(size_hw) < MIN_SIDE_PX:
-        return np.zeros(len(objects), np.bool_)
-    with np.errstate(invalid="ignore"):
-        sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
-    inside: NDArray[np.bool_] = (abs(objects.boxes[:, :2]) <= 1) & (sides > 0) & (sides <= 1)
-    return np.asarray(inside.all(axis=1), np.bool_)
-
-
-def _without_bad_boxes(
+def _withoutbad_boxes(
     annotations: Annotations,
     record: ImageRecord,
     problems: dict[str, list[str]],
@@ -245,7 +203,7 @@ def _without_bad_boxes(
     """The record without its bad boxes, which are added to ``problems``, except for the ignored ones of training."""
     kept = []
     for objects, named in ((record.objects, True), (record.ignored, not training)):
-        masks = _bad_boxes(objects, record.size_hw, in_parts)
+        masks = bad_boxes(objects, record.size_hw, in_parts)
         for kind, mask in masks.items():
             for index in np.flatnonzero(mask).tolist() if named else ():
                 corners = ", ".join(f"{value:.6g}" for value in objects.boxes[index])
@@ -254,34 +212,6 @@ def _without_bad_boxes(
         bad = [mask for kind, mask in masks.items() if kind not in tolerated]
         kept.append(objects.where(~np.logical_or.reduce(bad)))
     return replace(record, objects=kept[0], ignored=kept[1])
-
-
-def _bad_boxes(objects: Objects, size_hw: tuple[int, int] | None, in_parts: bool) -> dict[str, NDArray[np.bool_]]:
-    """Masks ``[n]`` of bad boxes by kind; a box is in one of them at most."""
-    height, width = size_hw or (np.inf, np.inf)
-    limit = np.array((width, height), np.float32)
-    x1y1, x2y2 = objects.boxes[:, :2], objects.boxes[:, 2:]
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        sides = x2y2 - x1y1
-    outside = (np.minimum(x1y1, x2y2) < -OVERSHOOT_PX) | (np.maximum(x1y1, x2y2) > limit + OVERSHOOT_PX)
-    found: dict[str, NDArray[np.bool_]] = {
-        NOT_FINITE: _any(~np.isfinite(objects.boxes)),
-        FOREIGN: objects.labels < 0,
-        PARTS: _first_pixel(objects, size_hw) & in_parts,
-        INVERTED: _any(sides < 0),
-        OUTSIDE: _any(outside),
-        EMPTY: _any(np.minimum(x2y2, limit) <= np.maximum(x1y1, 0)),  # also after clipping
-    }
-    taken = np.zeros(len(objects), np.bool_)
-    for kind, mask in found.items():
-        found[kind] = mask & ~taken
-        taken |= mask
-    return found
-
-
-def _any(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether any of a row ``[n, m]`` holds, ``[n]``."""
-    return np.asarray(mask.any(axis=1), np.bool_)
 
 
 def _refuse_or_warn(annotations: Annotations, problems: dict[str, list[str]], on_bad: OnBad) -> None:
@@ -312,8 +242,8 @@ def _warn_of_identical(annotations: Annotations, records: list[ImageRecord]) -> 
         images = list(dict.fromkeys(places))
         more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
         logger.warning(
-            "%s: %d boxes are identical to another of the same class and image (listed twice or more), in %s%s. Each "
-            "counts; take out the duplicates",
+            "%s: %d identical boxes (listed twice or more in an image, with the same class), in %s%s. Each counts: "
+            "take out the duplicates",
             *(annotations.origin, len(places), ", ".join(images[:NAMED]), more),
         )
     return len(places)

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from gfl_edge.annotations.checks import ADVICE, NAMED, OnBad
 from gfl_edge.annotations.image_list import Entry, locate
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.annotations.text import read_text
-from gfl_edge.annotations.values import Identity, to_flag, to_identity, to_number
+from gfl_edge.annotations.values import Identity, to_box, to_flag, to_identity, to_name, to_number, to_pixels, value_of
 from gfl_edge.errors import AnnotationError
 from gfl_edge.files import is_file, write_atomically
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _NAMES = """\
 person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign|
@@ -131,13 +128,13 @@ class _Object:
 
     @classmethod
     def of(cls, entry: Any) -> _Object:
-        box = _get(entry, "bbox", _four_numbers)
+        box = value_of(entry, "bbox", to_box)
         try:
             area = to_number(entry.get("area"))
         except ValueError:
             area = math.nan
-        crowd = "iscrowd" in entry and _get(entry, "iscrowd", to_flag)
-        return cls(box, area if 0 < area < math.inf else None, _get(entry, "category_id", to_identity), crowd)
+        crowd = "iscrowd" in entry and value_of(entry, "iscrowd", to_flag)
+        return cls(box, area if 0 < area < math.inf else None, value_of(entry, "category_id", to_identity), crowd)
 
 
 @dataclass(frozen=True)
@@ -170,7 +167,7 @@ def _category_names(entries: list[Any], origin: str) -> dict[Identity, str]:
     names: dict[Identity, str] = {}
     for index, entry in enumerate(entries):
         try:
-            key, name = _get(entry, "id", to_identity), _get(entry, "name", _to_text)
+            key, name = value_of(entry, "id", to_identity), value_of(entry, "name", to_name)
         except ValueError as error:
             raise AnnotationError(
                 f"{origin}: category {index}: {error}. Give each category an id and a name"
@@ -191,11 +188,10 @@ def _images(entries: list[Any], annotation_file: Path, folder: Path, bad: _BadEn
     found: list[tuple[Identity, tuple[int, int] | None, Entry]] = []
     for index, entry in enumerate(entries):
         try:
-            height, width = (_to_side(entry, side) for side in ("height", "width"))
+            height, width = (to_pixels(entry, side) for side in ("height", "width"))
             size_hw = (height, width) if height and width else None
-            found.append(
-                (_get(entry, "id", to_identity), size_hw, Entry(_get(entry, "file_name", _to_text), index, "image"))
-            )
+            listed = Entry(value_of(entry, "file_name", to_name), index, "image")
+            found.append((value_of(entry, "id", to_identity), size_hw, listed))
         except ValueError as error:
             bad.add("image", index, entry, error, str(entry.get("file_name") or "") if isinstance(entry, dict) else "")
     names, _ = locate([entry for *_, entry in found], annotation_file, folder, lambda name: is_file(folder / name))
@@ -220,7 +216,7 @@ def _fill(images: dict[Identity, _Image], entries: list[Any], bad: _BadEntries) 
     for index, entry in enumerate(entries):
         image = None
         try:
-            key = _get(entry, "image_id", to_identity)
+            key = value_of(entry, "image_id", to_identity)
             if (image := images.get(key)) is None:
                 elsewhere.append(key)
             else:
@@ -242,42 +238,3 @@ def _say_elsewhere(origin: str, ids: list[Identity], images: dict[Identity, _Ima
             "%s: left out %d annotations of %d images that it does not list, first image_id %r",
             *(origin, len(ids), len(set(ids)), ids[0]),
         )
-
-
-def _get(entry: Any, key: str, convert: Callable[[Any], T]) -> T:
-    """A value of an entry; raises ValueError that names its key."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"{entry!r:.40}, expected an object")
-    if key not in entry:
-        raise ValueError(f"'{key}' is missing")
-    try:
-        return convert(entry[key])
-    except ValueError as error:
-        raise ValueError(f"'{key}' is {error}") from error
-
-
-def _to_text(value: Any) -> str:
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    if isinstance(value, int) and not isinstance(value, bool):  # a class or file that is called 7
-        return str(value)
-    raise ValueError(f"{value!r:.40}, expected a name")
-
-
-def _four_numbers(value: Any) -> tuple[float, ...]:
-    try:
-        if isinstance(value, list) and len(value) == 4:
-            return tuple(map(to_number, value))
-    except ValueError:
-        pass
-    raise ValueError(f"{value!s:.60}, expected four numbers: x, y, width, height")
-
-
-def _to_side(entry: Any, key: str) -> int | None:
-    """Pixels; None where the file does not say, or says 0 as some tools do."""
-    if isinstance(entry, dict) and entry.get(key) in (None, "", 0, "0"):
-        return None
-    value = _get(entry, key, to_number)
-    if not 0 < value < math.inf:
-        raise ValueError(f"'{key}' is {entry[key]!r}, expected a number of pixels")
-    return round(value)

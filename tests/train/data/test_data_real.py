@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from gfl_edge.annotations.checks import EMPTY, check_annotations
+from gfl_edge.annotations.bad_boxes import EMPTY
+from gfl_edge.annotations.checks import check_annotations
 from gfl_edge.annotations.coco import read_coco, write_coco
 from gfl_edge.errors import AnnotationError
 from gfl_edge.evaluation.ap import as_coco, average_precision
