@@ -118,7 +118,7 @@ def check_annotations(
     check_corners(annotations.origin, records)
     in_parts = are_parts(records)
     tolerated = () if training or on_bad == "drop" else (EMPTY,)
-    records = [_withoutbad_boxes(annotations, r, problems, in_parts, training, tolerated) for r in records]
+    records = [_without_bad_boxes(annotations, r, problems, in_parts, training, tolerated) for r in records]
     for kind in tolerated:
         if places := problems.pop(kind, []):
             logger.warning(
@@ -192,7 +192,7 @@ def _measured(record: ImageRecord, decodable: bool) -> ImageRecord:
         raise AnnotationError(f"{error}, or take it out of the annotations") from error
 
 
-def _withoutbad_boxes(
+def _without_bad_boxes(
     annotations: Annotations,
     record: ImageRecord,
     problems: dict[str, list[str]],
