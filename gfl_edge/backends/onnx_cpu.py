@@ -14,6 +14,8 @@ from gfl_edge.errors import BackendError
 from gfl_edge.ops.postprocess import Outputs
 from gfl_edge.spec import INPUT_NAME, ModelSpec
 
+HALF_SCALES_FROM = (2025, 3)  # version of OpenVINO
+
 
 class OnnxRuntimeBackend:
     """ONNX Runtime on the CPU.
@@ -86,6 +88,14 @@ class OpenVinoBackend:
     def __init__(self, model: Any, spec: ModelSpec) -> None:
         self.spec = spec
         self._library = optional.load("openvino")
+        version = str(self._library.__version__).partition("-")[0]
+        half_scales = spec.quantized_layers and spec.precision == "fp16"
+        if half_scales and tuple(map(int, version.split(".")[:2])) < HALF_SCALES_FROM:
+            needed = ".".join(map(str, HALF_SCALES_FROM))
+            raise BackendError(
+                f"OpenVINO {version} does not read {spec.name}: INT8 with FP16 scales, which need {needed} or newer. "
+                f"Update it with: pip install --upgrade 'openvino>={needed}', or take --backend onnxruntime"
+            )
         with signal_stack_kept():
             self._core: Any = self._library.Core()
         inlined = optional.load("onnx.inliner").inline_local_functions(model)  # it knows no model-local functions

@@ -81,7 +81,8 @@ def open_onnx_backend(
         if installed is None:
             raise MissingDependencyError(
                 "neither openvino nor onnxruntime is installed, one of which runs ONNX files. "
-                "Install them with: pip install 'gfl-edge[cpu]'"
+                "Install them with: pip install 'gfl-edge[cpu]', or build an engine for the GPU with: "
+                f"gfl-edge build --model {origin}"
             )
         backend = installed
     if spec.has_nms and place == "host":

@@ -63,7 +63,8 @@ def find_device(on_jetson: bool) -> tuple[Device | None, Finding]:
         return None, Finding(SECTION, "device", "missing", "cannot be asked without one of these", _install(on_jetson))
     except Exception as error:  # CUDA's libraries can fail in any way
         there = DRIVER.is_file()
-        reason = str(error).partition(". ")[0]  # what follows is advice for somebody with an engine at hand
+        # Without its last sentence, advice for somebody with an engine at hand
+        reason = " ".join(re.split(r"\. (?:Install the driver|Check nvidia-smi)", str(error))[0].split())
         remedy = "nvidia-smi, which says more" if there else OF_JETPACK if on_jetson else INSTALL_DRIVER
         return None, Finding(SECTION, "device", "problem" if there else "missing", reason, remedy)
     device = Device(opened.name, opened.compute_capability, opened.driver_version)
