@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -124,9 +125,13 @@ def test_resize_is_that_of_the_host(rule: str, size: tuple[int, int]) -> None:
     placement = resize_into(frame, expected, spec.resize)
     params = resize_params(spec, placement, spec.input_hw)
     found = emulated_kernels.library().resize(params, frame)  # type: ignore[arg-type]
-    apart = np.abs(found.astype(int) - expected) > 1
+    apart = np.abs(found.astype(int) - expected)
+    if rule == "letterbox" and cv2.__version__ >= "5":
+        # It no longer rounds coordinates to 1/32 pixel as the kernel does: apart by 1/64 of the step to each neighbor
+        assert apart.max() <= 2 * 255 / 64
+        return
     # cv2.warpAffine rounds coordinates to 1/32 pixel, and a few of them the other way than the kernel
-    assert apart.mean() <= (0.01 if rule == "letterbox" else 0)
+    assert (apart > 1).mean() <= (0.01 if rule == "letterbox" else 0)
 
 
 @pytest.mark.parametrize("rule", ["stretch", "fit"])
