@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gfl_edge.annotations.coco import COCO_CLASSES
 from gfl_edge.errors import InputError
+from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.files import sha256
 from gfl_edge.spec import SIZE_STEP, ModelSpec
 from train.models.build import Network

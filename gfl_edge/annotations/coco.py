@@ -1,4 +1,4 @@
-"""COCO's files of instances, in and out, and the names of its 80 categories in the order of published detectors."""
+"""COCO's files of instances, in and out."""
 
 from __future__ import annotations
 
@@ -18,17 +18,6 @@ from gfl_edge.errors import AnnotationError
 from gfl_edge.files import is_file, write_atomically
 
 logger = logging.getLogger(__name__)
-
-_NAMES = """\
-person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign|
-parking meter|bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|backpack|umbrella|
-handbag|tie|suitcase|frisbee|skis|snowboard|sports ball|kite|baseball bat|baseball glove|skateboard|
-surfboard|tennis racket|bottle|wine glass|cup|fork|knife|spoon|bowl|banana|apple|sandwich|orange|
-broccoli|carrot|hot dog|pizza|donut|cake|chair|couch|potted plant|bed|dining table|toilet|tv|laptop|
-mouse|remote|keyboard|cell phone|microwave|oven|toaster|sink|refrigerator|book|clock|vase|scissors|
-teddy bear|hair drier|toothbrush"""
-
-COCO_CLASSES: tuple[str, ...] = tuple(_NAMES.replace("\n", "").split("|"))
 
 
 def read_coco(annotation_file: str | Path, image_folder: str | Path, on_bad: OnBad = "error") -> Annotations:

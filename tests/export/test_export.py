@@ -14,8 +14,8 @@ from onnx import TensorProto
 
 from export import graph, parity, to_onnx
 from export.nms import plugin_attributes
-from gfl_edge.annotations.coco import COCO_CLASSES
 from gfl_edge.errors import InputError, ParityError
+from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.ops import decode
 from gfl_edge.ops.onnx_graph import open_session
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, read_spec
