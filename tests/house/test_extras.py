@@ -100,7 +100,10 @@ def test_every_extra_resolves(python: str, machine: str, tmp_path: Path) -> None
         words = [uv, "pip", "compile", "--quiet", str(CHECKOUT / "pyproject.toml"), "--extra", extra]
         words += ["--python-version", python, "--python-platform", f"{machine}-manylinux_2_35"]
         words += ["--output-file", str(tmp_path / f"{extra}.txt")]
-        resolved = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        try:
+            resolved = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"the package index did not answer within 300 s for the extra {extra}")
         if "error sending request" in resolved.stderr:
             pytest.skip("there is no network")
         assert resolved.returncode == 0, (extra, resolved.stderr)
