@@ -108,4 +108,5 @@ def test_every_extra_resolves(python: str, machine: str, tmp_path: Path) -> None
             pytest.skip("there is no network")
         assert resolved.returncode == 0, (extra, resolved.stderr)
         found = (tmp_path / f"{extra}.txt").read_text()
-        assert ("opencv" in found) == (extra in WITH_OPENCV or extra == "peers"), extra  # ncnn asks for it
+        if extra != "peers":  # some versions of ncnn ask for it
+            assert ("opencv" in found) == (extra in WITH_OPENCV), extra
