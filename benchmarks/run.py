@@ -53,6 +53,7 @@ MEASUREMENTS = {
     "camera": Measurement("camera", "camera.camera", draw="draw"),
     "engines": Measurement("engines", "artifacts.engines"),
     "evaluation": Measurement("evaluation", "accuracy.evaluation"),
+    "faults": Measurement("faults", "faults.faults"),
     "gfl-engines": Measurement("gfl_engines", "artifacts.gfl_engines"),
     "int8": Measurement("int8", "accuracy.int8"),
     "iteration": Measurement("iteration", "training.iteration", draw="draw"),

@@ -1,0 +1,61 @@
+"""All faults, counted by kind: python benchmarks/run.py faults."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faults.case import Case
+from gfl_edge.files import write_atomically
+from gfl_edge.progress import track
+
+logger = logging.getLogger(__name__)
+
+MODULES = ("kills", "disks", "cameras", "loads")
+SHOWN_CHARACTERS = 300  # of a reason
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Run the cases of every module; what each kind had of them: tried, held, failed."""
+    return {"rows": [row for module in MODULES for row in _rows_of(module, folder)]}
+
+
+def _rows_of(module: str, folder: Path) -> list[dict[str, Any]]:
+    """The rows of a module, from ``folder`` where an earlier run that was stopped left them."""
+    kept = folder / f"{module}.json"
+    if not kept.is_file():
+        rows = count(module, importlib.import_module(f"benchmarks.faults.{module}").cases())
+        write_atomically(kept, json.dumps(rows).encode())
+    return list(json.loads(kept.read_text()))
+
+
+def count(module: str, cases: Iterable[Case]) -> list[dict[str, Any]]:
+    """Run the cases, each in a folder of its own; a row for each kind, with the reasons of those that failed."""
+    listed, rows = list(cases), dict[str, dict[str, Any]]()
+    for case in track(listed, module, len(listed)):
+        empty = {"module": module, "kind": case.kind, "tried": 0, "held": 0, "failed": 0, "seconds": 0.0, "reasons": []}
+        row, start = rows.setdefault(case.kind, empty), time.monotonic()
+        reason = _reason(case)
+        row["tried"] += 1
+        row["failed" if reason else "held"] += 1
+        row["seconds"] = round(row["seconds"] + time.monotonic() - start, 2)
+        if reason:
+            logger.warning("%s, %s: %s", case.kind, case.name, reason)
+            row["reasons"].append(f"{case.name}: {reason}")
+    return list(rows.values())
+
+
+def _reason(case: Case) -> str:
+    """Why a case failed; "" if it held."""
+    with tempfile.TemporaryDirectory(prefix="gfl-edge-fault-", ignore_cleanup_errors=True) as folder:
+        try:
+            case.run(Path(folder))
+        except Exception as error:  # whatever it is, it is counted and named
+            return f"{type(error).__name__}: {error}".replace(folder, "FOLDER")[:SHOWN_CHARACTERS]
+    return ""

@@ -1,0 +1,80 @@
+"""Commands of the project in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MAX_SECONDS = 300.0  # of a command
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        status: of its exit; negative: the signal that ended it.
+        stdout: what it printed.
+        stderr: its messages.
+    """
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def check_one_sentence(self) -> None:
+        """Raise AssertionError unless it failed as promised: status 1 and one line that says why, no traceback."""
+        assert self.status == 1, f"status {self.status}, expected 1: {self.stderr[-500:]}"
+        errors = [line for line in self.stderr.splitlines() if "error:" in line]
+        assert len(errors) == 1, f"not one sentence: {self.stderr[-500:]}"
+        assert "Traceback" not in self.stderr, f"a traceback: {self.stderr[-500:]}"
+
+
+def words_of(command: Sequence[str | Path]) -> list[str]:
+    """``gfl-edge`` and the scripts of the checkout as words that run them with this Python."""
+    name, *rest = map(str, command)
+    program = ["-m", "gfl_edge"] if name == "gfl-edge" else [str(CHECKOUT / name)]
+    return [sys.executable, *program, *rest]
+
+
+def run(command: Sequence[str | Path], folder: Path, before: Callable[[], None] | None = None) -> Ended:
+    """Run a command to its end, in ``folder``; ``before`` is called in its process, to set limits."""
+    done = subprocess.run(
+        words_of(command),
+        cwd=folder,
+        env=environment(folder),
+        preexec_fn=before,
+        capture_output=True,
+        text=True,
+        timeout=MAX_SECONDS,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Of the commands: the checkout's packages, one thread, and a cache of their own."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(CHECKOUT),
+        "OMP_NUM_THREADS": "1",
+        "GFL_EDGE_CACHE": str(folder / "cache"),
+    }
+
+
+def disk_of(size_bytes: int) -> Callable[[], None]:
+    """For :func:`run`: no file of the command grows beyond so many bytes, which it sees as a write that fails."""
+
+    def limit() -> None:
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full disk sends no signal
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
+
+    return limit
