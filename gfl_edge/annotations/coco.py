@@ -69,7 +69,7 @@ def read_instances(path: str | Path) -> dict[str, list[Any]]:
     if isinstance(content, dict) and all(isinstance(content.get(key), list) for key in needed):
         return content
     if isinstance(content, dict):
-        found = ", ".join(map(str, list(content)[:NAMED])) or "nothing"
+        found = ", ".join(f"{key:.40}" for key in list(content)[:NAMED]) or "nothing"
     else:
         found = "a list, as of results" if isinstance(content, list) else f"{content!r:.40}"
     raise AnnotationError(f"{path} is no COCO instances file: expected lists {', '.join(needed)}, found {found}")
