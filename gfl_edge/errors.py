@@ -25,9 +25,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+MAX_CHARS = 1500  # of a message: files do not choose how much of a terminal or a log an error takes
+END_CHARS = 400  # of those, from the end of a longer one, which says what to do
+
 
 class GflEdgeError(Exception):
     """Base of all errors that gfl_edge raises on purpose."""
+
+    def __str__(self) -> str:
+        return _shortened(super().__str__())
 
 
 class MissingDependencyError(GflEdgeError):
@@ -55,7 +61,7 @@ class ImageError(InputError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.args[0]} {self.reason}"
+        return _shortened(f"{self.args[0]} {self.reason}")
 
 
 class SourceError(InputError):
@@ -104,3 +110,11 @@ class CalibrationError(GflEdgeError):
 
 class ParityError(GflEdgeError):
     """Two implementations of the same model disagree beyond the stated tolerance."""
+
+
+def _shortened(message: str) -> str:
+    """``message`` without its middle where that makes it too long."""
+    if len(message) <= MAX_CHARS:
+        return message
+    start = MAX_CHARS - END_CHARS
+    return f"{message[:start]} [{len(message) - MAX_CHARS} more characters] {message[-END_CHARS:]}"

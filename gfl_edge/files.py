@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,24 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 def is_file(path: str | Path) -> bool:
     """Whether a file is there; False, too, for what can be no path, for which ``Path.is_file`` may raise."""
     return os.path.isfile(path)  # noqa: PTH113
+
+
+def read_regular(path: str | Path) -> bytes:
+    """The content of a file, of which devices and pipes have none: some never end, others wait for a writer.
+
+    Raises:
+        OSError: as ``Path.read_bytes``, or it is no regular file.
+        ValueError: ``path`` can be no path.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is a device or a pipe, expected a file", str(path))
+        return file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open it also where it is a pipe that nobody writes to."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge.annotations.checks import ADVICE, NAMED, OnBad
+from gfl_edge.annotations.class_names import check_class_names
 from gfl_edge.annotations.image_list import Entry, locate
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.annotations.text import read_text
@@ -161,6 +162,7 @@ def _category_names(entries: list[Any], origin: str) -> dict[Identity, str]:
             raise AnnotationError(
                 f"{origin}: category {index}: {error}. Give each category an id and a name"
             ) from error
+        check_class_names([(name, f"category {index}")], origin)
         if key in names or name in names.values():
             same = f"id {key} ({names[key]!r}, {name!r})" if key in names else f"name {name!r}"
             raise AnnotationError(

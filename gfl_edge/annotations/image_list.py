@@ -107,7 +107,10 @@ def _absolute(text: str, folder: Path) -> str | None:
 def _inside(path: Path, folder: Path) -> str | None:
     """``path`` relative to the folder; None if it lies outside. Links are followed only where that is needed."""
     for normal in (os.path.normpath, os.path.realpath):
-        name = _joined(Path(os.path.relpath(normal(path.absolute()), normal(folder.absolute()))).parts)
+        try:
+            name = _joined(Path(os.path.relpath(normal(path.absolute()), normal(folder.absolute()))).parts)
+        except ValueError:  # with a zero byte or half a character it can be no path
+            return None
         if name is not None:
             return name
     return None

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from gfl_edge.errors import InputError
+from gfl_edge.files import read_regular
 
 # By the bytes at the start of a file; those of UTF-32 begin as those of UTF-16, so they come first
 MARKS = (
@@ -99,6 +100,6 @@ def decode(content: bytes, name: str, error: type[InputError] = InputError, enco
 
 def _content(path: str | Path, error: type[InputError]) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_regular(path)
     except (OSError, ValueError) as reason:
         raise error(f"{path} cannot be read ({getattr(reason, 'strerror', None) or reason})") from reason

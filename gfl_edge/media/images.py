@@ -8,7 +8,7 @@ import numpy as np
 
 from gfl_edge import optional
 from gfl_edge.errors import ImageError, InputError, SourceError
-from gfl_edge.files import write_atomically
+from gfl_edge.files import read_regular, write_atomically
 from gfl_edge.media.formats import Header, read_header
 from gfl_edge.media.opencv import quiet_opencv
 from gfl_edge.ops.preprocess import Image
@@ -76,7 +76,7 @@ def image_hw(path: Path) -> tuple[int, int]:
 
 def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise ImageError(path, f"cannot be read ({error.strerror or error})") from error
     if not content:

@@ -86,6 +86,7 @@ def _child(reader: Reader, seed: int, end: int, folder: Path) -> str | None:
         tail = said.read()[-3000:].decode(errors="replace")
     if stuck:
         return f"did not end within {STUCK_SECONDS} s\n{tail}"
+    assert child.returncode != 1, f"{reader.name}: the child could not start, or its first seed is refused:\n{tail}"
     if child.returncode < 0:
         return f"died of {signal.Signals(-child.returncode).name}\n{tail}"
     return f"ended with status {child.returncode}\n{tail}" if child.returncode else None

@@ -160,6 +160,14 @@ def test_voc_entities_are_refused_before_they_are_expanded(tmp_path):
         (f"<annotation><object><name> </name>{BOX}</object></annotation>".encode(), r"a\.xml: <object> without name"),
         (b"", r"a\.xml is no readable XML"),
         (b"<annotation>&nbsp;</annotation>", r"a\.xml is no readable XML .*undefined entity"),
+        (
+            f"<annotation><size><width>inf</width></size><object><name>a</name>{BOX}</object></annotation>".encode(),
+            r"a\.xml: <size> inf x 0",
+        ),
+        (
+            f"<annotation><object><name>a&#10;b</name>{BOX}</object></annotation>".encode(),
+            r"a\.xml, object: 'a.nb' is no",
+        ),
         ("<annotation>\n<a>é</a></annotation>".encode("latin-1"), r"a\.xml, line 2: the byte 0xe9 is not UTF-8"),
     ],
 )

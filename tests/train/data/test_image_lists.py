@@ -244,3 +244,9 @@ def test_any_list_is_read_inside_the_folder(texts, there):
     for name in found:
         path = os.path.normpath(folder / name)
         assert path.startswith("/nowhere/images/") or not Path(path).is_file()
+
+
+def test_a_path_of_a_thousand_folders_is_not_there(tmp_path):
+    data = Set(tmp_path).add("a.jpg")
+    with pytest.raises(AnnotationError, match="none of its 1 images is in"):
+        read_yolo(tmp_path / "images", tmp_path / "labels", ("cat",), data.list("sub/" * 1000 + "b.jpg\n"))

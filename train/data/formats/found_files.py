@@ -52,7 +52,14 @@ class FoundFiles:
 
     def _folder(self, name: str) -> Path | None:
         """A sub-folder by its path; the root by the empty one."""
-        return self.find(name) if name else self.root
+        found, done = self.root, ""
+        for part in name.split("/") if name else ():
+            names = self._listed(done).get(_same(part), ())
+            if not names:
+                return None
+            found /= part if part in names else names[0]
+            done = f"{done}/{part}" if done else part
+        return found
 
     def _listed(self, name: str) -> dict[str, list[str]]:
         """What is directly in a sub-folder, under the names in one normal form."""

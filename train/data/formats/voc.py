@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from gfl_edge.annotations.class_names import check_class_names
 from gfl_edge.annotations.image_list import Entry, locate, read_image_list
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.annotations.text import read_xml_text
@@ -86,9 +88,10 @@ def voc_class_names(annotation_folders: Iterable[str | Path]) -> tuple[str, ...]
     names: set[str] = set()
     for path in paths:
         try:
-            names.update(_text(item, "name") for item in _parse(path).iterfind("object"))
+            found = {_text(item, "name") for item in _parse(path).iterfind("object")}
         except ValueError as error:
             raise _unexpected(path, error) from error
+        names.update(check_class_names([(name, "object") for name in sorted(found)], str(path)))
     if not names:
         raise AnnotationError(f"no object in {len(paths)} XML files of {', '.join(map(str, annotation_folders))}")
     return tuple(sorted(names))
@@ -162,8 +165,10 @@ def _text(element: Element, path: str) -> str:
 
 def _size(root: Element) -> tuple[int, int] | None:
     """(height, width); None where the file does not say, or says 0 as some tools do."""
-    height, width = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    return (height, width) if height > 0 and width > 0 else None
+    height, width = (float(root.findtext(f"size/{side}") or 0) for side in ("height", "width"))
+    if not (math.isfinite(height) and math.isfinite(width)):
+        raise ValueError(f"<size> {width} x {height}")
+    return (int(height), int(width)) if height >= 1 and width >= 1 else None
 
 
 def _image_path(images: FoundFiles, name: str, declared: str) -> Path:
