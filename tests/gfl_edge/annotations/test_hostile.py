@@ -29,7 +29,7 @@ def test_what_is_no_file_is_not_read(tmp_path, special):
     path = tmp_path / special
     if special == "pipe":
         os.mkfifo(path)
-    with pytest.raises(InputError, match="cannot be read .it is a device or a pipe, expected a file"):
+    with pytest.raises(InputError, match=r"cannot be read .it is a device or a pipe, expected a file"):
         read_text(path)
     with pytest.raises(ImageError, match="it is a device or a pipe"):
         image_hw(path)
@@ -51,7 +51,7 @@ def test_a_file_name_that_is_not_utf8_is_found(tmp_path):
 
 @pytest.mark.parametrize("name", ["cat\ndog", "\x1b[31mcat", "\ud800", "cat\u2028dog"])
 def test_a_category_is_a_line_of_text(tmp_path, name):
-    with pytest.raises(AnnotationError, match="category 0: .* is no class name: expected text on one line"):
+    with pytest.raises(AnnotationError, match=r"category 0: .* is no class name: expected text on one line"):
         read_coco(coco_file(tmp_path, category=name), tmp_path)
 
 
