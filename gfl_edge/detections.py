@@ -9,19 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gfl_edge.errors import InputError
+from gfl_edge.ops.boxes import MAX_COORDINATE, sound
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:
     """Objects found in one frame, in order of falling score.
 
     Attributes:
-        boxes: float32 ``[n, 4]`` xyxy in pixels of the frame.
+        boxes: float32 ``[n, 4]`` xyxy in pixels of the frame, finite, the second corner not before the first; a box cut
+            off at the border may have no area.
         scores: float32 ``[n]``, 0..1.
         class_ids: int32 ``[n]``, indices into ``class_names``.
         class_names: names of all classes of the model.
 
     Raises:
-        ValueError: the arrays do not fit together.
+        InputError: the arrays do not fit together, or a value cannot be one of a detection: NaN, and the like.
     """
 
     boxes: NDArray[np.float32]
@@ -32,12 +36,19 @@ class Detections:
     def __post_init__(self) -> None:
         n = len(self.scores)
         if self.boxes.shape != (n, 4) or self.scores.shape != (n,) or self.class_ids.shape != (n,):
-            raise ValueError(
+            raise InputError(
                 f"boxes {self.boxes.shape}, scores {self.scores.shape}, class_ids {self.class_ids.shape}: "
                 "expected (n, 4), (n,), (n,)"
             )
         if n and not (self.class_ids.min() >= 0 and self.class_ids.max() < len(self.class_names)):
-            raise ValueError(f"class_ids outside 0..{len(self.class_names) - 1}")
+            raise InputError(f"class_ids outside 0..{len(self.class_names) - 1}")
+        wrong = np.flatnonzero(~sound(self.boxes, self.scores))
+        if len(wrong):
+            first = int(wrong[0])
+            raise InputError(
+                f"detection {first} has the box {self.boxes[first].tolist()} and the score {self.scores[first]}: "
+                f"expected finite x1 <= x2 and y1 <= y2 of at most {MAX_COORDINATE:g} pixels, and a score of 0..1"
+            )
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from gfl_edge.ops import postprocess
 from gfl_edge.ops.preprocess import AnyFrame, Image, Placement, checked_size, input_size, resize_into
 from gfl_edge.spec import ModelSpec
 from gfl_edge.zoo.bundled import bundled_model
+
+logger = logging.getLogger(__name__)
 
 # Input buffers kept for the next frames: one in the network, one ready, one being filled
 SPARE_INPUTS = 3
@@ -53,10 +56,13 @@ class Inference(NamedTuple):
         detections: of each frame.
         ms: milliseconds by stage: preprocess, network, postprocess. What the GPU does of the other stages is part of
             network.
+        invalid: of each frame, how many candidates the model gave that can be no detections, and were left out: see
+            :func:`gfl_edge.ops.boxes.sound`. Of a sound model always 0.
     """
 
     detections: list[Detections]
     ms: dict[str, float]
+    invalid: list[int]
 
 
 class Detector:
@@ -66,7 +72,10 @@ class Detector:
         detections = detector(cv2.imread("street.jpg"))
 
         detector = Detector(MyBackend())  # with what gfl_edge.backends.base.Backend lists; see docs/device.md
-        detections, ms = detector.infer(detector.prepare(frames))
+        found = detector.infer(detector.prepare(frames))  # detections, milliseconds and what was invalid
+
+    What a model gives that can be no detection, such as a box of NaN, is left out, counted in :class:`Inference`, and
+    said once by the log.
 
     One run of the network at a time: calls from several threads wait for each other. :meth:`prepare` waits for nothing,
     so that frames can be made ready while the network runs. Usable as a context manager.
@@ -106,6 +115,7 @@ class Detector:
         self.spec: ModelSpec = self.backend.spec
         self._running = threading.Lock()
         self._spare: deque[Image] = deque(maxlen=SPARE_INPUTS)
+        self._told: set[bool] = set()  # of which kinds of invalid output the log spoke
 
     def __call__(self, frame: AnyFrame) -> Detections:
         """Detect in one frame, uint8 ``[h, w, 3]`` BGR or NV12, of any size.
@@ -116,8 +126,10 @@ class Detector:
         """
         return self.detect_batch([frame])[0]
 
-    def detect_batch(self, frames: Sequence[AnyFrame]) -> list[Detections]:
+    def detect_batch(self, frames: Iterable[AnyFrame]) -> list[Detections]:
         """Detect in several frames, which may differ in size, in one run of the network.
+
+        An array ``[N, h, w, 3]`` is N of them.
 
         Raises:
             InputError: no frame, more than an engine was built for, or one that is not an 8-bit BGR image.
@@ -125,7 +137,7 @@ class Detector:
         """
         return self.infer(self.prepare(frames)).detections
 
-    def prepare(self, frames: Sequence[AnyFrame]) -> Prepared:
+    def prepare(self, frames: Iterable[AnyFrame]) -> Prepared:
         """The first half of :meth:`detect_batch`: check frames and, unless the backend does, resize them.
 
         May run in another thread than :meth:`infer`, at the same time; what it returns is not overwritten before it was
@@ -134,9 +146,8 @@ class Detector:
         Raises:
             InputError: no frame, or one that is not an 8-bit BGR image.
         """
-        if not frames:
-            raise InputError("got no frames to detect in: give at least one")
         start = time.perf_counter()
+        frames = _checked_batch(frames)
         sizes = [input_size(checked_size(frame), self.spec) for frame in frames]
         height, width = (max(sides) for sides in zip(*sizes, strict=True))  # equal unless the input's size is dynamic
         inputs, placements = None, []
@@ -168,14 +179,39 @@ class Detector:
                 outputs, placements = self.backend.run(inputs), prepared.placements
                 self._spare.append(inputs)
             ran = time.perf_counter()
-            found = []
+            detections, invalid = [], []
             for index, placement in enumerate(placements):
-                boxes, scores, classes = postprocess.detections(outputs, index, self.spec, prepared.input_hw)
+                found = postprocess.detections(outputs, index, self.spec, prepared.input_hw)
                 # Backends reuse their output buffers, so everything that leaves here is a copy
-                copies = (placement.to_frame(boxes), np.array(scores), np.array(classes))
-                found.append(Detections(*copies, self.spec.class_names))
+                copies = (placement.to_frame(found.boxes), np.array(found.scores), np.array(found.classes))
+                detections.append(Detections(*copies, self.spec.class_names))
+                invalid.append(found.invalid)
+                if found.invalid:
+                    self._tell_of(found)
             ms = {"network": 1000 * (ran - start), "postprocess": 1000 * (time.perf_counter() - ran)}
-        return Inference(found, {"preprocess": prepared.ms, **ms})
+        return Inference(detections, {"preprocess": prepared.ms, **ms}, invalid)
+
+    def _tell_of(self, found: postprocess.Found) -> None:
+        """Say once that some candidates of a frame are invalid, and once that all are: then the model is of no use."""
+        all_invalid = not len(found.scores)
+        if all_invalid in self._told:
+            return
+        self._told.add(all_invalid)
+        what = (
+            "NaN or infinite, a score outside 0..1, a box that is inside out, or a class that the model does not have"
+        )
+        if all_invalid:
+            logger.warning(
+                "%s finds nothing in a frame, since its output there is invalid (%d candidates: %s). If this goes on, "
+                "the model cannot be used: are its weights whole, or does FP16 overflow? Look for NaN in the "
+                "checkpoint, or export without --fp16",
+                *(self.spec.name, found.invalid, what),
+            )
+        else:
+            logger.warning(
+                "%s gives invalid candidates, which are left out: %d in a frame (%s). Later ones are only counted",
+                *(self.spec.name, found.invalid, what),
+            )
 
     def _empty_input(self, shape: tuple[int, ...]) -> Image:
         """A buffer that is not in use, of an earlier run where one fits."""
@@ -218,3 +254,18 @@ class Detector:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _checked_batch(frames: Iterable[AnyFrame]) -> list[AnyFrame]:
+    """The frames of a batch; raises InputError where there is none, or no batch."""
+    several = isinstance(frames, Iterable) and not isinstance(frames, (str, bytes, Mapping))
+    if not several or (isinstance(frames, np.ndarray) and frames.ndim != 4):
+        found = f"{frames.dtype} {list(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise InputError(
+            f"the batch is {found}: expected a list of frames, each uint8 [h, w, 3] BGR or NV12. For one frame call "
+            "the detector itself: detector(frame)"
+        )
+    batch = list(frames)
+    if not batch:
+        raise InputError("got no frames to detect in: give at least one")
+    return batch

@@ -17,6 +17,9 @@ PREFIX = "gfl_edge."
 INPUT_NAME = "images"  # uint8 [N, H, W, 3] BGR, already resized
 DETECTION_NAMES = ("num_dets", "det_boxes", "det_scores", "det_classes")  # with NMS in the graph
 CANDIDATE_NAMES = ("boxes", "scores")  # without: decoded, of every anchor
+PADDING_CLASS = -1  # of rows beyond num_dets
+# Of as many of those as candidates were left out that can be no detections: NaN, and the like
+INVALID_CLASS = -2
 RAW_NAMES = ("cls_logits", "reg_logits")  # without, and not decoded: [N, A, C] and [N, A, 4 * (reg_max + 1)]
 
 SIZE_STEP = 32  # pixels; the backbones halve the input five times

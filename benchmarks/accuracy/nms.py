@@ -58,7 +58,7 @@ def _compare(path: Path, library: BackendName, files: list[Path]) -> dict[str, A
         frame = read_image(image)
         found = {}
         for place, detector in detectors.items():
-            (found[place],), ms = detector.infer(detector.prepare([frame]))
+            (found[place],), ms, _ = detector.infer(detector.prepare([frame]))
             milliseconds[place].append(sum(ms.values()))
         if not np.array_equal(_rows(found["host"]), _rows(found["graph"])):
             reason = _reason(found["host"], found["graph"])

@@ -48,7 +48,7 @@ class SlowedDetector(Detector):
         end = time.perf_counter() + 1 / DETECTOR_FPS
         found = super().infer(prepared)
         time.sleep(max(0.0, end - time.perf_counter()))
-        return Inference(found.detections, {**found.ms, "network": 1000 / DETECTOR_FPS})
+        return found._replace(ms={**found.ms, "network": 1000 / DETECTOR_FPS})
 
 
 def measure(folder: Path) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class CameraFrame:
     ms: dict[str, float]
     image: Image
     detections: Detections = field(init=False)
+    invalid: int = field(init=False)
 
 
 class Feed:
@@ -62,6 +63,7 @@ class Feed:
         source: once it is open.
         inbox: frames that wait.
         delivered: frames that went all the way.
+        invalid: what the model gave in them that can be no detections.
         latency: from capture to delivery, of those.
         error: what ended it early.
     """
@@ -71,7 +73,7 @@ class Feed:
         self.name = source.name if isinstance(source, FrameSource) else without_password(str(source))
         self.source: FrameSource | None = None
         self.inbox: BoundedQueue[CameraFrame] = BoundedQueue(WAITING, changed)
-        self.delivered, self.latency = 0, LatencyHistogram()
+        self.delivered, self.invalid, self.latency = 0, 0, LatencyHistogram()
         self.error: BaseException | None = None
         self._opening, self._reconnect_seconds, self._changed = source, reconnect_seconds, changed
         self._stopping = False
@@ -127,6 +129,7 @@ class Feed:
             name=self.name,
             frames=self.delivered,
             dropped=self.inbox.dropped,
+            invalid=self.invalid,
             fps=rate(self.delivered, seconds),
             latency_ms=self.latency.to_dict(),
             skipped=tuple(self.source.skipped) if self.source else (),

@@ -223,11 +223,11 @@ class CameraRun:
     def infer(self, ready: tuple[list[CameraFrame], Prepared]) -> list[CameraFrame]:
         """Run the network on a batch."""
         items, prepared = ready
-        found, ms = self._detector.infer(prepared)
-        found = found[: len(items)]  # the batch may have been filled up
-        for item, detections in zip(items, found, strict=True):
-            item.detections = detections.above(self._score)
-            item.ms.update(ms)
+        found = self._detector.infer(prepared)
+        # The batch may have been filled up
+        for item, detections, invalid in zip(items, found.detections, found.invalid, strict=False):
+            item.detections, item.invalid = detections.above(self._score), invalid
+            item.ms.update(found.ms)
         return items
 
     def draw(self, item: CameraFrame) -> list[CameraFrame]:
@@ -247,6 +247,7 @@ class CameraRun:
         for latency in (self.latency, item.feed.latency):
             latency.add(latency_ms)
         item.feed.delivered += 1
+        item.feed.invalid += item.invalid
         self.times.add({"draw": 0.0, **item.ms, "write": _ms_since(start)})
         several = len(self._feeds.feeds) > 1
         self.status.update(self.times.frames if several else item.frame.index + 1, self.times)
@@ -280,6 +281,7 @@ class CameraRun:
             output=sources[0].output if len(sources) == 1 else None,
             json_lines=self._delivery.json_lines,
             dropped=self._feeds.dropped,
+            invalid=sum(source.invalid for source in sources),
             latency_ms=self.latency.to_dict(),
             queues={"preprocess": self._feeds.depth(), **depths},
             sources=sources,

@@ -25,6 +25,7 @@ class SourceSummary:
         name: of the source, without passwords.
         frames: that were detected in.
         dropped: frames of a live source that were too old when their turn came.
+        invalid: candidates that the model gave in its frames and that can be no detections, such as boxes of NaN.
         fps: frames / seconds of the run.
         latency_ms: from capture to delivery: ``p50``, ``p99`` and ``max`` in milliseconds.
         skipped: names of image files that could not be used.
@@ -36,6 +37,7 @@ class SourceSummary:
     name: str
     frames: int
     dropped: int
+    invalid: int
     fps: float
     latency_ms: dict[str, float]
     skipped: tuple[str, ...]
@@ -60,6 +62,7 @@ class CameraSummary:
         output: the annotated video of a single source; None if none was requested or no frame came.
         json_lines: the file of detections, "-" for stdout; None if none was requested.
         dropped: frames of live sources that were too old when their turn came.
+        invalid: candidates of the model that can be no detections, such as boxes of NaN; they were left out.
         latency_ms: from capture to delivery: ``p50``, ``p99`` and ``max`` in milliseconds.
         queues: how full the queue in front of each stage was.
         sources: each by itself, in the order in which they were given.
@@ -75,6 +78,7 @@ class CameraSummary:
     output: Path | None
     json_lines: str | None
     dropped: int
+    invalid: int
     latency_ms: dict[str, float]
     queues: dict[str, QueueDepth]
     sources: tuple[SourceSummary, ...]

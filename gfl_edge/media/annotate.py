@@ -39,15 +39,23 @@ class AnnotatedImage:
 
 @dataclass(frozen=True, eq=False)
 class ImagesSummary:
-    """The images that were detected in, and the paths of those that could not be used."""
+    """What was done with some images.
+
+    Attributes:
+        images: those that were detected in.
+        skipped: paths of those that could not be used.
+        invalid: candidates of the model that can be no detections, such as boxes of NaN; they were left out.
+    """
 
     images: tuple[AnnotatedImage, ...]
     skipped: tuple[str, ...]
+    invalid: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         # "pictures" is what scripts that read the output of gfl-edge detect know
-        return {"pictures": [image.to_dict() for image in self.images], "skipped": list(self.skipped)}
+        pictures = [image.to_dict() for image in self.images]
+        return {"pictures": pictures, "skipped": list(self.skipped), "invalid": self.invalid}
 
 
 def detect_images(
@@ -56,7 +64,7 @@ def detect_images(
     """Detect in image files and write annotated copies, with progress on stderr.
 
     Args:
-        detector: called once per image.
+        detector: run once per image.
         paths: image files, and folders of which the images directly inside are taken, sorted by name.
         output_dir: made if it is missing. A copy keeps its image's name; where another copy or an input has that name
             already, a number is added: ``dog-2.jpg``. Older files of that name are replaced, inputs never.
@@ -70,23 +78,25 @@ def detect_images(
         raise InputError(f"score {score}: expected 0..1")
     sources = _collect(paths)
     outputs = _output_paths(sources, Path(output_dir))
-    images, skipped, reasons = [], [], []
+    images, skipped, reasons, invalid = [], [], [], 0
     for source, output in track(zip(sources, outputs, strict=True), "detect", len(sources), enabled=len(sources) > 1):
         try:
             image = read_image(source)
-            detections = detector(image).above(score)
+            found = detector.infer(detector.prepare([image]))
         except (ImageError, FrameError) as error:
             reason = f"it {error.reason}" if isinstance(error, ImageError) else str(error)
             logger.warning("%s skipped: %s", source, reason)
             reasons.append(f"{source}: {reason}")
             skipped.append(str(source))
             continue
+        detections = found.detections[0].above(score)
+        invalid += found.invalid[0]
         write_image(output, draw_detections(image, detections, out=image))
         images.append(AnnotatedImage(source, output, detections))
     if not images:
         several = f"none of {len(reasons)} images can be used: " if len(reasons) > 1 else ""
         raise SourceError(several + reasons[0])
-    return ImagesSummary(tuple(images), tuple(skipped))
+    return ImagesSummary(tuple(images), tuple(skipped), invalid)
 
 
 def _collect(paths: Iterable[str | Path]) -> list[Path]:

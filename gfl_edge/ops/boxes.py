@@ -11,12 +11,24 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-_TINY = np.float32(1e-9)  # keeps 0 / 0 of empty boxes at IoU 0, as torchvision's NaN compares
+MAX_COORDINATE = np.float32(2**20)  # pixels; beyond, boxes are no boxes: their areas and shifts would lose their digits
+TINY = np.float32(1e-9)  # square pixels; keeps 0 / 0 of empty boxes at IoU 0, as torchvision's NaN compares
 
 
 def areas(boxes: Floats) -> Floats:
     """Areas ``[...]`` of boxes ``[..., 4]``; negative sides count as they are."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def sound(boxes: Floats, scores: Floats) -> NDArray[np.bool_]:
+    """Which of boxes ``[n, 4]`` with scores ``[n]`` can be detections ``[n]``: the rule of the host, graph and kernels.
+
+    The score is 0..1, the corners are numbers of at most ``MAX_COORDINATE`` pixels, and the second is not left of or
+    above the first. A box without area is sound: clipping leaves one of what lies at the border.
+    """
+    with np.errstate(invalid="ignore"):  # of NaN every comparison is False
+        within = (np.abs(boxes) <= MAX_COORDINATE).all(axis=-1) & (scores >= 0) & (scores <= 1)
+        return np.asarray(within & (boxes[..., :2] <= boxes[..., 2:]).all(axis=-1))
 
 
 def pairwise_iou(a: Floats, b: Floats) -> Floats:
@@ -26,7 +38,7 @@ def pairwise_iou(a: Floats, b: Floats) -> Floats:
     sides = np.maximum(bottom_right - top_left, np.float32(0))
     intersection = sides[..., 0] * sides[..., 1]
     union = areas(a)[:, None] + areas(b)[None, :] - intersection
-    return np.asarray(intersection / np.maximum(union, _TINY), np.float32)
+    return np.asarray(intersection / np.maximum(union, TINY), np.float32)
 
 
 def greedy_nms(boxes: Floats, iou_threshold: float) -> NDArray[np.bool_]:
@@ -55,7 +67,8 @@ def multiclass_nms(
     """Class-wise greedy NMS over every (anchor, class) pair.
 
     Pairs strictly above ``score_threshold`` are ordered by falling score, equal scores by lower ``anchor * C + class``;
-    the first ``max_candidates`` enter NMS, the first ``max_detections`` survivors are returned.
+    the first ``max_candidates`` enter NMS, the first ``max_detections`` survivors are returned. Candidates that are
+    not :func:`sound` neither survive nor suppress others.
 
     Args:
         boxes: ``[A, 4]``.
@@ -69,6 +82,7 @@ def multiclass_nms(
     (pairs,) = np.nonzero(flat > np.float32(score_threshold))
     order = np.argsort(-flat[pairs], kind="stable")[:max_candidates]
     pairs = pairs[order]
+    pairs = pairs[sound(boxes[pairs // num_classes], flat[pairs])]
     anchors, classes = np.divmod(pairs, num_classes)
     kept = classwise_nms(boxes[anchors], classes, iou_threshold)[:max_detections]
     return boxes[anchors[kept]], flat[pairs[kept]], classes[kept].astype(np.int32)

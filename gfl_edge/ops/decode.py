@@ -27,10 +27,14 @@ def points(input_hw: tuple[int, int], strides: tuple[int, ...], point_offset: fl
 
 
 def integral(logits: Floats) -> Floats:
-    """Distribution logits ``[..., 4 * (reg_max + 1)]`` -> expected distances ``[..., 4]`` in strides (l, t, r, b)."""
+    """Distribution logits ``[..., 4 * (reg_max + 1)]`` -> expected distances ``[..., 4]`` in strides (l, t, r, b).
+
+    Those of an edge with a logit that is NaN or infinite upwards are NaN.
+    """
     bins = logits.reshape(*logits.shape[:-1], 4, logits.shape[-1] // 4)
-    weights = np.exp(bins - bins.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite logits make NaN
+        weights = np.exp(bins - bins.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
     return np.asarray((weights * np.arange(bins.shape[-1], dtype=np.float32)).sum(axis=-1), np.float32)
 
 

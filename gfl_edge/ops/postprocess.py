@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.ops import decode
-from gfl_edge.ops.boxes import Floats, Indices, areas
-from gfl_edge.spec import ModelSpec
+from gfl_edge.ops.boxes import TINY, Floats, Indices, areas, sound
+from gfl_edge.spec import INVALID_CLASS, ModelSpec
 
 _points = functools.lru_cache(maxsize=16)(decode.points)  # a model of dynamic size sees a few sizes
 
 CHUNK = 200  # candidates; 100 to 400 take within 10 % as long, all of them at once 1.6 times as long
 
 Outputs = dict[str, NDArray[np.generic]]  # of a model, by output name, see gfl_edge.spec
-Found = tuple[Floats, Floats, NDArray[np.int32]]  # boxes [n, 4], scores [n], classes [n], by falling score
+
+
+class Found(NamedTuple):
+    """What was found in one image.
+
+    Attributes:
+        boxes: float32 ``[n, 4]`` xyxy in pixels of the input.
+        scores: float32 ``[n]``, falling.
+        classes: int32 ``[n]``.
+        invalid: candidates that were left out because they were not :func:`gfl_edge.ops.boxes.sound`, or of no class of
+            the model; of outputs of a graph or of kernels with NMS, those that they had room to tell.
+    """
+
+    boxes: Floats
+    scores: Floats
+    classes: NDArray[np.int32]
+    invalid: int = 0
 
 
 def detections(outputs: Outputs, index: int, spec: ModelSpec, input_hw: tuple[int, int]) -> Found:
-    """The detections of one image of a batch; the arrays may be views on ``outputs``.
+    """The detections of one image of a batch, all of them sound; the arrays may be views on ``outputs``.
 
     Args:
         outputs: of a backend, see :meth:`gfl_edge.backends.base.Backend.run`.
@@ -32,12 +48,21 @@ def detections(outputs: Outputs, index: int, spec: ModelSpec, input_hw: tuple[in
         input_hw: the size that the model was run at, in pixels.
     """
     if "num_dets" in outputs:
-        count = int(np.asarray(outputs["num_dets"])[index, 0])
-        boxes, scores, classes = (outputs[name][index, :count] for name in ("det_boxes", "det_scores", "det_classes"))
-        return np.asarray(boxes, np.float32), np.asarray(scores, np.float32), np.asarray(classes, np.int32)
+        return _detections_from_nms(outputs, index, spec)
     if spec.nms == "raw":
         return detections_from_raw(outputs["cls_logits"][index], outputs["reg_logits"][index], spec, input_hw)
     return detections_from_scores(outputs["boxes"][index], outputs["scores"][index], spec)
+
+
+def _detections_from_nms(outputs: Outputs, index: int, spec: ModelSpec) -> Found:
+    """What a graph or kernels found; they may be of an earlier version, or of somebody else, and let anything pass."""
+    all_classes = np.asarray(outputs["det_classes"][index], np.int32)
+    count = min(max(0, int(np.asarray(outputs["num_dets"])[index, 0])), len(all_classes))
+    boxes, scores = (np.asarray(outputs[name][index, :count], np.float32) for name in ("det_boxes", "det_scores"))
+    classes = all_classes[:count]
+    chosen = sound(boxes, scores) & (classes >= 0) & (classes < spec.num_classes)
+    invalid = count - np.count_nonzero(chosen) + np.count_nonzero(all_classes[count:] == INVALID_CLASS)
+    return Found(boxes[chosen], scores[chosen], classes[chosen], int(invalid))
 
 
 def detections_from_scores(boxes: NDArray[Any], scores: NDArray[Any], spec: ModelSpec) -> Found:
@@ -49,12 +74,10 @@ def detections_from_scores(boxes: NDArray[Any], scores: NDArray[Any], spec: Mode
         spec: thresholds.
     """
     flat = np.asarray(scores, np.float32).reshape(-1)
-    pairs = np.flatnonzero(flat > np.float32(spec.score_threshold))
-    pairs = pairs[np.argsort(-flat[pairs], kind="stable")[: spec.max_candidates]]
+    pairs = _above(flat, np.float32(spec.score_threshold))
+    pairs, values, missing = _best(pairs, flat[pairs], spec)
     anchors, classes = np.divmod(pairs, scores.shape[1])
-    candidates = np.asarray(boxes[anchors], np.float32)
-    kept = kept_boxes(candidates, classes, spec.iou_threshold, spec.max_detections)
-    return candidates[kept], flat[pairs[kept]], classes[kept].astype(np.int32)
+    return _suppressed(np.asarray(boxes[anchors], np.float32), values, classes, spec, missing)
 
 
 def detections_from_raw(
@@ -69,18 +92,38 @@ def detections_from_raw(
         input_hw: the size that the model was run at, in pixels.
     """
     flat = np.asarray(cls_logits).reshape(-1)
-    pairs = np.flatnonzero(flat > _cutoff(spec.score_threshold, flat.dtype))
-    scores = sigmoid(flat[pairs])
-    # The cut-off lets a little more through than the threshold, so that rounding decides as it does without it
-    (confident,) = np.nonzero(scores > np.float32(spec.score_threshold))
-    order = confident[np.argsort(-scores[confident], kind="stable")[: spec.max_candidates]]
-    scores = scores[order]
-    anchors, classes = np.divmod(pairs[order], cls_logits.shape[1])
+    pairs = _above(flat, _cutoff(spec.score_threshold, flat.dtype))
+    pairs, scores, missing = _best(pairs, sigmoid(flat[pairs]), spec)
+    anchors, classes = np.divmod(pairs, cls_logits.shape[1])
     centers, cell_strides = _points(input_hw, spec.strides, spec.point_offset)
     distances = decode.integral(np.asarray(np.asarray(reg_logits)[anchors], np.float32)) * cell_strides[anchors, None]
     boxes = decode.boxes_from_distances(distances, centers[anchors], input_hw)
+    return _suppressed(boxes, scores, classes, spec, missing)
+
+
+def _above(values: NDArray[Any], limit: Any) -> Indices:
+    """Where values are above a limit, or NaN, in one pass: NaN is not at or below it either."""
+    with np.errstate(invalid="ignore"):
+        return np.flatnonzero(np.logical_not(values <= limit))
+
+
+def _best(pairs: Indices, scores: Floats, spec: ModelSpec) -> tuple[Indices, Floats, int]:
+    """The pairs that enter NMS, in order of falling score, with their scores; and how many of all have NaN for one."""
+    missing = np.count_nonzero(np.isnan(scores))
+    # The cut-off of logits lets a little more through than the threshold, so that rounding decides as it does without
+    (confident,) = np.nonzero(scores > np.float32(spec.score_threshold))
+    order = confident[np.argsort(-scores[confident], kind="stable")[: spec.max_candidates]]
+    return pairs[order], scores[order], int(missing)
+
+
+def _suppressed(boxes: Floats, scores: Floats, classes: Indices, spec: ModelSpec, missing: int) -> Found:
+    """NMS of candidates in order of falling score; ``missing`` are those that had no score."""
+    chosen = sound(boxes, scores)
+    if not chosen.all():
+        missing += int(np.count_nonzero(~chosen))
+        boxes, scores, classes = boxes[chosen], scores[chosen], classes[chosen]
     kept = kept_boxes(boxes, classes, spec.iou_threshold, spec.max_detections)
-    return boxes[kept], scores[kept], classes[kept].astype(np.int32)
+    return Found(boxes[kept], scores[kept], classes[kept].astype(np.int32), missing)
 
 
 def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float, most: int) -> Indices:
@@ -89,7 +132,7 @@ def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float, most: int)
     OpenCV's IoU is rounded once more: pairs within 1e-7 of the threshold may fall on the other side of it.
 
     Args:
-        boxes: ``[n, 4]`` xyxy in order of falling score, with coordinates from 0 on.
+        boxes: ``[n, 4]`` xyxy in order of falling score, all :func:`gfl_edge.ops.boxes.sound`.
         classes: ``[n]``.
         iou_threshold: 0..1.
         most: how many at most.
@@ -98,12 +141,13 @@ def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float, most: int)
         Their indices, rising.
     """
     suppress = optional.load("cv2").dnn.NMSBoxes
-    (empty,) = np.nonzero(areas(boxes) <= 0)
+    (empty,) = np.nonzero(areas(boxes) <= TINY)
     apart = boxes.astype(np.float64)
+    low, high = apart.min(initial=0), apart.max(initial=0)
     apart[:, 2:] -= apart[:, :2]
-    apart[:, :2] += (classes * (2.0 * (1 + boxes.max(initial=0))))[:, None]  # classes side by side never overlap
-    apart[empty] = 1  # empty boxes overlap with nothing, yet in OpenCV all with each other: unit squares in a row
-    apart[empty, 0] = -2 * np.arange(1, 1 + len(empty))
+    apart[:, :2] += (classes * (1 + high - low))[:, None]  # classes side by side never overlap
+    apart[empty] = 1  # these overlap with nothing, yet in OpenCV all with each other: unit squares in a row
+    apart[empty, 0] = low - 2 * np.arange(1, 1 + len(empty))
     falling = np.arange(len(boxes), 0, -1, dtype=np.float32)  # of the scores only their order matters
     kept = np.empty(0, np.int64)
     for start in range(0, len(boxes), CHUNK):  # a box depends only on those before it: mostly the first few suffice

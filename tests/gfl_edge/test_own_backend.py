@@ -49,7 +49,8 @@ def test_any_object_with_the_protocol_runs() -> None:
     with Detector(backend) as detector:
         assert detector.backend is backend
         assert detector.spec is backend.spec
-        (found,), ms = detector.infer(detector.prepare([np.zeros((50, 200, 3), np.uint8)]))
+        (found,), ms, invalid = detector.infer(detector.prepare([np.zeros((50, 200, 3), np.uint8)]))
+    assert invalid == [0]
     assert found.to_dicts() == [
         {"box_xyxy": [0.0, 0.0, 100.0, 50.0], "score": 0.75, "class_id": 1, "class_name": "dog"}
     ]

@@ -35,7 +35,7 @@ class FakeDetector:
 
     def infer(self, prepared: list[np.ndarray]) -> Inference:
         ms = {"preprocess": 1.0, "network": 20.0, "postprocess": 0.5}
-        return Inference([self(frame) for frame in prepared], ms)
+        return Inference([self(frame) for frame in prepared], ms, [0] * len(prepared))
 
     def close(self) -> None:
         self.closed += 1

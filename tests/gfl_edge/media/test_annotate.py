@@ -60,6 +60,7 @@ def test_summary_is_plain_json(tmp_path: Path, detector: FakeDetector) -> None:
             }
         ],
         "skipped": [str(tmp_path / "b.png")],
+        "invalid": 0,
     }
 
 

@@ -29,7 +29,7 @@ def expected(cls, reg, spec=SPEC):
 
 def assert_equal(cls, reg, spec=SPEC):
     found, wanted = detections_from_raw(cls, reg, spec, spec.input_hw), expected(cls, reg, spec)
-    for got, want in zip(found, wanted, strict=True):
+    for got, want in zip(found[:3], wanted, strict=True):
         assert got.dtype == want.dtype
         np.testing.assert_array_equal(got, want)
     return len(wanted[1])
@@ -93,7 +93,8 @@ def test_ties_of_scores_that_differ_as_logits():
 def test_nothing(value):
     cls, reg = random_maps(2)
     cls[:] = value
-    boxes, scores, classes = detections_from_raw(cls, reg, SPEC, SPEC.input_hw)
+    boxes, scores, classes, invalid = detections_from_raw(cls, reg, SPEC, SPEC.input_hw)
+    assert invalid == (cls.size if np.isnan(value) else 0)
     assert boxes.shape == (0, 4)
     assert scores.shape == classes.shape == (0,)
 
@@ -102,7 +103,7 @@ def test_another_size_of_the_input():
     spec = replace(SPEC, input_hw=(64, 128))
     cls, reg = random_maps(3, spec)
     found = detections_from_raw(cls, reg, SPEC, (64, 128))
-    for got, want in zip(found, expected(cls, reg, spec), strict=True):
+    for got, want in zip(found[:3], expected(cls, reg, spec), strict=True):
         np.testing.assert_array_equal(got, want)
 
 
@@ -124,5 +125,5 @@ def test_every_kind_of_outputs_gives_the_same():
     }
     for place in ("graph", "plugin", "none", "raw"):
         found = detections(outputs, 1, replace(SPEC, nms=place), SPEC.input_hw)
-        for got, value in zip(found, want, strict=True):
+        for got, value in zip(found[:3], want, strict=True):
             np.testing.assert_array_equal(got, value)
