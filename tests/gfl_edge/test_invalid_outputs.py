@@ -18,7 +18,7 @@ from gfl_edge.media.annotate import detect_images
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import write_image
 from gfl_edge.ops.preprocess import Nv12Frame
-from tests.gfl_edge.test_own_backend import Candidates
+from tests.support.own_backend import Candidates
 
 FRAME = np.zeros((50, 200, 3), np.uint8)
 DOG = [{"box_xyxy": [0.0, 0.0, 100.0, 50.0], "score": 0.75, "class_id": 1, "class_name": "dog"}]

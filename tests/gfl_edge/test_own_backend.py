@@ -16,32 +16,8 @@ from gfl_edge.backends.nms import NmsChoice
 from gfl_edge.backends.select import BackendName
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.compare import compare, table
-from gfl_edge.spec import ModelSpec
+from tests.support.own_backend import Candidates
 from tests.support.tiny_spec import TINY
-
-
-class Candidates:
-    """Finds a dog in the left half of its input."""
-
-    name = "candidates"
-    max_batch: int | None = None
-
-    def __init__(self) -> None:
-        self.spec: ModelSpec = replace(TINY, nms="none")
-        self.closed = 0
-
-    def run(self, images: np.ndarray) -> dict[str, Any]:
-        boxes = np.zeros((len(images), self.spec.num_anchors, 4), np.float32)
-        scores = np.zeros((len(images), self.spec.num_anchors, 2), np.float32)
-        boxes[:, 0] = 0, 0, images.shape[2] / 2, images.shape[1]
-        scores[:, 0, 1] = 0.75
-        return {"boxes": boxes, "scores": scores}
-
-    def describe(self) -> dict[str, str]:
-        return {"library": "none", "device": "CPU"}
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 def test_any_object_with_the_protocol_runs() -> None:
