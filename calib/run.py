@@ -24,7 +24,7 @@ from calib.record import CalibrationRecord
 from calib.search import Cost
 from calib.sensitivity import Probe
 from gfl_edge.errors import CalibrationError
-from gfl_edge.files import sha256, write_atomically
+from gfl_edge.files import check_output, sha256, size_bytes, write_atomically
 from gfl_edge.spec import ModelSpec, spec_of
 
 logger = logging.getLogger(__name__)
@@ -55,10 +55,11 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
         loaded: the content of ``request.onnx``, where that was read before; it is not changed.
 
     Raises:
-        InputError: unusable model, images or annotations.
+        InputError: unusable model, images or annotations; an output that cannot be written.
         CalibrationError: the model is quantized already or too old, the cache is another model's, or its AP drops by
             more than ``max_ap_drop`` however many layers stay float.
     """
+    check_output(request.output, size_bytes(request.onnx))
     model = FloatModel.load(request, loaded)
     gauge = Gauge.of(request, model.target, model.spec.class_names)  # before minutes of work
     images = choose_images(request.images, request.num_images, request.seed)

@@ -24,6 +24,7 @@ from export.to_onnx import export_model
 from gfl_edge.engine.build import BuildPlan, build_engine, check_plugin_place, check_targets, settle
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import InputError, PrecisionError
+from gfl_edge.files import check_output, size_bytes
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def build(request: EngineRequest, progress: bool = True) -> EngineResult:
         progress: draw TensorRT's progress on stderr.
 
     Raises:
-        InputError: options that do not go together, unusable checkpoint, INT8 without images to calibrate on.
+        InputError: options that do not go together, unusable checkpoint, INT8 without images to calibrate on, a folder
+            that cannot be written.
         PrecisionError: the ONNX file is of another precision, or the network does not fit into FP16.
         ParityError: the exported graph does not compute what PyTorch computes.
         CalibrationError: see :func:`calib.run.calibrate`.
@@ -122,6 +124,8 @@ def build(request: EngineRequest, progress: bool = True) -> EngineResult:
     if not isinstance(source, OnnxFile):
         check_plugin_place(request.export.nms, flavor)
         check_targets(request.float_precision, targets)
+    room = size_bytes(source.path if isinstance(source, OnnxFile) else source)
+    check_output(request.output_dir / "model.engine", room)
     found = _onnx_for(request, source)
     del source  # a model of hundreds of MB would lie in memory while TensorRT builds
     engine, sidecar = build_engine(

@@ -16,7 +16,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 from export.arguments import ExportRequest, add_weights_arguments, options_from, precision_from
 from gfl_edge.console import log, run_command
 from gfl_edge.errors import InputError
-from gfl_edge.files import write_atomically
+from gfl_edge.files import check_output, size_bytes, write_atomically
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, spec_of
 from train.weights import find
 
@@ -51,6 +51,7 @@ class Exported:
 
 def export_onnx(request: ExportRequest, output: Path) -> Exported:
     """Export, compare with PyTorch, and write ``output`` only if both agree; see :func:`export_model`."""
+    check_output(output, size_bytes(request.weights))
     exported = export_model(request)
     exported.write(output)
     return exported

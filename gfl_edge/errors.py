@@ -5,6 +5,7 @@
     ├── InputError               something the caller gave cannot be used
     │   ├── FrameError           an array that is not an 8-bit BGR image
     │   ├── ImageError               an image file that is none, or is cut; says what it is
+    │   ├── OutputError          a file that cannot be written: a full disk, no permission
     │   ├── SourceError          a camera, video or folder that gives no frames
     │   ├── AnnotationError      a COCO annotation file that does not fit
     │   └── ModelFileError       a checkpoint, ONNX file or engine that cannot be used
@@ -62,6 +63,10 @@ class ImageError(InputError):
 
     def __str__(self) -> str:
         return _shortened(f"{self.args[0]} {self.reason}")
+
+
+class OutputError(InputError):
+    """A file cannot be written: the disk is full, the folder read-only, the name impossible."""
 
 
 class SourceError(InputError):

@@ -13,6 +13,7 @@ A file is a mapping of tensors and plain values, which ``torch.load(path, weight
 
 from __future__ import annotations
 
+import errno
 import pickle
 import random
 from collections.abc import Mapping
@@ -24,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gfl_edge.errors import CheckpointError, InputError
-from gfl_edge.files import whole_file
+from gfl_edge.errors import CheckpointError
+from gfl_edge.files import cannot_write, whole_file
 
 FORMAT = 1
 BEST, LAST = "best.pt", "last.pt"
@@ -46,7 +47,7 @@ class Checkpoint:
         """Write the file; a reader sees the old one or the whole new one.
 
         Raises:
-            InputError: the file cannot be written.
+            OutputError: the file cannot be written.
         """
         content = {
             "format": FORMAT,
@@ -61,10 +62,8 @@ class Checkpoint:
         try:
             with whole_file(path) as temporary:
                 torch.save(content, temporary)
-        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError for a full disk
-            raise InputError(
-                f"{path} cannot be written ({error}). Make room, or choose another train.output"
-            ) from error
+        except RuntimeError as error:  # torch's writer raises it for a full disk
+            raise cannot_write(path, OSError(errno.ENOSPC, f"PyTorch: {str(error).splitlines()[0]}")) from error
 
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:

@@ -13,7 +13,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 from gfl_edge import environment
 from gfl_edge.cli.options import add_on_bad
 from gfl_edge.console import log, run_command
-from gfl_edge.files import write_atomically
+from gfl_edge.files import check_output, write_atomically
 from train.leaving import leave
 
 
@@ -41,6 +41,8 @@ def _run(args: argparse.Namespace) -> int:
     from train.validation import evaluate_checkpoint
     from train.weights.find import find_weights
 
+    if args.json:
+        check_output(args.json)
     report = evaluate_checkpoint(
         find_weights(args.weights),
         args.images,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import importlib
-from collections.abc import Mapping
+import io
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from gfl_edge.files import cannot_write, write_atomically
 
 LOSSES, METRICS = "losses.csv", "metrics.csv"
 
@@ -16,7 +20,11 @@ class Table:
 
     Args:
         path: the file.
-        resume_at: keep the rows whose first column is at most this; None: start anew.
+        resume_at: keep the rows whose first column is at most this; None: start anew. A row that a run that was killed
+            left unfinished is dropped.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
 
     def __init__(self, path: Path, resume_at: int | None = None) -> None:
@@ -24,22 +32,39 @@ class Table:
         self.columns: list[str] = []
         rows: list[list[str]] = []
         if resume_at is not None and path.is_file():
-            with path.open(newline="") as file:
-                self.columns, *rows = list(csv.reader(file)) or [[]]
-        kept = [row for row in rows if int(row[0]) <= (resume_at or 0)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([self.columns, *kept] if self.columns else [])
+            whole, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
+            self.columns, *rows = list(csv.reader(whole.splitlines())) or [[]]
+        kept = [row for row in rows if _step_of(row, len(self.columns)) <= (resume_at or 0)]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([self.columns, *kept] if self.columns else [])
+        write_atomically(path, text.getvalue().encode())
 
     def add(self, row: Mapping[str, float | None]) -> None:
-        """Append a row; floats are written so that reading them gives the same number, None as nothing."""
+        """Append a row; floats are written so that reading them gives the same number, None as nothing.
+
+        Raises:
+            OutputError: the disk is full, or gone.
+        """
         first = not self.columns
         self.columns = self.columns or list(row)
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            if first:
-                writer.writeheader()
-            writer.writerow(dict(row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        if first:
+            writer.writeheader()
+        writer.writerow(dict(row))
+        try:
+            with self.path.open("ab") as file:
+                file.write(text.getvalue().encode())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+
+def _step_of(row: Sequence[str], columns: int) -> float:
+    """The first column of a row; infinite, so that the row is dropped, for one that is damaged."""
+    try:
+        return int(row[0]) if len(row) == columns else math.inf
+    except ValueError:
+        return math.inf
 
 
 class RunLog:

@@ -16,6 +16,7 @@ import torch
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.errors import AnnotationError, CheckpointError, InputError
 from gfl_edge.evaluation.ap import Metrics
+from gfl_edge.files import check_output
 from gfl_edge.progress import progress_bar
 from train.checkpoint import BEST, LAST, Checkpoint
 from train.config import Config
@@ -39,6 +40,8 @@ from train.weights.loading import describe_architecture
 
 logger = logging.getLogger(__name__)
 
+# Of the weights, that best.pt, last.pt and its successor take with averages and both moments of an optimizer
+CHECKPOINT_SIZES = 9
 BEST_METRIC = "AP"
 SHOWN = ("AP", "AP50", "AP75")  # after each evaluation
 
@@ -64,6 +67,8 @@ class Run:
         self.config, self.process = config, process
         self.folder = config.train.output
         saved = self._saved(resume)
+        if process.is_main:
+            check_output(self.folder / LAST)
         if config.train.sync_batchnorm and process.device.type != "cuda":
             raise InputError("train.sync_batchnorm: it needs GPUs; leave it out")
         _seed(config.train.seed)  # before there are weights, so that all processes start with the same
@@ -77,6 +82,9 @@ class Run:
             raise InputError(
                 f"data.resize {config.data.resize!r}: an exported {family} is run with {rule!r}; train it so, too"
             )
+        if process.is_main:
+            weights_bytes = sum(value.numel() * value.element_size() for value in self.detector.state_dict().values())
+            check_output(self.folder / LAST, CHECKPOINT_SIZES * weights_bytes)
         self._train = replace(data.train, records=data.train.records[:limit])
         self.data = self._loader(self._train)
         self.network = TrainedNetwork(

@@ -33,11 +33,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     # torch takes seconds to import and --help must work without it
-    from gfl_edge.files import write_atomically
+    from gfl_edge.files import check_output, write_atomically
     from train.config import read_config
     from train.data.load import load_data
 
     config = read_config(args.config, [text for group in args.overrides for text in group])
+    check_output(args.output)
     data = load_data(config.data)
     annotations = data.train if args.part == "train" else data.val
     if annotations is None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from gfl_edge.camera.feeds import CameraFrame, Feed
 from gfl_edge.media.draw import contact_sheet, draw_status
-from gfl_edge.media.sinks import MAX_WINDOW_WH, JsonLinesSink, VideoSink, Window
+from gfl_edge.media.lines import JsonLinesSink
+from gfl_edge.media.sinks import MAX_WINDOW_WH, VideoSink, Window
 from gfl_edge.media.sources import VideoFile
 from gfl_edge.ops.preprocess import Image
 

@@ -30,8 +30,11 @@ from gfl_edge.camera.summary import CameraSummary, StoppedBy, rate
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector, Prepared
 from gfl_edge.errors import InputError, SourceError
+from gfl_edge.files import check_output
+from gfl_edge.media.containers import RESERVE_BYTES
 from gfl_edge.media.draw import draw_detections
-from gfl_edge.media.sinks import STDOUT, VideoSink, Window, why_no_window
+from gfl_edge.media.lines import STDOUT, check_lines
+from gfl_edge.media.sinks import VideoSink, Window, why_no_window
 from gfl_edge.media.sources import RECONNECT_SECONDS, Frame, FrameSource, Source
 
 # Frames between two stages: one, since each more makes a live image older by a frame; files have a spare one, which
@@ -129,6 +132,9 @@ def _check_settings(
     videos = [video_path(Path(output), i, len(sources)) for i in range(len(sources))] if output else []
     for video in videos:
         VideoSink(video, None)  # a wrong suffix is reported before the model is loaded
+        check_output(video, RESERVE_BYTES)
+    if json_lines:
+        check_lines(json_lines)
     lines = [Path(json_lines)] if json_lines and str(json_lines) != STDOUT else []
     files = [path.resolve() for path in (*videos, *lines)]
     if len(set(files)) < len(files):

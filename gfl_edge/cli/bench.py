@@ -11,11 +11,12 @@ from gfl_edge import optional
 from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.cli.options import add_backend, add_on_bad
 from gfl_edge.console import FAILURE, log
+from gfl_edge.files import check_output
 from gfl_edge.report.against import changes, read_report, table
 from gfl_edge.report.document import summary_section
 from gfl_edge.report.markdown import table_text
 from gfl_edge.report.schema import ProtocolName
-from gfl_edge.report.write import write_report
+from gfl_edge.report.write import JSON_NAME, write_report
 from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
 
 
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write the report and compare; the exit status."""
     for package in ("matplotlib", "jinja2"):  # what the report needs should not be missed after the measurement
         optional.load(package)
+    check_output(args.output / JSON_NAME)
     old = None if args.against is None else read_report(args.against)
     request = BenchRequest(
         models=tuple(args.model or (bundled_model(),)),

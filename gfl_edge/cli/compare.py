@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from gfl_edge.cli.options import add_backend, add_measured_images, add_on_bad
-from gfl_edge.cli.result import write_result
+from gfl_edge.cli.result import check_result, write_result
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.compare import compare, table
@@ -27,6 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare two models; the table goes to stderr and the numbers as JSON to stdout."""
+    check_result(args)
     with (
         Detector(args.reference, args.backend, args.nms) as reference,
         Detector(args.candidate, args.backend, args.nms) as candidate,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from gfl_edge.cli.options import add_measured_images, add_model, add_on_bad, open_detector
-from gfl_edge.cli.result import write_result
+from gfl_edge.cli.result import check_result, write_result
 from gfl_edge.evaluation.ap import Evaluator, evaluate
 
 
@@ -27,6 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure AP and print it as JSON."""
+    check_result(args)
     with open_detector(args) as detector:
         result = evaluate(
             detector, args.images, args.annotations, args.limit, evaluator=args.evaluator, on_bad=args.on_bad

@@ -9,7 +9,13 @@ from typing import Any
 
 from gfl_edge import environment
 from gfl_edge.console import log
-from gfl_edge.files import write_atomically
+from gfl_edge.files import check_output, write_atomically
+
+
+def check_result(args: argparse.Namespace) -> None:
+    """Raise OutputError before the measurement if ``--json`` could not be written after it."""
+    if args.json:
+        check_output(args.json)
 
 
 def write_result(measured: dict[str, Any], skipped: tuple[str, ...], args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gfl_edge import optional
-from gfl_edge.errors import BackendError, MissingDependencyError
+from gfl_edge.errors import BackendError, MissingDependencyError, OutputError
 from gfl_edge.files import CACHE_VARIABLE, cache_folder, write_atomically
 
 _LOG = logging.getLogger(__name__)
@@ -218,11 +218,8 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, image: bytes) -> None:
     try:
-        write_atomically(path, hashlib.sha256(image).digest() + image)
-    except OSError as error:
+        write_atomically(path, hashlib.sha256(image).digest() + image, durable=False)
+    except OutputError as error:
         _LOG.warning(
-            "cannot write the kernel cache %s (%s), so that every start compiles again. Set %s to a folder of yours",
-            path,
-            error,
-            CACHE_VARIABLE,
+            "every start compiles again. Set %s to a folder of yours: the kernel cache %s", CACHE_VARIABLE, error
         )

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from gfl_edge.engine.flavor import Flavor, available_flavors, load_flavor, make_logger
 from gfl_edge.engine.plugin import load_plugin
-from gfl_edge.engine.sidecar import Sidecar
+from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
-from gfl_edge.files import sha256, write_atomically
+from gfl_edge.files import check_output, sha256, size_bytes, write_together
 from gfl_edge.progress import progress_bar
 from gfl_edge.spec import INPUT_NAME, ExportedNms, ModelSpec, Precision, read_spec
 
@@ -144,6 +144,7 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
 
     Raises:
         ModelFileError, ContractError: unusable ONNX file.
+        OutputError: the files cannot be written.
         InputError: the ONNX file needs a plugin, and the flavor takes none; or bfloat16, and a target has none.
         MissingDependencyError, BackendError: the plugin that it needs is not there, or does not load.
         BuildError: TensorRT refused the model, with its messages.
@@ -156,6 +157,7 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
     described = f"{spec.name} {int8}{spec.precision}"
     logger.info("building %s for %s with %s", described, ", ".join(plan.targets), plan.flavor)
     engine = output_dir / plan.engine_name(spec)
+    check_output(engine, size_bytes(plan.onnx))  # before minutes of work; an engine is about as large
     start = time.perf_counter()
     content = _serialize(plan, spec, progress)
     sidecar = Sidecar(
@@ -168,8 +170,7 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
         spec=spec,
         build_seconds=round(time.perf_counter() - start, 2),
     )
-    write_atomically(engine, content)
-    sidecar.write(engine)
+    write_together({engine: content, sidecar_path(engine): sidecar.to_json()})
     return engine, sidecar
 
 

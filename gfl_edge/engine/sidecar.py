@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 from gfl_edge.engine.flavor import Flavor
 from gfl_edge.errors import ContractError, EngineMismatchError, ModelFileError
-from gfl_edge.files import write_atomically
 from gfl_edge.spec import ModelSpec
 
 
@@ -39,10 +38,9 @@ class Sidecar:
         batch = f" --max-batch {self.max_batch}" if self.max_batch > 1 else ""
         return f"gfl-edge build --model {self.spec.file_stem}.onnx{batch} --flavor {self.flavor} --target current"
 
-    def write(self, engine: str | Path) -> None:
-        """Write beside ``engine``, under a temporary name first."""
-        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        write_atomically(sidecar_path(engine), text.encode())
+    def to_json(self) -> bytes:
+        """The content of the file, which is written together with its engine."""
+        return f"{json.dumps(dataclasses.asdict(self), indent=2)}\n".encode()
 
     @classmethod
     def read(cls, engine: str | Path) -> Sidecar:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gfl_edge.detections import Detections
 from gfl_edge.errors import FrameError, ImageError, InputError, SourceError
+from gfl_edge.files import check_output
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import IMAGE_SUFFIXES, image_files, is_image, read_image, write_image
 from gfl_edge.progress import track
@@ -78,6 +79,7 @@ def detect_images(
         raise InputError(f"score {score}: expected 0..1")
     sources = _collect(paths)
     outputs = _output_paths(sources, Path(output_dir))
+    check_output(outputs[0])
     images, skipped, reasons, invalid = [], [], [], 0
     for source, output in track(zip(sources, outputs, strict=True), "detect", len(sources), enabled=len(sources) > 1):
         try:

@@ -109,10 +109,11 @@ def write_image(path: Path, image: Image) -> None:
     """Write ``image`` (uint8 ``[H, W, 3]`` BGR) in the format that the suffix of ``path`` names.
 
     Raises:
-        InputError: the file cannot be written.
+        OutputError: the file cannot be written.
+        InputError: the format cannot hold the image.
     """
-    encoded = optional.load("cv2").imencode(path.suffix, image)[1]  # cv2.imwrite cannot open every name on Windows
-    try:
-        write_atomically(path, encoded.tobytes())
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error}). Choose another output folder") from error
+    encoded, content = optional.load("cv2").imencode(path.suffix, image)  # cv2.imwrite cannot open all names on Windows
+    if not encoded:
+        height, width = image.shape[:2]
+        raise InputError(f"{path}: OpenCV cannot write {width}x{height} pixels as {path.suffix}. Choose another format")
+    write_atomically(path, content.tobytes(), durable=False)  # detect makes it again

@@ -1,20 +1,20 @@
-"""Where results go: an annotated video, JSON lines and a window."""
+"""Where images go: an annotated video and a window."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from gfl_edge import optional
 from gfl_edge.errors import InputError
 from gfl_edge.files import whole_file
+from gfl_edge.media.containers import Growth
 from gfl_edge.media.draw import fitted
 from gfl_edge.media.opencv import quiet_opencv, window_toolkit
 from gfl_edge.media.sources import FALLBACK_FPS
@@ -24,7 +24,6 @@ CODEC_OF = {".mp4": "mp4v", ".avi": "MJPG"}
 MEASURED_FRAMES = 10  # of a live source; they wait in memory until its rate is known
 MAX_HOLD_S = 10.0  # longer gaps in a recording are shortened
 MAX_WINDOW_WH = (1280, 960)
-STDOUT = "-"
 
 _ESCAPE = 27
 _WINDOW_PROBE = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
@@ -67,7 +66,8 @@ class VideoSink:
         """Append ``image`` (uint8 ``[H, W, 3]`` BGR, kept for a while: do not change it), taken at ``time_s`` seconds.
 
         Raises:
-            InputError: the file cannot be written.
+            OutputError: the file cannot be written, or the disk is nearly full; what was written so far can be kept.
+            InputError: OpenCV cannot write frames of this size.
         """
         self.frames += 1
         if self._waiting is None:
@@ -82,12 +82,17 @@ class VideoSink:
             self._release()
 
     def close(self) -> None:
-        """Finish the file; what was written so far is kept."""
-        self._release()
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
-        self._file.close()
+        """Finish the file; what was written so far is kept.
+
+        Raises:
+            OutputError: the disk took not all of it; a file that was there before stays.
+        """
+        self._release()  # which may open the file
+        with self._file:
+            if self._writer is not None:
+                self._writer.release()
+                self._writer = None
+                self._growth.check_whole()
 
     def _release(self) -> None:
         """Write the frames that waited for the rate."""
@@ -117,6 +122,7 @@ class VideoSink:
     def _append(self, image: Image) -> None:
         if self._writer is None:
             self._open(image.shape[:2])
+        self._growth.check(self._written, image.nbytes)
         self._writer.write(fitted(image, self._size_hw))
         self._written += 1
 
@@ -125,71 +131,19 @@ class VideoSink:
         self._size_hw = size_hw
         codec = cv2.VideoWriter_fourcc(*CODEC_OF[self.path.suffix.lower()])
         with ExitStack() as opening:
-            try:
-                temporary = opening.enter_context(whole_file(self.path))
-                temporary.touch()  # OpenCV would not say why it cannot write
-            except OSError as error:
-                raise InputError(f"{self.path} cannot be written ({error}). Choose another folder") from error
-            with quiet_opencv():
-                writer = cv2.VideoWriter(str(temporary), codec, self._rate, size_hw[::-1])
+            temporary = opening.enter_context(whole_file(self.path))  # OpenCV would not say why it cannot write
+            growth = Growth(temporary, self.path)
+            growth.check(0, 3 * size_hw[0] * size_hw[1])
+            opening.enter_context(quiet_opencv())
+            writer = cv2.VideoWriter(str(temporary), codec, self._rate, size_hw[::-1])
             if not writer.isOpened():
                 raise InputError(
                     f"{self.path}: OpenCV cannot write {size_hw[1]}x{size_hw[0]} pixels at {self._fps:g} FPS as "
                     f"{CODEC_OF[self.path.suffix.lower()]}. Try the other of {', '.join(CODEC_OF)}"
                 )
-            self._writer, self._file = writer, opening.pop_all()
+            self._growth, self._writer, self._file = growth, writer, opening.pop_all()
 
     def __enter__(self) -> VideoSink:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class JsonLinesSink:
-    """One JSON object a line, each flushed whole, so that a reader can follow.
-
-    Args:
-        path: file, which is written over; missing folders are made. "-" = stdout.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self._path, self._stdout = path, str(path) == STDOUT
-        self._stream: TextIO
-        try:
-            if self._stdout:
-                self._stream = sys.stdout
-            else:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                self._stream = Path(path).open("w", encoding="utf-8")  # noqa: SIM115  close() closes it
-        except OSError as error:
-            raise InputError(f"{path} cannot be written ({error}). Choose another file") from error
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Write ``record`` as a line.
-
-        Raises:
-            InputError: the disk is full or gone.
-            BrokenPipeError: the reader of stdout left.
-        """
-        try:
-            self._stream.write(json.dumps(record) + "\n")
-            self._stream.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise InputError(f"{self._path} cannot be written any more ({error}). Free some space") from error
-
-    def close(self) -> None:
-        """Close the file; stdout stays open."""
-        if not self._stdout:
-            with suppress(OSError):  # write() has flushed every line, or said why it could not
-                self._stream.close()
-
-    def __enter__(self) -> JsonLinesSink:
         return self
 
     def __exit__(self, *_: object) -> None:

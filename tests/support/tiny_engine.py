@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gfl_edge.engine.sidecar import Sidecar
+from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.decode import decode
 from gfl_edge.ops.preprocess import AnyFrame, resize_into
@@ -31,7 +31,8 @@ def write_engine(path: Path, content: bytes, sidecar: Sidecar, **changes: Any) -
     """Write an engine and its sidecar, in which ``changes`` replace fields."""
     path.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
-    dataclasses.replace(sidecar, **{"engine_sha256": digest, **changes}).write(path)
+    described = dataclasses.replace(sidecar, **{"engine_sha256": digest, **changes})
+    sidecar_path(path).write_bytes(described.to_json())
     return path
 
 

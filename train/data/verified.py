@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gfl_edge.annotations.checks import NAMED, OnBad, size_mismatch
 from gfl_edge.annotations.records import Annotations
-from gfl_edge.errors import AnnotationError, ImageError
+from gfl_edge.errors import AnnotationError, ImageError, OutputError
 from gfl_edge.files import cache_folder, is_file, write_atomically
 from gfl_edge.media.images import image_hw
 from gfl_edge.progress import track
@@ -60,8 +60,8 @@ def measured(paths: Sequence[Path], progress: bool = False) -> list[Size | Image
             elif key is not None:
                 known[str(path)] = [*key, *size]
     if len(new) - len(failed) >= MIN_REMEMBERED and cache is not None:
-        with suppress(OSError):  # a cache that cannot be written saves nothing, and is not needed
-            write_atomically(cache, json.dumps({"format": FORMAT, "images": known}).encode())
+        with suppress(OutputError):  # a cache that cannot be written saves nothing, and is not needed
+            write_atomically(cache, json.dumps({"format": FORMAT, "images": known}).encode(), durable=False)
     return [failed[str(path)] if str(path) in failed else (known[str(path)][2], known[str(path)][3]) for path in paths]
 
 

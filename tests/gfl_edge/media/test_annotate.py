@@ -149,7 +149,7 @@ def test_paths_are_checked_before_any_work(
 def test_output_folder_that_is_a_file(tmp_path: Path, detector: FakeDetector) -> None:
     source = make_image(tmp_path / "a.png")
     (tmp_path / "out").touch()
-    with pytest.raises(InputError, match=r"out/a\.png cannot be written .* Choose another output folder"):
+    with pytest.raises(InputError, match=r"out/a\.png cannot be written .* Choose another place"):
         detect_images(detector, [source], output_dir=tmp_path / "out")
 
 

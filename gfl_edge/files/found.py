@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and the folder for those that gfl_edge can get or make again."""
+"""What is there: files, their digests, and the folder for those that gfl_edge can get or make again."""
 
 from __future__ import annotations
 
@@ -6,27 +6,9 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 CACHE_VARIABLE = "GFL_EDGE_CACHE"
-
-
-@contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path`` that becomes ``path`` if the block succeeds and vanishes if it fails.
-
-    The temporary name keeps the suffix, for writers that choose their format by it. Missing folders are made.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def is_file(path: str | Path) -> bool:
@@ -52,10 +34,9 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that readers see the old file or the whole new one."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
+def size_bytes(path: str | Path) -> int:
+    """Of a file; 0 where there is none."""
+    return Path(path).stat().st_size if is_file(path) else 0
 
 
 def sha256(path: str | Path) -> str:
