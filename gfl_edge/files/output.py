@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from gfl_edge.errors import OutputError
-from gfl_edge.files.partial import PartialFile, clean
+from gfl_edge.files.partial import FULL, PartialFile, clean
 
 _ROOM = "Make room there, or choose another place"
 ADVICE = {
@@ -34,13 +34,15 @@ def cannot_write(path: object, error: Exception, needed_bytes: int = 0) -> Outpu
     """
     number, words = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
     advice = ADVICE.get(number or 0, "Choose another place")
-    needed = f", about {max(1, round(needed_bytes / 1e6))} MB are needed" if needed_bytes else ""
+    needed = f", about {max(1, round(needed_bytes / 1e6))} MB are needed" if needed_bytes and number in FULL else ""
     return OutputError(f"{path} cannot be written ({words or error}{needed}). {advice}")
 
 
 @contextmanager
 def whole_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` that becomes ``path`` if the block succeeds and vanishes if it fails.
+
+    A link stays, and what it leads to is written.
 
     The temporary name, of an empty file, keeps the suffix, for writers that choose their format by it; see
     :class:`PartialFile`. Missing folders are made. A process that is killed leaves it to the next that writes into the
@@ -60,7 +62,7 @@ def whole_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
 @contextmanager
 def whole_files(paths: Sequence[str | Path], *, durable: bool = True) -> Iterator[list[Path]]:
     """As :func:`whole_file`, of files that belong together: all are written before the first gets its name."""
-    targets = [Path(path) for path in paths]
+    targets = [_without_link(Path(path)) for path in paths]
     with ExitStack() as stack:
         try:
             partials = [stack.enter_context(closing(_partial(target))) for target in targets]
@@ -73,7 +75,7 @@ def whole_files(paths: Sequence[str | Path], *, durable: bool = True) -> Iterato
             if durable:
                 _sync_folders({target.parent for target in targets})
         except OSError as error:
-            raise cannot_write(", ".join(map(str, targets)), error) from error
+            raise cannot_write(", ".join(map(str, paths)), error) from error
 
 
 def write_atomically(path: str | Path, content: bytes, *, durable: bool = True) -> None:
@@ -100,7 +102,7 @@ def check_output(path: str | Path, room_bytes: int = 0) -> None:
         OutputError: it could not be written, or the disk has no room for it.
     """
     try:
-        target = Path(path)
+        target = _without_link(Path(path))
         _refuse_special(target)
         clean(target.parent)
         folder = next(folder for folder in target.absolute().parents if folder.exists())
@@ -114,6 +116,11 @@ def _partial(target: Path) -> PartialFile:
     _refuse_special(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     return PartialFile(target.parent, target.suffix)
+
+
+def _without_link(path: Path) -> Path:
+    """Where a link leads, whose place the file would take otherwise: that of ``/dev/stdout``, or to a larger disk."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  which may raise
 
 
 def _refuse_special(target: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,6 +35,8 @@ class Server(ThreadingHTTPServer):
         self.ranges = True
         self.chunked = False
         self.redirect = ""
+        self.headers: dict[str, str] = {}  # instead of, or beside, those that are right
+        self.status = 0  # instead of that which is right
         self.asked: list[str] = []  # the ranges of all requests
 
     @property
@@ -65,17 +68,14 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(416)
             return
         body = server.content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Type", server.kind)
-        if server.chunked:
-            self.send_header("Transfer-Encoding", "chunked")
-        else:
-            self.send_header("Content-Length", str(len(body)))
-        for name, value in (("ETag", server.etag), ("Last-Modified", server.modified)):
+        self.send_response(server.status or (206 if start else 200))
+        headers = {"Content-Type": server.kind, "ETag": server.etag, "Last-Modified": server.modified}
+        headers |= {"Transfer-Encoding": "chunked"} if server.chunked else {"Content-Length": str(len(body))}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
+        for name, value in {**headers, **server.headers}.items():
             if value:
                 self.send_header(name, value)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
         self.end_headers()
         sent = body[: server.cuts.pop(0)] if server.cuts else body
         if server.chunked:
@@ -116,7 +116,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def left(wanted: Wanted) -> set[str]:
-    return {path.name for path in wanted.path.parent.iterdir()} - {"model.pth.lock"}
+    return {path.name for path in wanted.path.parent.iterdir()}
 
 
 @pytest.mark.parametrize("digest", [DIGEST, DIGEST[:8], ""])
@@ -279,5 +279,106 @@ def test_two_at_once_download_once(server: Server, wanted: Wanted) -> None:
 
 def test_a_folder_that_cannot_be_written(server: Server, wanted: Wanted) -> None:
     wanted.path.parent.touch()
-    with pytest.raises(DownloadError, match="cannot write"):
+    with pytest.raises(DownloadError, match="cannot be written"):
         download(wanted)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Length": "many"},
+        {"Content-Length": "-5"},
+        {"Content-Length": "1e6"},
+        {"ETag": "\x7f\xff"},
+        {"ETag": '"' + "e" * 5000 + '"'},
+        {"Content-Range": "bytes 7-"},
+        {"Content-Type": "application/octet-stream; charset=\xff"},
+    ],
+    ids=lambda headers: ", ".join(headers),
+)
+def test_headers_that_make_no_sense_do_no_harm(server: Server, wanted: Wanted, headers: dict[str, str]) -> None:
+    server.headers = headers
+    assert download(wanted) == DIGEST
+    assert left(wanted) == {"model.pth"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "message"),
+    [
+        ({"Content-Length": "9" * 15}, 0, r"gives more than 4\.3 GB"),
+        ({"Content-Length": "4" + "0" * 9}, 0, r"4000 MB are missing and 1000 MB are free on its disk"),
+        ({"Content-Length": "7"}, 0, "has the SHA-256"),
+        ({"Content-Encoding": "gzip"}, 0, "in the encoding 'gzip', which was not asked for"),
+        ({}, 206, r"was cut 3 times; 0 bytes are there"),
+        ({"Content-Range": "bytes 7-9/10"}, 206, r"was cut 3 times; 0 bytes are there"),
+        ({"Content-Length": "0"}, 204, "answers 204"),
+        ({}, 203, "answers 203"),
+    ],
+)
+def test_answers_that_lie(
+    server: Server,
+    wanted: Wanted,
+    monkeypatch: pytest.MonkeyPatch,
+    headers: dict[str, str],
+    status: int,
+    message: str,
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10**9))
+    server.headers, server.status = headers, status
+    with pytest.raises(DownloadError, match=message):
+        download(wanted)
+    assert left(wanted) == set()
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Content-Range": "bytes 5-9/10"}, {"Content-Range": "all of it"}, {"ETag": '"other"'}]
+)
+def test_another_range_than_was_asked_for_is_not_patched_in(
+    server: Server, wanted: Wanted, headers: dict[str, str]
+) -> None:
+    class Lying(list[int]):
+        def pop(self, index: int = -1) -> int:  # type: ignore[override]
+            server.headers = {} if server.headers else headers  # of the second answer only
+            return super().pop(index)
+
+    server.cuts = Lying([400_000, 10**9])
+    assert download(wanted) == DIGEST
+    assert server.asked == ["", "bytes=400000-", ""]
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/model.pth", "file:///etc/hostname", "https://[x/", "http://a b/"])
+def test_redirections_to_elsewhere(server: Server, wanted: Wanted, target: str) -> None:
+    server.redirect = target
+    with pytest.raises(DownloadError):
+        download(wanted)
+    assert left(wanted) == set()
+
+
+def test_redirections_in_a_circle(server: Server, wanted: Wanted) -> None:
+    server.redirect = server.url
+    with pytest.raises(DownloadError, match="infinite loop"):
+        download(wanted)
+
+
+def test_an_answer_without_end(server: Server, wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download_module, "MAX_BYTES", 600_000)
+    server.chunked = True
+    with pytest.raises(DownloadError, match=r"gives more than 0\.0 GB"):
+        download(wanted)
+
+
+@pytest.mark.parametrize("version", [b'"one"', b"", b"\xff\xfe", b"a\r\nHost: elsewhere", b"x" * 10_000])
+@pytest.mark.parametrize("part", [b"", b"?" * 1000, CONTENT[:1000], CONTENT + b"more"], ids=len)
+def test_a_damaged_state_is_mended(server: Server, wanted: Wanted, part: bytes, version: bytes) -> None:
+    wanted.path.parent.mkdir()
+    wanted.beside(".part").write_bytes(part)
+    wanted.beside(".part.version").write_bytes(version)
+    assert download(wanted) == DIGEST
+    assert left(wanted) == {"model.pth"}
+
+
+def test_without_a_digest_nothing_of_an_earlier_process_is_taken(server: Server, wanted: Wanted) -> None:
+    wanted.path.parent.mkdir()
+    wanted.beside(".part").write_bytes(b"?" * 1000)
+    wanted.beside(".part.version").write_text(server.etag)
+    assert download(Wanted(wanted.url, wanted.path)) == DIGEST
