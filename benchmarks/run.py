@@ -15,9 +15,11 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import fingerprints
 from gfl_edge import environment
 from gfl_edge.console import run_command
 from gfl_edge.files import write_atomically
+from train.weights.find import CHECKPOINTS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -29,6 +31,7 @@ class Measurement:
     Attributes:
         name: of its result file, without suffix, below benchmarks/results.
         module: where the functions are, below benchmarks.
+        subjects: what it is measured on, of :func:`benchmarks.fingerprints.subjects`; its result records them.
         measure: takes a folder for files of its own; returns plain values.
         draw: a chart of the result, as SVG.
         write: puts other files of the result into the folder of its JSON.
@@ -36,6 +39,7 @@ class Measurement:
 
     name: str
     module: str
+    subjects: tuple[str, ...] = ()
     measure: str = "measure"
     draw: str | None = None
     write: str | None = None
@@ -46,25 +50,35 @@ class Measurement:
         return found
 
 
+GRAPHS = ("graph of nanodet", "graph of nanodet-plus")
+PUBLISHED = (*GRAPHS, *(f"weights of {name}" for name in CHECKPOINTS))
+PLUS_416 = ("graph of nanodet-plus", "weights of nanodet-plus-m-416")
+BUNDLED = ("bundled model",)
+LEARNED = ("losses of nanodet", "losses of gfl")
+
 MEASUREMENTS = {
-    "ap": Measurement("ap_mix397", "accuracy.ap"),
-    "nms": Measurement("nms", "accuracy.nms"),
-    "assigner": Measurement("assigner", "training.assigner"),
-    "camera": Measurement("camera", "camera.camera", draw="draw"),
-    "engines": Measurement("engines", "artifacts.engines"),
-    "evaluation": Measurement("evaluation", "accuracy.evaluation"),
-    "faults": Measurement("faults", "faults.faults"),
-    "gfl-engines": Measurement("gfl_engines", "artifacts.gfl_engines"),
-    "int8": Measurement("int8", "accuracy.int8"),
-    "iteration": Measurement("iteration", "training.iteration", draw="draw"),
-    "kernels": Measurement("kernels", "kernels.kernels"),
-    "pipeline": Measurement("pipeline", "speed.pipeline"),
-    "peers": Measurement("peers", "peers.peers"),
-    "person": Measurement("person", "accuracy.person"),
-    "report": Measurement("report/report", "speed.report", write="write"),
-    "bccd": Measurement("bccd", "training.training", "measure_bccd", draw="draw_bccd"),
-    "overfit": Measurement("overfit", "training.training", "measure_overfit"),
-    "ablation": Measurement("ablation", "training.training", "measure_ablation", draw="draw_ablation"),
+    "ap": Measurement("ap_mix397", "accuracy.ap", PUBLISHED),
+    "nms": Measurement("nms", "accuracy.nms", PUBLISHED),
+    "assigner": Measurement("assigner", "training.assigner", ("losses of gfl",)),
+    "camera": Measurement("camera", "camera.camera", BUNDLED, draw="draw"),
+    "engines": Measurement("engines", "artifacts.engines", PUBLISHED),
+    "evaluation": Measurement("evaluation", "accuracy.evaluation", PLUS_416),
+    "faults": Measurement("faults", "faults.faults", BUNDLED),
+    "gfl-engines": Measurement("gfl_engines", "artifacts.gfl_engines", ("graph of gfl",)),
+    "int8": Measurement("int8", "accuracy.int8", (*PUBLISHED, "graph of gfl")),
+    "iteration": Measurement("iteration", "training.iteration", LEARNED, draw="draw"),
+    "kernels": Measurement("kernels", "kernels.kernels", ("kernels",)),
+    "pipeline": Measurement("pipeline", "speed.pipeline", PUBLISHED),
+    "peers": Measurement("peers", "peers.peers", PUBLISHED),
+    "person": Measurement("person", "accuracy.person", BUNDLED),
+    "report": Measurement("report/report", "speed.report", PUBLISHED, write="write"),
+    "bccd": Measurement(
+        "bccd", "training.training", ("settings bccd_nanodet_m", *LEARNED), "measure_bccd", draw="draw_bccd"
+    ),
+    "overfit": Measurement("overfit", "training.training", ("settings overfit_gfl_r18", *LEARNED), "measure_overfit"),
+    "ablation": Measurement(
+        "ablation", "training.training", ("settings ablation_bccd", *LEARNED), "measure_ablation", draw="draw_ablation"
+    ),
 }
 
 
@@ -80,12 +94,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     measurement = MEASUREMENTS[args.what]
+    commit, taken = fingerprints.commit(), fingerprints.take(measurement.subjects)  # of the code that is loaded now
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         result = measurement.function(measurement.measure)(folder)
-    command = ["python", "benchmarks/run.py", args.what]
-    text = json.dumps({**environment.describe(command), **result}, indent=1)
+    described = {**environment.describe(["python", "benchmarks/run.py", args.what]), **result}
+    text = json.dumps({**described, "commit": commit, "fingerprint": taken}, indent=1)
     path = RESULTS / f"{measurement.name}.json"
     write_atomically(path, f"{text}\n".encode())
     print(path)

@@ -376,6 +376,8 @@ class Report:
     real_time_fps: float
     gpus: tuple[GpuPeaks, ...]
     bound_assumptions: tuple[str, ...]
+    commit: str | None = None  # of gfl_edge's own source, as its committed results record it
+    fingerprint: dict[str, str] | None = None  # see benchmarks/fingerprints.py
 
     def model_of(self, run: Run) -> ModelRow:
         """The model that ran."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import itertools
 import os
@@ -42,17 +41,10 @@ def written(path: Path, write: Callable[[Path], object]) -> Path:
 
 def write_small(path: Path, precision: str, nms: str) -> None:
     import onnx
-    import torch
 
-    from export import graph
-    from train import describe
-    from train.models.nanodet import NanoDet, NanoDetConfig
+    from benchmarks.fingerprints import export_small
 
-    torch.manual_seed(0)
-    config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
-    detector = NanoDet(config).eval()
-    spec = describe.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
-    onnx.save(graph.build_graph(detector, dataclasses.replace(spec, precision=precision, nms=nms)), path)
+    onnx.save(export_small("nanodet-plus", precision, nms), path)
 
 
 @pytest.fixture(scope="session")
