@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gfl_edge import optional
 from gfl_edge.errors import GflEdgeError
@@ -24,19 +25,24 @@ OWN_LOGGERS = ("gfl_edge", "calib", "train", "export", "benchmarks", "examples",
 def run_command(
     parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], argv: list[str] | None
 ) -> int:
-    """Parse ``argv`` and call ``run``; turn a GflEdgeError, or a package that is missing, into one line and status 1.
+    """Parse ``argv`` and call ``run``; turn a GflEdgeError, a package that is missing, or what the system refuses, such
+    as a temporary file on a full disk, into one line and status 1.
 
     argparse itself exits with 2 for wrong usage.
     """
     args = parser.parse_args(argv)
     try:
         with _log_on_stderr():
-            return run(args)
+            status = run(args)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # at the exit of Python it would be too late to say that the disk is full
+            return status
     except (GflEdgeError, ImportError) as error:
         reason = optional.explain(error) if isinstance(error, ImportError) else error
         if reason is None:
             raise
         print(f"{parser.prog}: error: {reason}", file=sys.stderr)
+        _drop_unwritten()
         return FAILURE
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
@@ -44,6 +50,23 @@ def run_command(
     except BrokenPipeError:  # the reader of our output left, as `head` does
         sys.stderr.close()
         return FAILURE
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f": {error.filename}" if error.filename is not None else ""
+        print(f"{parser.prog}: error: {error.strerror}{where}", file=sys.stderr)
+        _drop_unwritten()
+        return FAILURE
+
+
+def _drop_unwritten() -> None:
+    """Forget what stdout does not take, or Python would try again, and complain, at its exit."""
+    with suppress(AttributeError, ValueError):  # there is none
+        try:
+            sys.stdout.flush()
+        except OSError:
+            with open(os.devnull, "wb") as nothing:  # noqa: PTH123  no path
+                os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 cannot subscript it

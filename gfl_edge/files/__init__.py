@@ -5,12 +5,14 @@ Imports the standard library and gfl_edge.errors only.
 
 from gfl_edge.files.found import CACHE_VARIABLE, cache_folder, is_file, read_regular, sha256, size_bytes
 from gfl_edge.files.output import cannot_write, check_output, whole_file, whole_files, write_atomically, write_together
+from gfl_edge.files.partial import free_bytes
 
 __all__ = [
     "CACHE_VARIABLE",
     "cache_folder",
     "cannot_write",
     "check_output",
+    "free_bytes",
     "is_file",
     "read_regular",
     "sha256",

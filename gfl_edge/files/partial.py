@@ -22,7 +22,7 @@ if sys.platform != "win32":
 
 MAX_RESERVED_BYTES = 16 << 20  # where it is not supported, the C library writes every block of them
 MAX_SUFFIX = 16  # bytes of a suffix that is kept; longer ones say nothing about a format
-NAME = re.compile(rf"\.gfl_edge-[0-9a-f]{{16}}\.partial(\..{{1,{MAX_SUFFIX}}})?", re.DOTALL)
+NAME = re.compile(rf"\.gfl_edge-[0-9a-f]{{16}}\.partial(\.[^.]{{1,{MAX_SUFFIX}}})?")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # the disk, a quota, a limit of the size; a disk that fails
 
@@ -73,8 +73,8 @@ class PartialFile:
         """Raise OSError where the disk has no room for so many bytes, or a quota or limit for the first of them."""
         if sys.platform == "win32":
             return
-        found = os.statvfs(self.path)
-        if found.f_blocks and found.f_bavail * found.f_frsize < room_bytes:
+        free = free_bytes(self.path)
+        if free is not None and free < room_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.write(self._descriptor, b"\0")
         try:
@@ -100,6 +100,14 @@ class PartialFile:
             with suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = -1
+
+
+def free_bytes(path: Path) -> int | None:
+    """What the disk of ``path`` has room for, quotas aside; None where that is not said."""
+    if sys.platform == "win32":
+        return None
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize if found.f_blocks else None
 
 
 def clean(folder: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 from pathlib import Path
 from typing import BinaryIO
 
 from gfl_edge.errors import OutputError
+from gfl_edge.files import check_output, free_bytes
 
 RESERVE_BYTES = 8 << 20  # that stay free for the index and for what lies in the buffers of the writer
 INDEX_BYTES = 64  # of a frame, at most
@@ -21,9 +21,13 @@ class Growth:
     Args:
         file: that grows.
         name: of the video, for messages.
+
+    Raises:
+        OutputError: there is no room for it, or a quota or limit.
     """
 
     def __init__(self, file: Path, name: Path) -> None:
+        check_output(name, RESERVE_BYTES)
         self._file, self._name = file, name
         self._size_bytes, self._grown_at = 0, 0
 
@@ -34,14 +38,12 @@ class Growth:
             frames: written so far.
             next_bytes: of the next one, before it is encoded.
         """
-        if sys.platform != "win32":
-            found = os.statvfs(self._file)
-            free, needed = found.f_bavail * found.f_frsize, RESERVE_BYTES + next_bytes + INDEX_BYTES * frames
-            if found.f_blocks and free < needed:
-                raise OutputError(
-                    f"{self._name} cannot be written any more: {free / 1e6:.0f} MB are free on its disk, and "
-                    f"{needed / 1e6:.0f} MB are needed to finish it. Make room there, or choose another place"
-                )
+        free, needed = free_bytes(self._file), RESERVE_BYTES + next_bytes + INDEX_BYTES * frames
+        if free is not None and free < needed:
+            raise OutputError(
+                f"{self._name} cannot be written any more: {free / 1e6:.0f} MB are free on its disk, and "
+                f"{needed / 1e6:.0f} MB are needed to finish it. Make room there, or choose another place"
+            )
         size_bytes = self._file.stat().st_size
         if size_bytes != self._size_bytes:
             self._size_bytes, self._grown_at = size_bytes, frames

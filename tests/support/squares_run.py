@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,3 +99,31 @@ def interrupted_at(step):
         return original(self, batches, count)
 
     return stepping
+
+
+def losses(folder):
+    """Of every step of the run in ``folder``."""
+    with (Path(folder) / "losses.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def assert_resuming_gives_the_same_files(toml, settings):
+    """Run once to the end, and once interrupted after step 3, in the middle of the second epoch, and resumed."""
+    import torch
+
+    from train.checkpoint import Checkpoint
+    from train.config import read_config
+    from train.loop import TrainingError
+    from train.run import train
+
+    train(read_config(toml, [*settings, 'train.output="whole"']))
+    config = read_config(toml, [*settings, 'train.output="parts"', "train.checkpoint_steps=1"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.loop.Trainer._step", interrupted_at(3))
+        with pytest.raises(TrainingError, match="interrupted"):
+            train(config)
+    train(config, resume=True)
+    assert losses("parts") == losses("whole")
+    whole, parts = Checkpoint.load("whole/last.pt"), Checkpoint.load("parts/last.pt")
+    assert whole.metrics == parts.metrics
+    assert all(torch.equal(value, parts.state_dict[name]) for name, value in whole.state_dict.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import subprocess
 import sys
@@ -19,11 +18,10 @@ from export.graph import build_graph
 from export.to_onnx import export_onnx
 from gfl_edge import optional
 from gfl_edge.errors import CalibrationError, InputError, MissingDependencyError
-from tests.support.squares_run import interrupted_at
+from tests.support.squares_run import assert_resuming_gives_the_same_files, losses
 from train.checkpoint import Checkpoint
 from train.config import read_config
 from train.describe import describe
-from train.loop import TrainingError
 from train.models.batch_norm import fuse_batch_norm, unfuse_batch_norm
 from train.models.gfl import GFL, GFLConfig
 from train.models.nanodet import NanoDet, NanoDetConfig
@@ -84,11 +82,6 @@ def outputs(detector, images):
 
 def pictures(batch=2):
     return torch.randn(batch, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-
-
-def losses(folder):
-    with (Path(folder) / "losses.csv").open() as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
 # --- which convolutions ----------------------------------------------------------------------------------------------
@@ -220,17 +213,7 @@ def test_a_run_leaves_a_float_checkpoint(toml, start, float_run, modelopt, caplo
 
 
 def test_resuming_gives_the_same_files(toml, start, modelopt):
-    train(read_config(toml, [start, *ON, 'train.output="whole"']))
-    config = read_config(toml, [start, *ON, 'train.output="parts"', "train.checkpoint_steps=1"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.loop.Trainer._step", interrupted_at(3))
-        with pytest.raises(TrainingError, match="interrupted"):
-            train(config)
-    train(config, resume=True)
-    assert losses("parts") == losses("whole")
-    whole, parts = Checkpoint.load("whole/last.pt"), Checkpoint.load("parts/last.pt")
-    assert whole.metrics == parts.metrics
-    assert all(torch.equal(value, parts.state_dict[name]) for name, value in whole.state_dict.items())
+    assert_resuming_gives_the_same_files(toml, [start, *ON])
 
 
 def test_mixed_precision(toml, start, modelopt):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -15,13 +14,12 @@ import torch
 
 from gfl_edge.errors import CheckpointError, DownloadError, InputError
 from gfl_edge.evaluation.ap import METRICS
-from tests.support.squares_run import interrupted_at
+from tests.support.squares_run import assert_resuming_gives_the_same_files, losses
 from train import evaluate as evaluation
 from train import train as command
 from train.checkpoint import Checkpoint
 from train.config import Config, read_config
 from train.describe import load_described
-from train.loop import TrainingError
 from train.network import build_detector, criterion_config
 from train.run import train
 from train.validation import evaluate_checkpoint
@@ -30,11 +28,6 @@ from train.weights.loading import load_detector
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((CHECKOUT / "train" / "configs").glob("*.toml"))
-
-
-def losses(folder):
-    with (Path(folder) / "losses.csv").open() as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
 def test_a_run_and_its_files(toml, capsys):
@@ -95,18 +88,7 @@ def test_weights_are_named_as_published(toml, tmp_path, monkeypatch):
 
 
 def test_resuming_a_run_gives_the_same_files(toml):
-    train(read_config(toml, ['train.output="whole"', "train.epochs=3"]))
-    # Interrupted after step 3, in the middle of the second epoch
-    config = read_config(toml, ['train.output="parts"', "train.epochs=3", "train.checkpoint_steps=1"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.loop.Trainer._step", interrupted_at(3))
-        with pytest.raises(TrainingError, match="interrupted"):
-            train(config)
-    train(config, resume=True)
-    assert losses("parts") == losses("whole")
-    whole, parts = Checkpoint.load("whole/last.pt"), Checkpoint.load("parts/last.pt")
-    assert whole.metrics == parts.metrics
-    assert all(torch.equal(value, parts.state_dict[name]) for name, value in whole.state_dict.items())
+    assert_resuming_gives_the_same_files(toml, ["train.epochs=3"])
 
 
 def test_two_processes_learn_what_one_does(toml, squares, tmp_path):
