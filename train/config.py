@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, ValidationInfo
 
 from calib.histogram import Method
 from gfl_edge.errors import InputError
+from gfl_edge.parsing.fields import Count, Limits, Natural, NotNegative, Positive, Share
+from gfl_edge.parsing.validation import build
 from gfl_edge.zoo.catalogue import CATALOGUE
 from train.data.config import DataConfig
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
-from train.settings import Count, InputPath, Natural, OutputPath, Places, Share, build, parse_toml, places, read_toml
+from train.settings import InputPath, OutputPath, Places, parse_toml, places, read_toml
 
-NotNegative = Annotated[float, Field(ge=0)]
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -72,7 +73,7 @@ class OptimizerConfig:
     """The optimizer. The defaults are mmdetection's for GFL and 16 images a step; nothing is scaled by the batch."""
 
     kind: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[float, Field(gt=0)] = 0.01  # after warm-up
+    lr: Positive = 0.01  # after warm-up
     weight_decay: NotNegative = 1e-4
     decay_norms: bool = True  # whether biases and norms (parameters of one dimension) decay, too
     backbone_lr_factor: NotNegative = 1.0  # the backbone's lr in parts of lr
@@ -130,7 +131,7 @@ class TrainConfig:
     epochs: Count = 12
     batch: Count = 16  # images per batch, of all processes together
     accumulate: Count = 1  # batches per step of the optimizer
-    clip_norm: Annotated[float, Field(gt=0)] | None = None  # longest gradient, L2 over all parameters
+    clip_norm: Positive | None = None  # longest gradient, L2 over all parameters
     amp: Literal["none", "bf16", "fp16"] = "none"  # arithmetic of the network; losses are always float32
     device: str = "auto"  # "cpu", "cuda", "cuda:1" ...; auto: a GPU where there is one
     threads: Count | None = None  # of PyTorch on the CPU; default one per core
@@ -138,7 +139,7 @@ class TrainConfig:
     compile: bool = False  # torch.compile
     sync_batchnorm: bool = False  # statistics over all processes; only on GPUs
     # Average the weights, such as by 0.9998; it is the average that is evaluated and kept
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema_decay: Annotated[float, Limits(gt=0, lt=1)] | None = None
     seed: Natural = 0
     workers: Natural = 0  # processes that prepare batches; 0: none but the training itself
     first_images: Count | None = None  # of each set, to try things out; default all
@@ -146,7 +147,7 @@ class TrainConfig:
     evaluation_batch: Count = 8  # images, per process
     checkpoint_steps: Count | None = None  # write last.pt every so many steps, besides after each epoch
     # The backbone's stem and so many stages are not trained; -1: all are
-    freeze_stages: Annotated[int, Field(ge=-1)] = -1
+    freeze_stages: Annotated[int, Limits(ge=-1)] = -1
     norm_eval: bool = False  # the backbone's batch norms keep their statistics
     auxiliary: bool = False  # NanoDet-Plus' second head, only in training
     auxiliary_detach_epoch: int | None = None  # from then on, counted from 0, it no longer trains backbone and neck

@@ -18,9 +18,9 @@ CONFIGS = Path(__file__).resolve().parent / "configs"
 
 def schemas() -> dict[Path, dict[str, Any]]:
     """The schemas of training runs and of published models, by their files."""
+    from gfl_edge.parsing.validation import adapter
     from train.config import Config
     from train.models.published import ModelFile
-    from train.settings import adapter
 
     run = adapter(Config).json_schema()
     for name in ("NanoDetConfig", "GFLConfig"):

@@ -1,22 +1,18 @@
-"""Settings from TOML files and checkpoints: dataclasses built by pydantic, with errors that name the field.
+"""Settings from TOML files and checkpoints: reading them, and the paths in them.
 
-Types of fields that several dataclasses share are here as well, so that their limits stand beside the field and are
-part of the JSON schema.
+:func:`gfl_edge.parsing.validation.build` makes dataclasses of them, with the places of paths as their context.
 """
 
 from __future__ import annotations
 
-import difflib
-import functools
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from gfl_edge import optional
 from gfl_edge.annotations.text import read_text
@@ -27,9 +23,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     tomllib = optional.load("tomli")
-
-T = TypeVar("T")
-Schema = dict[str, Any]
 
 DATA_VARIABLE = "$GFL_EDGE_DATA"
 
@@ -94,7 +87,7 @@ class Places:
 
 
 def places(info: ValidationInfo) -> Places:
-    """Those that :func:`build` was called with."""
+    """Those that :func:`gfl_edge.parsing.validation.build` was called with."""
     return info.context or Places()
 
 
@@ -104,112 +97,6 @@ def _refuse_empty(value: Any) -> Any:
     return value
 
 
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 OutputPath = Annotated[Path, BeforeValidator(_refuse_empty)]  # relative to the working directory
 InputPath = Annotated[OutputPath, AfterValidator(lambda path, info: places(info).find(path))]
 DataPath = Annotated[OutputPath, AfterValidator(lambda path, info: places(info).find_data(path))]
-
-
-@functools.cache
-def adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    """What validates a dataclass and those in it, and knows their JSON schema; unknown fields are errors."""
-    cls.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
-    return TypeAdapter(cls)
-
-
-def build(cls: type[T], values: Any, where: str, places: Places | None = None) -> T:
-    """Build the dataclass ``cls`` from ``values``, a mapping of its fields.
-
-    Nothing is guessed: "1" is no int, 1 is no bool, but 1 is a float.
-
-    Args:
-        cls: a dataclass; ValueError in its ``__post_init__`` is reported as the field's error.
-        values: what the file said.
-        where: the place in the file, for messages, such as "data"; empty for the whole file.
-        places: where relative paths start; default: they stay relative.
-
-    Raises:
-        InputError: unknown or missing fields, or a value that does not fit; names the field as ``where.field``.
-    """
-    # Only of JSON does pydantic's strict mode take lists as tuples and mappings as dataclasses, and then nothing else
-    try:
-        text = json.dumps(values)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{where or 'the file'}: {error}: expected texts, numbers, true or false, lists and tables"
-        ) from error
-    validator = adapter(cls)  # type: ignore[arg-type]  # for mypy a class has no hash
-    try:
-        return validator.validate_json(text, strict=True, context=places)
-    except ValidationError as error:
-        raise InputError(_explain(error, validator.json_schema(), where)) from error
-
-
-def _explain(error: ValidationError, schema: Schema, where: str) -> str:
-    """The first of the errors, with unknown fields before those that are missing because of a typing error."""
-    errors = error.errors()
-    order = {"unexpected_keyword_argument": 0, "missing": 1}
-    first = min(errors, key=lambda found: order.get(found["type"], 2))
-    kind, loc, value = first["type"], first["loc"], first["input"]
-    if kind == "unexpected_keyword_argument":
-        known = list(_node(schema, loc[:-1])["properties"])
-        close = difflib.get_close_matches(str(loc[-1]), known, 1)
-        guess = f"; {close[0]}?" if close else ""
-        return f"{_dotted(where, loc)}: no such field{guess}. Known: {', '.join(known)}"
-    if kind == "missing" and isinstance(loc[-1], str):
-        names = [str(found["loc"][-1]) for found in errors if (found["type"], found["loc"][:-1]) == (kind, loc[:-1])]
-        return f"{_dotted(where, loc[:-1]) or 'the file'}: missing {', '.join(names)}"
-    if kind == "missing":  # the item of a list that is too short
-        loc = loc[:-1]
-    place, node = _dotted(where, loc), _node(schema, loc)
-    if kind == "value_error":
-        reason = first["ctx"]["error"]
-        if node.get("type") != "object":
-            return f"{place} {value!r}: {reason}"
-        return f"{place}.{reason}" if place else str(reason)
-    if node.get("type") == "object":
-        return f"{place}: {value!r}: expected a table"
-    return f"{place} {value!r}: expected {_expected(node, value, kind in LIMIT_ERRORS)}"
-
-
-LIMIT_ERRORS = ("greater_than_equal", "less_than_equal", "greater_than", "less_than", "finite_number")
-
-
-def _dotted(where: str, loc: Sequence[str | int]) -> str:
-    """``("sizes", 1)`` in "data" as ``data.sizes[1]``."""
-    path = where + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return path.removeprefix(".")
-
-
-def _node(schema: Schema, loc: Sequence[str | int]) -> Schema:
-    """The part of a JSON schema that describes the value at a place."""
-    node = schema
-    for part in (None, *loc):
-        if isinstance(part, int):
-            node = node["prefixItems"][part] if "prefixItems" in node else node["items"]
-        elif part is not None:
-            node = node["properties"][part] if "properties" in node else node["additionalProperties"]
-        node = next((choice for choice in node.get("anyOf", ()) if choice.get("type") != "null"), node)
-        if "$ref" in node:
-            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
-    return node
-
-
-def _expected(node: Schema, value: Any, out_of_range: bool) -> str:
-    """What ``node`` of a JSON schema asks for instead of ``value``: another number if that is out of range."""
-    if out_of_range:
-        low, high = node.get("minimum"), node.get("maximum")
-        if low is not None:
-            return f"{low:g} or more" if high is None else f"{low:g}..{high:g}"
-        above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
-        if above is not None:
-            return f"more than {above:g}" + ("" if below is None else f" and less than {below:g}")
-        return "a finite number"
-    if "enum" in node or "const" in node:
-        return "one of " + ", ".join(map(repr, node.get("enum", [node.get("const")])))
-    if node["type"] == "array":
-        return f"{node['minItems']} values" if "minItems" in node and isinstance(value, list) else "a list"
-    names = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
-    return "a path" if node.get("format") == "path" else names[node["type"]]

@@ -16,7 +16,11 @@ YAML_SUFFIXES = (".yaml", ".yml", ".json")  # JSON is YAML
 SUFFIXES = (".txt", ".names", *YAML_SUFFIXES)  # by which a text is known to be meant as a file
 MAX_YAML_CHARS = 1 << 20  # 80,000 names, for which PyYAML takes 3 s
 
+MAX_NAME_CHARS = 200
+
 NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of controls, surrogates and ends of lines
+
+_PATH = re.compile(r"[/\\]|~/|\./|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|$)")  # "TV/monitor" is a name
 
 Numbered = tuple[str, str]  # a name, and where it stands
 
@@ -71,14 +75,23 @@ def check_class_names(names: Sequence[Numbered], origin: str) -> tuple[str, ...]
         name = name.strip()
         if not name:
             raise AnnotationError(f"{origin}, {place}: an empty class name, which would leave its number without one")
-        if any(letter == BYTE_ORDER_MARK or unicodedata.category(letter) in NO_TEXT for letter in name):
-            raise AnnotationError(f"{origin}, {place}: {name[:60]!a} is no class name: expected text on one line")
+        if problem := name_problem(name):
+            raise AnnotationError(f"{origin}, {place}: {name[:60]!a} is no class name: {problem}")
         if name in places:
             raise AnnotationError(
                 f"{origin}, {place}: the class {name!r} comes twice, first in {places[name]}. Give each its own name"
             )
         places[name] = place
     return tuple(places)
+
+
+def name_problem(name: str) -> str:
+    """Why a text is no class name; empty where it is one."""
+    if any(letter == BYTE_ORDER_MARK or unicodedata.category(letter) in NO_TEXT for letter in name):
+        return "expected text on one line"
+    if len(name) > MAX_NAME_CHARS:
+        return f"it has {len(name)} characters, expected {MAX_NAME_CHARS} at most"
+    return "it is a path, expected a name" if _PATH.match(name) else ""
 
 
 def compose_yaml(path: Path) -> Any:

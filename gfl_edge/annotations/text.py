@@ -23,17 +23,18 @@ BYTE_ORDER_MARK = "\ufeff"
 _DECLARED = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][A-Za-z0-9._-]*)["']""")
 
 
-def read_text(path: str | Path, error: type[InputError] = InputError) -> str:
+def read_text(path: str | Path, error: type[InputError] = InputError, max_bytes: int | None = None) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 as their byte order mark says; the mark is left out.
 
     Args:
         path: the file.
         error: what is raised.
+        max_bytes: that it may have; None: any number.
 
     Raises:
-        InputError: it cannot be read, or is of another encoding; names the line.
+        InputError: it cannot be read, is too large, or is of another encoding; names the line.
     """
-    return decode(_content(path, error), str(path), error)
+    return decode(_content(path, error, max_bytes), str(path), error)
 
 
 def read_lines(path: str | Path, error: type[InputError] = InputError) -> list[str]:
@@ -98,8 +99,8 @@ def decode(content: bytes, name: str, error: type[InputError] = InputError, enco
     return text
 
 
-def _content(path: str | Path, error: type[InputError]) -> bytes:
+def _content(path: str | Path, error: type[InputError], max_bytes: int | None = None) -> bytes:
     try:
-        return read_regular(path)
+        return read_regular(path, max_bytes)
     except (OSError, ValueError) as reason:
         raise error(f"{path} cannot be read ({getattr(reason, 'strerror', None) or reason})") from reason

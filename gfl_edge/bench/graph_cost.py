@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gfl_edge import optional
-from gfl_edge.report.schema import Cost, Precision
+from gfl_edge.report.bounds import Cost, Precision
 
 _CONVOLUTIONS = ("Conv", "DeformConv")
 _PRODUCTS = ("MatMul", "Gemm")

@@ -30,7 +30,7 @@ from gfl_edge.errors import InputError
 from gfl_edge.evaluation.ap import evaluate_on, rounded
 from gfl_edge.evaluation.truth import match_categories, read_truth
 from gfl_edge.files import sha256
-from gfl_edge.report.plain import from_plain
+from gfl_edge.parsing.validation import build
 from gfl_edge.report.schema import (
     FORMAT,
     Accuracy,
@@ -209,7 +209,7 @@ class _Model:
             )
         return replace(
             _model_row(self.id, self.path, self.detector.spec, nms_place(self.detector.backend)),
-            backend=from_plain(BackendUsed, self.detector.describe()["backend"], "backend"),
+            backend=build(BackendUsed, self.detector.describe()["backend"], "backend"),
             memory=Memory(self._host_bytes, self._device_bytes),
             accuracy=accuracy,
         )

@@ -8,7 +8,7 @@ to the next. Whichever is longer is the bound.
 from __future__ import annotations
 
 from gfl_edge.bench.graph_cost import GraphCost
-from gfl_edge.report.schema import Bound, GpuPeaks
+from gfl_edge.report.bounds import Bound, GpuPeaks
 
 _ORIN = (
     "NVIDIA Jetson AGX Orin Series Technical Brief v1.2 and module data sheets: tensor cores x clock; INT8 is half of "

@@ -45,6 +45,7 @@ CPU = (
     Package("onnx", "reads models", ("onnx",), "cpu"),
     Package("openvino", "runs ONNX files, the faster", ("openvino",), "cpu"),
     Package("onnxruntime", "runs ONNX files", ("onnxruntime", "onnxruntime-gpu"), "cpu"),
+    Package("pydantic", "checks what files say of a model", ("pydantic",)),
 )
 # Of these only the presence is looked at: they take long to import, and only a checkout uses them
 TOOLS = (

@@ -7,10 +7,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated
 
 from gfl_edge.engine.flavor import Flavor
-from gfl_edge.errors import ContractError, EngineMismatchError, ModelFileError
+from gfl_edge.errors import ContractError, EngineMismatchError, InputError, ModelFileError
+from gfl_edge.parsing.fields import Limits, NotNegative, Sha256
+from gfl_edge.parsing.json_text import read_json
+from gfl_edge.parsing.validation import build
 from gfl_edge.spec import ModelSpec
 
 
@@ -19,18 +22,22 @@ def sidecar_path(engine: str | Path) -> Path:
     return Path(f"{engine}.json")
 
 
+Version = Annotated[str, Limits(pattern=r"^[0-9]+(\.[0-9A-Za-z+_-]+)*$", max_length=64)]
+Target = Annotated[str, Limits(pattern="^sm[1-9][0-9]{1,2}[af]?$")]
+
+
 @dataclass(frozen=True)
 class Sidecar:
     """What an engine was built from, by and for."""
 
     flavor: Flavor
-    version: str  # of TensorRT, "1.7.1.116"
-    targets: tuple[str, ...]  # "sm75", ...
-    max_batch: int
-    onnx_sha256: str
-    engine_sha256: str
+    version: Version  # of TensorRT, "1.7.1.116"
+    targets: Annotated[tuple[Target, ...], Limits(min_length=1, max_length=64)]  # "sm75", ...
+    max_batch: Annotated[int, Limits(ge=1, le=65536)]
+    onnx_sha256: Sha256
+    engine_sha256: Sha256
     spec: ModelSpec
-    build_seconds: float
+    build_seconds: NotNegative
 
     @property
     def rebuild_command(self) -> str:
@@ -58,20 +65,12 @@ class Sidecar:
                 f"{path} is missing: without it the engine's TensorRT version, GPU and classes are unknown. "
                 "Copy it along with the engine, or rebuild with: gfl-edge build --model MODEL.onnx"
             )
+        advice = "Copy it again along with the engine, or rebuild with: gfl-edge build --model MODEL.onnx"
+        values = read_json(path, advice, ContractError)
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-            spec = ModelSpec.from_dict(values.pop("spec"), str(path))
-            sidecar = cls(**{**values, "spec": spec, "targets": tuple(values["targets"])})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ContractError(f"{path} is not a gfl_edge sidecar ({error}). Rebuild the engine") from error
-        if sidecar.flavor not in get_args(Flavor):
-            raise ContractError(f"{path}: flavor {sidecar.flavor!r}, expected one of {', '.join(get_args(Flavor))}")
-        if not sidecar.targets or not isinstance(sidecar.max_batch, int) or sidecar.max_batch < 1:
-            raise ContractError(
-                f"{path}: targets {list(sidecar.targets)}, max_batch {sidecar.max_batch}: expected one GPU or more and "
-                "a batch of 1. Rebuild the engine"
-            )
-        return sidecar
+            return build(cls, values)
+        except InputError as error:
+            raise ContractError(f"{path} is not a gfl_edge sidecar: {error}. {advice}") from error
 
     def check(self, engine: str | Path, flavor: Flavor, version: str, device_sm: str) -> None:
         """Raise EngineMismatchError unless the engine can run with this TensorRT on this GPU.

@@ -16,17 +16,24 @@ def is_file(path: str | Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
-def read_regular(path: str | Path) -> bytes:
+def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
     """The content of a file, of which devices and pipes have none: some never end, others wait for a writer.
 
+    Args:
+        path: the file.
+        max_bytes: that it may have; None: any number.
+
     Raises:
-        OSError: as ``Path.read_bytes``, or it is no regular file.
+        OSError: as ``Path.read_bytes``, it is no regular file, or it is larger.
         ValueError: ``path`` can be no path.
     """
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is a device or a pipe, expected a file", str(path))
-        return file.read()
+        content = file.read() if max_bytes is None else file.read(max_bytes + 1)
+    if max_bytes is not None and len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than the {max_bytes} bytes that such a file may have", str(path))
+    return content
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from gfl_edge.errors import InputError
+from gfl_edge.parsing.json_text import read_json
 from gfl_edge.report.document import Table
 from gfl_edge.report.schema import Report
 
@@ -43,12 +44,12 @@ def read_report(path: str | Path) -> Report:
     """
     path = Path(path)
     path = path / "report.json" if path.is_dir() else path
+    advice = "Give the report.json of: gfl-edge bench -o REPORT"
+    tree = read_json(path, advice)
     try:
-        return Report.from_dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no report ({error}). Give the report.json of: gfl-edge bench -o REPORT") from error
+        return Report.from_dict(tree)
     except InputError as error:
-        raise InputError(f"{path}: {error}. Give the report.json of: gfl-edge bench -o REPORT") from error
+        raise InputError(f"{path} is no report: {error}. {advice}") from error
 
 
 def changes(
@@ -64,8 +65,13 @@ def changes(
         any_device: compare even where the devices are not the same.
 
     Raises:
-        InputError: another device, AP on other images, or nothing that both measured.
+        InputError: another device, AP on other images, nothing that both measured, or a limit that is none.
     """
+    if not 0 < max_slowdown < math.inf or not 0 <= max_ap_drop <= 100:
+        raise InputError(
+            f"a slowdown of {max_slowdown:g} and a drop of {max_ap_drop:g} AP are allowed: expected a factor above 0 "
+            "and 0..100 points"
+        )
     _check_comparable(old, new, any_device)
     before, after = dict(_runs(old)), dict(_runs(new))
     common = [key for key in after if key in before]

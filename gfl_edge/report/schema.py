@@ -7,10 +7,13 @@ docs/report.md describes every key; a field has the name of its key. Only :meth:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from gfl_edge.errors import InputError
-from gfl_edge.report.plain import from_plain, to_plain
+from gfl_edge.parsing.fields import Amount, Count, Limits, Natural, NotNegative, Positive, Share
+from gfl_edge.parsing.validation import build, shown
+from gfl_edge.report.bounds import Bound, Cost, GpuPeaks
+from gfl_edge.report.plain import to_plain
 
 FORMAT = 1  # changes when a key goes or changes its meaning
 
@@ -27,7 +30,7 @@ StageName = Literal["read", "resize", "upload", "network", "nms", "download", "o
 RUN_STAGES: tuple[StageName, ...] = get_args(StageName)
 OUTSIDE_STAGES: tuple[StageName, ...] = ("read", "draw")  # not part of the latency
 
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Percent = Annotated[float, Limits(ge=-1, le=100)]  # -1 in early versions, see Accuracy
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Host:
     """The machine that measured."""
 
     cpu: str
-    cores: int
+    cores: Count
     system: str
 
 
@@ -45,10 +48,10 @@ class FramesUsed:
 
     origin: Literal["files", "generated"]
     folder: str | None
-    count: int
+    count: Amount
     seed: int | None
-    smallest_hw: tuple[int, int]
-    largest_hw: tuple[int, int]
+    smallest_hw: tuple[Count, Count]
+    largest_hw: tuple[Count, Count]
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ class Settings:
     """How it was measured."""
 
     protocol: ProtocolName
-    batches: tuple[int, ...]
-    seconds: float
-    warm_up_tolerance: float
+    batches: tuple[Count, ...]
+    seconds: NotNegative
+    warm_up_tolerance: NotNegative
     seed: int
     frames: FramesUsed
     annotations: str | None
@@ -68,11 +71,11 @@ class Settings:
 class MachineLoad:
     """How busy the machine was with other things; None: the system does not say."""
 
-    cores: int
-    load_average_1min: float | None
-    cpu_percent_of_others: float | None
-    cpu_percent_stolen: float | None
-    process_peak_bytes: int | None
+    cores: Count
+    load_average_1min: NotNegative | None
+    cpu_percent_of_others: NotNegative | None
+    cpu_percent_stolen: NotNegative | None
+    process_peak_bytes: Natural | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Memory:
     """What loading a model added to the process, and what the GPU had in use then."""
 
     host_bytes: int | None
-    device_bytes_in_use: int | None
+    device_bytes_in_use: Natural | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +103,15 @@ class Accuracy:
     """COCO numbers in percent of ``images`` images, None without boxes of a size; early versions lack ``left_out``."""
 
     annotations: str
-    images: int
+    images: Amount
     skipped: tuple[str, ...]
     left_out: tuple[str, ...] | None = None
-    metrics: dict[str, float | None]
+    metrics: dict[str, Percent | None]
 
     def __post_init__(self) -> None:
         """Read -1, which early versions wrote where there was no box of a size, as None."""
+        if "AP" not in self.metrics:
+            raise ValueError("metrics: AP is missing")
         metrics = {name: None if value == -1 else value for name, value in self.metrics.items()}
         object.__setattr__(self, "metrics", metrics)
 
@@ -114,45 +119,6 @@ class Accuracy:
     def ap(self) -> float | None:
         """COCO AP, percent; None where there was no box."""
         return self.metrics["AP"]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one image: multiply-accumulates, all and by the precision that they compute in, and bytes."""
-
-    macs: int
-    weight_bytes: int
-    input_bytes: int
-    output_bytes: int
-    traffic_bytes: int
-    unknown_tensors: int
-    fp32_macs: int
-    bf16_macs: int
-    fp16_macs: int
-    int8_macs: int
-
-
-@dataclass(frozen=True)
-class Bound:
-    """What a GPU cannot do better.
-
-    Attributes:
-        gpu: its name.
-        compute_ms: of only the multiplications; None where the GPU cannot compute in the graph's precision.
-        memory_ms: of only the bytes.
-        bound_ms: the larger one; None likewise.
-        bound_fps: images per second at ``bound_ms``; None where that is None or 0.
-        unfused_ms: what it would take if every operation read and wrote memory: no bound, but what fusion can save.
-        limit: what the bound comes from; None where there is none.
-    """
-
-    gpu: str
-    compute_ms: float | None
-    memory_ms: float
-    bound_ms: float | None
-    bound_fps: float | None
-    unfused_ms: float | None
-    limit: Literal["compute", "memory"] | None
 
 
 @dataclass(frozen=True)
@@ -164,12 +130,12 @@ class ModelRow:
     file: str
     sha256: str
     precision: str  # what is not INT8 computes in it
-    quantized_layers: int
+    quantized_layers: Amount
     nms: str
-    score_threshold: float
-    iou_threshold: float
-    size_bytes: int
-    input_hw: tuple[int, int]
+    score_threshold: Share
+    iou_threshold: Share
+    size_bytes: Natural
+    input_hw: tuple[Count, Count]
     backend: BackendUsed | None
     memory: Memory | None
     accuracy: Accuracy | None
@@ -199,21 +165,21 @@ class Latency:
         fps: images per second: all images by the sum of all times, not a mean of ratios.
     """
 
-    samples: int
-    seconds: float
-    mean_ms: float
-    std_ms: float
-    cv: float
-    min_ms: float
-    max_ms: float
-    p5_ms: float
-    p25_ms: float
-    p50_ms: float
-    p75_ms: float
-    p90_ms: float
-    p95_ms: float
-    p99_ms: float
-    fps: float
+    samples: Count
+    seconds: NotNegative
+    mean_ms: NotNegative
+    std_ms: NotNegative
+    cv: NotNegative
+    min_ms: NotNegative
+    max_ms: NotNegative
+    p5_ms: NotNegative
+    p25_ms: NotNegative
+    p50_ms: Positive
+    p75_ms: NotNegative
+    p90_ms: NotNegative
+    p95_ms: NotNegative
+    p99_ms: NotNegative
+    fps: Positive
 
 
 @dataclass(frozen=True)
@@ -221,9 +187,9 @@ class StageRow:
     """Milliseconds of a stage; None: it was not measured, and ``note`` says why."""
 
     name: StageName
-    mean_ms: float | None
-    p50_ms: float | None
-    p95_ms: float | None
+    mean_ms: NotNegative | None
+    p50_ms: NotNegative | None
+    p95_ms: NotNegative | None
     note: str
 
 
@@ -239,11 +205,11 @@ class WarmUp:
         tolerance: what was requested.
     """
 
-    runs: int
-    seconds: float
+    runs: Amount
+    seconds: NotNegative
     stable: bool
-    difference: float | None
-    tolerance: float
+    difference: NotNegative | None
+    tolerance: NotNegative
 
 
 @dataclass(frozen=True)
@@ -272,7 +238,7 @@ class DeviceCounters:
     clocks_mhz: tuple[Range, ...]
     temperatures_c: tuple[Range, ...]
     powers_w: tuple[Range, ...]
-    energy_per_image_j: float | None
+    energy_per_image_j: NotNegative | None
     energy_from: Literal["counter", "power"] | None
     throttled: bool | None
     throttle_reasons: tuple[str, ...]
@@ -287,7 +253,7 @@ class Run:
     protocol: ProtocolName
     boundaries: str
     differences: tuple[str, ...]
-    batch: int
+    batch: Count
     latency: Latency
     stages: tuple[StageRow, ...]
     warm_up: WarmUp
@@ -304,10 +270,10 @@ class PaperRun:
 
     model: str  # id of the ModelRow
     device: str
-    fps: float
-    ratio: float | None
+    fps: Positive
+    ratio: NotNegative | None
     real_time: bool
-    ap: float | None
+    ap: Percent | None
 
 
 @dataclass(frozen=True)
@@ -315,46 +281,11 @@ class PaperRow:
     """A model of the papers: AP in percent, FPS of PyTorch on an RTX 2080 Ti; None: not published."""
 
     name: str
-    ap_minival: float | None
-    ap_test_dev: float | None
-    fps: float | None
+    ap_minival: NotNegative | None
+    ap_test_dev: NotNegative | None
+    fps: NotNegative | None
     target: bool
     here: PaperRun | None
-
-
-@dataclass(frozen=True)
-class GpuPeaks:
-    """What a GPU can do at most, at its boost clock and without sparsity.
-
-    Attributes:
-        name: as NVIDIA sells it.
-        fp32_tera_ops: 10^12 operations a second, a multiply-accumulate being two; None: it cannot. TF32 on tensor cores
-            where it has them, which TensorRT may use for FP32.
-        bf16_tera_ops: likewise.
-        fp16_tera_ops: likewise.
-        int8_tera_ops: likewise.
-        bandwidth_gb_s: of its memory, 10^9 bytes a second.
-        l2_bytes: of its last cache.
-        source: of the figures.
-    """
-
-    name: str
-    fp32_tera_ops: float | None
-    bf16_tera_ops: float | None
-    fp16_tera_ops: float | None
-    int8_tera_ops: float | None
-    bandwidth_gb_s: float
-    l2_bytes: int
-    source: str
-
-    def tera_ops(self, precision: Precision) -> float | None:
-        """10^12 operations a second in ``precision``; None: it cannot."""
-        return {
-            "fp32": self.fp32_tera_ops,
-            "bf16": self.bf16_tera_ops,
-            "fp16": self.fp16_tera_ops,
-            "int8": self.int8_tera_ops,
-        }[precision]
 
 
 @dataclass(frozen=True)
@@ -373,7 +304,7 @@ class Report:
     runs: tuple[Run, ...]
     paper: tuple[PaperRow, ...]
     paper_sources: tuple[str, ...]
-    real_time_fps: float
+    real_time_fps: Positive
     gpus: tuple[GpuPeaks, ...]
     bound_assumptions: tuple[str, ...]
     commit: str | None = None  # of gfl_edge's own source, as its committed results record it
@@ -405,12 +336,19 @@ class Report:
                 that is not there; names the key.
         """
         found = tree.get("format") if isinstance(tree, dict) else None
-        if found is not None and found != FORMAT:
-            raise InputError(f"format {found}, this gfl_edge reads {FORMAT}. Measure again")
-        report = from_plain(cls, tree, "report")
-        models = [model.id for model in report.models]
+        if type(found) is int and found != FORMAT:
+            raise InputError(f"format {shown(found)}, this gfl_edge reads {FORMAT}. Measure again")
+        report = build(cls, tree)
+        models = {model.id: model for model in report.models}
         for index, run in enumerate(report.runs):
             if run.model not in models:
-                known = ", ".join(map(repr, models))
-                raise InputError(f"report.runs[{index}].model is {run.model!r}, expected one of {known}")
+                known = ", ".join(map(shown, models))
+                raise InputError(f"runs[{index}].model {shown(run.model)}: expected one of {known}")
+            if models[run.model].backend is None:
+                raise InputError(
+                    f"runs[{index}].model {shown(run.model)}: that model has no backend, so it did not run"
+                )
+            missing = [name for name in RUN_STAGES if name not in (row.name for row in run.stages)]
+            if missing:
+                raise InputError(f"runs[{index}].stages: missing {', '.join(missing)}")
         return report

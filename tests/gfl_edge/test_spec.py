@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import onnx
 import pytest
+from hypothesis import given, settings
 from onnx import TensorProto, helper
 
 from gfl_edge.errors import ContractError, ModelFileError
-from gfl_edge.spec import ModelSpec, read_spec
+from gfl_edge.spec import ModelSpec, read_spec, spec_of
+from tests.support.specs import specs
 from tests.support.tiny_spec import TINY
 
 SPEC = dataclasses.replace(TINY, mean_bgr=(1.0, 2.0, 3.0), std_bgr=(4.0, 5.0, 6.0), strides=(8, 16, 32, 64))
@@ -42,14 +45,20 @@ def test_onnx_without_our_metadata(tmp_path):
     ("change", "message"),
     [
         ({"gfl_edge.format": "99"}, "metadata format 99, this gfl_edge reads 1"),
-        ({"gfl_edge.strides": "[8,"}, "not valid JSON"),
-        ({"gfl_edge.color": '"red"'}, r"unknown \['color'\]"),
-        ({"gfl_edge.resize": '"crop"'}, "resize 'crop': expected one of stretch, letterbox, fit"),
-        ({"gfl_edge.class_names": "[]"}, "class_names is empty"),
-        ({"gfl_edge.iou_threshold": "1.5"}, "iou_threshold 1.5: expected 0..1"),
+        ({"gfl_edge.format": "true"}, "metadata format True, this gfl_edge reads 1"),
+        ({"gfl_edge.strides": "[8,"}, "'gfl_edge.strides' are not valid JSON"),
+        ({"gfl_edge.strides": "[" * 10**5}, "nested too deeply"),
+        ({"gfl_edge.reg_max": "1" * 10**5}, "a whole number of 100000 digits"),
+        ({"gfl_edge.point_offset": "NaN"}, "NaN is no number"),
+        ({"gfl_edge.point_offset": "1e999"}, "point_offset inf: expected a finite number"),
+        ({"gfl_edge.name": '"\\ud800"'}, "unexpected end of hex escape"),
+        ({"gfl_edge.color": '"red"'}, "color: no such field"),
+        ({"gfl_edge.resize": '"crop"'}, "resize 'crop': expected one of 'stretch', 'letterbox', 'fit'"),
+        ({"gfl_edge.class_names": "[]"}, r"class_names \[\]: expected 1 to 65536 values"),
+        ({"gfl_edge.iou_threshold": "1.5"}, r"iou_threshold 1.5: expected 0\.\.1"),
         ({"gfl_edge.max_detections": "2000"}, r"expected 1..max_candidates \(1000\)"),
-        ({"gfl_edge.std_bgr": "[0, 1, 1]"}, "std above 0"),
-        ({"gfl_edge.input_hw": "[64]"}, "input_hw"),
+        ({"gfl_edge.std_bgr": "[0, 1, 1]"}, r"std_bgr\[0\] 0: expected more than 0"),
+        ({"gfl_edge.input_hw": "[64]"}, r"input_hw \[64\]: expected 2 values"),
     ],
 )
 def test_invalid_metadata_names_the_field(tmp_path, change, message):
@@ -57,10 +66,70 @@ def test_invalid_metadata_names_the_field(tmp_path, change, message):
         read_spec(save(tmp_path / "m.onnx", {**SPEC.to_metadata(), **change}))
 
 
+NONSENSE = [
+    *(("reg_max", value) for value in (-1, 0, 10**9, True, "7", 7.5, None, [7])),
+    *(("strides", value) for value in ([], [0], [-8], [16, 8], [8, 8], [8, 10**9], [8.5], ["8"], [True], 8, {"0": 8})),
+    *(("input_hw", value) for value in ([0, 0], [64, -64], [64.5, 64], [10**9, 64], [64, 64, 64], "64", [31, 64])),
+    *(("class_names", value) for value in ([""], [" "], ["cat", "cat"], [1], "cat", ["../../x"], ["/etc/passwd"])),
+    *(("class_names", value) for value in (["a\nb"], ["\x1b[2J"], ["\0"], ["C:\\x"], ["x" * 201], None)),
+    ("class_names", [str(number) for number in range(10**5)]),
+    *(("std_bgr", value) for value in ([0, 1, 1], [1, -1, 1], [1, 1], 1, [1, 1, "1"], [1, 1, 1e300])),
+    *(("mean_bgr", value) for value in ([0, 0], [0, 0, None], [0, 0, True], [0, 0, 1e300])),
+    *(("point_offset", value) for value in (2, -2, "0.5", None, True)),
+    *(("score_threshold", value) for value in (-0.1, 1.1, "0.5", True, None)),
+    *(("iou_threshold", value) for value in (-0.1, 1.1, [0.5])),
+    *(("max_candidates", value) for value in (0, -1, 10**9, 1.5, True)),
+    *(("max_detections", value) for value in (0, -1, 10**9, True)),
+    *(("quantized_layers", value) for value in (-1, 10**12, True, "1")),
+    *(("float_layers", value) for value in ("conv", [1], None)),
+    *(("name", value) for value in ("", "../x", "/x", "a b", "a\n", "x" * 129, 1, None)),
+    *(("family", value) for value in ("", "../x", None)),
+    *(("precision", value) for value in ("f", "FP32", "int8", None, 1)),
+    *(("nms", value) for value in ("g", "", None)),
+    *(("source_sha256", value) for value in ("x", "0" * 63, None)),
+    *(("short_long", value) for value in ([320, 640], [0, 0], [640, 320], [320], 320)),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), NONSENSE)
+def test_nonsense_is_refused_by_the_name_of_its_field(field, value):
+    with pytest.raises(ContractError, match=rf"^m\.onnx: invalid metadata: {field}") as caught:
+        ModelSpec.from_dict({**json.loads(json.dumps(dataclasses.asdict(SPEC))), field: value}, "m.onnx")
+    assert str(caught.value).endswith("Export it again")
+    assert len(str(caught.value)) < 500
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("field", "value"), [("iou_threshold", 1.5), ("strides", (16, 8)), ("strides", [8, 16])])
+def test_no_spec_is_made_of_nonsense(field, value):
+    with pytest.raises(ValueError, match=field):
+        dataclasses.replace(SPEC, **{field: value})
+
+
+def test_a_dynamic_size_is_one_of_whole_steps():
+    dynamic = {"resize": "fit", "short_long": (320, 640)}
+    assert dataclasses.replace(SPEC, **dynamic, input_hw=(320, 640)).size_range == ((320, 320), (640, 640))
+    with pytest.raises(ValueError, match=r"input_hw \(320, 650\): expected multiples of 32"):
+        dataclasses.replace(SPEC, **dynamic, input_hw=(320, 650))
+
+
+@settings(max_examples=100, deadline=None)
+@given(spec=specs())
+def test_what_is_written_is_read_back(spec):
+    assert ModelSpec.from_metadata(spec.to_metadata(), "m.onnx") == spec
+
+
+def test_metadata_that_come_twice(tmp_path):
+    model = onnx.load(save(tmp_path / "m.onnx", SPEC.to_metadata()))
+    model.metadata_props.add(key="gfl_edge.reg_max", value="9")
+    with pytest.raises(ContractError, match=r"the metadata 'gfl_edge\.reg_max' come twice"):
+        spec_of(model, "m.onnx")
+
+
 def test_missing_field_is_named():
     values = dataclasses.asdict(SPEC)
     del values["strides"]
-    with pytest.raises(ContractError, match=r"missing \['strides'\]"):
+    with pytest.raises(ContractError, match="the file: missing strides"):
         ModelSpec.from_dict(values, "m.onnx")
 
 

@@ -8,18 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
-
 from gfl_edge.annotations.checks import OnBad
+from gfl_edge.parsing.fields import MAX_SIDE, Count, Limits, Natural, Share
+from gfl_edge.parsing.validation import build
 from gfl_edge.spec import SIZE_STEP, ResizeRule
 from train.data.augment.color import ColorJitter, HsvJitter
 from train.data.augment.paste import Paste
 from train.data.augment.transforms import MIN_VISIBLE, HorizontalFlip, RandomAffine, RandomCrop, Range
-from train.settings import Count, DataPath, InputPath, Natural, Places, Share, build
+from train.settings import DataPath, InputPath, Places
 
 Format = Literal["coco", "voc", "yolo"]
-
-SIZE_LIMIT = 8192  # pixels; more is a slip of the pen
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,15 @@ class Augmentation:
 
     flip: Share = 0.5  # probability
     crop: Share = 0.0  # probability
-    crop_min_side: Annotated[float, Field(ge=0.05, le=1)] = 0.5  # least side of the window, in parts of the image's
+    crop_min_side: Annotated[float, Limits(ge=0.05, le=1)] = 0.5  # least side of the window, in parts of the image's
     scale: Range = (1.0, 1.0)  # factor about the center
     stretch_x: Range = (1.0, 1.0)  # factor of the width
     stretch_y: Range = (1.0, 1.0)  # factor of the height
-    translate: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # shift, at most this part of width and height
+    translate: Annotated[float, Limits(ge=0, le=0.5)] = 0.0  # shift, at most this part of width and height
     brightness: Share = 0.0  # at most this part of white, up or down
     contrast: Range = (1.0, 1.0)  # factor
     saturation: Range = (1.0, 1.0)  # factor
-    hsv_hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # at most this part of the color circle
+    hsv_hue: Annotated[float, Limits(ge=0, le=0.5)] = 0.0  # at most this part of the color circle
     hsv_saturation: Share = 0.0  # factor 1 - this to 1 + this
     hsv_value: Share = 0.0  # factor 1 - this to 1 + this
     mosaic: Share = 0.0  # probability of four images in one
@@ -184,14 +182,14 @@ def _check_range(name: str, value: Range, low: float, high: float) -> None:
 
 
 def _check_size(name: str, size_hw: tuple[int, int]) -> None:
-    if len(size_hw) != 2 or any(side % SIZE_STEP or not SIZE_STEP <= side <= SIZE_LIMIT for side in size_hw):
+    if len(size_hw) != 2 or any(side % SIZE_STEP or not SIZE_STEP <= side <= MAX_SIDE for side in size_hw):
         raise ValueError(
-            f"{name} {list(size_hw)}: expected [height, width] in pixels, multiples of {SIZE_STEP} up to {SIZE_LIMIT}"
+            f"{name} {list(size_hw)}: expected [height, width] in pixels, multiples of {SIZE_STEP} up to {MAX_SIDE}"
         )
 
 
 def _check_short_long(name: str, short_long: tuple[int, int]) -> None:
-    if not SIZE_STEP <= short_long[0] <= short_long[1] <= SIZE_LIMIT:
+    if not SIZE_STEP <= short_long[0] <= short_long[1] <= MAX_SIDE:
         raise ValueError(
-            f"{name} {list(short_long)}: expected [short, long] in pixels, {SIZE_STEP} to {SIZE_LIMIT}, short first"
+            f"{name} {list(short_long)}: expected [short, long] in pixels, {SIZE_STEP} to {MAX_SIDE}, short first"
         )

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfl_edge.errors import InputError
+from gfl_edge.parsing.validation import build
 from train.models.gfl import GFL, GFLConfig
-from train.settings import build, read_toml
+from train.settings import read_toml
 
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "configs" / "models"
 

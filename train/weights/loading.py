@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from gfl_edge.errors import CheckpointError, InputError
+from gfl_edge.parsing.validation import build
 from train.models.build import Architecture, Network, build_network
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
-from train.settings import build
 from train.weights import mmdet, nanodet
 from train.weights.keys import copy_strictly
 from train.weights.reading import StateDict

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from gfl_edge.annotations.class_names import check_class_names
 from gfl_edge.errors import InputError
+from gfl_edge.parsing.validation import shown
 from gfl_edge.spec import ResizeRule
 from train.models.detector import DetectorConfig
 from train.weights.unwrapping import CheckpointFile
 
 Triple = tuple[float, float, float]
-MAX_SHOWN = 80  # characters of a value in a message
 MAX_NUMBER = 1e12  # of those that a configuration gives
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 2  # lists in lists can stand for more than memory holds
 
 
 @dataclass(frozen=True)
@@ -195,12 +192,6 @@ def trained_of_own(file: CheckpointFile) -> Trained | None:
 def pair(values: Sequence[int] | None) -> tuple[int, int] | None:
     """Two values as a pair."""
     return None if values is None else (values[0], values[1])
-
-
-def shown(value: Any) -> str:
-    """A value for a message, cut where it is long."""
-    text = _SHORT.repr(list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _is_number(value: Any) -> bool:

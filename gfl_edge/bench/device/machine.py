@@ -51,7 +51,7 @@ class LoadMeter:
             return None, None
         busy = total - sum(spent.get(name, 0.0) for name in ("idle", "iowait", "steal"))
         others = max(0.0, busy - (_own_seconds() - self._own_seconds))
-        return 100 * others / total, 100 * spent["steal"] / total if "steal" in spent else None
+        return 100 * others / total, 100 * max(0.0, spent["steal"]) / total if "steal" in spent else None
 
 
 def _own_seconds() -> float:

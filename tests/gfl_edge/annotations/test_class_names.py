@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gfl_edge.annotations.class_names import check_class_names, parse_class_names, read_class_names
+from gfl_edge.annotations.class_names import check_class_names, name_problem, parse_class_names, read_class_names
 from gfl_edge.errors import AnnotationError
 
 THREE = ("traffic light", "dog", "cat, small")
@@ -159,6 +159,10 @@ def test_names_or_a_file_on_the_command_line(tmp_path):
         ("data.YAML", "no such file of class names"),
         (".", "is a folder"),
         ("a\0b", "is no class name"),
+        ("cat,../../x", "name 2: '../../x' is no class name: it is a path, expected a name"),
+        ("/etc/passwd,cat", "name 1: '/etc/passwd' is no class name: it is a path"),
+        ("C:\\x,cat", "is no class name: it is a path"),
+        ("cat," + "x" * 201, "it has 201 characters, expected 200 at most"),
     ],
 )
 def test_names_on_the_command_line_that_are_refused(text, message):
@@ -166,7 +170,8 @@ def test_names_on_the_command_line_that_are_refused(text, message):
         parse_class_names(text)
 
 
-NAMES = st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1), min_size=1, max_size=8, unique=True)
+TEXTS = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1)
+NAMES = st.lists(TEXTS.filter(lambda name: not name_problem(name)), min_size=1, max_size=8, unique=True)
 
 
 @given(NAMES)

@@ -254,7 +254,7 @@ class TestRefusal:
     def test_sidecar_that_is_none(self, write: Write, gpu: FakeGpu, text: str) -> None:
         engine = write()
         sidecar_path(engine).write_text(text)
-        self.refused(engine, gpu, ContractError, "not a gfl_edge sidecar")
+        self.refused(engine, gpu, ContractError, r"tiny\.engine\.json is not .* rebuild with: gfl-edge build")
 
     def test_truncated_engine(self, write: Write, gpu: FakeGpu) -> None:
         engine = write()

@@ -10,7 +10,7 @@ import pytest
 from gfl_edge.bench import paper
 from gfl_edge.bench.graph_cost import GraphCost, graph_cost
 from gfl_edge.bench.roofline import GPUS, bound, bounds
-from gfl_edge.report.schema import GpuPeaks
+from gfl_edge.report.bounds import GpuPeaks
 from gfl_edge.spec import load_contract, load_onnx
 from gfl_edge.zoo.catalogue import CATALOGUE
 

@@ -76,17 +76,26 @@ def test_numbers_have_six_significant_digits(stored):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("runs.0.latency.p50_ms", "5", "report.runs[0].latency.p50_ms is '5', expected a number"),
-        ("runs.1.batch", 1.5, "report.runs[1].batch is 1.5, expected a whole number"),
-        ("runs.0.warm_up.stable", 1, "report.runs[0].warm_up.stable is 1, expected true or false"),
-        ("runs.0.protocol", "x", "report.runs[0].protocol is 'x', expected one of 'stream', 'offline', 'gfocal'"),
-        ("runs.0.stages", {}, "report.runs[0].stages is an object, expected a list"),
-        ("models.0.input_hw", [1, 2, 3], "report.models[0].input_hw is a list, expected 2 elements"),
-        ("models.0.accuracy.metrics.AP", "31", "report.models[0].accuracy.metrics.AP is '31', expected a number"),
-        ("runs.2.model", "x", "report.runs[2].model is 'x', expected one of 'tiny-fp32-nonms'"),
-        ("versions", [], "report.versions is a list, expected an object"),
-        ("machine", None, "report.machine is None, expected an object of cores, load_average_1min, "),
-        ("machine.speed", 1, "report.machine.speed is not known, expected only cores, load_average_1min, "),
+        ("runs.0.latency.p50_ms", "5", "runs[0].latency.p50_ms '5': expected a number"),
+        ("runs.0.latency.p50_ms", 0, "runs[0].latency.p50_ms 0: expected more than 0"),
+        ("runs.0.latency.p50_ms", float("inf"), "runs[0].latency.p50_ms inf: expected a finite number"),
+        ("runs.1.batch", 1.5, "runs[1].batch 1.5: expected a whole number"),
+        ("runs.1.batch", -1, "runs[1].batch -1: expected 1 or more"),
+        ("runs.0.warm_up.stable", 1, "runs[0].warm_up.stable 1: expected true or false"),
+        ("runs.0.protocol", "x", "runs[0].protocol 'x': expected one of 'stream', 'offline', 'gfocal'"),
+        ("runs.0.stages", {}, "runs[0].stages {}: expected a list"),
+        ("runs.0.stages", [], "runs[0].stages: missing read, resize, upload, network, nms, download, other, draw"),
+        ("models.0.input_hw", [1, 2, 3], "models[0].input_hw [1, 2, 3]: expected 2 values"),
+        ("models.0.accuracy.metrics.AP", "31", "models[0].accuracy.metrics.AP '31': expected a number"),
+        ("models.0.accuracy.metrics.AP", 3100, "models[0].accuracy.metrics.AP 3100: expected -1..100"),
+        ("models.0.accuracy.metrics", {}, "models[0].accuracy.metrics: AP is missing"),
+        ("models.0.backend", None, "runs[0].model 'tiny-fp32-nonms': that model has no backend"),
+        ("models.0.iou_threshold", True, "models[0].iou_threshold True: expected a number"),
+        ("runs.2.model", "x", "runs[2].model 'x': expected one of 'tiny-fp32-nonms'"),
+        ("versions", [], "versions: []: expected a table"),
+        ("machine", None, "machine: None: expected a table"),
+        ("machine.speed", 1, "machine.speed: no such field. Known: cores, load_average_1min, "),
+        ("machine.core", 1, "machine.core: no such field; cores?. Known: cores, load_average_1min, "),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(stored, path, value, message):
@@ -110,5 +119,5 @@ def test_metrics_without_boxes_of_a_size_are_none(stored):
 
 def test_a_key_that_is_missing_is_named(stored):
     del stored["settings"]["frames"]["count"]
-    with pytest.raises(InputError, match=r"report\.settings\.frames\.count is missing, found only origin, folder"):
+    with pytest.raises(InputError, match=r"settings\.frames: missing count"):
         Report.from_dict(stored)

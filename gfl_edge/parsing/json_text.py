@@ -1,0 +1,64 @@
+"""Reading JSON that others may have written, damaged or made up, in bounded memory and time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gfl_edge.annotations.text import read_text
+from gfl_edge.errors import GflEdgeError, InputError
+from gfl_edge.parsing.validation import repeated, shown
+
+MAX_DIGITS = 400  # of a whole number; a float has no more than 309 before its point
+MAX_BYTES = 1 << 24  # of a file, unless the reader allows more
+
+
+def parse_json(text: str) -> Any:
+    """The values of a JSON text.
+
+    Raises:
+        ValueError: it is none; nested too deeply; a key comes twice; NaN or Infinity; a number of too many digits.
+    """
+    try:
+        return json.loads(
+            text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_int=_bounded_int
+        )
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(path: str | Path, advice: str, error: type[GflEdgeError] = InputError, max_bytes: int = MAX_BYTES) -> Any:
+    """The values of a JSON file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        advice: what to do where it is none, the end of the message.
+        error: what is raised, InputError or another.
+        max_bytes: that it may have.
+
+    Raises:
+        InputError: it cannot be read, is too large, or :func:`parse_json` refuses it; names the file.
+    """
+    try:
+        return parse_json(read_text(path, max_bytes=max_bytes))
+    except InputError as reason:
+        raise error(f"{str(reason).removesuffix('.')}. {advice}") from reason
+    except ValueError as reason:
+        raise error(f"{path} is not valid JSON: {reason}. {advice}") from reason
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if (twice := repeated(name for name, _ in pairs)) is not None:
+        raise ValueError(f"the key {shown(twice)} comes twice")
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a whole number of {len(text)} digits, expected {MAX_DIGITS} at most")
+    return int(text)
