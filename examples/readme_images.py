@@ -18,7 +18,7 @@ from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
 from gfl_edge.files import write_atomically
 from gfl_edge.media.draw import contact_sheet, draw_detections
-from gfl_edge.media.sources import open_source
+from gfl_edge.media.opening import open_source
 from gfl_edge.ops.preprocess import Image
 
 OUTPUT = Path("docs/images/detections.webp")

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from gfl_edge.media.sources import open_source
+from gfl_edge.media.opening import open_source
 from gfl_edge.ops.preprocess import single_input
 from gfl_edge.spec import ModelSpec
 

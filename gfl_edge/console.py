@@ -12,10 +12,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from gfl_edge import optional
 from gfl_edge.errors import GflEdgeError
 from gfl_edge.progress import beside_bars
+from gfl_edge.redact import redact
 
 FAILURE, INTERRUPTED = 1, 130
 # Whose INFO is for the person at the terminal; a script's own functions log as __main__
@@ -41,7 +43,7 @@ def run_command(
         reason = optional.explain(error) if isinstance(error, ImportError) else error
         if reason is None:
             raise
-        print(f"{parser.prog}: error: {reason}", file=sys.stderr)
+        print(f"{parser.prog}: error: {redact(str(reason))}", file=sys.stderr)
         _drop_unwritten()
         return FAILURE
     except KeyboardInterrupt:
@@ -54,7 +56,7 @@ def run_command(
         if error.errno is None:
             raise
         where = f": {error.filename}" if error.filename is not None else ""
-        print(f"{parser.prog}: error: {error.strerror}{where}", file=sys.stderr)
+        print(f"{parser.prog}: error: {redact(str(error.strerror) + where)}", file=sys.stderr)
         _drop_unwritten()
         return FAILURE
 
@@ -69,6 +71,14 @@ def _drop_unwritten() -> None:
                 os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
+class CommandParser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments without the passwords in them."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and ``message``, and exit with status 2."""
+        super().error(redact(message))
+
+
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 cannot subscript it
     """Writes above the lines of progress."""
 
@@ -78,10 +88,10 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 
 
 
 class _Formatter(logging.Formatter):
-    """Progress as it is, anything above with its level before it."""
+    """Progress as it is, anything above with its level before it; no passwords, whoever logs."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = redact(super().format(record))
         return text if record.levelno <= logging.INFO else f"{record.levelname}: {text}"
 
 

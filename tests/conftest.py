@@ -106,12 +106,13 @@ def no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Time that passes only by sleeping, for what waits for a camera to come back."""
-    from gfl_edge.media import sources
+    from gfl_edge.media import capture, sources
     from tests.support.fake_sources import Clock
 
     clock = Clock()
-    monkeypatch.setattr(sources, "time", clock)
-    monkeypatch.setattr(sources.LiveStream, "_pause", lambda self, seconds: clock.sleep(seconds))
+    for module in (capture, sources):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(capture, "pause", lambda stopped, seconds: clock.sleep(seconds))
     return clock
 
 

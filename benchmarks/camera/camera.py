@@ -22,8 +22,9 @@ from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector, Inference, Prepared
 from gfl_edge.media.draw import draw_detections
+from gfl_edge.media.opening import open_source
 from gfl_edge.media.sinks import VideoSink
-from gfl_edge.media.sources import Frame, open_source
+from gfl_edge.media.sources import Frame
 from gfl_edge.report.plots import Points, line_chart
 from train.weights.find import CHECKOUT, CHECKPOINTS, data_folder
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gfl_edge.media.sources import Frame, FrameSource, open_source
+from gfl_edge.media.opening import open_source
+from gfl_edge.media.sources import Frame, FrameSource
 
 DISTINCT = 50  # frames
 

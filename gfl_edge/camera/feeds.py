@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,10 @@ from gfl_edge.camera.status import LatencyHistogram
 from gfl_edge.camera.summary import SourceSummary, rate
 from gfl_edge.detections import Detections
 from gfl_edge.errors import FrameError, GflEdgeError, SourceError
-from gfl_edge.media.sources import Frame, FrameSource, ImageFiles, Source, open_source, without_password
+from gfl_edge.media.opening import Source, open_source
+from gfl_edge.media.sources import Frame, FrameSource, ImageFiles
 from gfl_edge.ops.preprocess import Image, check_frame
+from gfl_edge.redact import redact, shown_source
 
 # Frames that wait to be taken: of a file, and of a live source, where another would only be older than the newest
 WAITING, WAITING_LIVE = 2, 1
@@ -54,7 +57,7 @@ class Feed:
 
     Args:
         index: place among the sources, from 0.
-        source: see :func:`gfl_edge.media.sources.open_source`.
+        source: see :func:`gfl_edge.media.opening.open_source`.
         reconnect_seconds: as there.
         changed: notified of every frame, and when the source was opened or has ended.
 
@@ -70,19 +73,20 @@ class Feed:
 
     def __init__(self, index: int, source: Source, reconnect_seconds: float, changed: threading.Condition) -> None:
         self.index = index
-        self.name = source.name if isinstance(source, FrameSource) else without_password(str(source))
+        self.name = source.name if isinstance(source, FrameSource) else shown_source(source)
         self.source: FrameSource | None = None
         self.inbox: BoundedQueue[CameraFrame] = BoundedQueue(WAITING, changed)
         self.delivered, self.invalid, self.latency = 0, 0, LatencyHistogram()
         self.error: BaseException | None = None
         self._opening, self._reconnect_seconds, self._changed = source, reconnect_seconds, changed
-        self._stopping = False
+        self._stopped = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"gfl_edge read {self.name}", daemon=True)
 
     def _run(self) -> None:
         """The thread: all calls of the source's library are here, so that one that hangs holds up nobody."""
         try:
-            with open_source(self._opening, reconnect_seconds=self._reconnect_seconds) as source:
+            opened = open_source(self._opening, reconnect_seconds=self._reconnect_seconds, stopped=self._stopped)
+            with opened as source:
                 if source.live:
                     self.inbox.capacity = WAITING_LIVE
                 with self._changed:
@@ -90,7 +94,7 @@ class Feed:
                     self._changed.notify_all()
                 put = self.inbox.put_newest if source.live else self.inbox.put
                 frames, start = iter(source), time.perf_counter()
-                while not self._stopping and (frame := next(frames, None)) is not None:
+                while not self._stopped.is_set() and (frame := next(frames, None)) is not None:
                     now = time.perf_counter()
                     put(CameraFrame(self, frame, now, {"read": 1000 * (now - start)}, frame.image))
                     start = time.perf_counter()
@@ -99,6 +103,11 @@ class Feed:
             pass
         except BaseException as error:  # an interruption, too, is raised to whoever takes
             self.inbox.end(error)
+
+    @property
+    def away(self) -> bool:
+        """Whether it is waited for: it is not open yet, or was lost."""
+        return not self.inbox.over and (self.source is None or self.source.lost)
 
     @property
     def live(self) -> bool:
@@ -134,13 +143,13 @@ class Feed:
             latency_ms=self.latency.to_dict(),
             skipped=tuple(self.source.skipped) if self.source else (),
             reconnects=self.source.reconnects if self.source else 0,
-            error=None if self.error is None else str(self.error),
+            error=None if self.error is None else redact(str(self.error)),
             output=output,
         )
 
     def stop(self) -> None:
         """Let the thread end as soon as the call that it is in returns."""
-        self._stopping = True
+        self._stopped.set()
         if self.source is not None:
             self.source.stop()
         self.inbox.stop()
@@ -153,7 +162,7 @@ class Feeds:
     error is raised after its last frame.
 
     Args:
-        sources: one or more, see :func:`gfl_edge.media.sources.open_source`.
+        sources: one or more, see :func:`gfl_edge.media.opening.open_source`.
         reconnect_seconds: as there.
         batch: frames that are given at once, of as many sources.
         max_frames: to give in all; None = no limit.
@@ -242,7 +251,7 @@ class Feeds:
             else:
                 self._lose(feed, error)
         if not self._active:
-            errors = [str(feed.error) for feed in self.feeds if feed.error]
+            errors = [redact(str(feed.error)) for feed in self.feeds if feed.error]
             if len(errors) == len(self.feeds):
                 raise SourceError(f"all {len(errors)} sources failed: " + "; ".join(errors))
             raise EndOfItems
@@ -250,9 +259,9 @@ class Feeds:
     def _lose(self, feed: Feed, error: Exception) -> None:
         self._active.remove(feed)
         feed.fail(error)
-        # What is no error of the source's own is a bug, whose place matters
-        cause = None if isinstance(error, GflEdgeError) else error
-        logger.warning("source %d is left out: %s", feed.index, error, exc_info=cause)
+        # What is no error of the source's own is a bug, whose place matters; it may name the source as it was given
+        said = str(error) if isinstance(error, GflEdgeError) else "".join(traceback.format_exception(error))
+        logger.warning("source %d is left out: %s", feed.index, redact(said))
 
     @property
     def total(self) -> int | None:
@@ -263,6 +272,11 @@ class Feeds:
     def dropped(self) -> int:
         """Frames of live sources that were too old when their turn came."""
         return sum(feed.inbox.dropped for feed in self.feeds)
+
+    @property
+    def away(self) -> list[int]:
+        """Numbers of the sources that are waited for."""
+        return [feed.index for feed in self.feeds if feed.away]
 
     def depth(self) -> QueueDepth:
         """Of the inboxes: the mean over all, and the deepest."""

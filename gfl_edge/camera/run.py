@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence, Sized
 from contextlib import ExitStack
+from numbers import Integral
 from pathlib import Path
 
 from gfl_edge.backends.select import BackendName
@@ -34,8 +35,17 @@ from gfl_edge.files import check_output
 from gfl_edge.media.containers import RESERVE_BYTES
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.lines import STDOUT, check_lines
+from gfl_edge.media.opening import (
+    RECONNECT_SECONDS,
+    Source,
+    check_reconnect_seconds,
+    check_source,
+    followed,
+    sources_of,
+)
 from gfl_edge.media.sinks import VideoSink, Window, why_no_window
-from gfl_edge.media.sources import RECONNECT_SECONDS, Frame, FrameSource, Source
+from gfl_edge.media.sources import Frame, FrameSource
+from gfl_edge.redact import shown_source
 
 # Frames between two stages: one, since each more makes a live image older by a frame; files have a spare one, which
 # evens out stages that take now more, now less
@@ -72,7 +82,7 @@ def run_camera(
 
     Args:
         model: model file, or a detector, which is left open; None: the bundled person detector.
-        source: see :func:`gfl_edge.media.sources.open_source`; or several of them. Threads of their own read them and
+        source: see :func:`gfl_edge.media.opening.open_source`; or several of them. Threads of their own read them and
             close them at the end.
         backend: what runs a model file.
         score: detections with at least this score are drawn, written and handed on.
@@ -82,7 +92,7 @@ def run_camera(
         json_lines: file with one JSON object per frame, "-" = stdout: ``source`` (its number), ``frame``, ``name``,
             ``time_s``, ``detections`` as by :meth:`Detections.to_dicts` and ``ms`` with the times until detection.
         max_frames: stop after so many, of all sources together.
-        reconnect_seconds: how long to try after a camera or stream drops; 0 = not at all.
+        reconnect_seconds: how long to try where a camera or stream is not there, or drops; 0 = not at all.
         on_frame: called with every frame and its detections, after they were written; in the caller's thread.
 
     Raises:
@@ -92,7 +102,8 @@ def run_camera(
         ModelFileError, BackendError: the model cannot be used.
         FrameError: the detector refuses a frame of a camera or video; image files are skipped and counted instead.
     """
-    sources: list[Source] = [source] if isinstance(source, (int, str, Path, FrameSource)) else list(source)
+    sources = sources_of(source)
+    _check_sources(sources, reconnect_seconds)
     _check_settings(score, max_frames, sources, output, json_lines)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
@@ -116,6 +127,17 @@ def run_camera(
     return run.summary(stopped_by)
 
 
+def _check_sources(sources: Sequence[Source], reconnect_seconds: float) -> None:
+    check_reconnect_seconds(reconnect_seconds)
+    if not sources:
+        raise InputError("no source: give a camera number, file, folder, URL or pipeline, or several of them")
+    for source in sources:
+        check_source(source)
+    opened = [id(source) for source in sources if isinstance(source, FrameSource)]
+    if len(set(opened)) < len(opened):
+        raise InputError("the same FrameSource is given twice: each can be read once, give another object")
+
+
 def _check_settings(
     score: float,
     max_frames: int | None,
@@ -123,12 +145,11 @@ def _check_settings(
     output: str | Path | None,
     json_lines: str | Path | None,
 ) -> None:
-    if not sources:
-        raise InputError("no source: give a camera number, file, folder, URL or pipeline, or several of them")
     if not 0 <= score <= 1:
         raise InputError(f"score {score}: expected 0..1")
-    if max_frames is not None and max_frames < 1:
-        raise InputError(f"max_frames {max_frames}: expected 1 or more, or None for all")
+    whole = isinstance(max_frames, Integral) and not isinstance(max_frames, bool)
+    if max_frames is not None and not (whole and max_frames >= 1):
+        raise InputError(f"max_frames {max_frames!r}: expected 1 or more, or None for all")
     videos = [video_path(Path(output), i, len(sources)) for i in range(len(sources))] if output else []
     for video in videos:
         VideoSink(video, None)  # a wrong suffix is reported before the model is loaded
@@ -140,8 +161,9 @@ def _check_settings(
     if len(set(files)) < len(files):
         raise InputError(f"{json_lines} is to hold both a video and the detections: give two files")
     for source in sources:
-        if isinstance(source, (str, Path)) and Path(source).resolve() in files:
-            raise InputError(f"{source} is the source and would be written over: choose another output file")
+        if isinstance(source, (str, Path)) and Path(followed(str(source))) in files:
+            name = shown_source(source)
+            raise InputError(f"{name} is the source and would be written over: choose another output file")
 
 
 def _window(show: bool | None) -> Window | None:
@@ -263,7 +285,8 @@ class CameraRun:
         """What the status line says of the queues."""
         waiting: dict[str, Sized] = {"preprocess": self._feeds, **self._pipeline.queues}
         text = ", ".join(f"{name} {len(queue)}" for name, queue in waiting.items())
-        return f"waiting: {text}; dropped {self._feeds.dropped}"
+        away = ", ".join(map(str, self._feeds.away))
+        return f"waiting: {text}; dropped {self._feeds.dropped}" + (f"; away: source {away}" if away else "")
 
     def summary(self, stopped_by: StoppedBy) -> CameraSummary:
         """What the run did; raises SourceError if it came to an end without any frame."""

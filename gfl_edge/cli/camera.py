@@ -33,7 +33,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json-lines", metavar="FILE", help="one JSON object per frame; - for stdout")
     parser.add_argument("--max-frames", type=int, metavar="N", help="stop after so many frames, of all sources")
     parser.add_argument(
-        "--reconnect-seconds", type=float, default=30.0, metavar="S", help="keep trying a lost live source so long"
+        "--reconnect-seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="keep trying a live source so long that is lost or not there; inf: for ever",
     )
 
 

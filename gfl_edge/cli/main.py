@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gfl_edge._version import __version__
 from gfl_edge.cli import bench, build, camera, compare, detect, doctor, evaluate, models
-from gfl_edge.console import run_command
+from gfl_edge.console import CommandParser, run_command
 
 
 class Command(Protocol):
@@ -35,7 +35,7 @@ COMMANDS: tuple[tuple[str, Command, str], ...] = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command; needs no optional package."""
-    parser = argparse.ArgumentParser(prog="gfl-edge", description="Run and measure GFL detectors.")
+    parser = CommandParser(prog="gfl-edge", description="Run and measure GFL detectors.")
     parser.add_argument("--version", action="version", version=f"gfl-edge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command, purpose in COMMANDS:

@@ -11,7 +11,7 @@ from pathlib import Path
 from gfl_edge.doctor.findings import Finding
 from gfl_edge.doctor.packages import Package, loaded
 from gfl_edge.media.opencv import build_information
-from gfl_edge.media.sources import DEVICES
+from gfl_edge.media.opening import DEVICES
 
 SECTION = "OpenCV"
 # What a minimal image of Debian or Ubuntu lacks, or the wheel that does without

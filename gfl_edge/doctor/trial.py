@@ -18,8 +18,8 @@ from gfl_edge.doctor.opencv import CV2
 from gfl_edge.errors import BackendError, MissingDependencyError
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import read_image, write_image
+from gfl_edge.media.opening import open_source
 from gfl_edge.media.sinks import CODEC_OF, VideoSink
-from gfl_edge.media.sources import open_source
 from gfl_edge.ops.preprocess import Image
 
 SECTION = "Trial"

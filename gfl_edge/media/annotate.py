@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from gfl_edge.files import check_output
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import IMAGE_SUFFIXES, image_files, is_image, read_image, write_image
 from gfl_edge.progress import track
+from gfl_edge.redact import shown_source
 
 if TYPE_CHECKING:
     from gfl_edge.detector import Detector
@@ -105,15 +107,15 @@ def _collect(paths: Iterable[str | Path]) -> list[Path]:
     """Image files in the order given, folders opened, each file once."""
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        if not path.exists():
-            raise SourceError(f"{path} does not exist: expected an image file or a folder of images")
+        if not os.path.exists(path):  # noqa: PTH110  no error for what is no path
+            raise SourceError(f"{shown_source(path)} does not exist: expected an image file or a folder of images")
         if not path.is_dir() and not is_image(path):
             raise SourceError(
-                f"{path} is no image: expected a file ending in {', '.join(IMAGE_SUFFIXES)}. For videos use: "
-                f"gfl-edge camera --source {path}"
+                f"{shown_source(path)} is no image: expected a file ending in {', '.join(IMAGE_SUFFIXES)}. For videos "
+                f"use: gfl-edge camera --source {shown_source(path)}"
             )
         for file in image_files(path) if path.is_dir() else [path]:
-            found.setdefault(file.resolve(), file)
+            found.setdefault(Path(os.path.realpath(file)), file)  # of a link in a circle resolve() raises
     if not found:
         raise SourceError("no images: give image files or folders of them")
     return list(found.values())
@@ -122,13 +124,13 @@ def _collect(paths: Iterable[str | Path]) -> list[Path]:
 def _output_paths(sources: Sequence[Path], folder: Path) -> list[Path]:
     """A path in ``folder`` for every source, none twice and none that is itself a source."""
     # Compared in lower case, as Windows and macOS take Dog.jpg and dog.JPG for one file
-    taken = {str(source.resolve()).lower() for source in sources}
+    taken = {os.path.realpath(source).lower() for source in sources}
     outputs = []
     for source in sources:
         output, number = folder / source.name, 1
-        while str(output.resolve()).lower() in taken:
+        while os.path.realpath(output).lower() in taken:
             number += 1
             output = folder / f"{source.stem}-{number}{source.suffix}"
-        taken.add(str(output.resolve()).lower())
+        taken.add(os.path.realpath(output).lower())
         outputs.append(output)
     return outputs

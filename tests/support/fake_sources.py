@@ -75,7 +75,7 @@ class Sources:
         self.known.update({source.name: source for source in sources})
         return [source.name for source in sources]
 
-    def _open(self, name: object, *, reconnect_seconds: float) -> FrameSource:
+    def _open(self, name: object, *, reconnect_seconds: float, stopped: threading.Event) -> FrameSource:
         if str(name) in self.opening:
             assert self.opening[str(name)].wait(20)
         found = self.known[str(name)]
@@ -133,8 +133,14 @@ class Camera:
 
     def get(self, prop: int) -> float:
         known = {cv2.CAP_PROP_FPS: self.owner.fps, cv2.CAP_PROP_FRAME_COUNT: self.owner.declared_frames}
-        return {**known, cv2.CAP_PROP_POS_MSEC: 0.0}[prop]
+        return known.get(prop, 0.0)
 
     def release(self) -> None:
         self.owner.held -= self.opened
         self.opened = False
+
+
+def plug_in(monkeypatch: pytest.MonkeyPatch, cameras: Cameras) -> Cameras:
+    """Let OpenCV open ``cameras``."""
+    monkeypatch.setattr(cv2, "VideoCapture", cameras)
+    return cameras

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gfl_edge.camera import run_camera
-from gfl_edge.camera.run import PATIENCE, SteadyBatch
+from gfl_edge.camera import run, run_camera
+from gfl_edge.camera.feeds import CameraFrame
+from gfl_edge.camera.run import PATIENCE, CameraRun, SteadyBatch
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Inference
 from gfl_edge.errors import InputError, SourceError
@@ -213,3 +214,56 @@ def test_a_batch_that_is_full_now_and_then_stays() -> None:
     batch = SteadyBatch()
     batch.size(3)
     assert {batch.size(3 if i % 10 == 0 else 1) for i in range(10 * PATIENCE)} == {3}
+
+
+def test_one_that_comes_late_is_called_away(detector: FakeDetector, sources: Sources) -> None:
+    """While the others run; the status line says so."""
+    names = sources.add(FakeSource("late", 3), FakeSource("now", 3))
+    sources.opening["late"] = opens = threading.Event()
+    said: list[str] = []
+
+    class Watched(CameraRun):
+        def deliver(self, item: CameraFrame) -> bool:
+            stays = super().deliver(item)
+            said.append(self.load())
+            if len(said) == 3:
+                opens.set()
+            return stays
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "CameraRun", Watched)
+        run_camera(detector, names)
+    assert all(text.endswith("; away: source 0") for text in said[:3])
+    assert "away" not in said[-1]
+
+
+@pytest.mark.parametrize("error", [SourceError, ValueError])
+def test_no_password_is_in_what_is_said_of_a_source(
+    detector: FakeDetector, sources: Sources, caplog: pytest.LogCaptureFixture, error: type[Exception]
+) -> None:
+    secret = "rtsp://u:s3cret@h/s"
+    names = sources.add(FakeSource(f"{secret}?token=s3cret"), FakeSource("dies", error=error(f"{secret} is bad")))
+    sources.known[secret] = error(f"{secret} is bad")
+    sources.known["rtsp://u:***@h/s"] = sources.known[secret]
+    summary = run_camera(detector, [secret, *names])
+    assert summary.sources[0].error == "rtsp://u:***@h/s is bad"
+    assert "s3cret" not in caplog.text + json.dumps(summary.to_dict())
+    assert "s3cret" not in "".join(thread.name for thread in threading.enumerate())
+
+
+def test_one_object_cannot_be_two_sources(detector: FakeDetector) -> None:
+    source = FakeSource("one")
+    with pytest.raises(InputError, match="the same FrameSource is given twice"):
+        run_camera(detector, [source, source])
+
+
+@pytest.mark.parametrize("source", [True, None, 1.5, [0, None], [[0]], {"a": 1}, b"0", "", [""], "a\0b"])
+def test_what_is_no_source_is_refused_before_anything_is_opened(detector: FakeDetector, source: Any) -> None:
+    with pytest.raises(InputError, match="source"):
+        run_camera(detector, source)
+
+
+@pytest.mark.parametrize("frames", [0, -1, 1.5, float("nan"), True, "5"])
+def test_max_frames_is_a_number_of_frames(detector: FakeDetector, frames: Any) -> None:
+    with pytest.raises(InputError, match=r"max_frames .*: expected 1 or more, or None for all"):
+        run_camera(detector, [0], max_frames=frames)

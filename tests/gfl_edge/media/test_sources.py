@@ -10,21 +10,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
-from gfl_edge.errors import InputError, SourceError
+from gfl_edge.errors import SourceError
 from gfl_edge.media import sources
 from gfl_edge.media.opencv import LOG_LEVEL_SILENT, logging_functions, quiet_opencv
-from gfl_edge.media.sources import open_source
-from tests.support.fake_sources import Cameras, Clock
+from gfl_edge.media.opening import open_source
+from tests.support.fake_sources import Cameras, Clock, plug_in
 from tests.support.media_files import make_image, make_uneven_video, make_video
-
-
-def plug_in(monkeypatch: pytest.MonkeyPatch, cameras: Cameras) -> Cameras:
-    monkeypatch.setattr(cv2, "VideoCapture", cameras)
-    return cameras
 
 
 def test_video_file(tmp_path: Path) -> None:
@@ -133,90 +127,6 @@ def test_single_image_is_a_folder_of_one(tmp_path: Path) -> None:
     assert (source.total, frame.name, frame.image.mean()) == (1, "one.PNG", 77)
 
 
-def test_missing_path() -> None:
-    with pytest.raises(SourceError, match=r"nowhere/clip\.mp4 does not exist: expected a camera number"):
-        open_source("nowhere/clip.mp4")
-
-
-def test_empty_video(tmp_path: Path) -> None:
-    (tmp_path / "empty.mp4").touch()
-    with pytest.raises(SourceError, match=r"empty\.mp4 is empty \(0 bytes\)"):
-        open_source(tmp_path / "empty.mp4")
-
-
-def test_file_that_is_no_video(tmp_path: Path) -> None:
-    (tmp_path / "text.mp4").write_bytes(b"no video at all " * 100)
-    with pytest.raises(SourceError, match=r"text\.mp4 \(1600 bytes\) is no video that OpenCV can decode"):
-        open_source(tmp_path / "text.mp4")
-
-
-def test_video_without_frames(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="is no video that OpenCV can decode"):
-        open_source(make_video(tmp_path / "hollow.avi", frames=0))
-
-
-def test_folder_without_images(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(SourceError, match=r"holds no images: expected files ending in \.jpg, "):
-        open_source(tmp_path)
-
-
-def test_folder_of_corrupt_images(tmp_path: Path) -> None:
-    for name in ("a.jpg", "b.png"):
-        (tmp_path / name).write_bytes(b"damaged")
-    with pytest.raises(SourceError, match=r"none of its 2 images can be decoded: .*a\.jpg is no image that OpenCV"):
-        open_source(tmp_path)
-
-
-@pytest.mark.parametrize("number", [73, "73", "/dev/video73"])
-def test_camera_that_is_not_there(number: int | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("video0", "video2", "null"):
-        (tmp_path / name).touch()
-    monkeypatch.setattr(sources, "DEVICES", tmp_path)
-    with pytest.raises(SourceError, match=r"camera 73 cannot be opened.* has .*video0, .*video2\. Check the number"):
-        open_source(number)
-
-
-def test_no_camera_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plug_in(monkeypatch, Cameras([]))
-    monkeypatch.setattr(sources, "DEVICES", tmp_path)
-    with pytest.raises(SourceError, match=r"camera 0 cannot be opened.* has no .*/video\*"):
-        open_source(0)
-
-
-def test_pipeline_without_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "    GStreamer:                   NO\n")
-    with pytest.raises(SourceError, match=r"is a GStreamer pipeline, and OpenCV [45]\S* was built without GStreamer"):
-        open_source("nvarguscamerasrc ! video/x-raw(memory:NVMM) ! nvvidconv ! appsink " + "! queue " * 100)
-
-
-def test_pipeline_goes_to_gstreamer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "    GStreamer:                   YES (1.20.3)\n")
-    cameras = plug_in(monkeypatch, Cameras([2]))
-    with open_source("videotestsrc ! appsink") as source:
-        assert source.live
-    assert cameras.openings == [("videotestsrc ! appsink", cv2.CAP_GSTREAMER)]
-    assert cameras.held == 0
-
-
-def test_pipeline_that_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "    GStreamer:                   YES (1.20.3)\n")
-    plug_in(monkeypatch, Cameras([]))
-    with pytest.raises(SourceError, match=r"videotestsrc ! nosink cannot be opened .* must end in.*appsink"):
-        open_source("videotestsrc ! nosink")
-
-
-def test_existing_file_with_exclamation_mark_is_a_file(tmp_path: Path) -> None:
-    with open_source(str(make_video(tmp_path / "holiday!.avi", frames=2))) as source:
-        assert len(list(source)) == 2
-
-
-def test_stream_that_cannot_be_opened() -> None:
-    with pytest.raises(SourceError, match=r"rtsp://user:\*\*\*@127\.0\.0\.1:1/door cannot be opened") as raised:
-        open_source("rtsp://user:s3cr:t@127.0.0.1:1/door")
-    assert "s3cr" not in str(raised.value), "passwords do not get into messages"
-
-
 def test_stream_with_a_length_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     cameras = plug_in(monkeypatch, Cameras([3, 3, 3], declared_frames=3))
     with open_source("https://example.org/clip.mp4") as source:
@@ -269,31 +179,6 @@ def test_live_frames_carry_the_wall_clock(monkeypatch: pytest.MonkeyPatch, clock
     assert first.time_s == clock.time() - 0.25
 
 
-@pytest.mark.parametrize(
-    ("source", "shown"),
-    [
-        ("rtsp://user:p@ss#w/x@10.0.0.1/s", "rtsp://user:***@10.0.0.1/s"),
-        ("rtsp:/user:s3cret@10.0.0.1/s", "rtsp:/user:***@10.0.0.1/s"),
-        ("http://10.0.0.1/v?user=a&pwd=s3cret&n=1", "http://10.0.0.1/v?user=a&pwd=***&n=1"),
-        ("http://10.0.0.1/v?api_key=s3cret", "http://10.0.0.1/v?api_key=***"),
-        (
-            "rtspsrc user-id=a user-pw=s3cret location=rtsp://c/s ! appsink",
-            "rtspsrc user-id=a user-pw=*** location=rtsp://c/s ! appsink",
-        ),
-        ("rtsp://user@10.0.0.1/s?bypass=1", "rtsp://user@10.0.0.1/s?bypass=1"),
-        ("clips/day 1:2.mp4", "clips/day 1:2.mp4"),
-    ],
-)
-def test_passwords_and_keys_are_not_shown(source: str, shown: str) -> None:
-    assert sources.without_password(source) == shown
-
-
-@pytest.mark.parametrize("seconds", [-1, float("nan")])
-def test_reconnect_seconds_is_checked(seconds: float) -> None:
-    with pytest.raises(InputError, match="reconnect_seconds"):
-        open_source(0, reconnect_seconds=seconds)
-
-
 @pytest.mark.parametrize("variables", [{}, {"OPENCV_FFMPEG_LOGLEVEL": "16"}, {"OPENCV_LOG_LEVEL": "INFO"}])
 def test_settings_of_the_process_are_left_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
@@ -320,10 +205,10 @@ def test_opencv_and_ffmpeg_are_quiet(tmp_path: Path) -> None:
     script = """
 import sys
 from gfl_edge.errors import SourceError
-from gfl_edge.media.sources import open_source
+from gfl_edge.media.opening import open_source
 for source in sys.argv[1:]:
     try:
-        open_source(source)
+        open_source(source, reconnect_seconds=0)
     except SourceError:
         print("refused")
 """
