@@ -7,19 +7,28 @@ TensorRT only.
 Suppression runs in a fixed number of rounds (Cluster-NMS, Zheng et al. 2020): in every round a candidate survives if no
 better candidate that survived the round before overlaps it. A candidate's fate is final after as many rounds as the
 longest chain of overlaps that ends in it, so the result equals greedy NMS wherever no chain is longer than ``ROUNDS``.
+
+Candidates that are not :func:`gfl_edge.ops.boxes.sound` count as empty boxes of score 0. A NaN score is 0 in the order,
+and told by the padding where it is among the candidates. Less and LessOrEqual are False of NaN everywhere; Greater is
+True of it in OpenVINO.
+
+Detections are taken by their rank, which no two share, so that the first TopK alone decides among equal scores, and
+ONNX says how: lower index first. OpenVINO does not keep to that; see :mod:`gfl_edge.backends.tied_scores`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import ModelProto, helper, parser
 
 from gfl_edge.cuda.kernels import LOGITS, MAX_CANDIDATES, MAX_LEVELS
 from gfl_edge.engine import plugin
 from gfl_edge.errors import InputError
-from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, RAW_NAMES, ModelSpec
+from gfl_edge.ops.boxes import MAX_COORDINATE
+from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INVALID_CLASS, PADDING_CLASS, RAW_NAMES, ModelSpec
 
 DOMAIN = "gfl_edge"
 NAME = plugin.NAME
@@ -45,8 +54,10 @@ GflNms <score_threshold, iou_threshold> (boxes, scores)
   axis2 = Constant <value_ints: ints = [2]> ()
   to_flat = Constant <value_ints: ints = [0, -1]> ()
   four = Constant <value_ints: ints = [1, 1, 4]> ()
+  beyond_one = Constant <value_float: float = {beyond_one}> ()
+  beyond_pixels = Constant <value_float: float = {beyond_pixels}> ()
 
-  confident = Greater (scores, threshold)
+  confident = Less (threshold, scores)
   clean = Where (confident, scores, zero)
   flat = Reshape (clean, to_flat)
   top_scores, top_pairs = TopK <axis: int = 1, largest: int = 1, sorted: int = 1> (flat, k)
@@ -56,7 +67,32 @@ GflNms <score_threshold, iou_threshold> (boxes, scores)
   top_classes = Sub (top_pairs, first_pairs)
   anchor_columns = Unsqueeze (top_anchors, axis2)
   anchor_index = Expand (anchor_columns, four)
-  candidates = GatherElements <axis: int = 1> (boxes, anchor_index)
+  raw_candidates = GatherElements <axis: int = 1> (boxes, anchor_index)
+
+  raw_flat = Reshape (scores, to_flat)
+  given_scores = GatherElements <axis: int = 1> (raw_flat, top_pairs)
+  possible_score = Less (given_scores, beyond_one)
+  magnitude = Abs (raw_candidates)
+  near = Less (magnitude, beyond_pixels)
+  near_float = Cast <to: int = 1> (near)
+  all_near = ReduceMin <keepdims: int = 0> (near_float, axis2)
+  near_box = Greater (all_near, zero)
+  corner, far_corner = Split <axis: int = 2, num_outputs: int = 2> (raw_candidates)
+  crossed = Less (far_corner, corner)
+  crossed_float = Cast <to: int = 1> (crossed)
+  any_crossed = ReduceMax <keepdims: int = 0> (crossed_float, axis2)
+  ordered_box = Less (any_crossed, one)
+  possible_box = And (near_box, ordered_box)
+  sound = And (possible_score, possible_box)
+  sound_column = Unsqueeze (sound, axis2)
+  candidates = Where (sound_column, raw_candidates, zero)
+  sound_scores = Where (sound, top_scores, zero)
+  unsound = Not (sound)
+  quiet = LessOrEqual (given_scores, threshold)
+  loud = Not (quiet)
+  invalid = And (unsound, loud)
+  invalid_int = Cast <to: int = 6> (invalid)
+  num_invalid = ReduceSum <keepdims: int = 1> (invalid_int, axis1)
 
   x1, y1, x2, y2 = Split <axis: int = 2, num_outputs: int = 4> (candidates)
   x1t = Transpose <perm: ints = [0, 2, 1]> (x1)
@@ -107,8 +143,14 @@ _ROUND = """
   keep_{i} = Sub (one, hit_{i})
 """
 _TAIL = """
-  kept_scores = Mul (top_scores, keep_{last})
-  det_scores, order = TopK <axis: int = 1, largest: int = 1, sorted: int = 1> (kept_scores, m)
+  kept_scores = Mul (sound_scores, keep_{last})
+  kept = Greater (kept_scores, zero)
+  place = Cast <to: int = 1> (rank_row)
+  place_after_all = Cast <to: int = 1> (k)
+  place_if_lost = Add (place, place_after_all)
+  unique_place = Where (kept, place, place_if_lost)
+  places, order = TopK <axis: int = 1, largest: int = 0, sorted: int = 1> (unique_place, m)
+  det_scores = GatherElements <axis: int = 1> (kept_scores, order)
   valid = Greater (det_scores, zero)
   valid_int = Cast <to: int = 6> (valid)
   num_dets = ReduceSum <keepdims: int = 1> (valid_int, axis1)
@@ -119,8 +161,15 @@ _TAIL = """
   det_boxes = Where (valid_column, raw_boxes, zero)
   raw_classes = GatherElements <axis: int = 1> (top_classes, order)
   classes_int = Cast <to: int = 6> (raw_classes)
-  none = Constant <value: tensor = int32 {{-1}}> ()
-  det_classes = Where (valid, classes_int, none)
+  m_scalar = Squeeze (m)
+  row = Range (start, m_scalar, step)
+  row_int = Cast <to: int = 6> (row)
+  told = Add (num_dets, num_invalid)
+  tells = Less (row_int, told)
+  none = Constant <value: tensor = int32 {{{padding_class}}}> ()
+  left_out = Constant <value: tensor = int32 {{{invalid_class}}}> ()
+  padding = Where (tells, left_out, none)
+  det_classes = Where (valid, classes_int, padding)
 }}
 """
 
@@ -136,15 +185,25 @@ def nms_function(
         rounds: of suppression.
         opset: of the model.
     """
-    head = _HEAD.format(opset=opset, max_candidates=max_candidates, max_detections=max_detections)
+    beyond = {
+        "beyond_one": _just_above(np.float32(1)),
+        "beyond_pixels": _just_above(MAX_COORDINATE),  # Less is False of NaN in every library
+    }
+    head = _HEAD.format(opset=opset, max_candidates=max_candidates, max_detections=max_detections, **beyond)
     middle = "".join(_ROUND.format(i=i, p=i - 1) for i in range(1, rounds))
-    return parser.parse_function(head + _FIRST_ROUND + middle + _TAIL.format(last=rounds - 1))
+    tail = _TAIL.format(last=rounds - 1, padding_class=PADDING_CLASS, invalid_class=INVALID_CLASS)
+    return parser.parse_function(head + _FIRST_ROUND + middle + tail)
+
+
+def _just_above(value: np.float32) -> str:
+    return repr(float(np.nextafter(value, np.float32(np.inf))))
 
 
 def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: int = OPSET) -> ModelProto:
     """Add GflNms after the outputs ``boxes`` ``[N, A, 4]`` and ``scores`` ``[N, A, C]`` of ``model``, in place.
 
-    The new outputs, K = ``spec.max_detections``, are padded with score 0, class -1 and empty boxes:
+    The new outputs, K = ``spec.max_detections``, are padded with score 0, class -1 and empty boxes; in as many rows as
+    candidates were invalid, as far as there are rows, with class -2:
     ``num_dets`` int32 ``[N, 1]``, ``det_boxes`` float32 ``[N, K, 4]``, ``det_scores`` float32 ``[N, K]``,
     ``det_classes`` int32 ``[N, K]``.
     """

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gfl_edge import optional
 from gfl_edge.backends.checks import check_batch
 from gfl_edge.backends.signal_stack import signal_stack_kept
+from gfl_edge.backends.tied_scores import with_ordered_topk
 from gfl_edge.errors import BackendError
 from gfl_edge.ops.postprocess import Outputs
 from gfl_edge.spec import INPUT_NAME, ModelSpec
@@ -98,6 +99,7 @@ class OpenVinoBackend:
             )
         with signal_stack_kept():
             self._core: Any = self._library.Core()
+        model = with_ordered_topk(model)
         inlined = optional.load("onnx.inliner").inline_local_functions(model)  # it knows no model-local functions
         self._content = inlined.SerializeToString()
         self._compiled: dict[int | None, Any] = {}

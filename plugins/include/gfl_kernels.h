@@ -17,6 +17,8 @@ typedef unsigned char uint8_t;
 
 #define GFL_KERNELS_VERSION 1
 #define GFL_MAX_LEVELS 8
+#define GFL_INVALID_CLASS (-2)
+#define GFL_MAX_COORDINATE 1048576.0f /* pixels; beyond, boxes are no boxes: areas would lose their digits */
 #define GFL_MAX_CANDIDATES 4096 /* per list, see GflNmsParams.max_candidates */
 
 #ifdef __cplusplus
@@ -62,7 +64,9 @@ typedef struct {
     const float *boxes;     /* [N, A, 4] xyxy in pixels of the input */
 } GflNmsInputs;
 
-/* Padded with score 0, class -1 and empty boxes. */
+/* Padded with score 0, class -1 and empty boxes. As many of the rows after the detections as candidates were left out have
+ * class GFL_INVALID_CLASS instead, as far as there are rows: those with NaN or infinity, a score outside 0..1, a box inside
+ * out or beyond GFL_MAX_COORDINATE pixels. They suppress nothing; a NaN score counts as 0 and comes after all others. */
 typedef struct {
     int32_t *num_dets;    /* [N, 1] */
     float *det_boxes;     /* [N, K, 4] xyxy in pixels of the input */

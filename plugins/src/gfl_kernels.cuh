@@ -22,13 +22,13 @@
  *                  ceil(out_height / GFL_RESIZE_BLOCK_Y)), block (GFL_RESIZE_BLOCK_X, GFL_RESIZE_BLOCK_Y), alone
  *
  * Workspace, every part 256 byte aligned, in this order:
- *   counts  unsigned int        [N, L]      pairs above the threshold per list; the only part that must be zeroed
+ *   counts  unsigned int        [N, L]      pairs above the threshold, or NaN, per list; the only part that must be zeroed
  *   top     unsigned long long  [N, L, M]   keys of a list's best, falling; min(count, M) of them are written
  *   merged  unsigned long long  [N, L * M]  the same of all lists together; no bytes if L is 1
  *   keys    unsigned long long  [N, A * C]  keys in any order; list l begins at its first anchor * C
  *
  * A key is (bits of the float32 score) << 32 | ~(anchor * C + class): scores above a threshold of 0 or more are positive,
- * so that a larger key is a higher score or, at equal scores, a lower pair. Keys are unique, so every result is
+ * so that a larger key is a higher score or, at equal scores, a lower pair; a NaN score is 0 there. Keys are unique, so every result is
  * deterministic although the order inside of `keys` is not.
  */
 #ifndef GFL_KERNELS_CUH
@@ -154,7 +154,7 @@ __device__ inline bool gfl_find_tile(const GflNmsParams &params, int image, size
     return false;
 }
 
-/* 16 bytes from `element` on, as floats; elements at or beyond `end` are not touched and give NaN. */
+/* 16 bytes from `element` on, as floats; elements at or beyond `end` are not touched and are below every cut. */
 template <int lanes>
 __device__ inline void gfl_load_vector(const void *values, size_t element, size_t end, float (&vector)[lanes]) {
     constexpr int dtype = lanes == 8 ? GFL_FLOAT16 : GFL_FLOAT32;
@@ -168,7 +168,7 @@ __device__ inline void gfl_load_vector(const void *values, size_t element, size_
     } else {
 #pragma unroll
         for (int i = 0; i < lanes; ++i)
-            vector[i] = element + i < end ? gfl_load(values, element + i, dtype) : __int_as_float(0x7fc00000);
+            vector[i] = element + i < end ? gfl_load(values, element + i, dtype) : -GFL_INFINITY;
     }
 }
 
@@ -194,14 +194,14 @@ __device__ inline void gfl_filter(const GflNmsParams &params, const void *scores
             gfl_load_vector<lanes>(scores, element, tile.end, vector);
 #pragma unroll
             for (int i = 0; i < lanes; ++i)
-                if (vector[i] > cut && element + i >= tile.begin) passed |= 1u << (r * lanes + i);
+                if (!(vector[i] <= cut) && element + i >= tile.begin) /* NaN, too, is to be counted */ passed |= 1u << (r * lanes + i);
             GFL_COUNT(elements_read, element < tile.end ? lanes : 0);
         }
         for (unsigned rest = passed; rest; rest &= rest - 1) {
             const int bit = __ffs(rest) - 1;
             const size_t element =
                 tile.first + (size_t)(bit / lanes * GFL_FILTER_THREADS + thread) * lanes + bit % lanes;
-            if (!(gfl_score(params, scores, quality, element, element / params.num_classes) > params.score_threshold))
+            if (gfl_score(params, scores, quality, element, element / params.num_classes) <= params.score_threshold)
                 passed &= ~(1u << bit);
         }
         /* Also keeps the shared memory of one turn from the next. */
@@ -232,13 +232,13 @@ __device__ inline void gfl_filter(const GflNmsParams &params, const void *scores
             const size_t element =
                 tile.first + (size_t)(bit / lanes * GFL_FILTER_THREADS + thread) * lanes + bit % lanes;
             const float score = gfl_score(params, scores, quality, element, element / params.num_classes);
-            *slot++ = gfl_key(score, (unsigned)(element - image_begin));
+            *slot++ = gfl_key(score == score ? score : 0.0f, (unsigned)(element - image_begin)); /* below every score */
             GFL_COUNT(keys_written, 1);
         }
     }
 }
 
-/* Collect the keys of the pairs above the threshold, list by list.
+/* Collect the keys of the pairs above the threshold, or NaN, list by list.
  * scores [N, A, C], quality [N, A] or NULL -> counts [N, L], keys [N, A * C]. */
 extern "C" __global__ void __launch_bounds__(GFL_FILTER_THREADS)
     gfl_filter_kernel(const __grid_constant__ GflNmsParams params, const void *__restrict__ scores,
@@ -426,6 +426,13 @@ __device__ inline float gfl_area(const float4 &box) {
     return __fmul_rn(__fsub_rn(box.z, box.x), __fsub_rn(box.w, box.y));
 }
 
+/* Can this be a detection? As sound() of gfl_edge/ops/boxes.py. Scores above a threshold are above 0; that of NaN is 0. */
+__device__ inline bool gfl_sound(const float4 &box, float score) {
+    const float limit = GFL_MAX_COORDINATE; /* NaN is not at or below it */
+    return fabsf(box.x) <= limit && fabsf(box.y) <= limit && fabsf(box.z) <= limit && fabsf(box.w) <= limit &&
+           box.x <= box.z && box.y <= box.w && score > 0.0f && score <= 1.0f;
+}
+
 /* Is the IoU of two boxes strictly above the limit, 0 or more? Rounded like NumPy's float32, step by step: a compiler that
  * fused a product and a sum would decide otherwise at the threshold. */
 __device__ inline bool gfl_overlaps(const float4 &a, const float4 &b, float limit) {
@@ -483,6 +490,7 @@ extern "C" __global__ void __launch_bounds__(GFL_NMS_THREADS)
     __shared__ unsigned alive[words];
     __shared__ unsigned char order[GFL_NMS_CHUNK]; /* the chunk's kept ones */
     __shared__ int kept_after;
+    __shared__ unsigned invalid;
     const int image = blockIdx.x;
     const int thread = threadIdx.x, lane = thread % GFL_WARP, warp = thread / GFL_WARP;
     const int lists = gfl_num_lists(params), wanted = params.max_detections;
@@ -494,6 +502,8 @@ extern "C" __global__ void __launch_bounds__(GFL_NMS_THREADS)
     for (int list = 0; list < lists; ++list) total += gfl_list_top(params, counts, image, list);
 
     int kept = 0;
+    if (thread == 0) invalid = 0; /* seen by all after the barriers of a turn */
+    __syncthreads();
     for (int base = 0; base < total && kept < wanted; base += GFL_NMS_CHUNK) {
         const int size = total - base < GFL_NMS_CHUNK ? total - base : GFL_NMS_CHUNK;
         if (thread < size) {
@@ -516,6 +526,15 @@ extern "C" __global__ void __launch_bounds__(GFL_NMS_THREADS)
             GFL_COUNT(edges_decoded, 1);
         }
         __syncthreads();
+
+        if (thread < GFL_NMS_CHUNK) { /* whole warps */
+            const bool bad = thread < size && !gfl_sound(chunk_boxes[thread], chunk_scores[thread]);
+            const unsigned bads = __ballot_sync(GFL_ALL_LANES, bad);
+            if (lane == 0 && bads) {
+                atomicAnd(&alive[warp], ~bads);
+                atomicAdd(&invalid, (unsigned)__popc(bads));
+            }
+        }
 
         { /* against the kept of earlier chunks: a candidate per lane, the kept shared out among the warps */
             const int candidate = thread % GFL_NMS_CHUNK;
@@ -576,10 +595,11 @@ extern "C" __global__ void __launch_bounds__(GFL_NMS_THREADS)
         __syncthreads(); /* the kept are read and the chunk is overwritten next */
     }
 
+    const int left_out = (int)invalid;
     for (int i = kept + thread; i < wanted; i += GFL_NMS_THREADS) {
         kept_boxes[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         kept_scores[i] = 0.0f;
-        kept_classes[i] = -1;
+        kept_classes[i] = i - kept < left_out ? GFL_INVALID_CLASS : -1;
     }
     if (thread == 0) num_dets[image] = kept;
 }

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.nms import DOMAIN, NAME, ROUNDS, nms_function
-from gfl_edge.ops.boxes import multiclass_nms, pairwise_iou
-from gfl_edge.spec import DETECTION_NAMES
-from tests.support.nms_graph import ANCHORS, CLASSES, RULE, SPEC, graph, random_boxes, run
+from gfl_edge.ops.boxes import multiclass_nms, pairwise_iou, sound
+from gfl_edge.spec import DETECTION_NAMES, INVALID_CLASS, PADDING_CLASS
+from tests.support.nms_graph import ANCHORS, CLASSES, RULE, SPEC, graph, random_boxes, run, spoil
 
 
 def assert_equals_greedy(boxes, scores):
@@ -26,7 +26,8 @@ def assert_equals_greedy(boxes, scores):
             np.testing.assert_array_equal(found[name][i, :count], want)
         assert not found["det_boxes"][i, count:].any()
         assert not found["det_scores"][i, count:].any()
-        assert (found["det_classes"][i, count:] == -1).all()
+        invalid = np.isnan(scores[i]).any() or not sound(boxes[i], np.zeros(ANCHORS)).all() or (scores[i] > 1).any()
+        assert np.isin(found["det_classes"][i, count:], (PADDING_CLASS, *([INVALID_CLASS] if invalid else []))).all()
 
 
 @given(seed=st.integers(0, 2**32 - 1), levels=st.integers(1, 30), size=st.integers(2, 12))
@@ -44,6 +45,16 @@ def test_continuous_input(seed):
     corner = rng.uniform(0, 30, (2, ANCHORS, 2))
     boxes = np.concatenate((corner, corner + rng.exponential(15, corner.shape)), axis=2).astype(np.float32)
     assert_equals_greedy(boxes, rng.uniform(0, 1, (2, ANCHORS, CLASSES)).astype(np.float32) ** 3)
+
+
+@given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.02, 0.3, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_odd_boxes_and_scores(seed, share):
+    """NaN, infinite, inverted and huge ones neither survive nor suppress."""
+    rng = np.random.default_rng(seed)
+    boxes, scores = random_boxes(rng), rng.uniform(0, 1, (2, ANCHORS, CLASSES)).astype(np.float32)
+    spoil(rng, share, boxes, scores)
+    assert_equals_greedy(boxes, scores)
 
 
 @pytest.mark.parametrize("value", [0.0, SPEC.score_threshold, np.nan, -1.0])

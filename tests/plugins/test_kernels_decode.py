@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.kernels.library import nms_params
 from gfl_edge.ops.decode import decode
+from gfl_edge.spec import INVALID_CLASS
 from tests.support.kernel_cases import LEVEL_ANCHORS, LEVELS, random_boxes, reference
 
 
@@ -22,13 +23,15 @@ def distant(rng, shape, low=-8.0, high=4.0):
 
 
 def assert_close(found, expected):
-    for i, (boxes, scores, classes) in enumerate(expected):
+    for i, (boxes, scores, classes, invalid) in enumerate(expected):
         count = len(scores)
         assert found["num_dets"][i, 0] == count
         np.testing.assert_array_equal(found["det_classes"][i, :count], classes)
         np.testing.assert_allclose(found["det_scores"][i, :count], scores, rtol=0, atol=1e-6)
         np.testing.assert_allclose(found["det_boxes"][i, :count], boxes, rtol=0, atol=1e-3)
         assert not found["det_boxes"][i, count:].any()
+        rest = found["det_classes"].shape[1] - count
+        assert np.count_nonzero(found["det_classes"][i] == INVALID_CLASS) == min(rest, invalid)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -49,7 +52,7 @@ def test_decode(library, dtype, reg_max, per_level, point_offset):
 
 
 def test_odd_distributions(library):
-    """Logits that are huge or not finite: what NumPy's softmax makes of them, NaN boxes among them."""
+    """Logits that are huge or not finite: what NumPy's softmax makes of them, NaN boxes among them, is left out."""
     rng = np.random.default_rng(9)
     anchors = sum(LEVEL_ANCHORS)
     reg = rng.choice(np.array([-np.inf, -1e4, 0, 1e4, 1e30], np.float32), (1, anchors, 32))
@@ -62,7 +65,8 @@ def test_odd_distributions(library):
     with np.errstate(all="ignore"):
         boxes = decode(reg, LEVELS["input_hw"], LEVELS["strides"], 0.0)
         assert_close(found, [reference(boxes[0], sigmoid(logits[0]), params)])
-    assert np.isnan(found["det_boxes"]).any()
+    assert np.isnan(boxes).any()
+    assert (found["det_classes"] == INVALID_CLASS).any()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.kernels.library import nms_params
 from gfl_edge.ops.boxes import multiclass_nms, pairwise_iou
+from gfl_edge.spec import INVALID_CLASS
 from tests.support import nms_graph
 from tests.support.kernel_cases import (
     LEVEL_ANCHORS,
@@ -27,7 +28,7 @@ def test_the_reference_is_multiclass_nms():
     boxes, scores = random_boxes(rng, 500)[0], few_high_scores(rng, (500, 3))
     params = nms_params(scores[None])
     rule = {"score_threshold": 0.05, "iou_threshold": 0.6, "max_candidates": 1000, "max_detections": 100}
-    for own, want in zip(reference(boxes, scores, params), multiclass_nms(boxes, scores, **rule), strict=True):
+    for own, want in zip(reference(boxes, scores, params)[:3], multiclass_nms(boxes, scores, **rule), strict=True):
         np.testing.assert_array_equal(own, want)
 
 
@@ -71,11 +72,34 @@ ODD_NUMBERS = [-np.inf, -1.0, -0.0, 0.0, 1e-30, 1.0, 7.0, 3e38, np.inf, np.nan]
 @given(seed=st.integers(0, 2**32 - 1), iou_threshold=st.sampled_from([0.0, 0.5, 1.0]))
 @settings(max_examples=100, deadline=None)
 def test_odd_boxes_and_scores(library, seed, iou_threshold):
-    """NaN, infinite, inverted and huge boxes are treated as NumPy treats them."""
+    """NaN, infinite, inverted and huge boxes and scores are left out and counted."""
     rng = np.random.default_rng(seed)
     boxes = rng.choice(np.array(ODD_NUMBERS, np.float32), (2, 40, 4))
     scores = rng.choice(np.array([*ODD_NUMBERS, 0.5, 0.9], np.float32), (2, 40, 2))
     assert_equals_reference(library, boxes, scores, iou_threshold=iou_threshold)
+    assert_equals_reference(library, boxes, scores, max_candidates=20, max_detections=9, class_agnostic=1)
+
+
+def test_one_bad_box_leaves_the_others(library):
+    rng = np.random.default_rng(6)
+    boxes, scores = random_boxes(rng, 700), rng.uniform(0.1, 0.8, (1, 700, 2)).astype(np.float32)
+    before = assert_equals_reference(library, boxes, scores, max_candidates=2000, max_detections=2000)
+    count = before["num_dets"][0, 0]
+    boxes, scores = np.append(boxes, boxes[:, :3], axis=1), np.append(scores, np.full((1, 3, 2), 0.9), axis=1)
+    boxes[0, 700], boxes[0, 701, 2], boxes[0, 702, 0] = np.nan, np.inf, 1e9
+    scores = scores.astype(np.float32)
+    after = assert_equals_reference(library, boxes, scores, max_candidates=2000, max_detections=2000)
+    np.testing.assert_array_equal(after["det_boxes"][:, :count], before["det_boxes"][:, :count])
+    assert np.count_nonzero(after["det_classes"] == INVALID_CLASS) == 6
+
+
+@pytest.mark.parametrize("kind", ["scores", "boxes"])
+def test_nothing_but_nan(library, kind):
+    """As after a network with NaN in its weights: nothing is found, and everything is counted."""
+    boxes, scores = np.zeros((2, 999, 4), np.float32), np.full((2, 999, 3), 0.5, np.float32)
+    (scores if kind == "scores" else boxes)[...] = -np.float32(np.nan)
+    found = assert_equals_reference(library, boxes, scores)
+    assert (found["det_classes"] == INVALID_CLASS).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.05, -1.0, -np.inf, np.nan])

@@ -13,8 +13,9 @@ import numpy as np
 
 from gfl_edge.cuda import kernels
 from gfl_edge.cuda.interface import Launch
-from gfl_edge.ops.boxes import greedy_nms
+from gfl_edge.ops.boxes import greedy_nms, sound
 from gfl_edge.ops.decode import boxes_from_distances, integral, points
+from gfl_edge.spec import INVALID_CLASS
 
 if TYPE_CHECKING:
     from tests.support.fake_gpu import FakeGpu
@@ -38,8 +39,9 @@ def filter_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
     assert not counts.any(), "the counts must be zeroed before"
     keys = np.zeros((params.batch, pairs), np.uint64)
     for image, flat in enumerate(scores_of(gpu, call).reshape(params.batch, -1)):
-        (found,) = np.nonzero(flat > np.float32(params.score_threshold))
-        words = flat[found].view(np.uint32).astype(np.uint64) << np.uint64(32) | (~found.astype(np.uint32))
+        (found,) = np.nonzero(~(flat <= np.float32(params.score_threshold)))
+        bits = np.where(np.isnan(flat), np.float32(0), flat)[found].view(np.uint32)
+        words = bits.astype(np.uint64) << np.uint64(32) | (~found.astype(np.uint32))
         counts[image], keys[image, : len(found)] = len(found), words[::-1]  # in any order
     gpu.write(call.counts, counts)
     gpu.write(call.keys, keys)
@@ -73,14 +75,18 @@ def nms_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
         own = keys[image, : min(counts[image], params.max_candidates)]
         anchors, classes = np.divmod(~own.astype(np.uint32), params.num_classes)
         candidates = boxes[image, anchors]
-        keep = np.zeros(len(own), np.bool_)
+        scores = (own >> np.uint64(32)).astype(np.uint32).view(np.float32)
+        chosen = sound(candidates, scores) & (scores > 0)
+        keep = chosen.copy()
         for label in np.unique(classes):
-            keep[classes == label] = greedy_nms(candidates[classes == label], params.iou_threshold)
+            members = chosen & (classes == label)
+            keep[members] = greedy_nms(candidates[members], params.iou_threshold)
         (kept,) = np.nonzero(keep)
         kept = kept[:most]
         num_dets[image] = count = len(kept)
         det_boxes[image, :count], det_classes[image, :count] = candidates[kept], classes[kept]
-        det_scores[image, :count] = (own[kept] >> np.uint64(32)).astype(np.uint32).view(np.float32)
+        det_scores[image, :count] = scores[kept]
+        det_classes[image, count:][: np.count_nonzero(~chosen)] = INVALID_CLASS
     for address, array in (
         (call.num_dets, num_dets),
         (call.det_boxes, det_boxes),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.kernels.library import NmsCall, nms_params
-from gfl_edge.ops.boxes import greedy_nms
+from gfl_edge.ops.boxes import greedy_nms, sound
+from gfl_edge.spec import INVALID_CLASS, PADDING_CLASS
 
 INVALID_ARGUMENT, CUDA_ERROR = 1, 2
 LEVELS = {"strides": (8, 16, 32, 64), "input_hw": (72, 104)}
@@ -24,7 +25,11 @@ def few_high_scores(rng, shape):
 
 
 def reference(boxes, scores, params, lists=None):
-    """NMS of one image, boxes [A, 4] and scores [A, C], in NumPy; ``lists`` are the numbers of anchors per list."""
+    """NMS of one image, boxes [A, 4] and scores [A, C], in NumPy; ``lists`` are the numbers of anchors per list.
+
+    Returns boxes, scores, classes, and how many candidates were left out, those of NaN after all others.
+    """
+    invalid = 0
     flat = scores.reshape(-1)
     pairs = []
     begin = 0
@@ -32,9 +37,13 @@ def reference(boxes, scores, params, lists=None):
         end = begin + anchors * scores.shape[1]
         (above,) = np.nonzero(flat[begin:end] > np.float32(params.score_threshold))
         pairs.append(begin + above[np.argsort(-flat[begin + above], kind="stable")[: params.max_candidates]])
+        invalid += min(np.count_nonzero(np.isnan(flat[begin:end])), params.max_candidates - len(pairs[-1]))
         begin = end
     pairs = np.sort(np.concatenate(pairs))
     pairs = pairs[np.argsort(-flat[pairs], kind="stable")]
+    chosen = sound(boxes[pairs // scores.shape[1]], flat[pairs])
+    invalid += np.count_nonzero(~chosen)
+    pairs = pairs[chosen]
     anchors, classes = np.divmod(pairs, scores.shape[1])
     groups = np.zeros_like(classes) if params.class_agnostic else classes
     keep = np.zeros(len(pairs), bool)
@@ -42,17 +51,21 @@ def reference(boxes, scores, params, lists=None):
         (members,) = np.nonzero(groups == group)
         keep[members] = greedy_nms(boxes[anchors[members]], params.iou_threshold)
     kept = np.nonzero(keep)[0][: params.max_detections]
-    return boxes[anchors[kept]], flat[pairs[kept]], classes[kept]
+    return boxes[anchors[kept]], flat[pairs[kept]], classes[kept], invalid
 
 
 def assert_detections(found, expected):
-    """Bit-exact, and padded; ``expected`` has (boxes, scores, classes) per image."""
-    for i, (boxes, scores, classes) in enumerate(expected):
+    """Bit-exact, and padded; ``expected`` has (boxes, scores, classes, invalid) per image."""
+    for i, (boxes, scores, classes, invalid) in enumerate(expected):
         count = len(scores)
         assert found["num_dets"][i, 0] == count
-        for name, values, padding in (("boxes", boxes, 0), ("scores", scores, 0), ("classes", classes, -1)):
+        for name, values in (("boxes", boxes), ("scores", scores), ("classes", classes)):
             np.testing.assert_array_equal(found[f"det_{name}"][i, :count], values)
-            assert (found[f"det_{name}"][i, count:] == padding).all()
+        assert not found["det_boxes"][i, count:].any()
+        assert not found["det_scores"][i, count:].any()
+        rest = np.arange(found["det_classes"].shape[1] - count)
+        wanted = np.where(rest < invalid, INVALID_CLASS, PADDING_CLASS)
+        np.testing.assert_array_equal(found["det_classes"][i, count:], wanted)
 
 
 def assert_equals_reference(library, boxes, scores, lists=None, strides=(), input_hw=(0, 0), **fields):
