@@ -53,7 +53,7 @@ def choose_images(folder: str | Path, count: int, seed: int = 0) -> CalibrationI
     The same files, count and seed give the same choice in the same order on every machine.
 
     Args:
-        folder: searched for files with the suffix of an image.
+        folder: searched for files with the suffix of an image; hidden ones are left out.
         count: how many are wanted, at least ``MIN_IMAGES``.
         seed: of the choice.
 
@@ -66,7 +66,9 @@ def choose_images(folder: str | Path, count: int, seed: int = 0) -> CalibrationI
     if count < MIN_IMAGES:
         raise InputError(f"--num-images {count}: expected at least {MIN_IMAGES}")
     files = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
     random.Random(seed).shuffle(files)
     names: list[str] = []

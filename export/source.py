@@ -63,9 +63,9 @@ def find_source(named: Path | None, precision: Precision, int8: bool, unchecked:
 def newest_artifact(precision: Precision, int8: bool = False, folder: Path = ARTIFACTS) -> Path | OnnxFile | None:
     """The newest under ``folder`` of all checkpoints and of the ONNX files of that precision; None if there is none.
 
-    With ``int8`` it is the newest of the ONNX files in INT8.
+    With ``int8`` it is the newest of the ONNX files in INT8. Hidden files are left out.
     """
-    paths = [path for path in folder.rglob("*") if path.is_file()]
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         if path.suffix in find.CHECKPOINT_SUFFIXES and not int8:
             return path

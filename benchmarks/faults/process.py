@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MAX_SECONDS = 300.0  # of a command
@@ -28,6 +29,28 @@ class Ended:
     stdout: str
     stderr: str
 
+    @classmethod
+    def of(
+        cls,
+        words: Sequence[str],
+        folder: Path,
+        before: Callable[[], None] | None = None,
+        stdout: int | TextIO = subprocess.PIPE,
+    ) -> Ended:
+        """Run ``words`` to their end, see :func:`run`."""
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=environment(folder),
+            preexec_fn=before,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=MAX_SECONDS,
+            check=False,
+        )
+        return cls(done.returncode, done.stdout or "", done.stderr)
+
     def check_one_sentence(self) -> None:
         """Raise AssertionError unless it failed as promised: status 1 and one line that says why, no traceback."""
         assert self.status == 1, f"status {self.status}, expected 1: {self.stderr[-500:]}"
@@ -45,17 +68,7 @@ def words_of(command: Sequence[str | Path]) -> list[str]:
 
 def run(command: Sequence[str | Path], folder: Path, before: Callable[[], None] | None = None) -> Ended:
     """Run a command to its end, in ``folder``; ``before`` is called in its process, to set limits."""
-    done = subprocess.run(
-        words_of(command),
-        cwd=folder,
-        env=environment(folder),
-        preexec_fn=before,
-        capture_output=True,
-        text=True,
-        timeout=MAX_SECONDS,
-        check=False,
-    )
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return Ended.of(words_of(command), folder, before)
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -33,6 +33,7 @@ class TestImages:
         write_images(tmp_path, 20)
         (tmp_path / "bad.png").write_bytes(b"no image")
         (tmp_path / "notes.txt").write_text("no image either")
+        (tmp_path / ".gfl_edge-0123456789abcdef.partial.png").write_bytes(b"of a run that was killed")
         found = choose_images(tmp_path, 32)
         assert found.skipped == ("bad.png",)
         assert len(found) == 20

@@ -1,0 +1,145 @@
+"""The commands of the project that write files, each in a folder of its own, and whether those files are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.faults.inputs import CLIP_FRAMES, inputs
+from benchmarks.faults.writing import is_sealed
+from gfl_edge import optional
+from gfl_edge.engine.sidecar import Sidecar
+from gfl_edge.files.partial import NAME
+from gfl_edge.media.images import IMAGE_SUFFIXES, read_image
+from gfl_edge.media.sources import open_source
+from gfl_edge.spec import read_spec
+
+Words = list[str | Path]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that writes files.
+
+    Attributes:
+        name: of the command in the table.
+        words: run it, with ``out`` in the current folder as its target.
+        again: run it once more after it was stopped; None: as before.
+    """
+
+    name: str
+    words: Callable[[], Words]
+    again: Callable[[Path], Words] | None = None
+
+    def next_words(self, folder: Path) -> Words:
+        """What runs it once more in ``folder``."""
+        return self.again(folder) if self.again else self.words()
+
+
+def _with_model(*words: str | Path) -> Words:
+    name, *rest = words
+    return ["gfl-edge", name, "--model", inputs() / "squares.onnx", "--backend", "onnxruntime", *rest]
+
+
+def _build() -> Words:
+    return ["gfl-edge", "build", "--model", inputs() / "squares.onnx", "--flavor", "rtx", "-o", "out"]
+
+
+def _train() -> Words:
+    changes = [f'data.root="{inputs()}"', 'train.output="out"']
+    return ["train/train.py", inputs() / "run.toml", "--set", *changes]
+
+
+def _train_on(folder: Path) -> Words:
+    return [*_train(), *(["--resume"] if (folder / "out" / "last.pt").exists() else [])]
+
+
+def _calibrate() -> Words:
+    few = ["--num-images", "16", "--probe-images", "1"]
+    return [
+        "calib/calibrate.py",
+        "--onnx",
+        inputs() / "squares.onnx",
+        "--images",
+        inputs() / "images",
+        *few,
+        "-o",
+        "out/q.onnx",
+    ]
+
+
+LIGHT = (
+    Command("detect", lambda: _with_model("detect", inputs() / "images", "-o", "out")),
+    Command(
+        "eval",
+        lambda: _with_model(
+            *("eval", "--images", inputs() / "images", "--annotations", inputs() / "instances.json"),
+            *("--json", "out/result.json"),
+        ),
+    ),
+    Command(
+        "camera",
+        lambda: _with_model(
+            *("camera", "--source", inputs() / "clip.avi", "--headless", "--output", "out/video.mp4"),
+            *("--json-lines", "out/lines.jsonl"),
+        ),
+    ),
+    Command("build", _build),
+)
+HEAVY = (
+    Command("bench", lambda: _with_model("bench", "--seconds", "0.2", "-o", "out")),
+    Command("export", lambda: ["export/to_onnx.py", "--weights", inputs() / "run" / "last.pt", "-o", "out/m.onnx"]),
+    Command("calibrate", _calibrate),
+    Command("train", _train, _train_on),
+)
+COMMANDS = (*LIGHT, *HEAVY)
+
+
+def check_whole(folder: Path) -> None:
+    """Raise unless every finished file below ``folder`` is whole; temporary ones do not count."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not NAME.fullmatch(path.name) and "cache" not in path.relative_to(folder).parts:
+            _check(path)
+
+
+def _check(path: Path) -> None:
+    if path.suffix == ".bin":
+        assert is_sealed(path.read_bytes()), f"{path} is cut"
+    elif path.suffix == ".engine":
+        Sidecar.read(path).check_file(path)
+    elif path.suffix == ".onnx":
+        read_spec(path)
+    elif path.suffix == ".pt":
+        optional.load("torch").load(path, weights_only=True)
+    elif path.suffix == ".json":
+        json.loads(path.read_text())
+    elif path.suffix == ".jsonl":
+        for line in path.read_text().splitlines():
+            json.loads(line)
+    elif path.suffix in (".mp4", ".avi"):
+        with open_source(path) as video:
+            frames = sum(1 for _ in video)
+        assert 0 < frames <= CLIP_FRAMES, f"{path} has {frames} frames"
+    elif path.suffix in IMAGE_SUFFIXES:
+        read_image(path)
+    else:
+        assert path.read_bytes(), f"{path} is empty"
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Digests by path of what is in ``folder``, the cache aside."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in names.items()
+        if not name.startswith("cache/")
+    }
+
+
+def left_over(folder: Path) -> list[str]:
+    """The temporary files below ``folder``."""
+    return sorted(path.name for path in folder.rglob("*") if "partial" in path.name or path.suffix == ".part")
