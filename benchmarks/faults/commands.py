@@ -14,7 +14,7 @@ from gfl_edge import optional
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.files.partial import NAME
 from gfl_edge.media.images import IMAGE_SUFFIXES, read_image
-from gfl_edge.media.sources import open_source
+from gfl_edge.media.opening import open_source
 from gfl_edge.spec import read_spec
 
 Words = list[str | Path]
