@@ -31,7 +31,7 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path, on_bad: OnB
 
     Args:
         annotation_file: JSON.
-        image_folder: ``file_name`` is relative to it; how those of other machines are read, says
+        image_folder: ``file_name`` is relative to it, or leads into it; how those of other machines are read, says
             :func:`gfl_edge.annotations.image_list.locate`.
         on_bad: "error" refuses entries that lack what they need; "drop" leaves them out with a warning.
 
@@ -185,7 +185,8 @@ def _images(entries: list[Any], annotation_file: Path, folder: Path, bad: _BadEn
             found.append((value_of(entry, "id", to_identity), size_hw, listed))
         except ValueError as error:
             bad.add("image", index, entry, error, str(entry.get("file_name") or "") if isinstance(entry, dict) else "")
-    names, _ = locate([entry for *_, entry in found], annotation_file, folder, lambda name: is_file(folder / name))
+    texts = [entry for *_, entry in found]
+    names, _ = locate(texts, annotation_file, folder, lambda name: is_file(folder / name), elsewhere=False)
     images: dict[Identity, _Image] = {}
     for (key, size_hw, entry), name in zip(found, names, strict=True):
         image = _Image(folder / name, size_hw, [])

@@ -45,20 +45,29 @@ def read_image_list(path: str | Path) -> list[Entry]:
 
 
 def locate(
-    entries: Sequence[Entry], image_list: Path, folder: Path, is_there: Callable[[str], bool]
+    entries: Sequence[Entry],
+    image_list: Path,
+    folder: Path,
+    is_there: Callable[[str], bool],
+    *,
+    elsewhere: bool = True,
 ) -> tuple[list[str], int]:
     """What the entries of a list mean in the image folder.
 
-    An absolute path of a file that exists is taken as it is. All others are read in the same way from the first to the
-    last, by which most of them are there: relative to the folder; relative to the list; after the part that names the
-    folder, as in ``data/obj_train_data/1.jpg`` for a folder ``obj_train_data``; or without the folders that all of them
-    start with. So no entry takes the place of another, and what is missing stays missing.
+    An absolute path of a file that exists is taken as it is, where files may lie ``elsewhere``. All others are read in
+    the same way from the first to the last, by which most of them are there: relative to the folder; relative to the
+    list; after the part that names the folder, as in ``data/obj_train_data/1.jpg`` for a folder ``obj_train_data``; or
+    without the folders that all of them start with. So no entry takes the place of another, and what is missing stays
+    missing.
 
     Args:
         entries: of the list.
         image_list: the file that lists them.
         folder: of the images.
         is_there: whether there is what a path relative to the folder names.
+        elsewhere: whether absolute paths may lead out of the folder, as in lists that people write of their own images;
+            not in files that come from others. Links in the folder are followed in any case, as people make folders of
+            links.
 
     Returns:
         For each entry its path, with ``/``, relative to the folder, or absolute where it lies elsewhere; and how many
@@ -67,7 +76,7 @@ def locate(
     Raises:
         AnnotationError: a path that leads out of the folder.
     """
-    absolute = {entry.line: found for entry in entries if (found := _absolute(entry.text, folder)) is not None}
+    absolute = {entry.line: found for entry in entries if (found := _absolute(entry.text, folder, elsewhere))}
     count = sum(name.startswith("/") or is_there(name) for name in absolute.values())
     others = [entry.text for entry in entries if entry.line not in absolute]
     readings = _readings(others, image_list, folder, is_there)
@@ -84,7 +93,7 @@ def locate(
     located: list[str] = []
     for entry in entries:
         name = absolute.get(entry.line) or reading(entry.text)
-        if name is None and _is_rooted(entry.text):
+        if name is None and _is_rooted(entry.text) and (elsewhere or not os.path.lexists(entry.text)):
             name = entry.text  # not there, which the checks will report
         if name is None:
             raise AnnotationError(
@@ -95,12 +104,14 @@ def locate(
     return located, count + counts[best]
 
 
-def _absolute(text: str, folder: Path) -> str | None:
-    """What an absolute path means here: relative to the folder if it leads into it, else itself if there is a file."""
+def _absolute(text: str, folder: Path, elsewhere: bool) -> str | None:
+    """What an absolute path means here: relative to the folder if it leads into it, else itself if a file may be there
+    and is.
+    """
     path = Path(text)
     if not path.is_absolute():
         return None
-    is_file = os.path.isfile(text)  # noqa: PTH113  no error for what is no path
+    is_file = elsewhere and os.path.isfile(text)  # noqa: PTH113  no error for what is no path
     return _inside(path, folder) or (path.as_posix() if is_file else None)
 
 

@@ -28,12 +28,12 @@ def read_regular(path: str | Path, max_bytes: int | None = None) -> bytes:
         ValueError: ``path`` can be no path.
     """
     with open(path, "rb", opener=_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is a device or a pipe, expected a file", str(path))
-        content = file.read() if max_bytes is None else file.read(max_bytes + 1)
-    if max_bytes is not None and len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"it is larger than the {max_bytes} bytes that such a file may have", str(path))
-    return content
+        if max_bytes is not None and found.st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"it is larger than the {max_bytes} bytes that such a file may have", str(path))
+        return file.read()  # not read(max_bytes), which makes room for so many before it looks
 
 
 def _without_waiting(path: str, flags: int) -> int:

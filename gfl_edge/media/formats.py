@@ -19,7 +19,6 @@ _EXIF = 0xE1, b"Exif\0\0"
 
 # Formats that come under the wrong suffix, or for which OpenCV has no decoder, by how they start
 _MAGIC = (
-    (re.compile(rb"GIF8"), "a GIF"),
     (re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|mif1|msf1)", re.DOTALL), "a HEIC image, as phones take them"),
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "an AVIF image"),
     (re.compile(rb"....ftyp", re.DOTALL), "an MP4 or QuickTime video"),
@@ -48,6 +47,8 @@ _TIFF_COLORS = {
 _TIFF_VALUES = {2: "signed ", 3: "float ", 5: "complex ", 6: "complex "}
 _PNG_COLORS = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGBA"}
 _JPEG_COLORS = {1: "gray", 3: "color", 4: "CMYK"}
+MAX_SCANS = 200  # of a JPEG; programs write 10 or so, and each goes over the whole image
+MAX_TILE_PIXELS = 2**24  # of a TIFF that is itself smaller: OpenCV makes room for a whole tile
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def read_header(content: bytes) -> Header | None:
         ((_PNG,), _png),
         ((b"BM",), _bmp),
         ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), _tiff),
+        ((b"GIF8",), _gif),
     ):
         if content.startswith(starts):
             return read(content)
@@ -92,14 +94,19 @@ def _jpeg(content: bytes) -> Header:
     size_wh, pixels, plain, scans = None, "", True, 0
     for marker, body in _jpeg_segments(content):
         if marker in _FRAMES and len(body) >= 6:
-            size_wh = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
+            width, height = size_wh or (
+                0,
+                0,
+            )  # of several frames, which are damage, what any decoder might make room for
+            size_wh = max(width, int.from_bytes(body[3:5], "big")), max(height, int.from_bytes(body[1:3], "big"))
             pixels = f"{body[0]}-bit {_JPEG_COLORS.get(body[5], f'of {body[5]} components')}"
             plain = plain and all(size_wh)  # a height of 0 follows after the data
         elif marker == _EXIF[0] and body.startswith(_EXIF[1]):
             plain = False
         scans += marker == _START_OF_SCAN
         if marker == _END_OF_IMAGE and scans:
-            return Header("a JPEG", size_wh, pixels, "", plain)
+            many = f"it has {scans} scans, which only serve to take time, expected at most {MAX_SCANS}. Leave it out"
+            return Header("a JPEG", size_wh, pixels, many if scans > MAX_SCANS else "", plain)
     return Header("a JPEG", size_wh, pixels, "it is cut, its end is missing. Copy it again")
 
 
@@ -131,8 +138,18 @@ def _png(content: bytes) -> Header:
     return Header("a PNG", size_wh, f"{content[24]}-bit {_PNG_COLORS.get(content[25], 'of unknown colors')}")
 
 
+def _gif(content: bytes) -> Header:
+    if len(content) < 10:
+        return Header("a GIF")
+    return Header("a GIF", (int.from_bytes(content[6:8], "little"), int.from_bytes(content[8:10], "little")))
+
+
 def _bmp(content: bytes) -> Header:
-    if len(content) < 30 or int.from_bytes(content[14:18], "little") < 40:
+    head = int.from_bytes(content[14:18], "little")
+    if head == 12 and len(content) >= 26:  # of OS/2
+        size_wh = int.from_bytes(content[18:20], "little"), int.from_bytes(content[20:22], "little")
+        return Header("a BMP", size_wh, f"{int.from_bytes(content[24:26], 'little')} bits a pixel")
+    if len(content) < 30 or head < 40:
         return Header("a BMP")
     width, height = (int.from_bytes(content[at : at + 4], "little", signed=True) for at in (18, 22))
     return Header("a BMP", (width, abs(height)), f"{int.from_bytes(content[28:30], 'little')} bits a pixel")
@@ -161,6 +178,8 @@ def _tiff(content: bytes) -> Header:
     refused = ""
     if kind or bits > 16:
         refused = "its values have no range that is known here. Convert it to 8 or 16 bits without a sign"
+    if tags.get(322, 0) * tags.get(323, 0) > max(MAX_TILE_PIXELS, tags[256] * tags[257]):
+        refused = f"its tiles of {tags[322]}x{tags[323]} pixels are larger than it. Save it without tiles"
     return Header("a TIFF", (tags[256], tags[257]), pixels, refused)
 
 

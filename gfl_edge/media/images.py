@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ from gfl_edge import optional
 from gfl_edge.errors import ImageError, InputError, SourceError
 from gfl_edge.files import read_regular, write_atomically
 from gfl_edge.media.formats import Header, read_header
+from gfl_edge.media.limits import MAX_BYTES_PER_PIXEL, max_pixels, too_large
 from gfl_edge.media.opencv import quiet_opencv
 from gfl_edge.ops.preprocess import Image
+from gfl_edge.redact import shown_source
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # OpenCV's own limits, unless OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH and _HEIGHT raise them
-MAX_PIXELS, MAX_SIDE = 2**30, 2**20
+OPENCV_MAX_PIXELS, OPENCV_MAX_SIDE = 2**30, 2**20
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -24,37 +27,40 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         SourceError: there are none.
     """
-    found = sorted(path for path in folder.iterdir() if is_image(path) and not path.name.startswith("."))
+    try:
+        names = sorted(name for name in os.listdir(folder) if is_image(name) and not name.startswith("."))  # noqa: PTH208
+    except OSError as error:
+        raise SourceError(f"{shown_source(folder)} cannot be listed ({error.strerror or error})") from None
+    found = [folder / name for name in names]
     if not found:
         raise SourceError(f"{folder} holds no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return found
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: str | Path) -> bool:
     """Whether the suffix of ``path`` is one of an image file, in upper or lower case."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  folders have a million names
 
 
 def read_image(path: Path) -> Image:
     """An image file as uint8 ``[H, W, 3]`` BGR, turned as its EXIF says.
 
     Gray, palette, CMYK and 16-bit images are converted, alpha is dropped; of several pages or frames the first is read.
+    Nothing is decoded before the header says how large it will be: at most :func:`gfl_edge.media.limits.max_pixels`.
 
     Raises:
-        ImageError: it cannot be read or is no whole image; says what the file is.
+        ImageError: it cannot be read, is too large or is no whole image; says what the file is.
     """
     cv2 = optional.load("cv2")
     content = _content(path)
-    header = read_header(content)
-    if header is not None and header.refused:
-        raise ImageError(path, f"is {header}: {header.refused}")
+    header = _checked_header(path, content)
     try:
         with quiet_opencv():  # decoded from memory, as cv2.imread cannot open every file name on Windows
             image: Image | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise ImageError(path, _why_not(content, header, str(error))) from error
+        raise ImageError(path, _why_not(header, str(error))) from error
     if image is None:
-        raise ImageError(path, _why_not(content, header))
+        raise ImageError(path, _why_not(header))
     return image
 
 
@@ -67,8 +73,8 @@ def image_hw(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: as :func:`read_image`, except that damage within the data of a JPEG is not seen.
     """
-    header = read_header(_content(path))
-    if header is not None and header.plain and header.size_wh is not None:
+    header = _checked_header(path, _content(path))
+    if header.plain and header.size_wh is not None:
         return header.size_wh[1], header.size_wh[0]
     height, width, _ = read_image(path).shape
     return height, width
@@ -76,26 +82,40 @@ def image_hw(path: Path) -> tuple[int, int]:
 
 def _content(path: Path) -> bytes:
     try:
-        content = read_regular(path)
-    except OSError as error:
-        raise ImageError(path, f"cannot be read ({error.strerror or error})") from error
+        content = read_regular(path, MAX_BYTES_PER_PIXEL * max_pixels())
+    except (OSError, ValueError) as error:
+        raise ImageError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if not content:
         raise ImageError(path, "is empty (0 bytes). Copy it again")
     return content
 
 
-def _why_not(content: bytes, header: Header | None, message: str = "") -> str:
-    """What an error says of a file that OpenCV did not decode, with its ``message``, if there was one."""
+def _checked_header(path: Path, content: bytes) -> Header:
+    """What the file is, if it may be decoded."""
+    header = read_header(content)
     if header is None:
-        return f"is no image that OpenCV can decode: {len(content)} bytes that start with {content[:8]!r}"
-    version = optional.load("cv2").__version__
+        raise ImageError(
+            path, f"is no image that OpenCV can decode: {len(content)} bytes that start with {content[:8]!r}"
+        )
+    if header.refused:
+        raise ImageError(path, f"is {header}: {header.refused}")
     if header.size_wh is None:
-        return f"is {header}, which OpenCV {version} does not decode. Convert it to JPEG or PNG"
+        version = optional.load("cv2").__version__
+        raise ImageError(path, f"is {header}, which OpenCV {version} does not decode. Convert it to JPEG or PNG")
+    if reason := too_large(*header.size_wh):
+        raise ImageError(path, f"is {header}: {reason}")
+    return header
+
+
+def _why_not(header: Header, message: str = "") -> str:
+    """What an error says of a file that OpenCV did not decode, with its ``message``, if there was one."""
+    assert header.size_wh is not None  # see _checked_header
+    version = optional.load("cv2").__version__
     width, height = header.size_wh
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+    if width * height > OPENCV_MAX_PIXELS or max(width, height) > OPENCV_MAX_SIDE:
         return (
-            f"is {header}: too large, OpenCV decodes at most {MAX_PIXELS} pixels and sides of {MAX_SIDE}. Scale it "
-            "down or cut it into tiles"
+            f"is {header}: too large, OpenCV decodes at most {OPENCV_MAX_PIXELS} pixels and sides of "
+            f"{OPENCV_MAX_SIDE}. Scale it down or cut it into tiles"
         )
     if "memory" in message.lower():
         return f"is {header}: there is no memory for its {3 * width * height / 1e9:.1f} GB. Scale it down"

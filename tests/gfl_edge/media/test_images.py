@@ -174,7 +174,10 @@ def png(width: int, height: int, *, bits: int = 1) -> bytes:
     ],
     ids=["PNG", "wide PNG", "BMP", "TIFF", "WebP"],
 )
-def test_an_image_beyond_opencvs_limits(tmp_path: Path, content: bytes, size: str) -> None:
+def test_an_image_beyond_opencvs_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, size: str
+) -> None:
+    monkeypatch.setenv("GFL_EDGE_MAX_PIXELS", "99999999999999")
     said = reason(tmp_path / "a.png", content)
     assert said.startswith(f"is {size}")
     assert "too large, OpenCV decodes at most 1073741824 pixels and sides of 1048576. Scale it down" in said
@@ -259,6 +262,7 @@ def test_memory_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise cv2.error("OpenCV(4.8.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate")
 
     monkeypatch.setattr(cv2, "imdecode", refuse)
+    monkeypatch.setenv("GFL_EDGE_MAX_PIXELS", "1000000000")
     assert "no memory for its 2.7 GB. Scale it down" in reason(tmp_path / "a.png", png(30000, 30000))
 
 
