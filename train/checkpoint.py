@@ -1,6 +1,6 @@
 """Checkpoints of our own: weights to use, what they are, and all that a run needs to go on as if nothing had happened.
 
-A file is a mapping of tensors and plain values, which ``torch.load(path, weights_only=True)`` reads:
+A file is a mapping of tensors and plain values, which ``torch.load(path, weights_only=True)`` reads, too:
 
     format       1
     state_dict   the detector's weights, averaged where the run averages them; what train.weights.load_detector takes
@@ -14,19 +14,17 @@ A file is a mapping of tensors and plain values, which ``torch.load(path, weight
 from __future__ import annotations
 
 import errno
-import pickle
-import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gfl_edge.errors import CheckpointError
 from gfl_edge.files import cannot_write, whole_file
+from train.weights.reading import read_content
 
 FORMAT = 1
 BEST, LAST = "best.pt", "last.pt"
@@ -72,15 +70,12 @@ class Checkpoint:
         Raises:
             CheckpointError: no such file, unreadable, or none of ours.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such checkpoint")
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} is truncated or no checkpoint of this project. Copy it again") from error
+        content = read_content(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise CheckpointError(f"{path} is no checkpoint of this project in format {FORMAT}. Train again")
+        for name, (is_right, expected) in _ENTRIES.items():
+            if not is_right(content.get(name)):
+                raise CheckpointError(f"{path} is damaged: its entry {name} is no {expected}. Copy it again")
         return cls(
             content["state_dict"],
             content["architecture"],
@@ -91,31 +86,27 @@ class Checkpoint:
         )
 
 
+def _is_mapping_of(*kinds: type) -> Callable[[Any], bool]:
+    """Whether a value is a mapping from texts to these types."""
+    return lambda value: (
+        isinstance(value, dict) and all(isinstance(key, str) and isinstance(x, kinds) for key, x in value.items())
+    )
+
+
+# What a file has to hold: a test, and what it tests in words
+_ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "state_dict": (_is_mapping_of(Tensor), "table of tensors"),
+    "architecture": (_is_mapping_of(dict), "table of a network's fields"),
+    "class_names": (lambda x: isinstance(x, list) and all(isinstance(name, str) for name in x), "list of texts"),
+    "config": (_is_mapping_of(dict), "table of settings"),
+    "metrics": (_is_mapping_of(float, int, type(None)), "table of numbers"),
+    "training": (lambda x: x is None or isinstance(x, dict), "state of a run"),
+}
+
+
 def describe_weights(path: str | Path) -> Checkpoint | None:
     """What a checkpoint of our own says about itself; None for those of other projects."""
     try:
         return Checkpoint.load(path)
     except CheckpointError:
         return None
-
-
-def random_state() -> dict[str, Any]:
-    """The state of all generators of chance of this process, in plain values and tensors."""
-    name, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, np.asarray(keys).tolist(), *rest],
-        "python": random.getstate(),
-    }
-
-
-def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Undo what has been drawn since :func:`random_state`. GPUs are skipped where there is another number of them."""
-    torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.asarray(keys, np.uint32), *rest))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))

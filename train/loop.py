@@ -17,10 +17,11 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from gfl_edge.errors import CheckpointError, GflEdgeError
-from train.checkpoint import random_state, restore_random_state
+from train.chance import random_state, restore_random_state
 from train.data.loader import Batch
 from train.distributed import Process, gather, mean_over, parallel
 from train.optim import Schedule
+from train.resuming import check_optimizer, check_position, check_randomness, check_scaler, check_tensors
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -234,18 +235,30 @@ class Trainer:
         """Go on from :meth:`state_dict`. Chance goes on, too, if there are as many processes as before.
 
         Raises:
-            CheckpointError: it is of another network, optimizer or setting of the average.
+            CheckpointError: it is damaged, or of another network, optimizer or setting of the average. Nothing is
+                changed then.
         """
-        if (state["average"] is None) != (self.average is None):
-            raise CheckpointError("the run was started with another train.ema_decay; go on with the same settings")
-        try:
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self._scaler.load_state_dict(state["scaler"])
-            if self.average is not None:
-                self.average.load_state_dict(state["average"])
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"the run was started with another network or optimizer: {error}") from error
+        self._check(state)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.position = Position(**state["position"])
         if len(state["random"]) == self.process.world_size:
             restore_random_state(state["random"][self.process.rank])
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """All of it, before any of it is taken over."""
+        for name in ("position", "network", "optimizer", "scaler", "average", "random"):
+            if name not in state:
+                raise CheckpointError(f"it has no entry training.{name}")
+        if (state["average"] is None) != (self.average is None):
+            raise CheckpointError("the run was started with another train.ema_decay; go on with the same settings")
+        check_position(state["position"])
+        check_tensors(state["network"], self.network.state_dict(), "the network's")
+        check_optimizer(state["optimizer"], self.optimizer)
+        check_scaler(state["scaler"], self._scaler.state_dict())
+        if self.average is not None:
+            check_tensors(state["average"], self.average.state_dict(), "the average's")
+        check_randomness(state["random"])

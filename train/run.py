@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,14 +36,17 @@ from train.network import TrainedNetwork, build_detector, criterion_config, weig
 from train.objective.criterion import Criterion
 from train.optim import Schedule, build_optimizer
 from train.quantize import fake_quantize, float_state
+from train.resuming import check_position
 from train.validation import Validation
 from train.weights.loading import describe_architecture
+from train.weights.naming import listed
 
 logger = logging.getLogger(__name__)
 
 # Of the weights, that best.pt, last.pt and its successor take with averages and both moments of an optimizer
 CHECKPOINT_SIZES = 9
 BEST_METRIC = "AP"
+MAX_PERCENT = 100
 SHOWN = ("AP", "AP50", "AP75")  # after each evaluation
 
 
@@ -225,12 +229,30 @@ class Run:
         return saved
 
     def _restore(self, saved: Checkpoint) -> None:
-        assert saved.training is not None
+        last, state = self.folder / LAST, saved.training
+        assert state is not None
         if saved.class_names != self.class_names:
-            raise CheckpointError(f"the run was started with the classes {saved.class_names}, not {self.class_names}")
-        self.trainer.load_state_dict(saved.training)
-        self.best, self.metrics = float(saved.training["best"]), saved.metrics
-        self._unfinished = bool(saved.training.get("unfinished")) and self.validation is not None
+            names = [f"{len(classes)} ({listed(classes)})" for classes in (saved.class_names, self.class_names)]
+            raise CheckpointError(f"{last}: the run was started with the classes {names[0]}, not {names[1]}")
+        try:
+            self._check_state(state)
+            self.trainer.load_state_dict(state)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{last}: {error}. Copy it again, or start anew in another train.output, from {BEST} as model.weights"
+            ) from error
+        self.best, self.metrics = float(state["best"]), saved.metrics
+        self._unfinished = state["unfinished"] and self.validation is not None
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        """What the trainer does not know of."""
+        best, unfinished = state.get("best"), state.get("unfinished")
+        if not isinstance(best, (int, float)) or not -1 <= best <= MAX_PERCENT or not isinstance(unfinished, bool):
+            raise CheckpointError(f"its best {BEST_METRIC} or whether that was measured is damaged")
+        check_position(state.get("position"))
+        batch, batches = state["position"]["batch"], self.data.steps_per_epoch
+        if batch >= batches:
+            raise CheckpointError(f"the run was left after {batch} batches of an epoch, which now has only {batches}")
 
     def _loader(self, annotations: Annotations) -> TrainingLoader:
         train, process = self.config.train, self.process

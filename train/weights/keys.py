@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from gfl_edge.errors import CheckpointError
+from train.weights.naming import listed
 
 COUNTERS = re.compile(r".*\.num_batches_tracked$")  # statistics of training; absent in some exports
 
@@ -15,16 +16,28 @@ COUNTERS = re.compile(r".*\.num_batches_tracked$")  # statistics of training; ab
 def copy_strictly(
     network: nn.Module, given: Mapping[str, Tensor], title: str, optional: re.Pattern[str] = COUNTERS
 ) -> None:
-    """Copy ``given`` into ``network``.
+    """Copy ``given`` into ``network``, which keeps its values where optional keys are not given.
+
+    Raises:
+        CheckpointError: see :func:`check_keys`.
+    """
+    check_keys(network, given, title, optional)
+    network.load_state_dict(given, strict=False)
+
+
+def check_keys(
+    network: nn.Module, given: Mapping[str, Tensor], title: str, optional: re.Pattern[str] = COUNTERS
+) -> None:
+    """Compare a state dict with a network, which may be on the device meta.
 
     Args:
-        network: keeps its values where optional keys are not given.
-        given: its state dict, of any float dtype.
+        network: that it should be of.
+        given: the state dict, of any dtype.
         title: start of the error message: who does not fit whom.
         optional: keys that may be missing.
 
     Raises:
-        CheckpointError: missing, unexpected or misshapen keys; lists all of them.
+        CheckpointError: missing, unexpected or misshapen keys; lists the first of each.
     """
     expected = network.state_dict()
     missing = sorted(key for key in expected.keys() - given.keys() if not optional.match(key))
@@ -36,6 +49,5 @@ def copy_strictly(
     ]
     problems = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if any(problems.values()):
-        listed = "; ".join(f"{len(keys)} keys {what}: {', '.join(keys)}" for what, keys in problems.items() if keys)
-        raise CheckpointError(f"{title}: {listed}")
-    network.load_state_dict(given, strict=False)
+        shown = "; ".join(f"{len(keys)} keys {what}: {listed(keys)}" for what, keys in problems.items() if keys)
+        raise CheckpointError(f"{title}: {shown}")

@@ -11,15 +11,19 @@ import torch
 from torch import Tensor
 
 from gfl_edge.errors import CheckpointError, InputError
-from gfl_edge.parsing.validation import build
+from gfl_edge.parsing.validation import build, shown
 from train.models.build import Architecture, Network, build_network
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
 from train.weights import mmdet, nanodet
-from train.weights.keys import copy_strictly
+from train.weights.keys import check_keys
+from train.weights.naming import printable
 from train.weights.reading import StateDict
 from train.weights.soundness import check_kinds, check_values
 from train.weights.unwrapping import CheckpointFile, read_checkpoint, unwrap
+
+MAX_LAYERS = 64  # of a tower, or levels; published networks have 4, or 5
+MAX_CHANNELS = 1 << 16  # classes, bins; published networks have 2,048
 
 PROJECT_KEYS = (nanodet.PROJECT_KEY, mmdet.PROJECT_KEY)
 
@@ -56,10 +60,16 @@ def load_detector(
         raise CheckpointError(
             f"{origin} is a {config.family} checkpoint, {family} was requested. Leave out --model to have it recognized"
         )
-    detector = _build_empty(config)
+    used = _used(state)
+    with torch.device("meta"):  # without memory for weights, until their keys and shapes are known to fit
+        detector = _build(config, origin)
     _check_projection(state, config.reg_max, origin)
-    copy_strictly(detector, _used(state), f"{origin} does not fit {config.family}")
-    check_values(_used(state), origin)
+    check_keys(detector, used, f"{origin} does not fit {config.family}")
+    check_values(used, origin)
+    detector.to_empty(device="cpu")
+    for value in detector.state_dict().values():
+        value.zero_()
+    detector.load_state_dict(used, strict=False)
     return detector.eval()
 
 
@@ -81,7 +91,7 @@ def infer_config(state: Mapping[str, Tensor]) -> Architecture:
     """
     config = nanodet.infer_nanodet(state) or mmdet.infer_gfl(state)
     if config is None:
-        known = ", ".join(sorted(state)[:3])
+        known = ", ".join(map(printable, sorted(state)[:3]))
         raise CheckpointError(
             "no checkpoint of NanoDet, NanoDet-Plus, GFL or GFLv2: expected the keys "
             f"{', '.join((*nanodet.FAMILY_KEYS, *nanodet.NEEDED_KEYS))}, or {', '.join(mmdet.NEEDED_KEYS)}. "
@@ -114,14 +124,19 @@ def _named_config(named: Mapping[str, Any]) -> Architecture:
     return config
 
 
-def _build_empty(architecture: Architecture) -> Network:
-    """The network with zeros for weights; on the meta device first, because random weights take time."""
-    with torch.device("meta"):
-        detector = build_network(architecture)
-    detector.to_empty(device="cpu")
-    for value in detector.state_dict().values():
-        value.zero_()
-    return detector
+def _build(architecture: Architecture, origin: str) -> Network:
+    """The network, unless it is so large that no checkpoint can be of it, or cannot be."""
+    sizes = {name: value for name, value in asdict(architecture).items() if not isinstance(value, (str, bool))}
+    for name, value in sizes.items():
+        limit = MAX_LAYERS if name == "stacked_convs" else MAX_CHANNELS
+        numbers = value if isinstance(value, (tuple, list)) else (value,)
+        if len(numbers) > MAX_LAYERS or any(isinstance(number, int) and number > limit for number in numbers):
+            raise CheckpointError(f"{origin}: its architecture has {name} {shown(value)}, expected at most {limit}")
+    try:
+        return build_network(architecture)
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        what = printable(str(error).splitlines()[0]) if str(error) else type(error).__name__
+        raise CheckpointError(f"{origin}: its architecture is none that can be built: {what}") from error
 
 
 def _used(state: StateDict) -> StateDict:
@@ -136,5 +151,8 @@ def _used(state: StateDict) -> StateDict:
 def _check_projection(state: StateDict, reg_max: int, origin: str) -> None:
     for key in PROJECT_KEYS:
         project = state.get(key)
-        if project is not None and not torch.equal(project.float(), torch.arange(reg_max + 1.0)):
-            raise CheckpointError(f"{origin}: {key} is {project.tolist()}, expected 0..{reg_max}")
+        if project is None:
+            continue
+        if project.shape != (reg_max + 1,) or not torch.equal(project.float(), torch.arange(reg_max + 1.0)):
+            values = shown(project.flatten()[:MAX_LAYERS].tolist())
+            raise CheckpointError(f"{origin}: {key} is {values}, expected 0..{reg_max}. Copy the file again")

@@ -1,140 +1,146 @@
-"""Reading the tensors of a checkpoint file without ever executing what is pickled beside them.
+"""Reading the tensors of a checkpoint file, in bounded memory and time, without executing what is pickled beside them.
 
-Files of mmdetection carry their training log, NumPy scalars and configuration as Python objects. Where PyTorch's own
-safe reader refuses such a file, it is read again by an unpickler that can rebuild only tensors and dictionaries: every
-other name becomes a :class:`Placeholder`, which does nothing.
+PyTorch's own readers are not used: their safe one refuses the training logs, NumPy scalars and configurations that
+mmdetection keeps as Python objects, and a pickle of 375 bytes makes it take all memory there is. Here a pickle is
+interpreted by :mod:`train.weights.unpickling`, which knows tensors and plain values and imports nothing; whatever else
+a file holds becomes a :class:`Placeholder`, which is only a name.
+
+Reading a file takes at most its own size of memory and 1 GiB more, and time in proportion to its size and a few seconds
+more; a small file takes next to nothing. What is returned stands for at most 4 times the file's bytes of tensors
+(16 MiB where that is more), is at most 50 levels deep, and has at most 2^19 values. Limits of the parts:
+
+    MAX_FILE_BYTES         of a file
+    unpickling.MAX_*       opcodes and texts of a pickle, and bytes of a number
+    archive.MAX_*          members of a zip file, and bytes of its directory and pickle
+    rebuilding.MAX_*       tensors of a file, and their dimensions
+    bounds.MAX_*           depth, values, and bytes of tensors that a content stands for
+    MAX_HEADER_BYTES       of safetensors
 """
 
 from __future__ import annotations
 
 import logging
-import pickle
-from collections import OrderedDict
-from collections.abc import Callable
+import struct
+from collections.abc import Collection
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any
 
-import torch
 from torch import Tensor
 
 from gfl_edge import optional
 from gfl_edge.errors import CheckpointError
+from train.weights import archive, legacy
+from train.weights.archive import Archive, ArchiveStorages
+from train.weights.bounds import check_tree
+from train.weights.foreign import HEAD_BYTES, SAVE_WEIGHTS, recognize, recognize_archive
+from train.weights.naming import listed
+from train.weights.rebuilding import DTYPES, REBUILT, STORAGE_TYPES, UNTYPED, TensorBuilder, refer
+from train.weights.unpickling import DamagedError, Unpickler
 
 logger = logging.getLogger(__name__)
 
 StateDict = dict[str, Tensor]
 
-SAFETENSORS = ".safetensors"
+MAX_FILE_BYTES = 1 << 33
+MAX_HEADER_BYTES = 1 << 23
+PICKLE = "data.pkl"
 
 
-class Placeholder:
-    """Stands where a checkpoint has an object of a class or function that is not ours to run.
-
-    It takes every call and assignment that unpickling makes and ignores it.
-    """
-
-    original = ""  # module.name of what it stands for
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Placeholder:
-        return object.__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Placeholder:
-        return self
-
-    def ignore(self, *args: Any) -> None:
-        """Do nothing; also the methods below, which unpickling calls to fill an object."""
-
-    __setstate__ = __setitem__ = append = extend = add = ignore
-
-
-def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_ignored: Any) -> Tensor:
-    """A tensor without the gradient flag and the hooks that were pickled with it."""
-    return torch._utils._rebuild_tensor(storage, offset, size, stride)  # type: ignore[no-untyped-call]
-
-
-def _rebuild_parameter(data: Tensor, *_ignored: Any) -> Tensor:
-    return data
-
-
-# All that a pickled state dict needs; torch's reader resolves the storage types itself
-ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-    ("torch", "Size"): torch.Size,
-}
-
-
-def _inert_pickle(skipped: set[str]) -> ModuleType:
-    """What ``torch.load`` takes for the pickle module; names that became placeholders are added to ``skipped``."""
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            if (module, name) in ALLOWED:
-                return ALLOWED[module, name]
-            original = f"{module}.{name}"
-            skipped.add(original)
-            return type("Placeholder", (Placeholder,), {"original": original})
-
-    def load(file: IO[bytes], **options: Any) -> Any:
-        return Unpickler(file, **options).load()
-
-    module = ModuleType("inert_pickle")
-    vars(module).update(Unpickler=Unpickler, load=load)
-    return module
+class ForeignError(Exception):
+    """A file that is no checkpoint; says what it is and what to do."""
 
 
 def read_content(path: str | Path) -> Any:
     """What a checkpoint file holds: tensors, plain values, and a :class:`Placeholder` for every other object.
 
-    Reads files of ``torch.save``, also of those before version 1.6, and of safetensors.
+    Reads files of ``torch.save``, also of those before version 1.6, and of safetensors, whatever they are called.
 
     Raises:
-        CheckpointError: missing, empty, truncated or foreign file.
+        CheckpointError: missing, empty, damaged or foreign file, or one that is larger than the bounds of the module.
         MissingDependencyError: a file of safetensors without that package.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file. Give the path of a .pth or .ckpt file with --weights")
-    if path.stat().st_size == 0:
+    try:
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path}: no such checkpoint file. Give the path of a .pth or .ckpt file with --weights"
+            )
+        with path.open("rb") as file:
+            return _read(file, path, path.stat().st_size)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}). Check path and permissions") from error
+
+
+def _read(file: IO[bytes], path: Path, size_bytes: int) -> Any:
+    if size_bytes == 0:
         raise CheckpointError(f"{path} is empty (0 bytes). Download or copy it again")
-    return _load_safetensors(path) if path.suffix == SAFETENSORS else _load(path)
+    if size_bytes > MAX_FILE_BYTES:
+        raise CheckpointError(
+            f"{path} has {size_bytes} bytes, expected a checkpoint of at most {MAX_FILE_BYTES}. {SAVE_WEIGHTS}"
+        )
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    try:
+        if _is_safetensors(head):
+            return _read_safetensors(path)
+        content, names = _read_torch(file, head, size_bytes)
+        check_tree(content, size_bytes)
+    except ForeignError as error:
+        raise CheckpointError(f"{path} is {error}") from error
+    except (DamagedError, struct.error) as error:
+        raise CheckpointError(
+            f"{path} is truncated or not a PyTorch checkpoint ({size_bytes} bytes read): {error}. Download or copy it "
+            "again"
+        ) from error
+    if skipped := sorted(name for name in names if not _is_known(name)):
+        logger.warning("%s: skipped objects that are no tensors: %s", path, listed(skipped))
+    return content
 
 
-def _load_safetensors(path: Path) -> Any:
+def _read_torch(file: IO[bytes], head: bytes, size_bytes: int) -> tuple[Any, Collection[str]]:
+    """What a file of torch.save holds, and the names that its pickle mentions."""
+    if head.startswith(archive.MAGIC):
+        return _read_archive(Archive(file, size_bytes))
+    if head.startswith(legacy.MAGIC):
+        return legacy.read_legacy(file, size_bytes)
+    if foreign := recognize(head):
+        raise ForeignError(foreign)
+    raise DamagedError("it starts as none does")
+
+
+def _read_archive(archive: Archive) -> tuple[Any, Collection[str]]:
+    if foreign := recognize_archive(archive.members):
+        raise ForeignError(foreign)
+    folder = next((name for name in archive.members if name.endswith(f"/{PICKLE}")), PICKLE).removesuffix(PICKLE)
+    order = f"{folder}byteorder"
+    if order in archive.members and archive.read(order) == b"big":
+        raise DamagedError("it was written on a big-endian machine. Save it again on another")
+    builder = TensorBuilder(ArchiveStorages(archive, folder))
+    unpickler = Unpickler(archive.read(folder + PICKLE), builder.functions, refer)
+    return unpickler.load(), unpickler.names
+
+
+def _is_known(name: str) -> bool:
+    """Whether a name that a pickle mentions is part of how tensors are pickled."""
+    plain = name in REBUILT or name in DTYPES or name == UNTYPED
+    return plain or name.rpartition(".")[2] in STORAGE_TYPES
+
+
+# --- safetensors ---
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """By the length of the header, which is below 4 GiB, and its first character."""
+    return head[4:9] == b"\0\0\0\0{"
+
+
+def _read_safetensors(path: Path) -> Any:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise DamagedError(f"its header has {length} bytes, expected at most {MAX_HEADER_BYTES}")
     safetensors = optional.load("safetensors.torch")
     try:
         return safetensors.load_file(str(path))
     except Exception as error:  # its own class, and those of Python
         raise CheckpointError(f"{path} is truncated or no file of safetensors. Download or copy it again") from error
-
-
-def _load(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # an object that is no tensor, or no pickle at all
-        return _load_only_tensors(path)
-    except Exception as error:  # a damaged file can fail in any way
-        raise CheckpointError(_unreadable(path)) from error
-
-
-def _load_only_tensors(path: Path) -> Any:
-    skipped: set[str] = set()
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle(skipped))
-    except Exception as error:  # as above
-        raise CheckpointError(_unreadable(path)) from error
-    if skipped:
-        logger.warning("%s: skipped objects that are no tensors: %s", path, ", ".join(sorted(skipped)))
-    return content
-
-
-def _unreadable(path: Path) -> str:
-    size = path.stat().st_size
-    return f"{path} is truncated or not a PyTorch checkpoint ({size} bytes read). Download or copy it again"

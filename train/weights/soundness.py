@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gfl_edge.errors import CheckpointError
+from train.weights.naming import printable
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 WHOLE_NUMBERS = re.compile(r".*\.(num_batches_tracked|project)$")
 # Start at zero, and may stay there
 OFFSETS = re.compile(r".*\.conv_offset\.weight$")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MAX_LISTED = 5
 
 
@@ -38,7 +40,7 @@ def _kind(key: str, value: Tensor) -> str | None:
         return f"quantized ({value.dtype})"
     if value.layout != torch.strided:
         return f"sparse ({value.layout})"
-    if value.dtype.is_floating_point or (WHOLE_NUMBERS.match(key) and not value.is_complex()):
+    if value.dtype in FLOATS or (WHOLE_NUMBERS.match(key) and not value.is_complex()):
         return None
     return str(value.dtype)
 
@@ -81,5 +83,5 @@ def check_values(state: Mapping[str, Tensor], origin: str) -> None:
 
 
 def _listed(named: Mapping[str, str]) -> str:
-    shown = [f"{key} ({what})" for key, what in list(named.items())[:MAX_LISTED]]
+    shown = [f"{printable(key)} ({what})" for key, what in list(named.items())[:MAX_LISTED]]
     return ", ".join(shown) + (f" and {len(named) - MAX_LISTED} more" if len(named) > MAX_LISTED else "")

@@ -16,7 +16,10 @@ from typing import Any
 from torch import Tensor
 
 from gfl_edge.errors import CheckpointError
-from train.weights.reading import Placeholder, StateDict, read_content
+from train.weights.naming import listed
+from train.weights.placeholder import Placeholder
+from train.weights.reading import StateDict, read_content
+from train.weights.refusing import PLAIN, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +37,6 @@ BUFFERS = re.compile(r".*\.(running_mean|running_var|num_batches_tracked)$")
 # Of torch's and mmengine's averages, and of loops
 COUNTERS = ("n_averaged", "steps", "step", "global_step", "epoch", "iter")
 MMCV_PREFIX = "ema_"  # of mmcv's averages, which lie among the weights: ema_backbone_conv1_weight
-
-# How torch rebuilds tensors that are none of numbers in memory
-KINDS = {
-    "torch._utils._rebuild_qtensor": "a quantized tensor",
-    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
-    "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor",
-    "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without values (device meta)",
-}
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ def read_checkpoint(path: str | Path, ema: bool | None = None) -> CheckpointFile
     refused: dict[str, str] = {}
     found = list(_find(content, "", False, refused))
     if not found and refused:
-        raise CheckpointError(_refusal(str(path), refused))
+        raise CheckpointError(refusal(str(path), refused))
     if not found:
         raise CheckpointError(
             f"{path} holds no state dict: expected key -> tensor, plain or under 'state_dict', 'model', 'ema' ..."
@@ -141,10 +136,20 @@ def _find(content: Any, where: str, averaged: bool, refused: dict[str, str]) -> 
     if found:
         yield from found
     elif where or any(isinstance(value, Tensor) for value in content.values()):
-        objects = {str(key): value.original for key, value in content.items() if isinstance(value, Placeholder)}
+        objects = {str(key): what for key, value in content.items() if (what := _no_tensor(key, value))}
         refused.update(objects)
         if not objects:
             yield from _by_role(content, averaged, where)
+
+
+def _no_tensor(key: Any, value: Any) -> str | None:
+    """What stands where a tensor is expected; None where that is one, or something beside the weights."""
+    if isinstance(value, Placeholder):
+        return value.original
+    in_network = isinstance(key, str) and "." in key and _peel(key)[0].split(".")[0] in PARTS
+    if isinstance(value, Tensor) or not in_network:
+        return None
+    return "None" if value is None else f"{PLAIN}{type(value).__name__}"
 
 
 def _is_averaged(name: str) -> bool:
@@ -163,7 +168,7 @@ def _by_role(state: Mapping[Any, Any], averaged: bool, where: str) -> list[Weigh
             continue
         roles.setdefault(averaged or is_averaged, {})[name] = tensors[key]
     if around:
-        logger.info("left out what lies around the network, not in it: %s", ", ".join(sorted(around)[:5]))
+        logger.info("left out what lies around the network, not in it: %s", listed(sorted(around)))
     found = [Weights(_without_common(values), role, where) for role, values in roles.items()]
     return _split_mmcv(found[0]) if len(found) == 1 and not averaged else found
 
@@ -222,16 +227,3 @@ def _choose(found: list[Weights], ema: bool | None, origin: str) -> StateDict:
     # Some average only parameters; the statistics of batch norms are then those of the network that was trained
     shared = {key: value for key, value in raw.state.items() if BUFFERS.match(key)} if taken.averaged else {}
     return {**shared, **taken.state}
-
-
-def _refusal(origin: str, refused: Mapping[str, str]) -> str:
-    def listed(names: Mapping[str, str]) -> str:
-        return ", ".join(f"{names[key]} at {key!r}" if key else names[key] for key in refused)
-
-    if refused.keys() and all(original in KINDS for original in refused.values()):
-        kinds = {key: KINDS[original] for key, original in refused.items()}
-        return f"{origin} holds {listed(kinds)}. Expected plain tensors of floats, from before the conversion"
-    return (
-        f"{origin} contains the Python object {listed(refused)} where tensors were expected, which would run code when "
-        "loaded; refused. Where it was trained, save only the tensors with: torch.save(model.state_dict(), PATH)"
-    )
