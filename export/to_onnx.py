@@ -14,7 +14,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from export.arguments import ExportRequest, add_weights_arguments, options_from, precision_from
-from gfl_edge.console import log, run_command
+from gfl_edge.console import log, run_command, say_path
 from gfl_edge.errors import InputError
 from gfl_edge.files import check_output, size_bytes, write_atomically
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, spec_of
@@ -125,7 +125,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError("--weights is missing: give a PyTorch checkpoint (.ckpt, .pth) or a name of: gfl-edge models")
     weights = find.find_weights(args.weights, args.unchecked)
     spec = export_onnx(options_from(args).request(weights, precision_from(args)), args.output).spec
-    print(args.output)
+    say_path(args.output)
     build = f"python export/to_trt.py --onnx {args.output}{PRECISION_OPTION[spec.precision]}"
     detect = f"gfl-edge detect --model {args.output} IMAGE"
     log(f"next: {build} --flavor tensorrt" if spec.nms == "plugin" else f"next: {detect}, or {build}")

@@ -1,23 +1,26 @@
 """What every command of the project does at the terminal.
 
 It ends with exit status 0, 1 for a failure, 2 for wrong usage, and one line on stderr that says why. Results go to
-stdout. What the library logs goes to stderr: the progress of the project's own packages, warnings of all.
+stdout. What the library logs goes to stderr: the progress of the project's own packages, warnings of all. Foreign text
+in them is made :mod:`gfl_edge.printable`, and the streams may be closed or full (:mod:`gfl_edge.streams`).
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import NoReturn
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 from gfl_edge import optional
 from gfl_edge.errors import GflEdgeError
+from gfl_edge.printable import printable, printable_line
 from gfl_edge.progress import beside_bars
 from gfl_edge.redact import redact
+from gfl_edge.streams import stderr, usable_streams
 
 FAILURE, INTERRUPTED = 1, 130
 # Whose INFO is for the person at the terminal; a script's own functions log as __main__
@@ -32,51 +35,43 @@ def run_command(
 
     argparse itself exits with 2 for wrong usage.
     """
-    args = parser.parse_args(argv)
+    with usable_streams():
+        return _status_of(parser, run, argv)
+
+
+def _status_of(
+    parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], argv: list[str] | None
+) -> int:
+    """Of :func:`run_command`."""
     try:
         with _log_on_stderr():
-            status = run(args)
-            if sys.stdout is not None:
-                sys.stdout.flush()  # at the exit of Python it would be too late to say that the disk is full
-            return status
+            status = run(parser.parse_args(argv))
+        sys.stdout.flush()  # at the exit of Python it would be too late to say that the disk is full
+        return status
     except (GflEdgeError, ImportError) as error:
         reason = optional.explain(error) if isinstance(error, ImportError) else error
         if reason is None:
             raise
-        print(f"{parser.prog}: error: {redact(str(reason))}", file=sys.stderr)
-        _drop_unwritten()
-        return FAILURE
+        log(f"{parser.prog}: error: {reason}")
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        log(f"{parser.prog}: interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does
-        sys.stderr.close()
-        return FAILURE
+        pass
     except OSError as error:
         if error.errno is None:
             raise
         where = f": {error.filename}" if error.filename is not None else ""
-        print(f"{parser.prog}: error: {redact(str(error.strerror) + where)}", file=sys.stderr)
-        _drop_unwritten()
-        return FAILURE
-
-
-def _drop_unwritten() -> None:
-    """Forget what stdout does not take, or Python would try again, and complain, at its exit."""
-    with suppress(AttributeError, ValueError):  # there is none
-        try:
-            sys.stdout.flush()
-        except OSError:
-            with open(os.devnull, "wb") as nothing:  # noqa: PTH123  no path
-                os.dup2(nothing.fileno(), sys.stdout.fileno())
+        log(f"{parser.prog}: error: {error.strerror}{where}")
+    return FAILURE
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments without the passwords in them."""
+    """Says what is wrong with the arguments, without the passwords in them, in printable text."""
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and ``message``, and exit with status 2."""
-        super().error(redact(message))
+        super().error(shown_line(message))
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 cannot subscript it
@@ -88,17 +83,20 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 
 
 
 class _Formatter(logging.Formatter):
-    """Progress as it is, anything above with its level before it; no passwords, whoever logs."""
+    """Progress as it is, anything above with its level before it; one line, no passwords, whoever logs."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = redact(super().format(record))
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        text = shown_line(super().formatMessage(record))
         return text if record.levelno <= logging.INFO else f"{record.levelname}: {text}"
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(map(shown_line, super().formatException(ei).split("\n")))
 
 
 @contextmanager
 def _log_on_stderr() -> Iterator[None]:
     """Write what is logged to stderr: from INFO on of our packages, from WARNING on of others."""
-    handler = _Handler(sys.stderr)
+    handler = _Handler(stderr())
     handler.setFormatter(_Formatter())
     own = [logging.getLogger(name) for name in OWN_LOGGERS]
     before = [logger.level for logger in own]
@@ -113,14 +111,25 @@ def _log_on_stderr() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def log(message: str) -> None:
-    """A line for the person at the terminal, of a command; libraries use :mod:`logging`."""
+def log(*lines: str) -> None:
+    """Lines for the person at the terminal, of a command; libraries use :mod:`logging`."""
     with beside_bars():
-        print(message, file=sys.stderr, flush=True)
+        print(*map(shown_line, lines), sep="\n", file=stderr(), flush=True)
+
+
+def say_path(path: Path) -> None:
+    """A path on stdout, for the next command; a person sees it printable."""
+    print(printable(str(path)) if sys.stdout.isatty() else path)
+
+
+def shown_line(text: str) -> str:
+    """Text as one line of a terminal: printable, not endless, and without passwords."""
+    return printable_line(redact(text))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines of aligned columns; every row has as many cells as the first."""
+    """Rows of cells, made printable, as lines of aligned columns; every row has as many cells as the first."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)

@@ -107,7 +107,8 @@ def _import(module: str, package: str) -> ModuleType:
     said = io.StringIO()
     with _importing, _without_telemetry(package), redirect_stderr(said):
         found = importlib.import_module(module)
-    sys.stderr.write(said.getvalue())
+    if sys.stderr is not None:
+        sys.stderr.write(said.getvalue())
     return found
 
 

@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from gfl_edge import optional
+from gfl_edge.printable import printable
+from gfl_edge.streams import stderr
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -34,18 +36,19 @@ def progress_bar(
         unit: name of a step.
         scaled: show steps as k, M, G.
     """
-    live = sys.stderr.isatty()
+    stream = stderr()
+    live = stream.isatty()
     bar: tqdm[Any] = _bar_class()(
-        desc=label,
+        desc=printable(label),
         total=total,
         initial=done,
         disable=not enabled,
-        file=sys.stderr if live else _Lines(sys.stderr),
+        file=stream if live else _Lines(stream),
         mininterval=REDRAW_SECONDS if live else LOG_SECONDS,
         miniters=1,
         unit=unit,
         unit_scale=scaled,
-        **(UNKNOWN_SIZE if live and not _has_size(sys.stderr) else {}),
+        **(UNKNOWN_SIZE if live and not _has_size(stream) else {}),
     )
     return bar
 
@@ -62,7 +65,7 @@ def beside_bars() -> AbstractContextManager[None]:
     """Writes to stderr meanwhile go above the lines that renew themselves, if there are any."""
     if "tqdm" not in sys.modules:
         return nullcontext()
-    return _bar_class().external_write_mode(sys.stderr)  # type: ignore[no-any-return]
+    return _bar_class().external_write_mode(stderr())  # type: ignore[no-any-return]
 
 
 def _has_size(terminal: TextIO) -> bool:

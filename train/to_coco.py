@@ -13,7 +13,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gfl_edge.console import log, run_command
+from gfl_edge.console import log, run_command, say_path
 from gfl_edge.errors import InputError
 
 
@@ -44,7 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     if annotations is None:
         raise InputError(f"{args.config}: there is no data.val. Add it, or take --part train")
     write_atomically(args.output, json.dumps(annotations.to_coco()).encode())
-    print(args.output)
+    say_path(args.output)
     log(f"{len(annotations)} images, their folder: {annotations.image_folder}")
     return 0
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TextIO
+
+from gfl_edge.streams import stderr
 
 CAMERA_STAGES = ("read", "preprocess", "network", "postprocess", "draw", "write")
 RECENT_SECONDS, RECENT_FRAMES = 2.0, 500  # over which the status averages, whichever is less
@@ -99,7 +100,7 @@ class StatusLine:
     def __init__(self, total: int | None, load: Callable[[], str], stream: TextIO | None = None) -> None:
         self._of_total = "" if total is None else f"/{total}"
         self._load = load
-        self._stream = stream or sys.stderr
+        self._stream = stream or stderr()
         self._live = self._stream.isatty()
         self._drawn = time.monotonic()
         self._last = ""

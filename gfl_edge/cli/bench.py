@@ -10,7 +10,7 @@ from typing import get_args
 from gfl_edge import optional
 from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.cli.options import add_backend, add_on_bad
-from gfl_edge.console import FAILURE, log
+from gfl_edge.console import FAILURE, log, say_path
 from gfl_edge.files import check_output
 from gfl_edge.report.against import changes, read_report, table
 from gfl_edge.report.document import summary_section
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     report = bench(request, ["gfl-edge", *sys.argv[1:]])
     html = write_report(report, args.output)
     print(table_text(summary_section(report).tables[0]))
-    print(html)
+    say_path(html)
     if old is None:
         return 0
     found = changes(old, report, args.max_slowdown, args.max_ap_drop, args.any_device)

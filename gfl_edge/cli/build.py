@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gfl_edge.console import log
+from gfl_edge.console import log, say_path
 from gfl_edge.engine.build import build_engine, plan
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
@@ -42,7 +42,7 @@ def announce(engine: Path, sidecar: Sidecar) -> None:
     """The engine's path on stdout, what it took and what comes next on stderr."""
     size_mb = engine.stat().st_size / 1e6
     log(f"built in {sidecar.build_seconds:.1f} s, {size_mb:.1f} MB, {sidecar.flavor} {sidecar.version}")
-    print(engine)
+    say_path(engine)
     log(f"next, on a GPU of {', '.join(sidecar.targets)}: gfl-edge camera --model {engine}")
 
 

@@ -38,6 +38,6 @@ def run(args: argparse.Namespace) -> int:
             score=args.score,
             on_bad=args.on_bad,
         )
-    log(table(result))
+    log(*table(result).splitlines())
     write_result(result.to_dict(), result.skipped, args)
     return 0
