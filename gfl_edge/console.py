@@ -2,7 +2,7 @@
 
 It ends with exit status 0, 1 for a failure, 2 for wrong usage, and one line on stderr that says why. Results go to
 stdout. What the library logs goes to stderr: the progress of the project's own packages, warnings of all. Foreign text
-in them is made :mod:`gfl_edge.printable`, and the streams may be closed or full (:mod:`gfl_edge.streams`).
+in them is made printable, and the streams may be closed or full (:mod:`gfl_edge.terminal`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 
 from gfl_edge import optional
 from gfl_edge.errors import GflEdgeError
-from gfl_edge.printable import printable, printable_line
 from gfl_edge.progress import beside_bars
 from gfl_edge.redact import redact
-from gfl_edge.streams import stderr, usable_streams
+from gfl_edge.terminal.printable import printable, printable_line
+from gfl_edge.terminal.streams import stderr, usable_streams
 
 FAILURE, INTERRUPTED = 1, 130
 # Whose INFO is for the person at the terminal; a script's own functions log as __main__

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from gfl_edge import optional
-from gfl_edge.printable import printable
-from gfl_edge.streams import stderr
+from gfl_edge.terminal.printable import printable
+from gfl_edge.terminal.streams import stderr
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
-from gfl_edge.streams import stderr
+from gfl_edge.terminal.streams import stderr
 
 CAMERA_STAGES = ("read", "preprocess", "network", "postprocess", "draw", "write")
 RECENT_SECONDS, RECENT_FRAMES = 2.0, 500  # over which the status averages, whichever is less
