@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -106,10 +107,16 @@ def test_atss_equals_the_loop(grid, whole, seed):
 
 @pytest.mark.parametrize("input_hw", [(8, 300), (300, 8), (20, 20), (8, 8)])
 @pytest.mark.parametrize("topk", [1, 4, 9])
-def test_atss_on_levels_with_few_rows_columns_or_cells(input_hw, topk):
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_atss_on_levels_with_few_rows_columns_or_cells(input_hw, topk, grid):
     rng = np.random.default_rng(1)
     targets = [random_target(rng, 12, input_hw)]
-    assert rows(atss(targets, GRIDS["gfl"], input_hw, topk)) == slow_atss(targets, GRIDS["gfl"], input_hw, topk)
+    assert rows(atss(targets, grid, input_hw, topk)) == slow_atss(targets, grid, input_hw, topk)
+
+
+def test_atss_wants_a_size_and_a_stride_of_every_level():
+    with pytest.raises(ValueError, match="longer"):
+        assign_atss([target([[8, 8, 40, 40]])], [(4, 4), (2, 2)], (8, 16, 32))
 
 
 def test_atss_of_objects_beyond_the_picture():
@@ -133,6 +140,14 @@ def test_atss_of_a_batch_is_that_of_its_images(seed, whole, grid):
 def test_atss_without_objects(counts):
     found = atss([target([]) for _ in counts], GRIDS["gfl"])
     assert len(found.images) == len(found.cells) == len(found.objects) == len(found.ious) == 0
+    assert {column.dtype for column in (found.images, found.cells, found.objects)} == {torch.int64}
+    assert found.ious.dtype == torch.float32
+
+
+def test_atss_assigns_by_default_as_the_paper_does_on_coco():
+    """Nine candidates a level and anchors of eight strides, centered at the corners of the cells."""
+    targets, strides = [random_target(np.random.default_rng(3), 25)], (8, 16, 32, 64, 128)
+    assert rows(assign_atss(targets, levels(INPUT_HW, strides), strides)) == slow_atss(targets, GRIDS["gfl"], topk=9)
 
 
 def test_atss_without_area_has_no_positives():
@@ -143,6 +158,13 @@ def test_atss_takes_all_candidates_where_their_ious_are_equal():
     """Anchors wholly inside of an object: no deviation, and the threshold is met exactly."""
     grid = {"strides": (8,), "point_offset": 0.5, "anchor_scale": 1.0}
     assert len(atss([target([[16, 16, 80, 80]])], grid, topk=4).cells) == 4
+
+
+def test_atss_takes_no_cell_whose_center_is_a_hundredth_of_a_pixel_inside():
+    """As mmdetection: it has to be more. The anchors all hold the object, so that their IoUs are equal."""
+    grid = {"strides": (8,), "point_offset": 0.0, "anchor_scale": 100.0}
+    assert rows(atss([target([[-0.01, -0.01, 12, 12]])], grid, (24, 24), topk=4)) == [(0, 3 + 1, 0)]
+    assert len(atss([target([[-0.0101, -0.0101, 12, 12]])], grid, (24, 24), topk=4).cells) == 4
 
 
 def test_atss_gives_a_contested_anchor_to_the_highest_iou_and_then_to_the_lower_index():
@@ -259,11 +281,38 @@ def test_dynamic_soft_labels_equal_the_loop(noise, num_objects):
     assert rows(assign_cases(*cases)) == expected
 
 
-def test_a_contested_cell_may_go_to_an_object_that_did_not_claim_it():
+def test_dynamic_soft_labels_may_give_a_contested_cell_to_an_object_that_did_not_claim_it():
     cases = [soft_label_case(seed, 15, noise=3.0) for seed in range(20, 32)]
     expected = [slow_soft_labels(*case) for case in cases]
     assert expected != [slow_soft_labels(*case, claimants_alone=True) for case in cases]  # it does happen here
     assert [[row[1:] for row in rows(assign_cases(case))] for case in cases] == expected
+
+
+def test_dynamic_soft_labels_go_to_cells_with_their_center_inside_of_an_object():
+    """Where every prediction is right, an object takes all of its candidates: not the cells on its edges."""
+    centers, _ = decode.points((40, 40), (8,), 0.0)
+    box = np.array([[8, 8, 24, 32]], np.float32)
+    perfect = (box, np.array([0]), np.zeros((1, 25), np.float32), np.repeat(box, 25, axis=0), centers)
+    found = assign_cases(perfect)
+    assert centers[found.cells.numpy()].tolist() == [[16, 16], [16, 24]]
+    assert found.ious.tolist() == [1, 1]
+
+
+def test_dynamic_soft_labels_of_an_object_that_no_prediction_overlaps_go_to_the_least_score():
+    centers, _ = decode.points((40, 40), (8,), 0.0)
+    logits = np.where((centers == [16, 24]).all(axis=1), -1, 1).astype(np.float32)[None]
+    elsewhere = np.repeat(np.array([[100, 100, 108, 108]], np.float32), 25, axis=0)
+    found = assign_cases((np.array([[8, 8, 24, 32]], np.float32), np.array([0]), logits, elsewhere, centers))
+    assert centers[found.cells.numpy()].tolist() == [[16, 24]]
+
+
+def test_dynamic_soft_labels_count_objects_over_all_images_of_a_batch():
+    cases = [soft_label_case(0, count) for count in (3, 1, 4, 2)]
+    expected, first_object = [], 0
+    for image, case in enumerate(cases):
+        expected += [(image, cell, first_object + index) for cell, index in slow_soft_labels(*case)]
+        first_object += len(case[0])
+    assert rows(assign_cases(*cases)) == expected
 
 
 def test_better_predictions_make_more_positives():
@@ -286,6 +335,25 @@ def test_no_gradient_passes_through_an_assignment():
     maps = [torch.from_numpy(values)[None].requires_grad_() for values in (logits, predicted)]
     found = assign_dynamic_soft_labels([target(boxes, labels)], *maps, torch.from_numpy(centers))
     assert not found.ious.requires_grad
+
+
+def test_an_assignment_stays_what_it_is():
+    found = assign_cases(soft_label_case(0))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.cells = found.objects
+
+
+@pytest.mark.parametrize("counts", [(4,), (0, 4), (0,)])
+def test_assignments_are_made_on_the_device_of_their_objects(counts):
+    """What would be made on the default device instead could not be computed with here."""
+    cases = [soft_label_case(0, count) for count in counts]
+    targets = [target(boxes, labels) for boxes, labels, *_ in cases]
+    expected = rows(atss(targets, GRIDS["nanodet"])), rows(assign_cases(*cases))
+    logits, predicted = (torch.from_numpy(np.stack([case[i] for case in cases])) for i in (2, 3))
+    centers = torch.from_numpy(cases[0][4])
+    with torch.device("meta"):
+        found = atss(targets, GRIDS["nanodet"]), assign_dynamic_soft_labels(targets, logits, predicted, centers)
+    assert tuple(map(rows, found)) == expected
 
 
 # --- order -----------------------------------------------------------------------------------------------------------

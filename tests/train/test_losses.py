@@ -115,20 +115,34 @@ def test_distribution_focal_loss_is_least_where_the_two_bins_hold_the_distance()
 # --- boxes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("box", "other", "expected"),
-    [
-        ([0, 0, 4, 4], [0, 0, 4, 4], 0.0),
-        ([0, 0, 4, 4], [2, 0, 6, 4], 1 - 8 / 24),  # the hull is the union
-        ([0, 0, 2, 2], [4, 0, 6, 2], 1 + 4 / 12),  # apart: the gap counts
-        ([0, 0, 4, 4], [1, 1, 3, 3], 1 - 4 / 16),  # one inside of the other
-        ([0, 0, 2, 2], [2, 2, 4, 4], 1 + 8 / 16),  # touching corners
-    ],
-)
+GIOU_BY_HAND = [
+    ([0, 0, 4, 4], [0, 0, 4, 4], 0.0),
+    ([0, 0, 4, 4], [2, 0, 6, 4], 1 - 8 / 24),  # the hull is the union
+    ([0, 0, 2, 2], [4, 0, 6, 2], 1 + 4 / 12),  # apart: the gap counts
+    ([0, 0, 4, 4], [1, 1, 3, 3], 1 - 4 / 16),  # one inside of the other
+    ([0, 0, 2, 2], [2, 2, 4, 4], 1 + 8 / 16),  # touching corners
+]
+
+
+@pytest.mark.parametrize(("box", "other", "expected"), GIOU_BY_HAND)
 def test_giou_loss_by_hand(box, other, expected):
     box, other = torch.tensor(box), torch.tensor(other)  # integers are taken, too
     assert giou_loss(box, other).item() == pytest.approx(expected, abs=1e-6)
     assert giou_loss(other, box).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("box", "other", "expected"), GIOU_BY_HAND)
+@pytest.mark.parametrize("side", [1 / 16, 1.0])  # of a unit; of boxes in strides, areas are far below 1
+def test_giou_loss_is_the_same_anywhere_and_in_any_unit(box, other, expected, side):
+    box, other = ((torch.tensor(corners) + torch.tensor([50, 30, 50, 30])) * side for corners in (box, other))
+    assert giou_loss(box, other).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("side", [0.01, 1.0, 1000.0])
+def test_a_box_overlaps_itself_wholly_however_small_it_is(side):
+    box = torch.tensor([0.0, 0.0, side, side])
+    assert iou(box, box).item() == pytest.approx(1)
+    assert iou(box, box / 2).item() == pytest.approx(1 / 4)
 
 
 def test_giou_loss_pulls_a_box_onto_another():

@@ -90,6 +90,19 @@ def test_limits_on_candidates_and_detections():
     assert len(multiclass_nms(boxes, scores, **{**limits, "max_detections": 3})[1]) == 3
 
 
+@pytest.mark.parametrize("side", [0.001, 1.0, 1000.0])
+def test_a_box_overlaps_itself_wholly_however_small_it_is(side):
+    boxes = np.array([[0, 0, side, side], [0, 0, side / 2, side]], np.float32)
+    np.testing.assert_allclose(pairwise_iou(boxes, boxes), [[1, 0.5], [0.5, 1]], rtol=1e-6)
+
+
+def test_types_of_what_comes_out():
+    boxes = np.array([[0, 0, 10, 10]])
+    assert pairwise_iou(boxes, boxes.astype(np.float64)).dtype == np.float32
+    found = multiclass_nms(boxes.astype(np.float32), np.array([[0.5]], np.float32), **RULE)
+    assert [part.dtype for part in found] == [np.float32, np.float32, np.int32]
+
+
 def test_empty_boxes_overlap_nothing():
     boxes = np.array([[5, 5, 5, 5], [5, 5, 5, 5], [0, 0, 10, 10]], np.float32)
     assert greedy_nms(boxes, 0.6).all()

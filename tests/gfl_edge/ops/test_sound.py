@@ -118,6 +118,11 @@ def test_outputs_of_a_graph_that_let_anything_pass(count):
     assert (found.classes.tolist(), found.invalid) == want
 
 
+def test_scores_of_0_and_1_are_sound():
+    scores = np.float32([0, 1, -1e-30, np.nextafter(np.float32(1), np.float32(2))])
+    assert sound(np.zeros((4, 4), np.float32), scores).tolist() == [True, True, False, False]
+
+
 def test_the_limit_of_coordinates_is_sound():
     limit = float(MAX_COORDINATE)
     boxes = np.float32([[-limit, -limit, limit, limit], [0, 0, np.nextafter(MAX_COORDINATE, np.float32(np.inf)), 1]])
