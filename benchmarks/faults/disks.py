@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.faults.case import Case
-from benchmarks.faults.commands import COMMANDS, Command, check_whole, contents, left_over
+from benchmarks.faults.commands import COMMANDS, HEAVY, Command, check_whole, contents, left_over
 from benchmarks.faults.fetch import DIGEST, server
 from benchmarks.faults.inputs import inputs
 from benchmarks.faults.process import Ended, disk_of, run
 
 PARTS = (0.02, 0.3, 0.6, 0.9)  # of what a command writes that there is room for
+HEAVY_PARTS = (0.02, 0.6)
 PAGE_BYTES = 4096
 DEVICES = ("/dev/full", "/dev/null")
 
@@ -29,7 +30,7 @@ DEVICES = ("/dev/full", "/dev/null")
 def cases() -> Iterator[Case]:
     """See the module."""
     for command in COMMANDS:
-        for part in PARTS:
+        for part in HEAVY_PARTS if command in HEAVY else PARTS:
             name = f"room for {100 * part:.0f} % of the files"
             yield Case(name, f"{command.name}, no room", partial(_small_disk, command=command, part=part))
             yield Case(name, f"{command.name}, files limited", partial(_limited, command=command, part=part))
