@@ -21,6 +21,7 @@ SIDE_PER_LINE_PX = 400  # lines get a pixel wider for each: 2 pixels at 640x480,
 TEXT_PER_SIDE = 0.018  # height of a capital letter in sides: 10 pixels at 640x480, 26 at 1080p
 MIN_TEXT_PX, READABLE_TEXT_PX = 9, 5  # aimed at, and what is still drawn where a frame is narrow
 SHEET_GAP_PX = 4
+MAX_NAME = 60  # characters of a label's name; longer ones would only be measured, as no frame has room for them
 
 _BLACK: Color = (0, 0, 0)
 _WHITE: Color = (255, 255, 255)
@@ -72,6 +73,7 @@ def draw_detections(frame: Image, detections: Detections, *, out: Image | None =
         cv2.rectangle(image, (left, top), (right, bottom), class_color(int(detections.class_ids[i])), thickness)
     for i in ascending:
         name = detections.class_names[detections.class_ids[i]]
+        name = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
         color = class_color(int(detections.class_ids[i]))
         _draw_label(image, f"{name} {detections.scores[i]:.2f}", corners[i][0], corners[i][1], color)
     return image

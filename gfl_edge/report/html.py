@@ -14,6 +14,7 @@ from gfl_edge import optional
 from gfl_edge.report.document import Section
 from gfl_edge.report.figures import Figure
 from gfl_edge.report.plots import INK
+from gfl_edge.terminal.printable import printable
 
 _NUMBER = re.compile(r"[-+]?[\d.]+|-")
 _LONG = 60  # characters from which on a cell is a sentence
@@ -24,7 +25,11 @@ def page(title: str, sections: Sequence[Section]) -> str:
     """The whole page."""
     jinja2 = optional.load("jinja2")
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # what is markup is of another type
     )
     environment.tests["numeric"] = _NUMBER.fullmatch
     environment.filters.update(cell_class=_cell_class, inline_svg=inline_svg)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import functools
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 
 from gfl_edge import optional
+from gfl_edge.terminal.printable import printable
 
 FEW = 8  # values on an axis, each of which is marked
+MAX_NAME = 60  # characters of a name; more leave no room for the chart
 
 Points = Sequence[tuple[float, float]]
 
@@ -28,6 +31,7 @@ _STYLE = {
     "axes.titlesize": 11,
     "svg.fonttype": "none",  # text stays text: small, and a reader's machine can search it
     "svg.hashsalt": "gfl_edge",
+    "text.parse_math": False,  # a name with two dollars is a name
 }
 
 P = ParamSpec("P")
@@ -38,10 +42,18 @@ def _styled(draw: Callable[P, bytes]) -> Callable[P, bytes]:
 
     @functools.wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> bytes:
-        with optional.load("matplotlib").rc_context(_STYLE):
+        with optional.load("matplotlib").rc_context(_STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text, in a font of the reader's
             return draw(*args, **kwargs)
 
     return styled
+
+
+def shown_name(name: str) -> str:
+    """A name as it stands in a chart: printable, not too long for it, and never one that matplotlib hides."""
+    shown = printable(name)
+    shown = shown if len(shown) <= MAX_NAME else f"{shown[: MAX_NAME - 3]}..."
+    return f" {shown}" if shown.startswith("_") or not shown else shown
 
 
 @dataclass(frozen=True)
@@ -70,8 +82,8 @@ def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Poin
     figure = _figure(7, 4)
     axes = figure.add_subplot()
     for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=shown_name(name))
+    axes.set(title=printable(title), xlabel=printable(x_label), ylabel=printable(y_label))
     if from_zero:
         axes.set_ylim(bottom=0)
     values = sorted({x for points in curves.values() for x, _ in points})
@@ -96,8 +108,8 @@ def dot_chart(title: str, x_label: str, groups: Mapping[str, Sequence[float]]) -
     for row, values in enumerate(groups.values()):
         axes.plot(values, [row] * len(values), "o", color=SERIES[0], alpha=0.6)
         axes.plot([sum(values) / len(values)], [row], "|", color=INK, markersize=18)
-    axes.set(title=title, xlabel=x_label)
-    axes.set_yticks(range(len(groups)), groups)
+    axes.set(title=printable(title), xlabel=printable(x_label))
+    axes.set_yticks(range(len(groups)), [*map(shown_name, groups)])
     axes.invert_yaxis()
     axes.grid(alpha=0.3, axis="x")
     return _svg(figure)
@@ -118,9 +130,10 @@ def bar_chart(title: str, x_label: str, parts: Mapping[str, Mapping[str, float]]
     starts = dict.fromkeys(parts, 0.0)
     for name in names:
         lengths = [values[name] for values in parts.values()]
-        axes.barh(list(parts), lengths, left=list(starts.values()), label=name)
+        axes.barh(range(len(parts)), lengths, left=list(starts.values()), label=shown_name(name))
         starts = {row: starts[row] + values[name] for row, values in parts.items()}
-    axes.set(title=title, xlabel=x_label)
+    axes.set_yticks(range(len(parts)), [*map(shown_name, parts)])
+    axes.set(title=printable(title), xlabel=printable(x_label))
     axes.invert_yaxis()
     _legend_below(figure)
     return _svg(figure)
@@ -139,9 +152,9 @@ def ranked_bars(title: str, x_label: str, rows: Sequence[tuple[str, float, str]]
     axes = figure.add_subplot()
     for group, color in zip(sorted({group for _, _, group in rows}), SERIES, strict=False):
         found = [(i, length) for i, (_, length, own) in enumerate(rows) if own == group]
-        axes.barh(*zip(*found, strict=True), color=color, label=group)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=7)
-    axes.set(title=title, xlabel=x_label)
+        axes.barh(*zip(*found, strict=True), color=color, label=shown_name(group))
+    axes.set_yticks(range(len(rows)), [shown_name(name) for name, _, _ in rows], fontsize=7)
+    axes.set(title=printable(title), xlabel=printable(x_label))
     axes.invert_yaxis()
     axes.grid(alpha=0.3, axis="x")
     axes.legend()
@@ -164,16 +177,18 @@ def point_chart(
     axes = figure.add_subplot()
     by_label: dict[str, list[tuple[float, float]]] = {}
     for (name, points), color in zip(groups.items(), SERIES, strict=False):
-        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color=color, label=name, zorder=3)
+        axes.plot(
+            [x for x, _, _ in points], [y for _, y, _ in points], "o", color=color, label=shown_name(name), zorder=3
+        )
         for x, y, label in points:
             by_label.setdefault(label, []).append((x, y))
     for label, places in by_label.items():
         axes.plot(*zip(*sorted(places), strict=True), color=INK, alpha=0.35, linewidth=1)
-        axes.annotate(label, max(places), textcoords="offset points", xytext=(7, -3), fontsize=9)
+        axes.annotate(shown_name(label), max(places), textcoords="offset points", xytext=(7, -3), fontsize=9)
     left, right = axes.get_xlim()
     axes.set_xlim(left, right + 0.25 * (right - left))  # room for the labels
     axes.margins(y=0.12)
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    axes.set(title=printable(title), xlabel=printable(x_label), ylabel=printable(y_label))
     axes.grid(alpha=0.3)
     _legend_below(figure)
     return _svg(figure)
@@ -195,8 +210,8 @@ def spread_chart(title: str, x_label: str, rows: Mapping[str, Spread]) -> bytes:
         axes.barh(row, spread.p75 - spread.p25, left=spread.p25, height=0.55, color=SERIES[0])
         axes.vlines(spread.p50, row - 0.36, row + 0.36, color=INK, linewidth=2)
         axes.plot([spread.p99], [row], "o", color=SERIES[1], markersize=4)
-    axes.set(title=title, xlabel=x_label)
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set(title=printable(title), xlabel=printable(x_label))
+    axes.set_yticks(range(len(rows)), [*map(shown_name, rows)])
     axes.set_xlim(left=0)
     axes.invert_yaxis()
     axes.grid(alpha=0.3, axis="x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,3 +201,17 @@ def test_what_does_not_fit_is_cut_off(block_font: Path, place: tuple[int, int]) 
     image = np.zeros((80, 600, 3), np.uint8)
     write_text(image, f"{BLOCK} {BLOCK}", *place, 21, WHITE)
     assert image.any()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["\x1b[31m\x00\n", "\u202eabc", "\udcff", "$\\frac$ %s", "", " ", "\u0301" * 40, "x" * 10**6, "\u4eba" * 10**6],
+    ids=range(9),
+)
+def test_labels_of_any_name(name):
+    """Control characters, marks of direction, bytes that are no text, and names as long as a book."""
+    frame = np.zeros((240, 320, 3), np.uint8)
+    found = Detections(np.float32([[40, 60, 200, 200]]), np.float32([0.5]), np.int32([0]), (name,))
+    started = time.perf_counter()
+    assert draw_detections(frame, found).any()
+    assert time.perf_counter() - started < 5
