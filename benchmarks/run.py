@@ -19,6 +19,7 @@ from benchmarks import fingerprints
 from gfl_edge import environment
 from gfl_edge.console import run_command
 from gfl_edge.files import write_atomically
+from gfl_edge.parsing.json_text import json_text
 from train.weights.find import CHECKPOINTS
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -100,7 +101,7 @@ def _run(args: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         result = measurement.function(measurement.measure)(folder)
     described = {**environment.describe(["python", "benchmarks/run.py", args.what]), **result}
-    text = json.dumps({**described, "commit": commit, "fingerprint": taken}, indent=1)
+    text = json_text({**described, "commit": commit, "fingerprint": taken}, indent=1)
     path = RESULTS / f"{measurement.name}.json"
     write_atomically(path, f"{text}\n".encode())
     print(path)

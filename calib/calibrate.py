@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 
 from calib.arguments import Target, add_calibration_arguments, options_from
 from gfl_edge.console import log, run_command
+from gfl_edge.parsing.json_text import json_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
 
     request = replace(options_from(args), target=args.target).request(args.onnx, args.images, args.output)
     record = calibrate(request).record
-    print(json.dumps(record.to_dict(), indent=1))
+    print(json_text(record.to_dict(), indent=1))
     log(record.summary(request.output))
     return 0
 

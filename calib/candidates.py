@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,7 @@ from calib.record import RECORD_KEY, CalibrationRecord
 from gfl_edge.errors import InputError
 from gfl_edge.files import sha256
 from gfl_edge.ops.onnx_graph import copy_model
+from gfl_edge.parsing.json_text import json_text
 from gfl_edge.spec import PREFIX, ModelSpec, Precision, load_onnx, spec_of
 
 PRECISION_FOR: dict[Target, Precision] = {"trt": "fp16", "cpu": "fp32"}  # of what stays float
@@ -133,4 +133,4 @@ class Candidates:
 
 def add_record(model: ModelProto, record: CalibrationRecord) -> None:
     """Note in the metadata of ``model``, in place, how it was made."""
-    model.metadata_props.add(key=RECORD_KEY, value=json.dumps(record.to_dict()))
+    model.metadata_props.add(key=RECORD_KEY, value=json_text(record.to_dict()))

@@ -11,6 +11,7 @@ from typing import Literal
 from calib.record import Accuracy
 from calib.sensitivity import Sensitivity
 from gfl_edge.files import write_atomically
+from gfl_edge.parsing.json_text import json_text
 
 Extent = Literal["all images", "few images"]
 
@@ -80,4 +81,4 @@ class Journal:
             "trials": [{"float_layers": kept, **asdict(found)} for kept, found in self.trials.items()],
             "layers": [asdict(row) for row in self.layers.values()],
         }
-        write_atomically(self._path, f"{json.dumps(values, indent=1)}\n".encode())
+        write_atomically(self._path, f"{json_text(values, indent=1)}\n".encode())

@@ -16,6 +16,7 @@ from calib.histogram import METHODS, Histogram, Method
 from gfl_edge.errors import CalibrationError
 from gfl_edge.files import write_atomically
 from gfl_edge.ops.onnx_graph import open_session
+from gfl_edge.parsing.json_text import json_text
 from gfl_edge.progress import track
 from gfl_edge.spec import INPUT_NAME
 
@@ -45,7 +46,7 @@ class Observed:
     def write(self, path: Path) -> None:
         """Write the cache as JSON."""
         values = {"format": FORMAT, **vars(self), "images": list(self.images)}
-        write_atomically(path, f"{json.dumps(values, indent=1)}\n".encode())
+        write_atomically(path, f"{json_text(values, indent=1)}\n".encode())
 
     @classmethod
     def read(cls, path: Path, model_sha256: str) -> Observed:

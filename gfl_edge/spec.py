@@ -133,7 +133,7 @@ class ModelSpec:
 
     def to_metadata(self) -> dict[str, str]:
         """The spec as ``metadata_props``: keys ``gfl_edge.<field>``, values JSON."""
-        fields = {PREFIX + key: json.dumps(value) for key, value in dataclasses.asdict(self).items()}
+        fields = {PREFIX + key: json.dumps(value, allow_nan=False) for key, value in dataclasses.asdict(self).items()}
         return {PREFIX + "format": json.dumps(FORMAT), **fields}
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from gfl_edge import environment
 from gfl_edge.cli.options import add_on_bad
 from gfl_edge.console import log, run_command
 from gfl_edge.files import check_output, write_atomically
+from gfl_edge.parsing.json_text import json_text
 from train.leaving import leave
 
 
@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
         device=args.device,
         on_bad=args.on_bad,
     )
-    text = json.dumps({**report, **environment.describe(["train/evaluate.py", *sys.argv[1:]])}, indent=2)
+    text = json_text({**report, **environment.describe(["train/evaluate.py", *sys.argv[1:]])}, indent=2)
     print(text)
     if args.json:
         write_atomically(args.json, f"{text}\n".encode())

@@ -6,7 +6,6 @@ python train/to_coco.py CONFIG.toml --set 'data.val.image_list="test.txt"' -o te
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 
 from gfl_edge.console import log, run_command, say_path
 from gfl_edge.errors import InputError
+from gfl_edge.parsing.json_text import json_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def _run(args: argparse.Namespace) -> int:
     annotations = data.train if args.part == "train" else data.val
     if annotations is None:
         raise InputError(f"{args.config}: there is no data.val. Add it, or take --part train")
-    write_atomically(args.output, json.dumps(annotations.to_coco()).encode())
+    write_atomically(args.output, json_text(annotations.to_coco()).encode())
     say_path(args.output)
     log(f"{len(annotations)} images, their folder: {annotations.image_folder}")
     return 0

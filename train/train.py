@@ -10,6 +10,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gfl_edge.console import log, run_command
+from gfl_edge.parsing.json_text import json_text
 from train.leaving import leave
 
 
@@ -36,7 +37,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     # torch takes seconds to import and --help must work without it
-    import json
     import os
 
     from gfl_edge.evaluation.ap import rounded
@@ -46,7 +46,7 @@ def _run(args: argparse.Namespace) -> int:
     config = read_config(args.config, [text for group in args.overrides for text in group])
     metrics = train(config, args.resume)
     if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(rounded(metrics)))
+        print(json_text(rounded(metrics)))
         log(f"next: {next_command(config.train.output)}")
     return 0
 

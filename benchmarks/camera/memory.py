@@ -5,7 +5,6 @@ python -m benchmarks.camera.memory MODEL VIDEO FOLDER [OUTPUT.mp4]
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from gfl_edge.camera import run_camera
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.media.sources import Frame
+from gfl_edge.parsing.json_text import json_text
 
 FRAMES, STEP = 100_000, 1000
 WARM_UP = 10_000  # frames, before which the slope does not count
@@ -61,4 +61,4 @@ def measure(model: Path, video: Path, folder: Path, output: str | None = None) -
 
 if __name__ == "__main__":
     model, video, folder, *output = sys.argv[1:]
-    print(json.dumps(measure(Path(model), Path(video), Path(folder), *output)))
+    print(json_text(measure(Path(model), Path(video), Path(folder), *output)))

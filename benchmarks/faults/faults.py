@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.faults.case import Case
 from gfl_edge.files import write_atomically
+from gfl_edge.parsing.json_text import json_text
 from gfl_edge.progress import track
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def _rows_of(module: str, folder: Path) -> list[dict[str, Any]]:
     kept = folder / f"{module}.json"
     if not kept.is_file():
         rows = count(module, importlib.import_module(f"benchmarks.faults.{module}").cases())
-        write_atomically(kept, json.dumps(rows).encode())
+        write_atomically(kept, json_text(rows).encode())
     return list(json.loads(kept.read_text()))
 
 

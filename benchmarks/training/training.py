@@ -17,6 +17,7 @@ from export.to_onnx import export_onnx
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import evaluate
 from gfl_edge.files import write_atomically
+from gfl_edge.parsing.json_text import json_text
 from gfl_edge.report.plots import dot_chart, line_chart
 from train.checkpoint import BEST, LAST
 from train.config import Config, read_config
@@ -113,7 +114,7 @@ def measure_ablation(folder: Path) -> dict[str, Any]:
             seconds = train_seconds(config)
             metrics = _curve(config, "metrics.csv", ("epoch", *REPORTED))[-1]
             runs.append({"variant": name, "seed": seed, "seconds": round(seconds, 1), **metrics})
-            write_atomically(done, json.dumps(runs).encode())
+            write_atomically(done, json_text(runs).encode())
     return {
         "config": "train/configs/ablation_bccd.toml",
         "epochs": base.train.epochs,
@@ -154,7 +155,7 @@ def bccd_list(config: Config, name: str, folder: Path) -> tuple[Path, Path]:
     annotations = load_data(replace(config.data, val=files)).val
     assert annotations is not None
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(annotations.to_coco()))
+    path.write_text(json_text(annotations.to_coco()))
     return path, annotations.image_folder
 
 

@@ -17,6 +17,7 @@ from gfl_edge.annotations.text import read_text
 from gfl_edge.annotations.values import Identity, to_box, to_flag, to_identity, to_name, to_number, to_pixels, value_of
 from gfl_edge.errors import AnnotationError
 from gfl_edge.files import is_file, write_atomically
+from gfl_edge.parsing.json_text import json_text
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def read_instances(path: str | Path) -> dict[str, list[Any]]:
 
 def write_coco(annotations: Annotations, path: str | Path) -> None:
     """Write ``annotations`` as a COCO instances file, whole or not at all."""
-    write_atomically(path, json.dumps(annotations.to_coco()).encode())
+    write_atomically(path, json_text(annotations.to_coco()).encode())
 
 
 class _BadEntries:

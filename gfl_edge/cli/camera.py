@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from gfl_edge.camera import run_camera
 from gfl_edge.cli.options import add_drawn_score, add_model, open_detector
+from gfl_edge.parsing.json_text import json_text
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -55,5 +55,5 @@ def run(args: argparse.Namespace) -> int:
             reconnect_seconds=args.reconnect_seconds,
         )
     # With the frames' JSON on stdout the summary goes where the status goes
-    print(json.dumps(summary.to_dict(), indent=2), file=sys.stderr if args.json_lines == "-" else sys.stdout)
+    print(json_text(summary.to_dict(), indent=2), file=sys.stderr if args.json_lines == "-" else sys.stdout)
     return 0

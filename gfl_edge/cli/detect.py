@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from gfl_edge.cli.options import add_drawn_score, add_model, open_detector
 from gfl_edge.media.annotate import detect_images
+from gfl_edge.parsing.json_text import json_text
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,5 +24,5 @@ def run(args: argparse.Namespace) -> int:
     """Write annotated copies of the images; print the summary."""
     with open_detector(args) as detector:
         summary = detect_images(detector, args.images, output_dir=args.output_dir, score=args.score)
-    print(json.dumps(summary.to_dict(), indent=2))
+    print(json_text(summary.to_dict(), indent=2))
     return 0

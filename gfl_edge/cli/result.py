@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
 from gfl_edge import environment
 from gfl_edge.console import log
 from gfl_edge.files import check_output, write_atomically
+from gfl_edge.parsing.json_text import json_text
 
 
 def check_result(args: argparse.Namespace) -> None:
@@ -21,7 +21,7 @@ def check_result(args: argparse.Namespace) -> None:
 def write_result(measured: dict[str, Any], skipped: tuple[str, ...], args: argparse.Namespace) -> None:
     """Write what was measured on ``--images``, and on what machine, to stdout and to ``--json``."""
     annotations = args.annotations.name if args.annotations else None
-    text = json.dumps(
+    text = json_text(
         {**measured, "annotations": annotations, **environment.describe(["gfl-edge", *sys.argv[1:]])}, indent=2
     )
     print(text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from typing import Annotated
 from gfl_edge.engine.flavor import Flavor
 from gfl_edge.errors import ContractError, EngineMismatchError, InputError, ModelFileError
 from gfl_edge.parsing.fields import Limits, NotNegative, Sha256
-from gfl_edge.parsing.json_text import read_json
+from gfl_edge.parsing.json_text import json_text, read_json
 from gfl_edge.parsing.validation import build
 from gfl_edge.spec import ModelSpec
 
@@ -47,7 +46,7 @@ class Sidecar:
 
     def to_json(self) -> bytes:
         """The content of the file, which is written together with its engine."""
-        return f"{json.dumps(dataclasses.asdict(self), indent=2)}\n".encode()
+        return f"{json_text(dataclasses.asdict(self), indent=2)}\n".encode()
 
     @classmethod
     def read(cls, engine: str | Path) -> Sidecar:

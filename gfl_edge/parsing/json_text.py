@@ -1,8 +1,10 @@
-"""Reading JSON that others may have written, damaged or made up, in bounded memory and time."""
+"""Reading JSON that others may have written, damaged or made up, in bounded memory and time; writing none but JSON."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,27 @@ from gfl_edge.parsing.validation import repeated, shown
 
 MAX_DIGITS = 400  # of a whole number; a float has no more than 309 before its point
 MAX_BYTES = 1 << 24  # of a file, unless the reader allows more
+
+
+def json_text(values: Any, indent: int | None = None) -> str:
+    """Plain values as JSON.
+
+    Raises:
+        InputError: a number that JSON has not, NaN or infinity; names its place.
+    """
+    try:
+        return json.dumps(values, indent=indent, allow_nan=False)
+    except ValueError as error:
+        place, found = next(_non_finite(values, ""), ("", error))
+        raise InputError(f"{place.lstrip('.') or 'the value'} is {found}, for which JSON has no number") from error
+
+
+def _non_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place, value
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, part in parts:
+        yield from _non_finite(part, f"{place}.{key}")
 
 
 def parse_json(text: str) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from gfl_edge.files import write_together
+from gfl_edge.parsing.json_text import json_text
 from gfl_edge.report.document import document
 from gfl_edge.report.html import page
 from gfl_edge.report.markdown import markdown
@@ -23,7 +23,7 @@ def write_report(report: Report, folder: Path) -> Path:
     Raises:
         OutputError: they cannot be written.
     """
-    content = f"{json.dumps(report.to_dict(), indent=1)}\n".encode()
+    content = f"{json_text(report.to_dict(), indent=1)}\n".encode()
     write_together({**_pages(report, folder), folder / JSON_NAME: content})
     return folder / HTML_NAME
 

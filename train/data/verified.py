@@ -21,6 +21,7 @@ from gfl_edge.annotations.records import Annotations
 from gfl_edge.errors import AnnotationError, ImageError, OutputError
 from gfl_edge.files import cache_folder, is_file, write_atomically
 from gfl_edge.media.images import image_hw
+from gfl_edge.parsing.json_text import json_text
 from gfl_edge.progress import track
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def measured(paths: Sequence[Path], progress: bool = False) -> list[Size | Image
                 known[str(path)] = [*key, *size]
     if len(new) - len(failed) >= MIN_REMEMBERED and cache is not None:
         with suppress(OutputError):  # a cache that cannot be written saves nothing, and is not needed
-            write_atomically(cache, json.dumps({"format": FORMAT, "images": known}).encode(), durable=False)
+            write_atomically(cache, json_text({"format": FORMAT, "images": known}).encode(), durable=False)
     return [failed[str(path)] if str(path) in failed else (known[str(path)][2], known[str(path)][3]) for path in paths]
 
 
