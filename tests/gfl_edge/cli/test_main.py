@@ -5,7 +5,6 @@ from __future__ import annotations
 import pkgutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -63,15 +62,6 @@ def test_every_module_of_a_command_is_one():
     """All but those that several of them share."""
     modules = {info.name for info in pkgutil.iter_modules(cli.__path__)}
     assert modules - {"main", "options", "result"} == {"evaluate" if name == "eval" else name for name, *_ in COMMANDS}
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_stdout_on_a_full_disk_is_a_failure():
-    """Python itself would say so at its exit, with another status."""
-    with Path("/dev/full").open("w") as full:
-        words = [sys.executable, "-m", "gfl_edge", "models", "--json"]
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "gfl-edge: error: No space left on device\n")
 
 
 def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
