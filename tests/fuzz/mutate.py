@@ -27,7 +27,7 @@ def input_of(reader: Reader, seeds: Sequence[bytes], seed: int, number: int) -> 
         return b""
     random = Random(f"{reader.name} {seed} {number}")
     content = random.choice(seeds)
-    if reader.mutate is not None and random.random() < 0.5:
+    if reader.mutate is not None and random.random() < 0.75:
         return reader.mutate(random, content)[:MAX_BYTES]
     if random.random() < JSON_SHARE and (changed := _change_json(random, content)) is not None:
         return changed[:MAX_BYTES]
