@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal
 from gfl_edge import optional
 from gfl_edge.annotations.class_names import name_problem
 from gfl_edge.errors import ContractError, InputError, ModelFileError
+from gfl_edge.files import read_regular
+from gfl_edge.ops.onnx_limits import LimitError, check_limits, check_nodes
+from gfl_edge.ops.onnx_ports import check_ports
 from gfl_edge.parsing.fields import MAX_SIDE, Amount, Count, FileName, Limits, OptionalSha256, Share, Side
 from gfl_edge.parsing.json_text import parse_json
 from gfl_edge.parsing.validation import build, check, repeated, shown
@@ -186,10 +189,14 @@ def load_onnx(path: str | Path) -> Any:
     """Load an ONNX file as ``onnx.ModelProto``.
 
     Raises:
-        ModelFileError: missing, empty or unreadable file.
+        ModelFileError: missing, empty or unreadable file, or beyond what :mod:`gfl_edge.ops.onnx_limits` allows.
         MissingDependencyError: the onnx package is not installed.
     """
-    path = Path(path)
+    return _load(Path(path))[0]
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """The model, and its graph with the types and shapes of its tensors."""
     if not path.is_file():
         raise ModelFileError(
             f"{path}: no such file. Export one, in a checkout of gfl_edge, with: "
@@ -197,25 +204,48 @@ def load_onnx(path: str | Path) -> Any:
         )
     onnx = optional.load("onnx")
     try:
-        model = onnx.load(str(path))
+        model = onnx.load_model_from_string(read_regular(path))
+        check_nodes(model)
         onnx.checker.check_model(model)
+        return model, check_limits(model)
+    except LimitError as error:
+        raise _unfit(path, error) from error
     except Exception as error:  # protobuf and onnx raise many types for a broken file
         reason = str(error).strip().partition("\n")[0]
         raise ModelFileError(f"{path} is not a readable ONNX model ({reason}). Export or copy it again") from error
-    return model
+
+
+def _unfit(path: Path, error: LimitError) -> ModelFileError:
+    return ModelFileError(
+        f"{path}: the model {error}. Export it from its checkpoint, in a checkout of gfl_edge, with: "
+        f"python export/to_onnx.py --weights CHECKPOINT -o {path}"
+    )
 
 
 def load_contract(path: str | Path) -> tuple[Any, ModelSpec]:
-    """An ONNX file and its spec; see :func:`load_onnx` and :meth:`ModelSpec.from_metadata` for the errors."""
-    model = load_onnx(path)
-    return model, spec_of(model, str(path))
+    """An ONNX file and its spec, which agree on what goes in and comes out.
+
+    Raises:
+        ModelFileError: see :func:`load_onnx`; or the inputs or outputs are not those of the spec.
+        ContractError: see :meth:`ModelSpec.from_metadata`.
+    """
+    model, graph = _load(Path(path))
+    spec = spec_of(model, str(path))
+    try:
+        check_ports(model, graph, spec, INPUT_NAME)
+    except LimitError as error:
+        raise _unfit(Path(path), error) from error
+    return model, spec
 
 
 def spec_of(model: Any, origin: str) -> ModelSpec:
     """The spec in the metadata of an ``onnx.ModelProto``; see :meth:`ModelSpec.from_metadata`."""
-    if (twice := repeated([prop.key for prop in model.metadata_props])) is not None:
+    metadata = [(prop.key, prop.value) for prop in model.metadata_props]
+    if any(isinstance(text, bytes) for entry in metadata for text in entry):  # what Protobuf cannot decode
+        raise ContractError(f"{origin}: its metadata are not UTF-8, so the file is damaged. Export or copy it again")
+    if (twice := repeated([key for key, _ in metadata])) is not None:
         raise ContractError(f"{origin}: the metadata {shown(twice)} come twice. Export it again")
-    return ModelSpec.from_metadata({prop.key: prop.value for prop in model.metadata_props}, origin)
+    return ModelSpec.from_metadata(dict(metadata), origin)
 
 
 def read_spec(path: str | Path) -> ModelSpec:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gfl_edge.errors import InputError
+from gfl_edge.errors import BackendError, InputError
+from gfl_edge.ops.onnx_ports import output_shapes
 from gfl_edge.spec import SIZE_STEP, ModelSpec
 
 
@@ -33,6 +34,18 @@ def check_shape(shape: tuple[int, ...], spec: ModelSpec, max_batch: int | None) 
             f"batch of {shape[0]} frames, this engine was built for at most {max_batch}. "
             f"Split the batch or rebuild with: gfl-edge build --model MODEL.onnx --max-batch {shape[0]}"
         )
+
+
+def check_outputs(outputs: dict[str, NDArray[np.generic]], spec: ModelSpec, images: NDArray[np.uint8]) -> None:
+    """Raise BackendError unless a network gave, for each of ``images``, what its description says."""
+    anchors = spec.anchors_at((images.shape[1], images.shape[2]))
+    for name, (_, shape) in output_shapes(spec).items():
+        expected = (len(images), *(anchors if side is None else side for side in shape[1:]))
+        if outputs[name].shape != expected:
+            raise BackendError(
+                f"{spec.name} gave {name} of the shape {list(outputs[name].shape)}, its description says "
+                f"{list(expected)}. The model does not fit its metadata: export it again"
+            )
 
 
 def _unfit(found: str, spec: ModelSpec) -> InputError:

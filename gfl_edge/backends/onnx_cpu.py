@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge import optional
-from gfl_edge.backends.checks import check_batch
+from gfl_edge.backends.checks import check_batch, check_outputs
 from gfl_edge.backends.signal_stack import signal_stack_kept
 from gfl_edge.backends.tied_scores import with_ordered_topk
 from gfl_edge.errors import BackendError
@@ -50,16 +50,18 @@ class OnnxRuntimeBackend:
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exception types are private
-            raise BackendError(f"ONNX Runtime cannot load {spec.name}: {error}") from error
+            raise BackendError(f"ONNX Runtime cannot load {spec.name}: {_one_line(error)}") from error
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See :meth:`gfl_edge.backends.base.Backend.run`."""
         check_batch(images, self.spec, self.max_batch)
         names = self.spec.output_names
         try:
-            return dict(zip(names, self._session.run(names, {INPUT_NAME: images}), strict=True))
+            outputs = dict(zip(names, self._session.run(names, {INPUT_NAME: images}), strict=True))
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed on {self.spec.name}: {error}") from error
+            raise BackendError(f"ONNX Runtime failed on {self.spec.name}: {_one_line(error)}") from error
+        check_outputs(outputs, self.spec, images)
+        return outputs
 
     def describe(self) -> dict[str, str]:
         """See :meth:`gfl_edge.backends.base.Backend.describe`."""
@@ -117,7 +119,7 @@ class OpenVinoBackend:
                 with signal_stack_kept():
                     self._compiled[batch] = self._core.compile_model(network, "CPU", settings).create_infer_request()
             except RuntimeError as error:
-                raise BackendError(f"OpenVINO cannot load {self.spec.name}: {error}") from error
+                raise BackendError(f"OpenVINO cannot load {self.spec.name}: {_one_line(error)}") from error
         return self._compiled[batch]
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
@@ -126,9 +128,11 @@ class OpenVinoBackend:
         request = self._request(len(images))
         try:
             request.infer({INPUT_NAME: np.ascontiguousarray(images)}, share_inputs=True)
-            return {name: request.get_tensor(name).data for name in self.spec.output_names}
+            outputs = {name: request.get_tensor(name).data for name in self.spec.output_names}
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed on {self.spec.name}: {error}") from error
+            raise BackendError(f"OpenVINO failed on {self.spec.name}: {_one_line(error)}") from error
+        check_outputs(outputs, self.spec, images)
+        return outputs
 
     def describe(self) -> dict[str, str]:
         """See :meth:`gfl_edge.backends.base.Backend.describe`."""
@@ -140,3 +144,9 @@ class OpenVinoBackend:
     def close(self) -> None:
         """See :meth:`gfl_edge.backends.base.Backend.close`."""
         self._compiled.clear()
+
+
+def _one_line(error: Exception) -> str:
+    """What a library says, without the lines of its source that it passed."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("Exception from src/"))

@@ -18,7 +18,9 @@ def change(random: Random, message: Any) -> None:
     """One field somewhere in ``message``: another value, gone, doubled, moved, or taken from elsewhere."""
     holders = list(_messages(message))
     holder = random.choice(holders)
-    field = random.choice(holder.DESCRIPTOR.fields if random.random() < 0.3 else _present(holder) or holder.DESCRIPTOR.fields)
+    field = random.choice(
+        holder.DESCRIPTOR.fields if random.random() < 0.3 else _present(holder) or holder.DESCRIPTOR.fields
+    )
     if field.is_repeated:
         _change_list(random, getattr(holder, field.name), field, holders)
     elif random.random() < 0.2:

@@ -18,7 +18,7 @@ class Reader:
             returns a value or raises a GflEdgeError; all else is a failure.
         seeds: good files of at most 10 KB each, or what makes them, called once in the child; ``read`` takes the first.
         suffix: of the file's name.
-        mutate: changes a seed as only this format allows; three of four inputs come from it instead of the general ones.
+        mutate: changes a seed as only this format allows; three of four inputs come from it.
     """
 
     name: str

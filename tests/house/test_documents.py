@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.documents import CHECKOUT, COMMANDS, DOCUMENTS, OTHER, PYTHON, Block, blocks, read, why_not
+from tests.support.watched_network import contacts, watched
 
 IMAGES, CALIBRATION_IMAGES = 16, 32
 # Parses the command line of a script, which its arguments are, without running it
@@ -122,10 +123,12 @@ def environment(checkout: Path) -> dict[str, str]:
 
 
 def run(words: list[str], checkout: Path, seconds: int = 900) -> None:
-    result = subprocess.run(
-        words, cwd=checkout, env=environment(checkout), capture_output=True, text=True, timeout=seconds, check=False
-    )
+    """Run them; fails, too, where they contact another machine."""
+    log = checkout / ".watched"
+    env = watched(environment(checkout), log)
+    result = subprocess.run(words, cwd=checkout, env=env, capture_output=True, text=True, timeout=seconds, check=False)
     assert result.returncode == 0, f"{words}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+    assert not contacts(log), contacts(log)
 
 
 @pytest.mark.parametrize("block", parameters(*COMMANDS))

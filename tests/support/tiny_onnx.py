@@ -34,7 +34,9 @@ def tiny_onnx(nms: ExportedNms, spec: ModelSpec = SPEC) -> onnx.ModelProto:
     return model
 
 
-def _body(widths: tuple[int, int], names: tuple[str, ...], raw: bool) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def _body(
+    widths: tuple[int, int], names: tuple[str, ...], raw: bool
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     rng = np.random.default_rng(3)
     values = {
         "w": rng.normal(0, 0.01, (sum(widths), 3, 1, 1)).astype(np.float32),

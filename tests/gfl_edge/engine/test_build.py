@@ -104,7 +104,11 @@ def test_a_failed_build_says_why_and_leaves_the_engine_in_place(small_onnx, tmp_
     engine, _ = build_engine(good, tmp_path, progress=False)
     before = engine.read_bytes(), sidecar_path(engine).read_bytes()
     with pytest.raises(BuildError, match=r"rtx .* cannot parse .*broken\.onnx: NoSuchOp "):
-        build_engine(dataclasses.replace(good, onnx=broken(good.onnx, tmp_path)), tmp_path, progress=False)
+        build_engine(
+            dataclasses.replace(good, onnx=broken(good.onnx, tmp_path), spec=read_spec(good.onnx)),
+            tmp_path,
+            progress=False,
+        )
     assert (engine.read_bytes(), sidecar_path(engine).read_bytes()) == before
     assert not list(tmp_path.glob(".*"))
 

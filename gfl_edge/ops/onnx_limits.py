@@ -1,0 +1,198 @@
+"""What an ONNX model may consist of, so that loading and running it ends, in bounded memory, without a signal.
+
+The libraries that run models were not made for hostile ones. Each of these ended, hung or filled a process, with
+OpenVINO 2026.4 and ONNX Runtime 1.31: a Loop of 10^18 rounds, functions that call each other 2^40 times, nested If, an
+opset of 2^31, GatherND beyond its data, the least integer divided by -1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gfl_edge import optional
+
+DOMAIN = "gfl_edge"  # of the function and the plugin GflNms
+MIN_OPSET = 11
+MAX_NODES = 10_000  # with those of functions; the largest published model has 600
+MAX_TENSOR_BYTES = 1 << 29  # of an intermediate of one image
+MAX_KNOWN_BYTES = 1 << 12  # of a weight that may say a shape; the values of larger ones are not looked at
+
+# Arithmetic, layout, convolutions and what is made of them. Control flow, sequences, text, random numbers, recurrence
+# and outputs whose size depends on values are left out: no model of gfl_edge has them.
+_OPERATORS = """
+    Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast CastLike Ceil Celu Clip Concat Constant
+    ConstantOfShape Conv ConvInteger ConvTranspose CumSum DeformConv DepthToSpace DequantizeLinear Div
+    DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements Gelu Gemm GlobalAveragePool
+    GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization HardSigmoid HardSwish Identity
+    InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization
+    MatMul MatMulInteger Max MaxPool Mean Min Mish Mul Neg Not Or PRelu Pad Pow QLinearConv QLinearMatMul
+    QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
+    ReduceSum ReduceSumSquare Relu Reshape Resize Round Selu Shape Sigmoid Sign Size Slice Softmax Softplus Softsign
+    SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample
+    Where Xor
+"""
+OPERATORS = frozenset(_OPERATORS.split())
+# What keeps the sizes that Shape gives what they are: above 0 where there is something to divide
+_OF_SIZES = ("Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
+_FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
+
+
+class LimitError(ValueError):
+    """A model beyond the limits; its message goes on after "the model "."""
+
+
+def check_nodes(model: Any) -> None:
+    """Refuse operators that no model of gfl_edge has, graphs in graphs, and weights in other files.
+
+    This comes before ``onnx.checker``, which takes for ever where functions call functions.
+
+    Args:
+        model: ``onnx.ModelProto`` as it was read.
+
+    Raises:
+        LimitError: it has, or more nodes than the limit.
+    """
+    functions = {(function.domain, function.name): len(function.node) for function in model.functions}
+    inner = [node for function in model.functions for node in function.node]
+    nodes = [*model.graph.node, *inner]
+    for node in nodes:
+        if (node.domain, node.op_type) not in functions and not _is_known(node):
+            named = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+            raise LimitError(f"has the operator {named[:80]!r}, which no model of gfl_edge has")
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise LimitError(f"has a graph within the node {node.op_type!r}, which no model of gfl_edge has")
+        if node.op_type == "Split" and any(a.name == "num_outputs" and a.i != len(node.output) for a in node.attribute):
+            raise LimitError(f"has a Split into another number than its {len(node.output)} outputs")  # onnx 1.23 aborts
+    if any((node.domain, node.op_type) in functions for node in inner):
+        raise LimitError("has functions that call functions, which no model of gfl_edge has")
+    count = len(nodes) + sum(functions.get((node.domain, node.op_type), 0) for node in model.graph.node)
+    if count > MAX_NODES:
+        raise LimitError(f"has {count} nodes, the limit is {MAX_NODES}")
+    inside = [attribute.t for node in nodes for attribute in node.attribute if attribute.HasField("t")]
+    if any(tensor.data_location or tensor.external_data for tensor in (*model.graph.initializer, *inside)):
+        raise LimitError("keeps weights in another file. Put them into it: onnx.save(onnx.load(PATH), PATH)")
+
+
+def check_limits(model: Any) -> Any:
+    """Refuse what is beyond the limits of size, and what processors cannot compute.
+
+    Args:
+        model: ``onnx.ModelProto`` that ``onnx.checker`` let pass; it is not changed.
+
+    Returns:
+        The graph with the types and shapes of its tensors, and its functions in place, as ``onnx.GraphProto``; without
+        large weights.
+
+    Raises:
+        LimitError: it is.
+    """
+    _check_opsets(model)
+    graph = _inferred(model)
+    _check_divisions(graph)
+    _check_sizes(graph)
+    return graph
+
+
+def _check_opsets(model: Any) -> None:
+    onnx = optional.load("onnx")
+    newest = optional.load("onnx.defs").onnx_opset_version()
+    for entry in [entry for holder in (model, *model.functions) for entry in holder.opset_import]:
+        if entry.domain in ("", "ai.onnx") and not MIN_OPSET <= entry.version <= newest:
+            raise LimitError(
+                f"is of opset {entry.version}, onnx {onnx.__version__} knows {MIN_OPSET} to {newest}. Export it "
+                "again, or update with: pip install --upgrade onnx"
+            )
+
+
+def _is_known(node: Any) -> bool:
+    if node.domain in ("", "ai.onnx"):
+        return node.op_type in OPERATORS
+    return bool(
+        node.domain == DOMAIN and node.op_type == "GflNms"
+    )  # of TensorRT's plugin; as a function it is in the file
+
+
+def _inferred(model: Any) -> Any:
+    """The graph with the types and shapes of its tensors; large weights become inputs, which keeps this short."""
+    light = type(model)(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    light.graph.name = model.graph.name
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    make = optional.load("onnx.helper").make_tensor_value_info
+    given = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() <= MAX_KNOWN_BYTES:
+            light.graph.initializer.add().CopyFrom(tensor)
+        elif tensor.name not in given:
+            light.graph.input.append(make(tensor.name, tensor.data_type, tensor.dims))
+    for value in model.graph.output:  # as computed, not as declared
+        light.graph.output.add().name = value.name
+    try:
+        if light.functions:
+            light = optional.load("onnx.inliner").inline_local_functions(light)
+        return optional.load("onnx.shape_inference").infer_shapes(light, data_prop=True).graph
+    except Exception as error:  # of types that onnx does not list
+        raise LimitError(f"has shapes that do not fit together ({str(error).strip().partition(chr(10))[0]})") from error
+
+
+def _check_divisions(graph: Any) -> None:
+    """Of integers by what may be 0 or -1, of which processors end the process."""
+    types = {value.name: _type_name(value.type.tensor_type.elem_type) for value in _values(graph)}
+    types |= {tensor.name: _type_name(tensor.data_type) for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Div" or types.get(node.output[0]) in _FLOATS or types.get(node.input[0]) in _FLOATS:
+            continue
+        if not _is_positive(node.input[1], producers, constants):
+            raise LimitError(f"divides integers by {node.input[1][:80]!r}, which may be 0 or less")
+
+
+def _is_positive(name: str, producers: dict[str, Any], constants: dict[str, Any]) -> bool:
+    """Whether it is a size, or a constant above 0."""
+    to_array = optional.load("onnx.numpy_helper").to_array
+    for _ in range(MAX_NODES):
+        node = producers.get(name)
+        if name in constants:
+            return bool((to_array(constants[name]) > 0).all())
+        if node is None or node.op_type not in ("Shape", "Size", "Constant", *_OF_SIZES) or not node.input:
+            values = [attribute for attribute in node.attribute if attribute.name.startswith("value")] if node else []
+            return any(_positive_attribute(value, to_array) for value in values)
+        if node.op_type in ("Shape", "Size"):
+            return True
+        if node.op_type == "Concat" and len(node.input) > 1:
+            return all(_is_positive(part, producers, constants) for part in node.input)
+        name = node.input[0]
+    return False
+
+
+def _positive_attribute(attribute: Any, to_array: Any) -> bool:
+    if attribute.HasField("t"):
+        return bool((to_array(attribute.t) > 0).all())
+    return all(value > 0 for value in attribute.ints or [attribute.i])
+
+
+def _check_sizes(graph: Any) -> None:
+    sizes = optional.load("onnx.helper")
+    for value in _values(graph):
+        kind = value.type.tensor_type
+        count = math.prod(max(dim.dim_value, 1) for dim in kind.shape.dim)
+        width = 8 if kind.elem_type == 0 else sizes.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
+        if count * width > MAX_TENSOR_BYTES:
+            raise LimitError(
+                f"takes {count * width / 1e6:.0f} MB for the tensor {value.name[:80]!r} of one image, the limit is "
+                f"{MAX_TENSOR_BYTES / 1e6:.0f}"
+            )
+
+
+def _values(graph: Any) -> Iterator[Any]:
+    groups: tuple[Iterable[Any], ...] = (graph.value_info, graph.input, graph.output)
+    for group in groups:
+        yield from group
+
+
+def _type_name(number: int) -> str:
+    proto = optional.load("onnx").TensorProto
+    return str(proto.DataType.Name(number)) if number in proto.DataType.values() else ""
