@@ -40,10 +40,12 @@ def check_outputs(outputs: dict[str, NDArray[np.generic]], spec: ModelSpec, imag
     """Raise BackendError unless a network gave, for each of ``images``, what its description says."""
     anchors = spec.anchors_at((images.shape[1], images.shape[2]))
     for name, (_, shape) in output_shapes(spec).items():
-        expected = (len(images), *(anchors if side is None else side for side in shape[1:]))
-        if outputs[name].shape != expected:
+        found = outputs[name].shape
+        rows = found[1] if spec.has_nms and len(found) > 1 else anchors
+        expected = (len(images), *(rows if side is None else side for side in shape[1:]))
+        if found != expected:
             raise BackendError(
-                f"{spec.name} gave {name} of the shape {list(outputs[name].shape)}, its description says "
+                f"{spec.name} gave {name} of the shape {list(found)}, its description says "
                 f"{list(expected)}. The model does not fit its metadata: export it again"
             )
 

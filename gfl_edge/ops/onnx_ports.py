@@ -43,7 +43,7 @@ def check_ports(model: Any, graph: Any, spec: ModelSpec, input_name: str) -> Non
 def output_shapes(spec: ModelSpec) -> dict[str, tuple[tuple[str, ...], Sides]]:
     """Element types of each output, any of them, and its shape; the first side is the batch."""
     anchors = None if spec.short_long else spec.num_anchors
-    floats, rows = ("FLOAT", "FLOAT16"), (None, spec.max_detections)
+    floats, rows = ("FLOAT", "FLOAT16"), (None, None)  # a small input has fewer rows than max_detections
     if spec.has_nms:
         return {
             "num_dets": (("INT32",), (None, 1)),
