@@ -19,7 +19,7 @@ from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.console import log, run_command
 from gfl_edge.detections import Detections
 from gfl_edge.errors import MissingDependencyError
-from gfl_edge.files import whole_file
+from gfl_edge.media.images import write_image
 from gfl_edge.media.sources import Frame
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.zoo.bundled import NAME, bundled_model
@@ -79,7 +79,7 @@ class Watcher:
     def __call__(self, frame: Frame, found: Detections) -> None:
         """What run_camera calls with every frame and its detections."""
         if frame.index * CALIBRATION_FRAMES // self.total >= self.written:
-            optional.load("cv2").imwrite(str(self.folder / f"{frame.index:04}.jpg"), frame.image)
+            write_image(self.folder / f"{frame.index:04}.jpg", frame.image)
             self.written += 1
         part, score = frame.index * SHEET_FRAMES // self.total, float(found.scores.sum())
         if part not in self.best or score > self.best[part][0]:
@@ -90,8 +90,7 @@ class Watcher:
         from gfl_edge.media.draw import contact_sheet, draw_detections
 
         drawn = [draw_detections(image, found) for _, (_, image, found) in sorted(self.best.items())]
-        with whole_file(path) as temporary:
-            optional.load("cv2").imwrite(str(temporary), contact_sheet(drawn, columns=3, width=1440))
+        write_image(path, contact_sheet(drawn, columns=3, width=1440))
 
 
 def _run(args: argparse.Namespace) -> int:

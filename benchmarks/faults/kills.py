@@ -18,7 +18,7 @@ from benchmarks.faults.case import Case
 from benchmarks.faults.commands import COMMANDS, HEAVY, Command, check_whole, left_over
 from benchmarks.faults.fetch import CONTENT, DIGEST, server
 from benchmarks.faults.inputs import inputs
-from benchmarks.faults.process import CHECKOUT, MAX_SECONDS, environment, run, words_of
+from benchmarks.faults.process import CHECKOUT, MAX_SECONDS, environment, heed_ctrl_c, run, words_of
 from benchmarks.faults.writing import START, WRITERS
 from gfl_edge.files.partial import clean
 
@@ -54,7 +54,13 @@ def _kills(kind: str, kill: Callable[..., None], moments: Sequence[float | None]
 def _kill_writer(folder: Path, kind: str, how: signal.Signals, seconds: float) -> None:
     words = [sys.executable, "-m", "benchmarks.faults.writing", kind, str(folder)]
     process = subprocess.Popen(
-        words, cwd=CHECKOUT, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        words,
+        cwd=CHECKOUT,
+        env=environment(folder),
+        preexec_fn=heed_ctrl_c,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout is not None
     with process:
@@ -99,6 +105,7 @@ def _start_and_kill(words: Sequence[str | Path], folder: Path, how: signal.Signa
         list(map(str, words)),
         cwd=folder,
         env=environment(folder),
+        preexec_fn=heed_ctrl_c,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -81,12 +82,15 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+def heed_ctrl_c() -> None:
+    """For a process that is started: a shell starts what runs in the background deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def disk_of(size_bytes: int) -> Callable[[], None]:
     """For :func:`run`: no file of the command grows beyond so many bytes, which it sees as a write that fails."""
 
     def limit() -> None:
-        import signal
-
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full disk sends no signal
         resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
 
