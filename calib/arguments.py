@@ -11,6 +11,7 @@ from calib.histogram import METHODS, Method
 from gfl_edge.annotations.checks import OnBad
 from gfl_edge.cli.options import add_on_bad
 from gfl_edge.errors import InputError
+from gfl_edge.parsing.numbers import MAX_SEED, number, number_argument, whole_argument, whole_number
 
 Target = Literal["trt", "cpu"]
 
@@ -55,10 +56,12 @@ class CalibrationRequest(CalibrationOptions):
             raise InputError("--annotations and --eval-images belong together: give both, or none to measure no AP")
         if self.annotations is None and self.eval_limit is not None:
             raise InputError("--eval-limit without --annotations: there is nothing to measure")
-        if self.max_ap_drop < 0:
-            raise InputError(f"--max-ap-drop {self.max_ap_drop}: expected 0 or more, in points of AP")
-        if self.probe_images < 1:
-            raise InputError(f"--probe-images {self.probe_images}: expected at least 1")
+        number("--max-ap-drop", self.max_ap_drop, 0, 100)
+        whole_number("--probe-images", self.probe_images)
+        whole_number("--num-images", self.num_images)
+        whole_number("--seed", self.seed, 0, MAX_SEED)
+        if self.eval_limit is not None:
+            whole_number("--eval-limit", self.eval_limit)
         if self.output.suffix != ".onnx" or self.output.resolve() == self.onnx.resolve():
             raise InputError(f"-o {self.output}: expected another .onnx file than --onnx")
 
@@ -72,7 +75,9 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("calibration")
     group.add_argument("--annotations", type=Path, metavar="JSON", help="COCO instances file to measure AP with")
     group.add_argument("--eval-images", type=Path, metavar="DIR", help="its images")
-    group.add_argument("--eval-limit", type=int, metavar="N", help="measure AP on the first N of them only")
+    group.add_argument(
+        "--eval-limit", type=whole_argument(), metavar="N", help="measure AP on the first N of them only"
+    )
     add_on_bad(group)
     group.add_argument(
         "--method",
@@ -80,11 +85,15 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="how ranges are found (default: auto, the one with the least noise at the head)",
     )
-    group.add_argument("--num-images", type=int, default=128, metavar="N", help="to calibrate on (default: 128)")
-    group.add_argument("--seed", type=int, default=0, help="of the choice of images (default: 0)")
+    group.add_argument(
+        "--num-images", type=whole_argument(), default=128, metavar="N", help="to calibrate on (default: 128)"
+    )
+    group.add_argument(
+        "--seed", type=whole_argument(0, MAX_SEED), default=0, help="of the choice of images (default: 0)"
+    )
     group.add_argument(
         "--max-ap-drop",
-        type=float,
+        type=number_argument(0, 100),
         default=0.3,
         metavar="AP",
         help="points that INT8 may cost; layers stay float until it does not cost more (default: 0.3)",
@@ -97,7 +106,7 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         help="rank the layers even if no layer must stay float",
     )
     group.add_argument(
-        "--probe-images", type=int, default=4, metavar="N", help="on which noise is measured (default: 4)"
+        "--probe-images", type=whole_argument(), default=4, metavar="N", help="on which noise is measured (default: 4)"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from gfl_edge.annotations.class_names import parse_class_names
+from gfl_edge.parsing.numbers import MAX_SIDE, whole_argument
 from gfl_edge.spec import ExportedNms, Precision
 
 DeformForm = Literal["gridsample", "deform"]
@@ -65,7 +66,9 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
         help="take the averaged weights of a checkpoint, or those trained (default: averaged where there are some)",
     )
     parser.add_argument("--model", metavar="NAME", help="fail unless the checkpoint is this model; sets the input size")
-    parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="pixels, multiples of 32")
+    parser.add_argument(
+        "--input-size", type=whole_argument(32, MAX_SIDE), nargs=2, metavar=("H", "W"), help="pixels, multiples of 32"
+    )
     parser.add_argument(
         "--classes",
         metavar="A,B,C|FILE",
@@ -86,7 +89,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dynamic",
-        type=int,
+        type=whole_argument(32, MAX_SIDE),
         nargs=2,
         metavar=("SHORT", "LONG"),
         help="keep every frame's aspect ratio, with these sides at most, as in the paper (800 1333); GFL only",

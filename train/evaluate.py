@@ -14,6 +14,7 @@ from gfl_edge.cli.options import add_on_bad
 from gfl_edge.console import log, run_command
 from gfl_edge.files import check_output, write_atomically
 from gfl_edge.parsing.json_text import json_text
+from gfl_edge.parsing.numbers import MAX_SIDE, whole_argument
 from train.leaving import leave
 
 
@@ -25,8 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO instances file")
     add_on_bad(parser)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result here as well")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
-    parser.add_argument("--input-size", type=int, nargs=2, metavar=("H", "W"), help="pixels, multiples of 32")
+    parser.add_argument("--limit", type=whole_argument(), metavar="N", help="only the first N images")
+    parser.add_argument(
+        "--input-size", type=whole_argument(32, MAX_SIDE), nargs=2, metavar=("H", "W"), help="pixels, multiples of 32"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="that it was trained with, as of export/to_onnx.py")
     parser.add_argument(
         "--ema", action=argparse.BooleanOptionalAction, help="take the averaged weights, or those trained"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from gfl_edge.errors import InputError
 from gfl_edge.evaluation.ap import evaluate_on, rounded
 from gfl_edge.evaluation.truth import match_categories, read_truth
 from gfl_edge.files import sha256
+from gfl_edge.parsing.numbers import MAX_OFFLINE_BATCH, MAX_SEED, number, whole_number
 from gfl_edge.parsing.validation import build
 from gfl_edge.report.schema import (
     FORMAT,
@@ -82,12 +82,12 @@ class BenchRequest:
     def __post_init__(self) -> None:
         if self.annotations is not None and self.images is None:
             raise InputError(f"--annotations {self.annotations} without --images: AP needs the folder of its images")
-        if any(batch < 1 for batch in self.batches):
-            raise InputError(f"--batch {','.join(map(str, self.batches))}: expected numbers from 1 on")
+        for batch in self.batches:
+            whole_number("--batch", batch, 1, MAX_OFFLINE_BATCH)
+        whole_number("--seed", self.seed, 0, MAX_SEED)
         if not (self.models or self.bound_only):
             raise InputError("no model: give at least one with --model")
-        if not 0 < self.seconds < math.inf:
-            raise InputError(f"--seconds {self.seconds:g}: expected a positive number")
+        number("--seconds", self.seconds, 0.001, 86400)
 
     def truth(self) -> Annotations | None:
         """What AP is computed on, checked; None where it is not measured."""

@@ -45,6 +45,7 @@ from gfl_edge.media.opening import (
 )
 from gfl_edge.media.sinks import VideoSink, Window, why_no_window
 from gfl_edge.media.sources import Frame, FrameSource
+from gfl_edge.parsing.numbers import number
 from gfl_edge.redact import shown_source
 
 # Frames between two stages: one, since each more makes a live image older by a frame; files have a spare one, which
@@ -145,8 +146,7 @@ def _check_settings(
     output: str | Path | None,
     json_lines: str | Path | None,
 ) -> None:
-    if not 0 <= score <= 1:
-        raise InputError(f"score {score}: expected 0..1")
+    number("score", score, 0, 1)
     whole = isinstance(max_frames, Integral) and not isinstance(max_frames, bool)
     if max_frames is not None and not (whole and max_frames >= 1):
         raise InputError(f"max_frames {max_frames!r}: expected 1 or more, or None for all")

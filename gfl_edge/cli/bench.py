@@ -12,6 +12,7 @@ from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.cli.options import add_backend, add_on_bad
 from gfl_edge.console import FAILURE, log, say_path
 from gfl_edge.files import check_output
+from gfl_edge.parsing.numbers import MAX_OFFLINE_BATCH, MAX_SEED, number_argument, whole_argument, whole_list_argument
 from gfl_edge.report.against import changes, read_report, table
 from gfl_edge.report.document import summary_section
 from gfl_edge.report.markdown import table_text
@@ -33,16 +34,29 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--protocol", choices=get_args(ProtocolName), default="stream", help="what is timed (default: stream)"
     )
     parser.add_argument(
-        "--batch", type=_numbers, default=(), metavar="N,N", help="batches to measure the throughput of, as 1,8"
+        "--batch",
+        type=whole_list_argument(1, MAX_OFFLINE_BATCH),
+        default=(),
+        metavar="N,N",
+        help="batches to measure the throughput of, as 1,8",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="images to run on (default: generated ones)")
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO file of the images (default: no AP)")
     add_on_bad(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="AP on the first N images only")
+    parser.add_argument("--limit", type=whole_argument(), metavar="N", help="AP on the first N images only")
     parser.add_argument(
-        "--seconds", type=float, default=10.0, metavar="S", help="of measuring per model and batch (default: 10)"
+        "--seconds",
+        type=number_argument(0.001, 86400),
+        default=10.0,
+        metavar="S",
+        help="of measuring per model and batch (default: 10)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of generated images and the order of turns (default: 0)")
+    parser.add_argument(
+        "--seed",
+        type=whole_argument(0, MAX_SEED),
+        default=0,
+        help="of generated images and the order of turns (default: 0)",
+    )
     parser.add_argument(
         "--bound-only", type=Path, nargs="+", default=(), metavar="M", help=".onnx files to compute bounds of, not run"
     )
@@ -51,14 +65,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("regression")
     group.add_argument("--against", type=Path, metavar="OLD", help="report.json to compare with; exit 1 if worse")
     group.add_argument(
-        "--max-slowdown", type=float, default=1.1, metavar="R", help="p50 may be so many times the old (default: 1.1)"
+        "--max-slowdown",
+        type=number_argument(0.001, 1000),
+        default=1.1,
+        metavar="R",
+        help="p50 may be so many times the old (default: 1.1)",
     )
-    group.add_argument("--max-ap-drop", type=float, default=0.2, metavar="AP", help="points AP may lose (default: 0.2)")
+    group.add_argument(
+        "--max-ap-drop",
+        type=number_argument(0, 100),
+        default=0.2,
+        metavar="AP",
+        help="points AP may lose (default: 0.2)",
+    )
     group.add_argument("--any-device", action="store_true", help="compare with a report of another device")
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from gfl_edge.console import log, say_path
 from gfl_edge.engine.build import build_engine, plan
 from gfl_edge.engine.sidecar import Sidecar
+from gfl_edge.parsing.numbers import MAX_BATCH, whole_argument
 from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
 
 
@@ -30,7 +31,9 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
         help="GPU to build for: sm75, sm86, ... or current; repeat for several (default: this machine's, else sm75)",
     )
     parser.add_argument("--flavor", default="auto", choices=("auto", "tensorrt", "rtx"), help="which TensorRT")
-    parser.add_argument("--max-batch", type=int, default=1, metavar="N", help="largest batch (default: 1)")
+    parser.add_argument(
+        "--max-batch", type=whole_argument(1, MAX_BATCH), default=1, metavar="N", help="largest batch (default: 1)"
+    )
 
 
 def targets_from(args: argparse.Namespace) -> tuple[str, ...]:

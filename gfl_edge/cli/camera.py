@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 from gfl_edge.camera import run_camera
 from gfl_edge.cli.options import add_drawn_score, add_model, open_detector
 from gfl_edge.parsing.json_text import json_text
+from gfl_edge.parsing.numbers import number_argument, whole_argument
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +33,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "sources VIDEO-0.mp4 and so on, or with their number for {source}",
     )
     parser.add_argument("--json-lines", metavar="FILE", help="one JSON object per frame; - for stdout")
-    parser.add_argument("--max-frames", type=int, metavar="N", help="stop after so many frames, of all sources")
+    parser.add_argument(
+        "--max-frames", type=whole_argument(), metavar="N", help="stop after so many frames, of all sources"
+    )
     parser.add_argument(
         "--reconnect-seconds",
-        type=float,
+        type=number_argument(0, math.inf),
         default=30.0,
         metavar="S",
         help="keep trying a live source so long that is lost or not there; inf: for ever",

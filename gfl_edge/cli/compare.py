@@ -10,6 +10,7 @@ from gfl_edge.cli.result import check_result, write_result
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.compare import compare, table
+from gfl_edge.parsing.numbers import number_argument
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO instances file (default: no AP)")
     add_on_bad(parser)
     parser.add_argument(
-        "--score", type=float, default=0.3, metavar="S", help="match detections from this score on (default: 0.3)"
+        "--score",
+        type=number_argument(0, 1),
+        default=0.3,
+        metavar="S",
+        help="match detections from this score on (default: 0.3)",
     )
 
 

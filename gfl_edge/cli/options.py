@@ -11,6 +11,7 @@ from gfl_edge.backends.nms import NmsChoice
 from gfl_edge.backends.select import BackendName
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
+from gfl_edge.parsing.numbers import number_argument, whole_argument
 from gfl_edge.zoo.bundled import DESCRIPTION, PROPERTIES
 
 
@@ -36,7 +37,7 @@ def open_detector(args: argparse.Namespace) -> Detector:
 def add_drawn_score(parser: argparse.ArgumentParser) -> None:
     """``--score`` of the detections that are drawn."""
     parser.add_argument(
-        "--score", type=float, default=0.35, metavar="S", help="draw from this score on (default: 0.35)"
+        "--score", type=number_argument(0, 1), default=0.35, metavar="S", help="draw from this score on (default: 0.35)"
     )
 
 
@@ -54,4 +55,4 @@ def add_measured_images(parser: argparse.ArgumentParser) -> None:
     """``--images``, ``--limit`` and ``--json``: what is measured on, and where the result is written."""
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result here as well")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument("--limit", type=whole_argument(), metavar="N", help="only the first N images")

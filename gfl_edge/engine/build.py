@@ -19,6 +19,7 @@ from gfl_edge.engine.plugin import load_plugin
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.files import check_output, sha256, size_bytes, write_together
+from gfl_edge.parsing.numbers import MAX_BATCH, whole_number
 from gfl_edge.progress import progress_bar
 from gfl_edge.spec import INPUT_NAME, ExportedNms, ModelSpec, Precision, read_spec
 
@@ -64,8 +65,7 @@ def settle(flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1
         MissingDependencyError: no TensorRT of the flavor is installed.
         BackendError: "current" without a GPU.
     """
-    if max_batch < 1:
-        raise InputError(f"--max-batch {max_batch}: expected at least 1")
+    whole_number("--max-batch", max_batch, 1, MAX_BATCH)
     device_sm = current_sm(required=CURRENT in targets)
     named = targets or (device_sm or DEFAULT_TARGET,)
     wanted = tuple(dict.fromkeys(device_sm if it == CURRENT and device_sm else it.lower() for it in named))

@@ -27,6 +27,7 @@ from gfl_edge.evaluation.ap import (
 from gfl_edge.evaluation.truth import check_limit, match_categories, read_truth
 from gfl_edge.media.images import image_files
 from gfl_edge.ops.preprocess import Image
+from gfl_edge.parsing.numbers import number
 
 WARM_UPS = 3  # runs before the first that counts
 
@@ -141,8 +142,7 @@ def compare(
         InputError: the classes differ, no such folder, missing images, none that could be read, ``limit`` or ``score``.
     """
     check_limit(limit)
-    if not 0 <= score <= 1:
-        raise InputError(f"--score {score}: expected 0..1")
+    number("--score", score, 0, 1)
     _check_classes(reference, candidate)
     if annotations is None:
         coco: Any = None

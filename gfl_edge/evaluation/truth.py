@@ -9,7 +9,8 @@ from pathlib import Path
 from gfl_edge.annotations.checks import NAMED, OnBad, check_annotations
 from gfl_edge.annotations.coco import read_coco
 from gfl_edge.annotations.records import Annotations
-from gfl_edge.errors import AnnotationError, InputError
+from gfl_edge.errors import AnnotationError
+from gfl_edge.parsing.numbers import whole_number
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ def read_truth(
 
 def check_limit(limit: int | None) -> None:
     """Raise InputError where a limit leaves no image."""
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit}: expected at least 1 image")
+    if limit is not None:
+        whole_number("--limit", limit)
 
 
 def match_categories(truth: Annotations, class_names: tuple[str, ...]) -> tuple[int, ...]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gfl_edge.detections import Detections
-from gfl_edge.errors import FrameError, ImageError, InputError, SourceError
+from gfl_edge.errors import FrameError, ImageError, SourceError
 from gfl_edge.files import check_output
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import IMAGE_SUFFIXES, image_files, is_image, read_image, write_image
+from gfl_edge.parsing.numbers import number
 from gfl_edge.progress import track
 from gfl_edge.redact import shown_source
 
@@ -77,8 +78,7 @@ def detect_images(
         SourceError: a path that does not exist or is no image, a folder without images, or no image can be used.
         InputError: ``score``, or ``output_dir`` cannot be written.
     """
-    if not 0 <= score <= 1:
-        raise InputError(f"score {score}: expected 0..1")
+    number("score", score, 0, 1)
     sources = _collect(paths)
     outputs = _output_paths(sources, Path(output_dir))
     check_output(outputs[0])

@@ -185,8 +185,8 @@ def float_layers(model):
     [
         ({"annotations": "truth.json"}, "belong together"),
         ({"eval_limit": 5}, "without --annotations"),
-        ({"max_ap_drop": -1.0}, "expected 0 or more"),
-        ({"probe_images": 0}, "expected at least 1"),
+        ({"max_ap_drop": -1.0}, "expected 0..100"),
+        ({"probe_images": 0}, "expected a whole number, 1"),
         ({"num_images": 4}, "at least 16"),
         ({"target": "cpu"}, "is fp16, and what stays float for --target cpu is fp32"),
         ({"output": "out.engine"}, "expected another .onnx file"),

@@ -61,7 +61,7 @@ class TestFunction:
             ({"precision": "fp16"}, PrecisionError, "is fp32: precision is part of an ONNX file"),
             ({"precision": "int8"}, InputError, "is not INT8 yet.*--calib-images"),
             ({"targets": ("sm77",)}, InputError, "unknown target sm77"),
-            ({"max_batch": 0}, InputError, "--max-batch 0: expected at least 1"),
+            ({"max_batch": 0}, InputError, "--max-batch 0: expected a whole number, 1"),
             ({"source": None, "export": ExportOptions(model="nanodet-m-320")}, InputError, "give one with --weights"),
         ],
     )

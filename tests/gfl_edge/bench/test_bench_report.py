@@ -119,9 +119,9 @@ def test_folders_that_cannot_be_used(tmp_path):
     ("changes", "message"),
     [
         ({"models": ()}, "no model"),
-        ({"batches": (0,)}, "--batch 0: expected numbers from 1 on"),
+        ({"batches": (0,)}, "--batch 0: expected a whole number, 1..4096"),
         ({"annotations": Path("a.json")}, "--annotations a.json without --images"),
-        ({"seconds": 0.0}, "--seconds 0: expected a positive number"),
+        ({"seconds": 0.0}, "--seconds 0.0: expected 0.001.."),
         ({"models": (Path("a.onnx"), Path("a.onnx"))}, None),
     ],
 )

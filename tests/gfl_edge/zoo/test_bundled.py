@@ -119,8 +119,9 @@ class TestCommands:
         assert f"next, on a GPU of sm75: gfl-edge camera --model {captured.out.strip()}" in captured.err
 
     def test_build_refuses_before_it_reads(self, capsys):
-        assert cli.main(["build", "--model", "none.onnx", "--max-batch", "0"]) == 1
-        assert "--max-batch 0" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            cli.main(["build", "--model", "none.onnx", "--max-batch", "0"])
+        assert "argument --max-batch: '0': expected a whole number, 1..65536" in capsys.readouterr().err
 
     def test_build_of_a_file_that_is_not_there(self, capsys, no_gpu):
         pytest.importorskip("tensorrt_rtx")
