@@ -72,6 +72,7 @@ MEASUREMENTS = {
     "pipeline": Measurement("pipeline", "speed.pipeline", PUBLISHED),
     "peers": Measurement("peers", "peers.peers", PUBLISHED),
     "person": Measurement("person", "accuracy.person", BUNDLED),
+    "soak": Measurement("soak", "camera.soak", ()),
     "report": Measurement("report/report", "speed.report", PUBLISHED, write="write"),
     "bccd": Measurement(
         "bccd", "training.training", ("settings bccd_nanodet_m", *LEARNED), "measure_bccd", draw="draw_bccd"
@@ -90,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--folder", type=Path, help="for files of its own, kept: a long measurement that was stopped goes on there"
     )
+    parser.add_argument("--only", metavar="MODULE", help="of faults, these: the rows of the others stay as they are")
     return run_command(parser, _run, argv)
 
 
@@ -99,7 +101,8 @@ def _run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        result = measurement.function(measurement.measure)(folder)
+        part = {} if args.only is None else {"only": args.only}
+        result = measurement.function(measurement.measure)(folder, **part)
     described = {**environment.describe(["python", "benchmarks/run.py", args.what]), **result}
     text = json_text({**described, "commit": commit, "fingerprint": taken}, indent=1)
     path = RESULTS / f"{measurement.name}.json"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.case import Case
+from gfl_edge.errors import InputError
 from gfl_edge.files import write_atomically
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.progress import track
@@ -19,12 +20,28 @@ from gfl_edge.progress import track
 logger = logging.getLogger(__name__)
 
 MODULES = ("kills", "disks", "cameras", "loads")
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "faults.json"
 SHOWN_CHARACTERS = 300  # of a reason
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """Run the cases of every module; what each kind had of them: tried, held, failed."""
-    return {"rows": [row for module in MODULES for row in _rows_of(module, folder)]}
+def measure(folder: Path, only: str | None = None, results: Path = RESULTS) -> dict[str, Any]:
+    """Run the cases of every module, or of one; what each kind had of them: tried, held, failed.
+
+    Args:
+        folder: for the rows of each module as soon as it is done.
+        only: the module; the rows of the others are those of ``results``.
+        results: an earlier result, if it is there.
+
+    Raises:
+        InputError: no such module.
+    """
+    if only is not None and only not in MODULES:
+        raise InputError(f"--only {only}: expected one of {', '.join(MODULES)}")
+    earlier = json.loads(results.read_bytes())["rows"] if only is not None and results.is_file() else []
+    rows = {module: [row for row in earlier if row["module"] == module] for module in MODULES}
+    for module in MODULES if only is None else (only,):
+        rows[module] = _rows_of(module, folder)
+    return {"rows": [row for module in MODULES for row in rows[module]]}
 
 
 def _rows_of(module: str, folder: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from gfl_edge.ops.preprocess import Image
 from gfl_edge.redact import redact
 
 MIN_DELAY_S, MAX_DELAY_S = 0.5, 8.0  # between attempts to open a source again
+MAX_DAMAGED = 30  # frames in a row that cannot be decoded, after which there is nothing more to expect
+SLOW_READ_S = 1.0  # a read in vain that takes longer has waited for data that did not come
 
 logger = logging.getLogger(__name__)
 
@@ -39,21 +41,35 @@ def open_capture(opening: Opening, name: str) -> tuple[Any, Image] | None:
     if reason := too_large(width, height):
         capture.release()
         raise SourceError(f"{name} has frames of {width:.0f}x{height:.0f} pixels: {reason}")
-    first = read_capture(capture, name) if capture.isOpened() else None
+    first = read_capture(capture, name)[0] if capture.isOpened() else None
     if first is None:
         capture.release()
         return None
     return capture, first
 
 
-def read_capture(capture: Any, name: str) -> Image | None:
-    """The next frame of the source ``name``; None at its end, or when it dropped."""
+def read_capture(capture: Any, name: str) -> tuple[Image | None, int]:
+    """The next frame of the source ``name``, None at its end or when it dropped; and how many were damaged before it.
+
+    OpenCV says of a frame that cannot be decoded what it says of the end, so that the end is where nothing follows.
+    """
+    for damaged in range(MAX_DAMAGED):
+        start = time.monotonic()
+        image = _read(capture, name)
+        if image is not None:
+            return image, damaged
+        if time.monotonic() - start > SLOW_READ_S:
+            break
+    return None, 0
+
+
+def _read(capture: Any, name: str) -> Image | None:
     cv2 = optional.load("cv2")
     try:
         with quiet_opencv():
             read, image = capture.read()
     except cv2.error as error:  # data that OpenCV trips over
-        logger.warning("%s: OpenCV could not read on: %s", name, redact(str(error)).strip())
+        logger.debug("%s: OpenCV could not read on: %s", name, redact(str(error)).strip())
         return None
     return image if read else None
 

@@ -61,6 +61,7 @@ class FrameSource(ABC):
         skipped: names of image files that could not be used.
         reconnects: how often a live source was opened again.
         lost: whether it is a live source that is tried again and again just now.
+        damaged: frames of a video or stream that could not be decoded and were left out.
     """
 
     def __init__(self, name: str, *, live: bool, fps: float | None, total: int | None) -> None:
@@ -68,6 +69,7 @@ class FrameSource(ABC):
         self.skipped: list[str] = []
         self.reconnects = 0
         self.lost = False
+        self.damaged = 0
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
@@ -83,6 +85,15 @@ class FrameSource(ABC):
         """Count the image file ``name`` as skipped, and log it."""
         self.skipped.append(name)
         logger.warning("%s: %s skipped: %s", self.name, name, reason)
+
+    def read_on(self, capture: Any) -> Image | None:
+        """The next frame of a capture; None at its end. Damaged ones are left out, counted, and logged by and by."""
+        image, damaged = read_capture(capture, self.name)
+        if damaged:
+            before, self.damaged = self.damaged, self.damaged + damaged
+            if before.bit_length() < self.damaged.bit_length():  # 1, 2, 4, 8 ...
+                logger.warning("%s: %d frames so far could not be decoded and are left out", self.name, self.damaged)
+        return image
 
     def __enter__(self) -> FrameSource:
         return self
@@ -175,7 +186,7 @@ class VideoFile(FrameSource):
         while image is not None:
             yield Frame(count, str(count), clock.time_s(float(self._capture.get(position)) / 1000), image)
             count += 1
-            image = read_capture(self._capture, self.name)
+            image = self.read_on(self._capture)
         if self.total is not None and self.total - count > fps:  # many headers are off by a few frames
             logger.warning("%s ends after %d frames, its header declares %d", self.name, count, self.total)
 
@@ -207,7 +218,7 @@ class LiveStream(FrameSource):
             if image is None:
                 return
             yield Frame(index, str(index), time.time(), image)
-            following = read_capture(self._capture, self.name)
+            following = self.read_on(self._capture)
             image = self._reconnect(index + 1) if following is None else following
 
     def stop(self) -> None:

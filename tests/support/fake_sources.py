@@ -103,10 +103,13 @@ class Clock:
 
 
 class Cameras:
-    """Stands in for cv2.VideoCapture: the i-th opening gives ``lengths[i]`` frames, and those beyond fail to open."""
+    """Stands in for cv2.VideoCapture: the i-th opening gives ``lengths[i]`` frames, and those beyond fail to open.
 
-    def __init__(self, lengths: list[int], fps: float = 15.0, declared_frames: float = -1.0) -> None:
-        self.lengths, self.fps, self.declared_frames = lengths, fps, declared_frames
+    Before each frame ``damaged`` ones cannot be decoded.
+    """
+
+    def __init__(self, lengths: list[int], fps: float = 15.0, declared_frames: float = -1.0, damaged: int = 0) -> None:
+        self.lengths, self.fps, self.declared_frames, self.damaged = lengths, fps, declared_frames, damaged
         self.openings: list[tuple[object, ...]] = []
         self.held = 0
 
@@ -118,7 +121,7 @@ class Cameras:
 
 class Camera:
     def __init__(self, owner: Cameras, frames: int) -> None:
-        self.owner, self.left, self.opened = owner, frames, frames > 0
+        self.owner, self.left, self.opened, self.damaged = owner, frames, frames > 0, owner.damaged
         assert not owner.held, "a camera that is still held cannot be opened again"
         owner.held += self.opened
 
@@ -128,7 +131,10 @@ class Camera:
     def read(self) -> tuple[bool, np.ndarray | None]:
         if not self.left:
             return False, None
-        self.left -= 1
+        if self.damaged:
+            self.damaged -= 1
+            return False, None
+        self.left, self.damaged = self.left - 1, self.owner.damaged
         return True, np.full((48, 64, 3), self.left, np.uint8)
 
     def get(self, prop: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import subprocess
@@ -255,3 +256,17 @@ def test_waiting_for_a_lost_camera_can_be_ended(monkeypatch: pytest.MonkeyPatch)
         thread.join(5)
         assert not thread.is_alive()
     assert frames == [0, 1]
+
+
+@pytest.mark.parametrize("declared", [-1, 5])
+def test_frames_that_cannot_be_decoded_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, caplog: pytest.LogCaptureFixture, declared: int
+) -> None:
+    """Of streams and files: OpenCV gives nothing, as at the end, but there is more."""
+    cameras = plug_in(monkeypatch, Cameras([5], damaged=3, declared_frames=declared))
+    with open_source("http://10.0.0.1/x", reconnect_seconds=0) as source:
+        frames = itertools.islice(source, 5)
+        assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+        assert (source.damaged, len(cameras.openings)) == (12, 1)
+    assert "12 frames so far could not be decoded" not in caplog.text, "not each time"
+    assert "9 frames so far could not be decoded and are left out" in caplog.text
