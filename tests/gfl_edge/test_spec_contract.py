@@ -123,9 +123,9 @@ def test_values_at_their_limits_are_taken(change):
         {"strides": list(range(1, 18))},
         {"point_offset": 1.01},
         {"point_offset": -1.01},
-        {"mean_bgr": [0, 0, 1.1e6]},
-        {"mean_bgr": [-1.1e6, 0, 0]},
-        {"std_bgr": [1, 1, 1.1e6]},
+        {"mean_bgr": [0, 0, 1000000.5]},
+        {"mean_bgr": [-1000000.5, 0, 0]},
+        {"std_bgr": [1, 1, 1000000.5]},
         {"max_candidates": 10**6 + 1},
         {"max_detections": 1001},
         {"class_names": [f"class {i}" for i in range(65537)]},
@@ -138,6 +138,20 @@ def test_values_at_their_limits_are_taken(change):
 def test_values_beyond_their_limits_are_refused(change):
     with pytest.raises(ContractError, match=rf"m\.onnx: invalid metadata: {list(change)[-1]}"):
         from_dict(**change)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cat", "dog", "cat"], "class_names: 'cat' comes twice"),
+        (["cat", " "], "class_names[1] ' ': it is empty"),
+        (["../x"], "class_names[0] '../x': it is a path, expected a name"),
+    ],
+)
+def test_bad_class_names_are_quoted(names, message):
+    with pytest.raises(ContractError) as caught:
+        from_dict(class_names=names)
+    assert str(caught.value) == f"m.onnx: invalid metadata: {message}. Export it again"
 
 
 def test_sizes_of_a_fixed_and_of_a_dynamic_input():

@@ -118,6 +118,25 @@ def test_thresholds_at_the_ends_and_in_the_middle(threshold):
     assert len(found.scores) == {0.0: 5, 0.5: 2, 1.0: 0}[threshold]
 
 
+# --- whatever the model left undone ----------------------------------------------------------------------------------
+
+
+def test_outputs_are_taken_by_what_the_model_left_undone():
+    cls, reg = np.full((2, CELLS, 2), -np.inf, np.float32), np.zeros((2, CELLS, 16), np.float32)
+    cls[1, 4, 0] = 0
+    raw = {"cls_logits": cls, "reg_logits": reg}
+    decoded = {
+        "boxes": np.stack((BOXES * 0, BOXES)),
+        "scores": scores([[0, 0]] * 4, [[0, 0.9], [0, 0], [0, 0], [0, 0]]),
+    }
+    found = detections(raw, 1, SPEC, (32, 32)), detections(decoded, 1, replace(SPEC, nms="none"), (32, 32))
+    assert [(one.boxes.tolist(), one.classes.tolist()) for one in found] == [
+        ([[0, 0, 32, 32]], [0]),
+        ([[0, 0, 8, 8]], [1]),
+    ]
+    assert len(detections(raw, 0, SPEC, (32, 32)).scores) == 0
+
+
 # --- detections that a graph found -----------------------------------------------------------------------------------
 
 
