@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from calib.record import Accuracy
 from calib.sensitivity import Sensitivity
-from gfl_edge.files import write_atomically
-from gfl_edge.parsing.json_text import json_text
+from gfl_edge.errors import InputError
+from gfl_edge.files import is_file, write_atomically
+from gfl_edge.parsing.json_text import json_text, read_json
+from gfl_edge.parsing.validation import build
+
+logger = logging.getLogger(__name__)
 
 Extent = Literal["all images", "few images"]
+
+
+@dataclass(frozen=True)
+class _Trial(Accuracy):
+    float_layers: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> Accuracy:
+        return Accuracy(self.AP, self.AP50, self.AP75, self.images)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the file holds."""
+
+    key: dict[str, Any]
+    wrong: list[str] | None
+    references: dict[Extent, Accuracy]
+    trials: tuple[_Trial, ...]
+    layers: tuple[Sensitivity, ...]
+
+
+def _read(path: Path, key: Mapping[str, object]) -> _Content | None:
+    """The content of a journal of the same search; None where there is none, or with a warning none of ours."""
+    if not is_file(path):
+        return None
+    try:
+        found = build(_Content, read_json(path, "Remove it"))
+    except InputError as error:
+        logger.warning("%s is not what a search left, so all is measured anew: %s", path, error)
+        return None
+    return found if found.key == key else None
 
 
 class Journal:
@@ -36,15 +72,12 @@ class Journal:
         self.references: dict[Extent, Accuracy] = {}
         self.trials: dict[tuple[str, ...], Accuracy] = {}
         self.wrong: list[str] | None = None
-        try:
-            found = json.loads(path.read_text())
-            if found["key"] == self._key:
-                layers = {row["layer"]: Sensitivity(**row) for row in found["layers"]}
-                references = {extent: Accuracy(**row) for extent, row in found["references"].items()}
-                trials = {tuple(row.pop("float_layers")): Accuracy(**row) for row in found["trials"]}
-                self.layers, self.references, self.trials, self.wrong = layers, references, trials, found["wrong"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass  # there is none, or none of ours: it is written anew
+        found = _read(path, self._key)
+        if found is not None:
+            self.layers = {row.layer: row for row in found.layers}
+            self.references = dict(found.references)
+            self.trials = {row.float_layers: row.accuracy for row in found.trials}
+            self.wrong = found.wrong
 
     def add_layer(self, found: Sensitivity) -> None:
         """Note what a layer costs."""

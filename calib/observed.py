@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
 from calib.histogram import METHODS, Histogram, Method
-from gfl_edge.errors import CalibrationError
+from gfl_edge.errors import CalibrationError, InputError
 from gfl_edge.files import write_atomically
 from gfl_edge.ops.onnx_graph import open_session
-from gfl_edge.parsing.json_text import json_text
+from gfl_edge.parsing.fields import Limits, Sha256
+from gfl_edge.parsing.json_text import json_text, read_json
+from gfl_edge.parsing.validation import build, shown
 from gfl_edge.progress import track
 from gfl_edge.spec import INPUT_NAME
 
 FORMAT = 1
+MAX_CACHE_BYTES = 1 << 25  # that of a ResNet-101 with 2048 channels takes 8 MB
+ADVICE = "Leave out --cache to calibrate"
+
+Magnitude = Annotated[float, Limits(ge=0, le=1e30)]  # float32 holds it
+Mean = Annotated[float, Limits(ge=-1e30, le=1e30)]
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,11 @@ class Observed:
         images: their names.
     """
 
-    channel_ranges: Mapping[str, Sequence[float]]
-    ranges: Mapping[Method, Mapping[str, float]]
-    channel_means: Mapping[str, Sequence[float]]
-    model_sha256: str
-    images_sha256: str
+    channel_ranges: dict[str, list[Magnitude]]
+    ranges: Annotated[dict[Method, dict[str, Magnitude]], Limits(min_length=1)]
+    channel_means: dict[str, list[Mean]]
+    model_sha256: Sha256
+    images_sha256: Sha256
     images: tuple[str, ...]
 
     def write(self, path: Path) -> None:
@@ -53,35 +59,22 @@ class Observed:
         """Read a cache back; raises CalibrationError for one that is none, or of another model."""
         if not path.is_file():
             raise CalibrationError(f"{path}: no such calibration cache. Leave out --cache to calibrate")
-        try:
-            values = json.loads(path.read_text())
-            if values.pop("format") != FORMAT:
-                raise ValueError(f"format other than {FORMAT}")
-            values["images"] = tuple(values["images"])
-            observed = cls(**values)
-            if not observed.ranges or not set(observed.ranges) <= set(METHODS):
-                raise ValueError(f"methods {sorted(observed.ranges)}, known are {', '.join(METHODS)}")
-            for found in observed.ranges.values():
-                _check_numbers({name: [value] for name, value in found.items()})
-            _check_numbers(observed.channel_ranges)
-            _check_numbers(observed.channel_means, least=-np.inf)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        values = read_json(path, ADVICE, CalibrationError, MAX_CACHE_BYTES)
+        found = values.pop("format", None) if isinstance(values, dict) else None
+        if type(found) is not int or found != FORMAT:
             raise CalibrationError(
-                f"{path} is no calibration cache ({error}). Leave out --cache to calibrate"
-            ) from error
+                f"{path} is no calibration cache: format {shown(found)}, this gfl_edge reads {FORMAT}. {ADVICE}"
+            )
+        try:
+            observed = build(cls, values)
+        except InputError as error:
+            raise CalibrationError(f"{path} is no calibration cache: {error}. {ADVICE}") from error
         if observed.model_sha256 != model_sha256:
             raise CalibrationError(
                 f"{path} was made for the model {observed.model_sha256[:12]}, this one is {model_sha256[:12]}: "
                 "its ranges do not fit. Leave out --cache to calibrate"
             )
         return observed
-
-
-def _check_numbers(found: Mapping[str, Sequence[Any]], least: float = 0) -> None:
-    for name, values in found.items():
-        wrong = [v for v in values if not isinstance(v, int | float) or not least <= v < np.inf or v == -np.inf]
-        if wrong:
-            raise ValueError(f"{wrong[0]!r} for {name}, expected a finite number{' from 0 on' if least == 0 else ''}")
 
 
 def observe(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from calib.arguments import Target
 from calib.histogram import Method
+from gfl_edge.errors import ContractError, InputError
+from gfl_edge.parsing.fields import Amount, Limits, Sha256
+from gfl_edge.parsing.json_text import parse_json
+from gfl_edge.parsing.validation import build
 
+Percent = Annotated[float, Limits(ge=-1, le=100)]  # -1: there was no box
 RECORD_KEY = "gfl_edge_calibration"  # in the metadata of an INT8 model
 
 
@@ -18,10 +22,10 @@ RECORD_KEY = "gfl_edge_calibration"  # in the metadata of an INT8 model
 class Accuracy:
     """COCO's average precision in percent, on so many images; the names are those of the record."""
 
-    AP: float
-    AP50: float
-    AP75: float
-    images: int
+    AP: Percent
+    AP50: Percent
+    AP75: Percent
+    images: Amount
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,11 @@ class CalibrationRecord:
     method: Method
     snr_db: dict[str, float]
     target: Target
-    calibration_images: int
-    calibration_sha256: str
-    model_sha256: str
-    quantized: int
-    convolutions: int
+    calibration_images: Amount
+    calibration_sha256: Sha256
+    model_sha256: Sha256
+    quantized: Amount
+    convolutions: Amount
     float_layers: list[str]
     computed_wrongly: list[str]
     measured: QuantizedAccuracy | None
@@ -79,12 +83,16 @@ class CalibrationRecord:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> CalibrationRecord:
-        """The record in an INT8 model's metadata; raises KeyError where there is none."""
-        values = json.loads(metadata[RECORD_KEY])
-        measured = values["measured"]
-        if measured is not None:
-            values["measured"] = QuantizedAccuracy(**{**measured, "reference": Accuracy(**measured["reference"])})
-        return cls(**values)
+        """The record in an INT8 model's metadata.
+
+        Raises:
+            KeyError: there is none.
+            ContractError: it is none of ours; names the field.
+        """
+        try:
+            return build(cls, parse_json(metadata[RECORD_KEY]))
+        except (ValueError, InputError) as error:
+            raise ContractError(f"the record of the calibration is damaged: {error}. Calibrate again") from error
 
     def summary(self, path: Path) -> str:
         """One line on the INT8 model in ``path``."""

@@ -116,6 +116,9 @@ def _explain(error: Any, schema: Schema, where: str) -> str:
         return f"{_dotted(where, loc[:-1]) or 'the file'}: missing {', '.join(names)}"
     if kind == "missing":  # the item of a list that is too short
         loc = loc[:-1]
+    if loc[-1:] == ("[key]",):  # pydantic's word for a key that does not fit
+        keys = _node(schema, loc[:-2]).get("propertyNames", {})
+        return f"{_dotted(where, loc[:-1])}: no such entry: expected {_expected(keys, value, kind)}"
     place, node = _dotted(where, loc), _node(schema, loc)
     if kind == "value_error":
         reason = first["ctx"]["error"]
@@ -123,7 +126,7 @@ def _explain(error: Any, schema: Schema, where: str) -> str:
             return f"{place} {shown(value)}: {reason}"
         return f"{place}.{reason}" if place else str(reason)
     if node.get("type") == "object":
-        return f"{place or 'the file'}: {shown(value)}: expected a table"
+        return f"{place or 'the file'}: {shown(value)}: expected a table{' that is not empty' if value == {} else ''}"
     return f"{place} {shown(value)}: expected {_expected(node, value, kind)}"
 
 
@@ -139,13 +142,13 @@ def _name(part: str) -> str:
 
 
 def _node(schema: Schema, loc: Sequence[str | int]) -> Schema:
-    """The part of a JSON schema that describes the value at a place."""
+    """The part of a JSON schema that describes the value at a place; empty where any value may stand."""
     node = schema
     for part in (None, *loc):
         if isinstance(part, int):
             node = node["prefixItems"][part] if part < len(node.get("prefixItems", ())) else node.get("items", node)
         elif part is not None:
-            node = node["properties"][part] if "properties" in node else node["additionalProperties"]
+            node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
         node = next((choice for choice in node.get("anyOf", ()) if choice.get("type") != "null"), node)
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rpartition("/")[2]]
@@ -160,12 +163,12 @@ def _expected(node: Schema, value: Any, kind: str) -> str:
         return "a finite number"
     if "enum" in node or "const" in node:
         return "one of " + ", ".join(map(repr, node.get("enum", [node.get("const")])))
-    if node["type"] == "array":
+    if node.get("type") == "array":
         return _expected_length(node, "values") if isinstance(value, list | tuple) else "a list"
-    if node["type"] == "string" and isinstance(value, str) and ("pattern" in node or "maxLength" in node):
+    if node.get("type") == "string" and isinstance(value, str) and ("pattern" in node or "maxLength" in node):
         return _expected_text(node)
     names = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
-    return "a path" if node.get("format") == "path" else names[node["type"]]
+    return "a path" if node.get("format") == "path" else names.get(node.get("type", ""), "another value")
 
 
 def _expected_range(node: Schema) -> str:

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 class TestCache:
     def test_round_trip(self, tmp_path):
-        found = Observed({"t": [1.0, 2.0]}, {"max": {"t": 2.0}}, {"t": [-0.5, 0.25]}, "m" * 64, "i" * 64, ("a.png",))
+        found = Observed({"t": [1.0, 2.0]}, {"max": {"t": 2.0}}, {"t": [-0.5, 0.25]}, "0" * 64, "1" * 64, ("a.png",))
         found.write(tmp_path / "cache.json")
-        assert Observed.read(tmp_path / "cache.json", "m" * 64) == found
+        assert Observed.read(tmp_path / "cache.json", "0" * 64) == found
 
     def test_of_another_model(self, calibrated, float_onnx):
         found, request = calibrated
@@ -34,21 +34,38 @@ class TestCache:
     @pytest.mark.parametrize(
         ("change", "found"),
         [
-            (lambda values: values.pop("ranges"), "ranges"),
-            (lambda values: values.update(format=9), "format other than"),
-            (lambda values: values["ranges"]["max"].update(t=math.nan), "finite number"),
-            (lambda values: values["ranges"].update(magic={"t": 1.0}), "magic"),
-            (lambda values: values["channel_means"].update(t=["x"]), "finite number"),
+            (lambda values: values.pop("ranges"), "missing ranges"),
+            (lambda values: values.update(ranges={}), r"ranges: \{\}: expected a table that is not empty"),
+            (lambda values: values.update(format=9), "format 9, this gfl_edge reads 1"),
+            (lambda values: values.update(format=True), "format True, this gfl_edge reads 1"),
+            (lambda values: values["ranges"]["max"].update(t=math.nan), "NaN is no number"),
+            (lambda values: values["ranges"]["max"].update(t=-1), r"ranges\.max\.t -1: expected 0\.\."),
+            (lambda values: values["ranges"]["max"].update(t=1e300), r"ranges\.max\.t 1e\+300: expected 0\.\."),
+            (lambda values: values["ranges"]["max"].update(t=True), r"ranges\.max\.t True: expected a number"),
+            (
+                lambda values: values["ranges"].update(magic={"t": 1.0}),
+                "no such entry: expected one of",
+            ),
+            (lambda values: values["channel_means"].update(t=["x"]), r"channel_means\.t\[0\] 'x': expected a number"),
+            (lambda values: values.update(images="a.png"), "images 'a.png': expected a list"),
+            (lambda values: values.update(model_sha256="m"), "model_sha256 'm': expected a text that fits"),
+            (lambda values: values.update(more=1), "more: no such field"),
         ],
     )
     def test_damaged(self, tmp_path, change, found):
         path = tmp_path / "cache.json"
-        Observed({"t": [1.0]}, {"max": {"t": 2.0}}, {"t": [0.5]}, "m", "i", ()).write(path)
+        Observed({"t": [1.0]}, {"max": {"t": 2.0}}, {"t": [0.5]}, "0" * 64, "1" * 64, ()).write(path)
         values = json.loads(path.read_text())
         change(values)
         path.write_text(json.dumps(values))
-        with pytest.raises(CalibrationError, match=found):
-            Observed.read(path, "m")
+        with pytest.raises(CalibrationError, match=f"{found}.*Leave out --cache to calibrate"):
+            Observed.read(path, "0" * 64)
+
+    @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 10**5, b'{"format": 1' + b"0" * 10**5 + b"}"])
+    def test_none(self, tmp_path, content):
+        (tmp_path / "cache.json").write_bytes(content)
+        with pytest.raises(CalibrationError, match=r"cache\.json.*Leave out --cache to calibrate"):
+            Observed.read(tmp_path / "cache.json", "0" * 64)
 
     def test_gives_the_same_model_again(self, calibrated, tmp_path):
         found, request = calibrated

@@ -54,11 +54,21 @@ def test_journal_goes_on_and_is_refused_for_another_search(tmp_path):
     assert (other.layers, other.references, other.trials, other.wrong) == ({}, {}, {}, None)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"key": {}, "layers": [{}], "references": {}, "trials": []}'])
-def test_what_is_no_journal_is_written_anew(tmp_path, text):
+JOURNALS = [
+    '{"key": {}, "layers": [{}], "references": {}, "trials": [], "wrong": null}',
+    '{"key": {}, "layers": [], "references": {"all images": 30}, "trials": [], "wrong": null}',
+    '{"key": {}, "layers": [], "references": {}, "trials": [], "wrong": "w1"}',
+    '{"key": {}, "layers": [], "references": {}, "trials": [], "wrong": NaN}',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", *JOURNALS])
+def test_what_is_no_journal_is_written_anew(tmp_path, text, caplog):
     path = tmp_path / "journal.json"
     path.write_text(text)
     Journal(path, {}).add_layer(Sensitivity("w1", "Conv", 31.5))
+    assert "journal.json is not what a search left, so all is measured anew" in caplog.text
     assert list(Journal(path, {}).layers) == ["w1"]
 
 

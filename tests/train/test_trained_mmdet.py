@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gfl_edge.errors import InputError
+from tests.support.foreign_configs import MMDET_V2, MMDET_V3
 from train.describe import Wanted, load_described
 from train.models.gfl import GFL, GFLConfig
 from train.validation import Predictor
@@ -18,56 +19,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {"base_channels": 16, "neck_channels": 64, "head_channels": 64, "stacked_convs": 1}
 NAMES = ("cell", "plate", "no")
-
-# As a run of mmdetection 3.x dumps it
-V3 = """
-default_scope = 'mmdet'
-img_mean = [1.0, 2.0, 3.0]
-model = dict(
-    backbone=dict(depth=50, type='ResNet'),
-    bbox_head=dict(
-        anchor_generator=dict(strides=[8, 16, 32, 64, 128], type='AnchorGenerator'),
-        num_classes=3, reg_max=16, stacked_convs=1, type='GFLHead'),
-    data_preprocessor=dict(
-        bgr_to_rgb=True, mean=[100.0, 110.0, 120.0], pad_size_divisor=32, std=[50.0, 51.0, 52.0],
-        type='DetDataPreprocessor'),
-    test_cfg=dict(
-        max_per_img=50, min_bbox_size=0, nms=dict(iou_threshold=0.5, type='nms'), nms_pre=1000, score_thr=0.1),
-    type='GFL')
-optim_wrapper = dict(optimizer=dict(lr=0.01 * 2, type='SGD'))
-test_pipeline = [dict(type='Resize', scale=(9, 9))]
-test_dataloader = dict(
-    dataset=dict(
-        metainfo=dict(classes=('cell', 'plate', 'no')),
-        pipeline=[
-            dict(backend_args=None, type='LoadImageFromFile'),
-            dict(keep_ratio=True, scale=(250, 120), type='Resize'),
-            dict(meta_keys=('img_id', 'scale_factor'), type='PackDetInputs'),
-        ]))
-train_dataloader = dict(dataset=dict(metainfo=dict(classes=('cell', 'plate', 'no'))))
-"""
-
-# And one of 2.x, of a network of Caffe's channel order
-V2 = """
-img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
-model = dict(
-    type='GFL',
-    backbone=dict(type='ResNet', depth=50),
-    bbox_head=dict(type='GFLHead', num_classes=3, reg_max=16),
-    test_cfg=dict(nms_pre=1000, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.6), max_per_img=100))
-data = dict(
-    samples_per_gpu=2,
-    train=dict(type='CocoDataset', classes=('cell', 'plate', 'no')),
-    test=dict(
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(
-                type='MultiScaleFlipAug',
-                img_scale=(256, 96),
-                flip=False,
-                transforms=[dict(type='Resize', keep_ratio=False), dict(type='Normalize', **img_norm_cfg)])
-        ]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +40,7 @@ def save(network, tmp_path):
 def test_a_checkpoint_of_mmdetection_3(save, caplog):
     caplog.set_level("INFO")
     # np.float64 beside the rest has the file read by the inert reader
-    path = save({"cfg": V3, "dataset_meta": {"classes": NAMES, "palette": [(1, 2, 3)]}, "time": np.float64(1)})
+    path = save({"cfg": MMDET_V3, "dataset_meta": {"classes": NAMES, "palette": [(1, 2, 3)]}, "time": np.float64(1)})
     _, spec = load_described(path)
     assert (spec.class_names, spec.input_hw, spec.resize) == (NAMES, (128, 256), "fit")
     assert (spec.mean_bgr, spec.std_bgr) == ((120.0, 110.0, 100.0), (52.0, 51.0, 50.0))
@@ -100,7 +51,7 @@ def test_a_checkpoint_of_mmdetection_3(save, caplog):
 
 
 def test_a_checkpoint_of_mmdetection_2_that_takes_bgr(network, save):
-    loaded, spec = load_described(save({"config": V2, "CLASSES": list(NAMES), "mmdet_version": "2.28"}))
+    loaded, spec = load_described(save({"config": MMDET_V2, "CLASSES": list(NAMES), "mmdet_version": "2.28"}))
     assert (spec.class_names, spec.input_hw, spec.resize) == (NAMES, (96, 256), "stretch")
     assert (spec.mean_bgr, spec.std_bgr) == ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     images = torch.randint(0, 256, (1, 96, 256, 3), dtype=torch.uint8)
@@ -174,7 +125,7 @@ def test_lists_that_double_forty_times(save):
 )
 def test_a_configuration_that_contradicts_the_weights(save, old, new, message):
     with pytest.raises(InputError, match=message):
-        load_described(save({"cfg": V3.replace(old, new), "CLASSES": NAMES}))
+        load_described(save({"cfg": MMDET_V3.replace(old, new), "CLASSES": NAMES}))
 
 
 def test_another_number_of_class_names(save):
@@ -190,10 +141,10 @@ def test_another_number_of_class_names(save):
 
 def test_the_file_of_a_run_counts_before_the_checkpoint(save, tmp_path):
     config = tmp_path / "gfl.py"
-    config.write_text(V2)
-    spec = load_described(save({"cfg": V3, "dataset_meta": {"classes": NAMES}}), Wanted(config=config))[1]
+    config.write_text(MMDET_V2)
+    spec = load_described(save({"cfg": MMDET_V3, "dataset_meta": {"classes": NAMES}}), Wanted(config=config))[1]
     assert (spec.input_hw, spec.resize, spec.std_bgr) == ((96, 256), "stretch", (1.0, 1.0, 1.0))
     assert read_mmdet_config(config).class_names == NAMES
-    config.write_text("_base_ = ['../gfl.py']\n" + V2)
+    config.write_text("_base_ = ['../gfl.py']\n" + MMDET_V2)
     with pytest.raises(InputError, match=r"gfl\.py inherits from .*work_dir"):
         read_mmdet_config(config)

@@ -15,6 +15,7 @@ from export import to_onnx
 from gfl_edge.errors import InputError
 from gfl_edge.ops.onnx_graph import open_session
 from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, read_spec
+from tests.support.foreign_configs import NANODET
 from train.describe import Wanted, load_described
 from train.models.nanodet import NanoDet, NanoDetConfig
 from train.weights.nanodet_config import config_beside, read_nanodet_config
@@ -23,43 +24,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES = ("person", "no", "forklift")
 MEAN, STD = (110.0, 120.0, 130.0), (60.0, 61.0, 62.0)
-
-# As of nanodet's config/*.yml, with an alias for the names; no is a name here and a truth value in YAML
-CONFIG = """
-save_dir: workspace/custom
-model:
-  weight_averager: {name: ExpMovingAverager, decay: 0.9998}
-  arch:
-    name: NanoDetPlus
-    detach_epoch: 10
-    backbone: {name: ShuffleNetV2, model_size: 0.5x, out_stages: [2, 3, 4], activation: LeakyReLU}
-    fpn:
-      name: GhostPAN
-      in_channels: [48, 96, 192]
-      out_channels: 96
-      activation: LeakyReLU
-    head:
-      name: NanoDetPlusHead
-      num_classes: 3
-      stacked_convs: 2
-      strides: [8, 16, 32, 64]
-      activation: LeakyReLU
-      reg_max: 7
-class_names: &class_names [person, no, forklift]
-data:
-  train:
-    name: XMLDataset
-    class_names: *class_names
-    input_size: [320, 320]
-    keep_ratio: False
-  val:
-    name: XMLDataset
-    class_names: *class_names
-    input_size: [256, 192] # [w,h]
-    keep_ratio: True
-    pipeline:
-      normalize: [[110, 120, 130.0], [60, 61, 62]]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +44,13 @@ def run_folder(network, tmp_path):
     raw = {f"model.{key}": value * 0.5 for key, value in network.state_dict().items()}
     (tmp_path / "model_best").mkdir()
     torch.save({"epoch": 9, "state_dict": {**raw, **averaged}}, tmp_path / "model_best" / "model_best.ckpt")
-    (tmp_path / "train_cfg.yml").write_text(CONFIG)
+    (tmp_path / "train_cfg.yml").write_text(NANODET)
     return tmp_path
 
 
 def altered(place, value):
     """The configuration with another value at a dotted place; None takes it out."""
-    config = yaml.safe_load(CONFIG)
+    config = yaml.safe_load(NANODET)
     config["class_names"] = config["data"]["val"]["class_names"] = list(NAMES)
     *folders, last = place.split(".")
     entry = config
@@ -124,7 +88,7 @@ def test_where_a_configuration_is_found(tmp_path):
     (tmp_path / "other.yml").write_text("a: 1")
     assert config_beside(weights) is None
     for path in (tmp_path / "train_cfg.yml", weights.parent / "train_cfg.yml", weights.with_suffix(".yml")):
-        path.write_text(CONFIG)
+        path.write_text(NANODET)
         assert config_beside(weights) == path
 
 
