@@ -7,7 +7,7 @@ EXTRAS := cpu,eval,rtx,train,export,calib,demo,dev
 # As many workers as cores, of at most 1.5 GB each
 WORKERS := -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check slow floors wheel docs trial clean
+.PHONY: demo test check slow fuzz coverage floors wheel sbom docs trial clean
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
@@ -18,6 +18,14 @@ test: $(VENV)/ready
 slow: $(VENV)/ready
 	$(BIN)/python -m pytest $(WORKERS) --run-slow -m slow
 
+# Every reader of files with 20,000 damaged ones
+fuzz: $(VENV)/ready
+	$(BIN)/python -m tests.fuzz --executions 20000 --seed 1 --json benchmarks/results/fuzz.json
+
+# Lines and branches that the tests of `make test` run, in subprocesses, too
+coverage: $(VENV)/ready
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term:skip-covered --cov-report=json:coverage.json
+
 # The tests of what runs on a device, with the lowest versions that pyproject.toml promises, and with the newest
 floors: $(VENV)/ready
 	.ci/versions
@@ -27,10 +35,15 @@ check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A build folder of an earlier state would put its deleted modules into the wheel
+# A build folder of an earlier state would put its deleted modules into the wheel. With the time of the last commit in it
+# instead of that of the build, the same checkout gives the same bytes
 wheel: $(VENV)/ready
 	rm -rf build
-	$(BIN)/python -m build --wheel
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --wheel
+
+# All packages that are installed, with their licenses, as CycloneDX
+sbom: $(VENV)/ready
+	$(BIN)/python docs/licenses.py --sbom dist/sbom.json
 
 # tensorrt-stubs asks for the TensorRT libraries, which mypy does not need (--no-deps); it has no py.typed, so that mypy finds
 # it only apart from the installed packages, where it cannot pass for an installed TensorRT either (--target); and its

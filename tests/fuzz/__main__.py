@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+from benchmarks import fingerprints
+from gfl_edge import environment
+from gfl_edge.files import write_atomically
 from tests.fuzz.limits import EXECUTIONS, SEED
 from tests.fuzz.mutate import input_of
 from tests.fuzz.parent import fuzz
@@ -24,17 +29,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=SEED, help="of the random numbers")
     parser.add_argument("--number", type=int, help="only this input, in this process, so that a debugger can look")
     parser.add_argument("-o", "--output", type=Path, help="folder for the inputs that fail; default: a temporary one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was counted, with machine and versions")
     options = parser.parse_args(argv)
     folder = options.output or Path(tempfile.mkdtemp(prefix="gfl_edge-fuzz-"))
     chosen = [readers[name] for name in options.reader or sorted(readers)]
     if options.number is not None:
         return _once(chosen[0], options.seed, options.number, folder)
-    failed = 0
+    rows = []
     for reader in chosen:
+        start = time.monotonic()
         outcome = fuzz(reader, options.executions, options.seed, folder / reader.name)
         print(outcome, flush=True)
-        failed += bool(outcome.failures)
-    return 1 if failed else 0
+        counts = {"executions": outcome.executions, "read": outcome.read, "refused": outcome.refused}
+        seconds = round(time.monotonic() - start, 1)
+        rows.append({"reader": reader.name, **counts, "failed": len(outcome.failures), "seconds": seconds})
+    if options.json is not None:
+        words = ["python", "-m", "tests.fuzz", "--executions", str(options.executions), "--seed", str(options.seed)]
+        result = {**environment.describe(words), "seed": options.seed, "rows": rows, "commit": fingerprints.commit()}
+        write_atomically(options.json, (json.dumps(result, indent=1) + "\n").encode())
+    return 1 if any(row["failed"] for row in rows) else 0
 
 
 def _once(reader: Reader, seed: int, number: int, folder: Path) -> int:
