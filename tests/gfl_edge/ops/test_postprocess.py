@@ -124,6 +124,7 @@ def test_every_kind_of_outputs_gives_the_same():
         "scores": np.stack((cls * 0, sigmoid(cls))),
     }
     for place in ("graph", "plugin", "none", "raw"):
-        found = detections(outputs, 1, replace(SPEC, nms=place), SPEC.input_hw)
+        spec = replace(SPEC, nms=place)
+        found = detections({name: outputs[name] for name in spec.output_names}, 1, spec, SPEC.input_hw)
         for got, value in zip(found[:3], want, strict=True):
             np.testing.assert_array_equal(got, value)

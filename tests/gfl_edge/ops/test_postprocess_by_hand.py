@@ -8,7 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gfl_edge.ops.postprocess import CHUNK, detections, detections_from_raw, detections_from_scores, kept_boxes, sigmoid
+from gfl_edge.ops.postprocess import (
+    CHUNK,
+    Found,
+    _cutoff,
+    detections,
+    detections_from_raw,
+    detections_from_scores,
+    kept_boxes,
+    sigmoid,
+)
 from gfl_edge.spec import INVALID_CLASS, PADDING_CLASS
 from tests.support.tiny_spec import TINY
 
@@ -118,6 +127,17 @@ def test_thresholds_at_the_ends_and_in_the_middle(threshold):
     assert len(found.scores) == {0.0: 5, 0.5: 2, 1.0: 0}[threshold]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("threshold", [1e-4, 0.05, 0.5, 0.97])
+def test_the_cut_of_logits_is_just_below_that_of_scores(threshold, dtype):
+    """What passes it is computed further: a cut that is much lower costs time, a higher one detections."""
+    logit, cut = math.log(threshold / (1 - threshold)), _cutoff(threshold, np.dtype(dtype))
+    assert cut.dtype == dtype
+    rounding = 2 * np.spacing(np.abs(np.array(logit, dtype)) + np.finfo(dtype).tiny)
+    assert 0 < logit - float(cut) < 1e-3 + float(rounding)
+    assert _cutoff(0.0, np.dtype(dtype)) == -np.inf
+
+
 # --- whatever the model left undone ----------------------------------------------------------------------------------
 
 
@@ -155,6 +175,22 @@ def test_detections_of_a_graph_are_taken_as_they_are():
     assert type(found.invalid) is int
     nothing = detections(outputs, 0, replace(SPEC, nms="graph"), (32, 32))
     assert (len(nothing.boxes), len(nothing.scores), nothing.invalid) == (0, 0, 0)
+
+
+def test_detections_of_a_graph_in_half_precision():
+    outputs = {
+        "num_dets": np.array([[2]]),
+        "det_boxes": BOXES[None].astype(np.float16),
+        "det_scores": scores([0.75, 0.5, 0, 0]).astype(np.float16),
+        "det_classes": np.array([[1, 0, 0, 0]]),
+    }
+    found = detections(outputs, 0, replace(SPEC, nms="graph"), (32, 32))
+    assert [part.dtype for part in found[:3]] == [np.float32, np.float32, np.int32]
+    np.testing.assert_array_equal(found.boxes, BOXES[:2])
+
+
+def test_nothing_is_invalid_unless_it_is_said():
+    assert Found(BOXES, np.ones(4, np.float32), np.zeros(4, np.int32)).invalid == 0
 
 
 def test_detections_of_a_class_that_there_is_not():
