@@ -63,7 +63,7 @@ def open_source(
     if not isinstance(source, (str, os.PathLike)):  # a number, also NumPy's
         return opener.camera(int(source))
     if isinstance(source, os.PathLike):
-        return opener.path(str(source))
+        return opener.path(os.fspath(source))
     text = source.strip()
     if re.fullmatch(r"-?[0-9]+", text):
         return opener.camera(int(text[:20]), text)
@@ -94,7 +94,9 @@ def check_source(source: object) -> None:
     if isinstance(source, bool) or not isinstance(source, (Integral, str, os.PathLike)):
         found = f"{source}" if isinstance(source, (bool, float)) or source is None else f"a {type(source).__name__}"
         raise InputError(f"source is {found}: expected {EXPECTED}")
-    text = str(source)
+    text = os.fspath(source) if isinstance(source, os.PathLike) else str(source)
+    if not isinstance(text, str):
+        raise InputError(f"source is a path of {type(text).__name__}: expected {EXPECTED}")
     if not text.strip():
         raise InputError(f"source is {text!r}, which is empty: expected {EXPECTED}")
     if "\0" in text:

@@ -92,7 +92,7 @@ class FrameSource(ABC):
         if damaged:
             before, self.damaged = self.damaged, self.damaged + damaged
             if before.bit_length() < self.damaged.bit_length():  # 1, 2, 4, 8 ...
-                logger.warning("%s: %d frames so far could not be decoded and are left out", self.name, self.damaged)
+                logger.warning("%s: frames that could not be decoded and are left out: %d", self.name, self.damaged)
         return image
 
     def __enter__(self) -> FrameSource:
