@@ -71,7 +71,8 @@ class Checkpoint:
             CheckpointError: no such file, unreadable, or none of ours.
         """
         content = read_content(path)
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        form = content.get("format") if isinstance(content, dict) else None
+        if not isinstance(form, int) or form != FORMAT:
             raise CheckpointError(f"{path} is no checkpoint of this project in format {FORMAT}. Train again")
         for name, (is_right, expected) in _ENTRIES.items():
             if not is_right(content.get(name)):
@@ -93,12 +94,21 @@ def _is_mapping_of(*kinds: type) -> Callable[[Any], bool]:
     )
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a value and all in it can be compared and written as text; tensors cannot."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float))
+
+
 # What a file has to hold: a test, and what it tests in words
 _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "state_dict": (_is_mapping_of(Tensor), "table of tensors"),
-    "architecture": (_is_mapping_of(dict), "table of a network's fields"),
+    "architecture": (lambda x: _is_mapping_of(dict)(x) and _is_plain(x), "table of a network's fields"),
     "class_names": (lambda x: isinstance(x, list) and all(isinstance(name, str) for name in x), "list of texts"),
-    "config": (_is_mapping_of(dict), "table of settings"),
+    "config": (lambda x: _is_mapping_of(dict)(x) and _is_plain(x), "table of settings"),
     "metrics": (_is_mapping_of(float, int, type(None)), "table of numbers"),
     "training": (lambda x: x is None or isinstance(x, dict), "state of a run"),
 }

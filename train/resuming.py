@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from gfl_edge.errors import CheckpointError
 from train.chance import check_random_state
-from train.weights.naming import listed, printable
+from train.weights.naming import listed, short
 
 MAX_STEPS = 1 << 40
 POSITION = ("epoch", "batch", "step")
@@ -29,7 +29,7 @@ def check_position(found: Any) -> None:
         raise CheckpointError("it does not say in which epoch and step the run was")
     for name, value in found.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_STEPS:
-            raise CheckpointError(f"it says that the run was in {name} {printable(value)}")
+            raise CheckpointError(f"it says that the run was in {name} {short(value)}")
 
 
 def check_tensors(found: Any, expected: Mapping[str, Any], what: str) -> None:
@@ -47,7 +47,7 @@ def check_tensors(found: Any, expected: Mapping[str, Any], what: str) -> None:
         raise CheckpointError(f"the run was started with another network or optimizer: {what} {listed(differing)}")
     for key, value in expected.items():
         if isinstance(value, Tensor):
-            _check_tensor(found[key], value, f"{what} {printable(key)}")
+            _check_tensor(found[key], value, f"{what} {short(key)}")
 
 
 def _check_tensor(found: Any, expected: Tensor, place: str) -> None:
@@ -80,11 +80,12 @@ def check_optimizer(found: Any, optimizer: Optimizer) -> None:
 
 
 def _check_group(found: Any, expected: Mapping[str, Any]) -> None:
-    if not isinstance(found, Mapping) or found.keys() != expected.keys() or found["params"] != expected["params"]:
+    alike = isinstance(found, Mapping) and found.keys() == expected.keys() and isinstance(found["params"], list)
+    if not alike or list(map(str, found["params"])) != list(map(str, expected["params"])):
         raise CheckpointError("the run was started with another network or optimizer: it has other groups")
     for name, own in expected.items():
         if name != "params" and not _is_alike(found[name], own):
-            raise CheckpointError(f"the optimizer's {name} is {printable(found[name])}")
+            raise CheckpointError(f"the optimizer's {name} is {short(found[name])}")
 
 
 def _is_alike(found: Any, own: Any) -> bool:
@@ -112,7 +113,7 @@ def check_scaler(found: Any, expected: Mapping[str, Any]) -> None:
         raise CheckpointError("it has no state of the gradient scaler; go on with the same train.amp")
     for name, own in expected.items():
         if not _is_alike(found[name], own) or found[name] < 0:
-            raise CheckpointError(f"the gradient scaler's {name} is {printable(found[name])}")
+            raise CheckpointError(f"the gradient scaler's {name} is {short(found[name])}")
 
 
 def check_randomness(found: Any) -> None:

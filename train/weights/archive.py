@@ -14,7 +14,7 @@ from typing import IO
 
 import torch
 
-from train.weights.naming import printable
+from train.weights.naming import short
 from train.weights.unpickling import DamagedError
 
 MAX_DIRECTORY_BYTES = 1 << 24
@@ -79,9 +79,7 @@ class Archive:
         """The content of a member of at most MAX_PICKLE_BYTES."""
         member = self._member(name)
         if member.size_bytes > MAX_PICKLE_BYTES:
-            raise DamagedError(
-                f"its {printable(name)} has {member.size_bytes} bytes, expected at most {MAX_PICKLE_BYTES}"
-            )
+            raise DamagedError(f"its {short(name)} has {member.size_bytes} bytes, expected at most {MAX_PICKLE_BYTES}")
         start = self._start(name, member)
         buffer = bytearray(member.size_bytes)
         self._copy(name, member, start, memoryview(buffer))
@@ -91,7 +89,7 @@ class Archive:
         """The content of a member, which has to have that size."""
         member = self._member(name)
         if member.size_bytes != size_bytes:
-            raise DamagedError(f"its {printable(name)} has {member.size_bytes} bytes, its pickle says {size_bytes}")
+            raise DamagedError(f"its {short(name)} has {member.size_bytes} bytes, its pickle says {size_bytes}")
         start = self._start(name, member)
         values = torch.empty(size_bytes, dtype=torch.uint8)
         if size_bytes:
@@ -100,7 +98,7 @@ class Archive:
 
     def _member(self, name: str) -> Member:
         if name not in self.members:
-            raise DamagedError(f"it has no member {printable(name)}")
+            raise DamagedError(f"it has no member {short(name)}")
         member = self.members[name]
         if member.is_packed:
             raise DamagedError(
@@ -108,7 +106,7 @@ class Archive:
                 "zip -0 -r"
             )
         if member.size_bytes != member.packed_bytes:
-            raise DamagedError(f"its directory gives {printable(name)} two sizes")
+            raise DamagedError(f"its directory gives {short(name)} two sizes")
         return member
 
     def _start(self, name: str, member: Member) -> int:
@@ -120,14 +118,14 @@ class Archive:
             start = member.offset + _LOCAL.size + header[9] + header[10]
             if header[0] == MAGIC and start + member.size_bytes <= self._end:
                 return start
-        raise DamagedError(f"its {printable(name)} is not where its directory says")
+        raise DamagedError(f"its {short(name)} is not where its directory says")
 
     def _copy(self, name: str, member: Member, start: int, buffer: memoryview) -> None:
         self._file.seek(start)
         if self._file.readinto(buffer) != member.size_bytes:  # type: ignore[attr-defined]
-            raise DamagedError(f"its {printable(name)} ends in the middle")
+            raise DamagedError(f"its {short(name)} ends in the middle")
         if member.crc not in (0, zlib.crc32(buffer)):
-            raise DamagedError(f"its {printable(name)} was changed after it was written: its checksum is another")
+            raise DamagedError(f"its {short(name)} was changed after it was written: its checksum is another")
 
     def _find_directory(self) -> tuple[int, int, int]:
         """The directory's number of members, length in bytes, and offset."""

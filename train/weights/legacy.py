@@ -76,6 +76,10 @@ def _read(file: IO[bytes], count: int) -> bytes:
     return found
 
 
+def _is(value: Any, number: int) -> bool:
+    return isinstance(value, int) and value == number  # a tensor is compared value by value
+
+
 def read_legacy(file: IO[bytes], size_bytes: int) -> tuple[Any, Mapping[str, Placeholder]]:
     """What a file holds, and the names that its pickles mention.
 
@@ -89,10 +93,10 @@ def read_legacy(file: IO[bytes], size_bytes: int) -> tuple[Any, Mapping[str, Pla
     storages = LegacyStorages(size_bytes)
     data = file.read(MAX_PICKLE_BYTES)
     unpickler = Unpickler(data, TensorBuilder(storages).functions, storages.refer)
-    if unpickler.load() != MAGIC_NUMBER:
+    if not _is(unpickler.load(), MAGIC_NUMBER):
         raise DamagedError("it is a pickle that torch.save did not write. Where it was made, save it with torch.save")
     version, system = unpickler.load(), unpickler.load()
-    if version != VERSION:
+    if not _is(version, VERSION):
         raise DamagedError(f"its format is not {VERSION}, the only one there is")
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise DamagedError("it was written on a big-endian machine. Save it again on another")

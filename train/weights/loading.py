@@ -17,7 +17,7 @@ from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
 from train.weights import mmdet, nanodet
 from train.weights.keys import check_keys
-from train.weights.naming import printable
+from train.weights.naming import short
 from train.weights.reading import StateDict
 from train.weights.soundness import check_kinds, check_values
 from train.weights.unwrapping import CheckpointFile, read_checkpoint, unwrap
@@ -47,15 +47,7 @@ def load_detector(
         CheckpointError: unreadable, of another model, with missing, unexpected or misshapen keys (listed), or with
             values that no training leaves behind.
     """
-    origin, stripped, named = _open(source, ema)
-    state = mmdet.rename_old_keys(stripped)
-    check_kinds(_used(state), origin)
-    try:
-        config = infer_config(state) if named is None else _named_config(named)
-    except CheckpointError as error:
-        raise CheckpointError(f"{origin}: {error}") from error
-    except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # no key, or a shape that cannot be
-        raise CheckpointError(f"{origin}: its architecture cannot be read off its keys: {error!r}") from error
+    origin, state, config = find_architecture(source, ema)
     if family is not None and family != config.family:
         raise CheckpointError(
             f"{origin} is a {config.family} checkpoint, {family} was requested. Leave out --model to have it recognized"
@@ -71,6 +63,21 @@ def load_detector(
         value.zero_()
     detector.load_state_dict(used, strict=False)
     return detector.eval()
+
+
+def find_architecture(
+    source: str | Path | CheckpointFile | Mapping[str, Tensor], ema: bool | None = None
+) -> tuple[str, StateDict, Architecture]:
+    """How messages call a source, its weights, and the network that they are of; see :func:`load_detector`."""
+    origin, stripped, named = _open(source, ema)
+    state = mmdet.rename_old_keys(stripped)
+    check_kinds(_used(state), origin)
+    try:
+        return origin, state, infer_config(state) if named is None else _named_config(named)
+    except CheckpointError as error:
+        raise CheckpointError(f"{origin}: {error}") from error
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # no key, or a shape that cannot be
+        raise CheckpointError(f"{origin}: its architecture cannot be read off its keys: {error!r}") from error
 
 
 def _open(
@@ -91,7 +98,7 @@ def infer_config(state: Mapping[str, Tensor]) -> Architecture:
     """
     config = nanodet.infer_nanodet(state) or mmdet.infer_gfl(state)
     if config is None:
-        known = ", ".join(map(printable, sorted(state)[:3]))
+        known = ", ".join(map(short, sorted(state)[:3]))
         raise CheckpointError(
             "no checkpoint of NanoDet, NanoDet-Plus, GFL or GFLv2: expected the keys "
             f"{', '.join((*nanodet.FAMILY_KEYS, *nanodet.NEEDED_KEYS))}, or {', '.join(mmdet.NEEDED_KEYS)}. "
@@ -135,7 +142,7 @@ def _build(architecture: Architecture, origin: str) -> Network:
     try:
         return build_network(architecture)
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        what = printable(str(error).splitlines()[0]) if str(error) else type(error).__name__
+        what = short(str(error).splitlines()[0]) if str(error) else type(error).__name__
         raise CheckpointError(f"{origin}: its architecture is none that can be built: {what}") from error
 
 

@@ -15,7 +15,9 @@ from typing import Any
 from gfl_edge.annotations.text import read_text
 from gfl_edge.errors import InputError
 from gfl_edge.spec import SIZE_STEP, ResizeRule
+from train.weights.placeholder import Placeholder
 from train.weights.trained import Claim, Entries, Trained, Triple
+from train.weights.unpickling import MAX_TEXT
 from train.weights.unwrapping import CheckpointFile
 
 logger = logging.getLogger(__name__)
@@ -41,11 +43,13 @@ def trained_of_mmdet(file: CheckpointFile) -> Trained | None:
     entries = Entries(meta, origin)
     places = ("dataset_meta.classes", "dataset_meta.CLASSES", "CLASSES")
     names = Trained(origin, class_names=entries.names(entries.at(*places)))
-    text = meta.get("cfg") or meta.get("config")
-    if not isinstance(text, str):
+    found = next((meta[name] for name in ("cfg", "config") if isinstance(meta.get(name), (str, Placeholder))), "")
+    if isinstance(found, str) and not found:
         return names
     try:
-        return names.or_else(_trained(text, origin))
+        if isinstance(found, Placeholder):
+            raise InputError(f"{origin}: the configuration is {found.original}, expected at most {MAX_TEXT} characters")
+        return names.or_else(_trained(found, origin))
     except InputError as error:
         logger.warning("%s. The input size, normalization and thresholds are not taken from it", error)
         return names

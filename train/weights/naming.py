@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+from gfl_edge.terminal.printable import printable
 
 MAX_LISTED = 8
 MAX_CHARS = 160
 
 
-def printable(name: object) -> str:
-    """A name on one line of printable characters, cut in the middle where it is long."""
+def short(name: object) -> str:
+    """A name on one line of printable characters, without its middle where it is long."""
     text = str(name)
     if len(text) > MAX_CHARS:
         half = MAX_CHARS // 2
         text = f"{text[:half]}...{text[-half:]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(text)
 
 
 def listed(names: Sequence[object]) -> str:
     """The first of the names, and how many more there are."""
-    shown: Iterable[str] = map(printable, names[:MAX_LISTED])
-    return ", ".join(shown) + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else "")
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(map(short, names[:MAX_LISTED])) + more

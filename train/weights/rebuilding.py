@@ -159,6 +159,8 @@ class TensorBuilder:
     ) -> Tensor | Placeholder:
         if isinstance(storage, Placeholder):
             return storage
+        if not isinstance(storage, StorageReference):
+            raise DamagedError("its pickle has a tensor without a storage")
         kind = dtype or storage.dtype
         if kind is None:
             raise DamagedError("its pickle has a tensor of no type")

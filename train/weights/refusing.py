@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from train.weights.foreign import SAVE_WEIGHTS
-from train.weights.naming import listed, printable
+from train.weights.naming import listed, short
 from train.weights.rebuilding import TENSOR_KINDS
 
 PLAIN = "the plain "  # followed by its type
@@ -56,5 +56,5 @@ def _kind_of_tensor(original: str) -> str | None:
 
 
 def _placed(named: Mapping[str, str]) -> str:
-    places = {key: f" at '{printable(key)}'" if key else "" for key in named}
-    return listed([f"{printable(what)}{places[key]}" for key, what in named.items()])
+    places = {key: f" at '{short(key)}'" if key else "" for key in named}
+    return listed([f"{short(what)}{places[key]}" for key, what in named.items()])

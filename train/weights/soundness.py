@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gfl_edge.errors import CheckpointError
-from train.weights.naming import printable
+from train.weights.naming import short
 
 logger = logging.getLogger(__name__)
 
@@ -83,5 +83,5 @@ def check_values(state: Mapping[str, Tensor], origin: str) -> None:
 
 
 def _listed(named: Mapping[str, str]) -> str:
-    shown = [f"{printable(key)} ({what})" for key, what in list(named.items())[:MAX_LISTED]]
+    shown = [f"{short(key)} ({what})" for key, what in list(named.items())[:MAX_LISTED]]
     return ", ".join(shown) + (f" and {len(named) - MAX_LISTED} more" if len(named) > MAX_LISTED else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from gfl_edge.annotations.class_names import check_class_names
 from gfl_edge.errors import InputError
@@ -118,6 +118,12 @@ class Entries:
         """A text."""
         return self._typed(place, "a text", lambda value: isinstance(value, str))
 
+    def choice(self, place: str, choices: Sequence[str]) -> Any:
+        """One of several texts."""
+        return self._typed(
+            place, f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices
+        )
+
     def flag(self, place: str) -> bool | None:
         """True or false."""
         return self._typed(place, "true or false", lambda value: isinstance(value, bool))
@@ -185,7 +191,7 @@ def trained_of_own(file: CheckpointFile) -> Trained | None:
         class_names=entries.names("class_names"),
         input_hw=pair(height_width),
         short_long=pair(short_long),
-        resize=entries.get("config.data.resize"),
+        resize=entries.choice("config.data.resize", get_args(ResizeRule)),
     )
 
 
