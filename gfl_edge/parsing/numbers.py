@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from gfl_edge.errors import InputError
+from gfl_edge.redact import redact
 
 MAX_COUNT = 10**9  # of images, frames: more are a slip
 MAX_BATCH = 65536  # that an engine is built for
@@ -41,7 +42,7 @@ def whole_argument(low: int = 1, high: int = MAX_COUNT) -> Callable[[str], int]:
         except ValueError:
             value = low - 1
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{reprlib.repr(text)}: expected {_whole(low, high)}")
+            raise argparse.ArgumentTypeError(f"{reprlib.repr(redact(text))}: expected {_whole(low, high)}")
         return value
 
     return read
@@ -56,7 +57,7 @@ def number_argument(low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{reprlib.repr(text)}: expected {_real(low, high)}")
+            raise argparse.ArgumentTypeError(f"{reprlib.repr(redact(text))}: expected {_real(low, high)}")
         return value
 
     return read
