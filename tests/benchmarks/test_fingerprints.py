@@ -31,6 +31,7 @@ OLD = {
     "person",
     "pipeline",
     "report",
+    "soak",
 }
 FRESH = [what for what in MEASUREMENTS if what not in OLD]
 SLOW = ("graph of nanodet", "graph of gfl")  # their export takes many seconds, and shares its code with the other one
