@@ -83,7 +83,7 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=("auto", *METHODS),
         default="auto",
-        help="how ranges are found (default: auto, the one with the least noise at the head)",
+        help="how ranges are found (default: auto, the one with the least noise in scores and boxes)",
     )
     group.add_argument(
         "--num-images", type=whole_argument(), default=128, metavar="N", help="to calibrate on (default: 128)"

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from calib import placement, qdq
 from calib.arguments import CalibrationRequest, Target
 from calib.nms import Tail, add_nms, cut_nms
-from calib.qdq import Layer, QdqGraph
+from calib.qdq import Layer, QdqGraph, Range
 from calib.record import RECORD_KEY, CalibrationRecord
 from gfl_edge.errors import InputError
 from gfl_edge.files import sha256
@@ -87,7 +87,7 @@ class Candidates:
     Args:
         model: what is made INT8.
         graph: its graph in float32, with Q/DQ pairs.
-        ranges: tensor -> magnitude at which it is clipped.
+        ranges: tensor -> where it is clipped.
         channel_means: see :func:`calib.qdq.correct_biases`.
     """
 
@@ -95,7 +95,7 @@ class Candidates:
         self,
         model: FloatModel,
         graph: QdqGraph,
-        ranges: Mapping[str, float],
+        ranges: Mapping[str, Range],
         channel_means: Mapping[str, Sequence[float]],
     ) -> None:
         self.model = model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from onnx import ModelProto
@@ -18,7 +18,6 @@ from gfl_edge.spec import spec_of
 
 # ONNX Runtime computes Q/DQ pairs as they are written, as TensorRT does; OpenVINO is what runs INT8 files on CPUs
 MEASURED_ON: dict[Target, CpuBackendName] = {"trt": "onnxruntime", "cpu": "openvino"}
-FEW_IMAGES = 100  # on which the cost of single layers is measured
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,10 @@ class Gauge:
         match_categories(truth, class_names)
         return cls(truth, MEASURED_ON[target], request.max_ap_drop)
 
-    def measure(self, model: ModelProto, few: bool = False) -> Accuracy:
-        """The accuracy of a model with its spec in its metadata, on ``FEW_IMAGES`` at most with ``few``."""
-        truth = replace(self.truth, records=self.truth.records[:FEW_IMAGES]) if few else self.truth
+    def measure(self, model: ModelProto) -> Accuracy:
+        """The accuracy of a model with its spec in its metadata."""
         with Detector(open_onnx_backend(model, spec_of(model, "the candidate"), self.backend)) as detector:
-            found = evaluate_on(truth, detector)
+            found = evaluate_on(self.truth, detector)
         ap, ap50, ap75 = (round(found.percent(name), 3) for name in ("AP", "AP50", "AP75"))
         return Accuracy(ap, ap50, ap75, found.images)
 

@@ -29,12 +29,14 @@ class Histogram:
         counts: int64 ``[BINS]``.
         width: of a bin; 0 until there is a value other than 0.
         largest: magnitude seen.
+        least: of the values seen and 0.
+        most: of the values seen and 0.
     """
 
     def __init__(self) -> None:
         self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
         self.width = 0.0
-        self.largest = 0.0
+        self.largest = self.least = self.most = 0.0
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count the magnitudes of ``values``, finite and flat: of an even sample where there are very many."""
@@ -42,6 +44,8 @@ class Histogram:
         largest = float(magnitudes.max(initial=0.0))
         magnitudes = magnitudes[:: -(-magnitudes.size // MAX_VALUES) or 1]
         self.largest = max(self.largest, largest)
+        self.least = min(self.least, float(values.min(initial=0.0)))
+        self.most = max(self.most, float(values.max(initial=0.0)))
         if self.width == 0.0 and largest > 0.0:
             self.width = max(largest / BINS, NARROWEST)
         while largest > self.width * BINS:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from calib.record import Accuracy
 from calib.sensitivity import Sensitivity
@@ -16,8 +16,6 @@ from gfl_edge.parsing.json_text import json_text, read_json
 from gfl_edge.parsing.validation import build
 
 logger = logging.getLogger(__name__)
-
-Extent = Literal["all images", "few images"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,7 @@ class _Content:
     """What the file holds."""
 
     key: dict[str, Any]
-    wrong: list[str] | None
-    references: dict[Extent, Accuracy]
+    reference: Accuracy | None
     trials: tuple[_Trial, ...]
     layers: tuple[Sensitivity, ...]
 
@@ -61,35 +58,32 @@ class Journal:
 
     Attributes:
         layers: name -> what that layer costs by itself.
-        references: images -> accuracy of the float model on them.
+        reference: accuracy of the float model; None where it was not measured.
         trials: layers that stay float -> accuracy with all others in INT8.
-        wrong: layers that the run time computes wrongly; None where that was not looked for.
     """
 
     def __init__(self, path: Path, key: Mapping[str, object]) -> None:
         self._path, self._key = path, dict(key)
         self.layers: dict[str, Sensitivity] = {}
-        self.references: dict[Extent, Accuracy] = {}
+        self.reference: Accuracy | None = None
         self.trials: dict[tuple[str, ...], Accuracy] = {}
-        self.wrong: list[str] | None = None
         found = _read(path, self._key)
         if found is not None:
             self.layers = {row.layer: row for row in found.layers}
-            self.references = dict(found.references)
+            self.reference = found.reference
             self.trials = {row.float_layers: row.accuracy for row in found.trials}
-            self.wrong = found.wrong
 
     def add_layer(self, found: Sensitivity) -> None:
         """Note what a layer costs."""
         self.layers[found.layer] = found
         self._write()
 
-    def reference(self, extent: Extent, measure: Callable[[], Accuracy]) -> Accuracy:
+    def measure_reference(self, measure: Callable[[], Accuracy]) -> Accuracy:
         """The accuracy of the float model, measured unless it is known."""
-        if extent not in self.references:
-            self.references[extent] = measure()
+        if self.reference is None:
+            self.reference = measure()
             self._write()
-        return self.references[extent]
+        return self.reference
 
     def trial(self, float_layers: Sequence[str], measure: Callable[[], Accuracy]) -> Accuracy:
         """The accuracy with these layers float, measured unless it is known."""
@@ -99,18 +93,10 @@ class Journal:
             self._write()
         return self.trials[kept]
 
-    def wrong_layers(self, find: Callable[[], list[str]]) -> list[str]:
-        """The layers that the run time computes wrongly, looked for unless they are known."""
-        if self.wrong is None:
-            self.wrong = find()
-            self._write()
-        return self.wrong
-
     def _write(self) -> None:
         values = {
             "key": self._key,
-            "wrong": self.wrong,
-            "references": {extent: asdict(found) for extent, found in self.references.items()},
+            "reference": None if self.reference is None else asdict(self.reference),
             "trials": [{"float_layers": kept, **asdict(found)} for kept, found in self.trials.items()],
             "layers": [asdict(row) for row in self.layers.values()],
         }

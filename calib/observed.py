@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from calib.histogram import METHODS, Histogram, Method
+from calib.qdq import Range
 from gfl_edge.errors import CalibrationError, InputError
 from gfl_edge.files import write_atomically
 from gfl_edge.ops.onnx_graph import open_session
@@ -21,12 +22,12 @@ from gfl_edge.parsing.validation import build, shown
 from gfl_edge.progress import track
 from gfl_edge.spec import INPUT_NAME
 
-FORMAT = 1
+FORMAT = 2
 MAX_CACHE_BYTES = 1 << 25  # that of a ResNet-101 with 2048 channels takes 8 MB
 ADVICE = "Leave out --cache to calibrate"
 
 Magnitude = Annotated[float, Limits(ge=0, le=1e30)]  # float32 holds it
-Mean = Annotated[float, Limits(ge=-1e30, le=1e30)]
+Value = Annotated[float, Limits(ge=-1e30, le=1e30)]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Observed:
     Attributes:
         channel_ranges: tensor between convolutions -> largest magnitude of each channel, see :mod:`calib.equalize`.
         ranges: method -> quantized tensor -> magnitude at which it is clipped, once the channels are equalized.
+        bounds: quantized tensor -> least and largest value of it, once they are.
         channel_means: input of a quantized convolution -> mean of each channel, once they are equalized.
         model_sha256: of the ONNX file.
         images_sha256: over names and contents of the images, in order.
@@ -44,10 +46,26 @@ class Observed:
 
     channel_ranges: dict[str, list[Magnitude]]
     ranges: Annotated[dict[Method, dict[str, Magnitude]], Limits(min_length=1)]
-    channel_means: dict[str, list[Mean]]
+    bounds: dict[str, list[Value]]
+    channel_means: dict[str, list[Value]]
     model_sha256: Sha256
     images_sha256: Sha256
     images: tuple[str, ...]
+
+    def clipped(self, method: Method) -> dict[str, Range]:
+        """Where each quantized tensor is clipped by a method: at its magnitude, or where its values end before.
+
+        Raises:
+            CalibrationError: the cache has no ranges by it, or no bounds of a tensor.
+        """
+        if method not in self.ranges:
+            raise CalibrationError(f"the cache has no ranges by {method}. {ADVICE}")
+        found = self.ranges[method]
+        missing = [name for name in found if len(self.bounds.get(name, ())) != 2]
+        if missing:
+            raise CalibrationError(f"the cache has no bounds of {missing[0]}. {ADVICE}")
+        ends = {name: self.bounds[name] for name in found}
+        return {name: (max(-at, ends[name][0]), min(at, ends[name][1])) for name, at in found.items()}
 
     def write(self, path: Path) -> None:
         """Write the cache as JSON."""
@@ -84,7 +102,7 @@ def observe(
     inputs: Iterable[NDArray[np.uint8]],
     count: int,
     progress: bool = True,
-) -> tuple[dict[Method, dict[str, float]], dict[str, list[float]]]:
+) -> tuple[dict[Method, dict[str, float]], dict[str, list[float]], dict[str, list[float]]]:
     """Run a float32 graph over images and find the range of each of ``tensors`` by every method.
 
     Args:
@@ -96,7 +114,7 @@ def observe(
         progress: draw a progress line on stderr.
 
     Returns:
-        Ranges by method and tensor, and means of channels by tensor.
+        Ranges by method and tensor, bounds by tensor, and means of channels by tensor.
 
     Raises:
         CalibrationError: an activation is not finite.
@@ -113,4 +131,5 @@ def observe(
             if name in conv_inputs:
                 means[name] = means.get(name, np.float64(0)) + values.mean(axis=(0, 2, 3), dtype=np.float64) / count
     ranges = {method: {name: found.range(method) for name, found in histograms.items()} for method in METHODS}
-    return ranges, {name: values.tolist() for name, values in means.items()}
+    bounds = {name: [found.least, found.most] for name, found in histograms.items()}
+    return ranges, bounds, {name: values.tolist() for name, values in means.items()}

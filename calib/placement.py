@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from calib.qdq import DEQUANTIZE, QdqGraph, keep_convolutions
+from calib.qdq import DEQUANTIZE, QdqGraph
 from gfl_edge import optional
 from gfl_edge.errors import CalibrationError
 from gfl_edge.ops.onnx_graph import OnnxGraph
@@ -32,7 +32,7 @@ def check_quantizable(model: ModelProto, origin: str) -> None:
         raise CalibrationError(f"{origin} is quantized already. Give the float model it was made from")
 
 
-def place(model: ModelProto, example: NDArray[np.uint8], only_convolutions: bool = False) -> QdqGraph:
+def place(model: ModelProto, example: NDArray[np.uint8], for_cpu: bool = False) -> QdqGraph:
     """Add Q/DQ pairs to a float32 graph without NMS.
 
     The final convolutions of the head, what comes after them and the normalization stay as they are. Scales of
@@ -41,7 +41,7 @@ def place(model: ModelProto, example: NDArray[np.uint8], only_convolutions: bool
     Args:
         model: outputs boxes and scores, or raw maps.
         example: a image, uint8 ``[1, H, W, 3]``.
-        only_convolutions: leave additions, concatenations, poolings and resizes float, which on a CPU gain nothing.
+        for_cpu: see :class:`QdqGraph`; additions, concatenations, poolings and resizes gain nothing there.
 
     Raises:
         CalibrationError: Model Optimizer fails on the graph.
@@ -65,9 +65,7 @@ def place(model: ModelProto, example: NDArray[np.uint8], only_convolutions: bool
             )
         except Exception as error:  # it raises whatever its parts raise
             raise CalibrationError(f"NVIDIA Model Optimizer cannot quantize the graph: {error}") from error
-    if only_convolutions:
-        keep_convolutions(placed)
-    return QdqGraph(placed)
+    return QdqGraph(placed, for_cpu)
 
 
 def float_nodes(model: ModelProto) -> set[str]:
@@ -98,12 +96,6 @@ def float_nodes(model: ModelProto) -> set[str]:
         or node.name in after_softmax
         or (node.op_type != "Conv" and node.name not in after_conv)  # normalization
     }
-
-
-def final_outputs(model: ModelProto) -> list[str]:
-    """What the head's final convolutions compute: class scores and edges before sigmoid and softmax."""
-    stays = float_nodes(model)
-    return [node.output[0] for node in model.graph.node if node.op_type == "Conv" and node.name in stays]
 
 
 def _after(nodes: Iterable[NodeProto], kind: str) -> set[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from calib.histogram import STEPS
+from calib.processors import MAX_SUM, unsigned_steps, widest_sum
 from gfl_edge.errors import CalibrationError
 from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model, tensor_types
 
@@ -22,6 +23,8 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 # FP16 still holds it, if coarsely; a channel whose weights vanish would have 0 there, which TensorRT refuses
 MIN_SCALE = 2.0**-20
 HALF_SCALES_OPSET = 19  # the first whose QuantizeLinear takes FP16
+
+Range = tuple[float, float]  # of a tensor: where it is clipped
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,15 @@ class QdqGraph:
 
     Args:
         model: its scales are float32 initializers; weights are quantized per channel from float initializers.
+        for_cpu: keep only the pairs of convolutions, make activations uint8, and the scales of weights as wide as
+            :mod:`calib.processors` asks.
     """
 
-    def __init__(self, model: ModelProto) -> None:
-        self.model = model
+    def __init__(self, model: ModelProto, for_cpu: bool = False) -> None:
+        self.model, self._unsigned = model, for_cpu
+        if for_cpu:
+            keep_convolutions(model)
+            widen_weight_scales(model)
         self._graph = OnnxGraph(model)
         found: dict[str, Layer] = {}
         for node in model.graph.node:
@@ -96,7 +104,7 @@ class QdqGraph:
 
     def quantized(
         self,
-        ranges: Mapping[str, float],
+        ranges: Mapping[str, Range],
         channel_means: Mapping[str, Sequence[float]],
         float_layers: Collection[str] = (),
     ) -> ModelProto:
@@ -110,10 +118,10 @@ class QdqGraph:
         correct_biases(model, channel_means)
         return model
 
-    def with_ranges(self, ranges: Mapping[str, float]) -> ModelProto:
-        """A copy whose activations are clipped at these magnitudes; those that share a scale get the widest of theirs.
+    def with_ranges(self, ranges: Mapping[str, Range]) -> ModelProto:
+        """A copy whose activations are clipped at these values; those that share a scale get the widest of theirs.
 
-        No scale of it, of weights or activations, is below ``MIN_SCALE``.
+        No scale of it, of weights or activations, is below ``MIN_SCALE``. INT8 activations are symmetric.
 
         Raises:
             CalibrationError: a quantized tensor has no range.
@@ -125,11 +133,14 @@ class QdqGraph:
                 f"{len(missing)} tensors have no range, the first {missing[0]}. Calibrate without --cache"
             )
         model = copy_model(self.model)
-        scales = {
-            node.input[1]: max(ranges[member] for member in shared[node.input[0]]) / STEPS
-            for node in model.graph.node
-            if node.op_type == QUANTIZE and node.input[0] in shared
-        }
+        scales: dict[str, float] = {}
+        for node in [node for node in model.graph.node if node.op_type == QUANTIZE and node.input[0] in shared]:
+            low = min(ranges[member][0] for member in shared[node.input[0]])
+            high = max(ranges[member][1] for member in shared[node.input[0]])
+            scales[node.input[1]] = max(-low, high) / STEPS
+            if self._unsigned:
+                scales[node.input[1]], zero = unsigned_steps(low, high)
+                _set_zero_point(model, node, zero)
         of_weights = {node.input[1] for node in model.graph.node if node.op_type == QUANTIZE} - scales.keys()
         for tensor in model.graph.initializer:
             if tensor.name in scales or tensor.name in of_weights:
@@ -138,6 +149,26 @@ class QdqGraph:
                 lifted = np.where(values == 0, np.float32(1), np.maximum(values, np.float32(MIN_SCALE)))
                 tensor.CopyFrom(numpy_helper.from_array(lifted, tensor.name))
         return model
+
+
+def _set_zero_point(model: ModelProto, quantize: NodeProto, zero: int) -> None:
+    """Make what ``quantize`` gives, and what is dequantized of it, uint8 with this zero point, in place."""
+    name = f"{quantize.output[0]}_zero"
+    model.graph.initializer.append(numpy_helper.from_array(np.uint8(zero), name))
+    for node in model.graph.node:
+        if node.op_type in (QUANTIZE, DEQUANTIZE) and quantize.output[0] in (node.input[0], node.output[0]):
+            node.input[2] = name
+
+
+def widen_weight_scales(model: ModelProto) -> None:
+    """Make the scales of quantized weights so wide that no processor saturates, in place."""
+    graph = OnnxGraph(model)
+    for node in graph.nodes:
+        if node.op_type == "Conv" and _is_int8(node, graph):
+            weights, scales = graph.producers[graph.producers[node.input[1]].input[0]].input[:2]
+            needed = widest_sum(numpy_helper.to_array(graph.initializers[weights])) / MAX_SUM
+            wide = np.maximum(numpy_helper.to_array(graph.initializers[scales]), needed).astype(np.float32)
+            graph.initializers[scales].CopyFrom(numpy_helper.from_array(wide, scales))
 
 
 def keep_convolutions(model: ModelProto) -> None:

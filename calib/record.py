@@ -51,15 +51,14 @@ class CalibrationRecord:
 
     Attributes:
         method: by which the ranges were found.
-        snr_db: method -> signal to noise at the head in decibels, with all layers in INT8.
+        snr_db: method -> signal to noise in decibels (see :mod:`calib.noise`), with all layers in INT8.
         target: what the file is for.
         calibration_images: how many.
         calibration_sha256: over their names and contents.
         model_sha256: of the float ONNX file.
         quantized: convolutions in INT8.
         convolutions: all of them.
-        float_layers: that stay float, by choice or because they are computed wrongly.
-        computed_wrongly: layers that the run time computes wrongly in INT8.
+        float_layers: that stay float.
         measured: None where there were no annotations.
         versions: of the packages.
     """
@@ -73,7 +72,6 @@ class CalibrationRecord:
     quantized: Amount
     convolutions: Amount
     float_layers: list[str]
-    computed_wrongly: list[str]
     measured: QuantizedAccuracy | None
     versions: dict[str, str]
 

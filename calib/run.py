@@ -67,9 +67,9 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
     plain = qdq.to_float32(model.graph)
     graph, observed = _observe(request, model, plain, images)
     probe_inputs = list(itertools.islice(images.inputs(model.spec), request.probe_images))
-    probe = Probe(graph, placement.final_outputs(plain), probe_inputs)
+    probe = Probe(plain, model.spec, probe_inputs)
     method, snr_db = _choose_method(request, graph, observed, probe)
-    candidates = Candidates(model, graph, observed.ranges[method], observed.channel_means)
+    candidates = Candidates(model, graph, observed.clipped(method), observed.channel_means)
     journal = _journal(request, model, observed, method)
     cost, float_layers = _search(request, candidates, probe, gauge, journal)
     measured = None
@@ -85,7 +85,6 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
         model_sha256=model.sha256,
         **qdq.count_layers(finished),
         float_layers=float_layers,
-        computed_wrongly=cost.wrong,
         measured=measured,
         versions={name: metadata.version(name) for name in ("nvidia-modelopt", "onnx", "onnxruntime")},
     )
@@ -108,7 +107,7 @@ def _observe(
         channel_ranges = equalize.channel_ranges(plain, links, images.inputs(model.spec), count)
     equalize.equalize(plain, links, channel_ranges)
     logger.info("placing Q/DQ pairs")
-    graph = placement.place(plain, next(images.inputs(model.spec)), only_convolutions=model.target == "cpu")
+    graph = placement.place(plain, next(images.inputs(model.spec)), for_cpu=model.target == "cpu")
     if cached is not None:
         return graph, cached
     bare = qdq.without_pairs(graph.model)
@@ -125,14 +124,11 @@ def _choose_method(
 ) -> tuple[Method, dict[str, float]]:
     """The requested method, or the one with the best signal to noise; and that of all that were tried."""
     wanted = METHODS if request.method == "auto" else (request.method,)
-    missing = [method for method in wanted if method not in observed.ranges]
-    if missing:
-        raise CalibrationError(f"{request.cache} has no ranges by {', '.join(missing)}. Leave out --cache to calibrate")
-    models = {m: graph.quantized(observed.ranges[m], observed.channel_means) for m in wanted}
+    models = {m: graph.quantized(observed.clipped(m), observed.channel_means) for m in wanted}
     found = {method: round(probe.snr_db(model), 2) for method, model in models.items()}
     best = max(wanted, key=lambda method: found[method])
     listed = ", ".join(f"{method} {value:.1f} dB" for method, value in found.items())
-    logger.info("signal to noise at the head, all layers INT8: %s; taking %s", listed, best)
+    logger.info("signal to noise, all layers INT8: %s; taking %s", listed, best)
     return best, cast(dict[str, float], found)
 
 
@@ -157,13 +153,13 @@ def _search(
     Raises:
         CalibrationError: it costs more however many stay float; says which layers hurt most.
     """
-    cost = search.measure(candidates, probe, gauge, journal)
+    cost = search.measure(candidates, gauge, journal)
     if cost.passes and not request.always_rank:
-        return cost, cost.wrong
-    ranking = search.rank(candidates, probe, None if cost.passes else gauge, journal)
+        return cost, []
+    ranking = search.rank(candidates, probe, journal)
     chosen = search.choose(candidates, cost, ranking, gauge, journal)
     path, table = request.beside(".sensitivity.svg"), sensitivity.table(ranking, TABLE_ROWS)
-    sensitivity.draw(path, candidates.model.spec.name, ranking, cost.wrong if chosen is None else chosen)
+    sensitivity.draw(path, candidates.model.spec.name, ranking, chosen or [])
     logger.info("%s\nall layers: %s, %s", table, path.with_suffix(".json"), path)
     if chosen is None:
         best = max(found.AP for found in journal.trials.values())

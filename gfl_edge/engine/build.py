@@ -145,7 +145,8 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
     Raises:
         ModelFileError, ContractError: unusable ONNX file.
         OutputError: the files cannot be written.
-        InputError: the ONNX file needs a plugin, and the flavor takes none; or bfloat16, and a target has none.
+        InputError: the ONNX file needs a plugin, and the flavor takes none; or bfloat16, and a target has none; or is
+            INT8 for CPUs.
         MissingDependencyError, BackendError: the plugin that it needs is not there, or does not load.
         BuildError: TensorRT refused the model, with its messages.
         PrecisionError: the network is not of the precision that the ONNX file declares.
@@ -153,6 +154,7 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
     spec = plan.spec or read_spec(plan.onnx)
     check_plugin_place(spec.nms, plan.flavor)
     check_targets(spec.precision, plan.targets)
+    check_made_for_engines(spec, plan.onnx)
     int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
     described = f"{spec.name} {int8}{spec.precision}"
     logger.info("building %s for %s with %s", described, ", ".join(plan.targets), plan.flavor)
@@ -190,6 +192,15 @@ def check_targets(precision: Precision, targets: Sequence[str]) -> None:
         raise InputError(
             f"bf16 was requested for {', '.join(old)}: bfloat16 needs a GPU from sm{FIRST_BF16_SM} on, as the RTX 30 "
             "series. Take --fp16, or name only newer GPUs, as in --target sm86"
+        )
+
+
+def check_made_for_engines(spec: ModelSpec, onnx: Path) -> None:
+    """Raise InputError for an INT8 model that was made for CPUs: its activations are unsigned, with a zero each."""
+    if spec.quantized_layers and spec.precision == "fp32":
+        raise InputError(
+            f"{onnx} is INT8 for CPUs, and TensorRT takes no unsigned activations. Make one of an FP16 model by: "
+            "python export/to_trt.py --int8 --weights CHECKPOINT --calib-images DIR"
         )
 
 

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 class TestCache:
     def test_round_trip(self, tmp_path):
-        found = Observed({"t": [1.0, 2.0]}, {"max": {"t": 2.0}}, {"t": [-0.5, 0.25]}, "0" * 64, "1" * 64, ("a.png",))
+        ranges, bounds = {"max": {"t": 2.0}}, {"t": [-0.5, 2.0]}
+        found = Observed({"t": [1.0, 2.0]}, ranges, bounds, {"t": [-0.5, 0.25]}, "0" * 64, "1" * 64, ("a.png",))
         found.write(tmp_path / "cache.json")
         assert Observed.read(tmp_path / "cache.json", "0" * 64) == found
 
@@ -36,8 +37,8 @@ class TestCache:
         [
             (lambda values: values.pop("ranges"), "missing ranges"),
             (lambda values: values.update(ranges={}), r"ranges: \{\}: expected a table that is not empty"),
-            (lambda values: values.update(format=9), "format 9, this gfl_edge reads 1"),
-            (lambda values: values.update(format=True), "format True, this gfl_edge reads 1"),
+            (lambda values: values.update(format=9), "format 9, this gfl_edge reads 2"),
+            (lambda values: values.update(format=True), "format True, this gfl_edge reads 2"),
             (lambda values: values["ranges"]["max"].update(t=math.nan), "NaN is no number"),
             (lambda values: values["ranges"]["max"].update(t=-1), r"ranges\.max\.t -1: expected 0\.\."),
             (lambda values: values["ranges"]["max"].update(t=1e300), r"ranges\.max\.t 1e\+300: expected 0\.\."),
@@ -46,6 +47,7 @@ class TestCache:
                 lambda values: values["ranges"].update(magic={"t": 1.0}),
                 "no such entry: expected one of",
             ),
+            (lambda values: values["bounds"].update(t=[-1e300, 1.0]), r"bounds\.t\[0\] -1e\+300: expected"),
             (lambda values: values["channel_means"].update(t=["x"]), r"channel_means\.t\[0\] 'x': expected a number"),
             (lambda values: values.update(images="a.png"), "images 'a.png': expected a list"),
             (lambda values: values.update(model_sha256="m"), "model_sha256 'm': expected a text that fits"),
@@ -54,7 +56,7 @@ class TestCache:
     )
     def test_damaged(self, tmp_path, change, found):
         path = tmp_path / "cache.json"
-        Observed({"t": [1.0]}, {"max": {"t": 2.0}}, {"t": [0.5]}, "0" * 64, "1" * 64, ()).write(path)
+        Observed({"t": [1.0]}, {"max": {"t": 2.0}}, {"t": [0.0, 2.0]}, {"t": [0.5]}, "0" * 64, "1" * 64, ()).write(path)
         values = json.loads(path.read_text())
         change(values)
         path.write_text(json.dumps(values))
@@ -66,6 +68,14 @@ class TestCache:
         (tmp_path / "cache.json").write_bytes(content)
         with pytest.raises(CalibrationError, match=r"cache\.json.*Leave out --cache to calibrate"):
             Observed.read(tmp_path / "cache.json", "0" * 64)
+
+    def test_clips_where_values_end(self):
+        observed = Observed({}, {"max": {"t": 2.0, "u": 3.0}}, {"t": [0.0, 2.5], "u": [-3.0, 1.0]}, {}, "m", "i", ())
+        assert observed.clipped("max") == {"t": (0.0, 2.0), "u": (-3.0, 1.0)}
+        with pytest.raises(CalibrationError, match="no ranges by mse"):
+            observed.clipped("mse")
+        with pytest.raises(CalibrationError, match="no bounds of t"):
+            dataclasses.replace(observed, bounds={}).clipped("max")
 
     def test_gives_the_same_model_again(self, calibrated, tmp_path):
         found, request = calibrated

@@ -8,8 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 from calib import qdq
-from calib.histogram import STEPS
-from calib.observed import observe
+from calib.histogram import METHODS, STEPS
+from calib.observed import Observed, observe
 from gfl_edge.errors import CalibrationError
 from gfl_edge.ops.onnx_graph import open_session
 from tests.support.small_graphs import conv_net, noise_inputs, quantized_net, run
@@ -17,8 +17,11 @@ from tests.support.small_graphs import conv_net, noise_inputs, quantized_net, ru
 
 class TestQdqGraph:
     def ranges(self, net):
+        """Where tensors are clipped, by method, and means of their channels."""
         bare = qdq.without_pairs(net.model)
-        return observe(bare, net.activations(), net.conv_inputs(), noise_inputs(), 4, progress=False)
+        found = observe(bare, net.activations(), net.conv_inputs(), noise_inputs(), 4, progress=False)
+        observed = Observed({}, *found, "m", "i", ())
+        return {method: observed.clipped(method) for method in METHODS}, observed.channel_means
 
     def test_layers_are_called_by_their_weights(self):
         assert [(layer.name, layer.kind) for layer in quantized_net().layers] == [("w1", "Conv"), ("w2", "Conv")]
@@ -76,7 +79,7 @@ class TestQdqGraph:
             return np.abs((rounded - exact)[..., 2:-2, 2:-2].mean(axis=(0, 2, 3))).sum()
 
         zeros = {name: [0.0] * len(values) for name, values in means.items()}
-        wide = {name: 4 * value for name, value in ranges["max"].items()}  # activations are not clipped
+        wide = {name: (4 * low, 4 * high) for name, (low, high) in ranges["max"].items()}  # activations are not clipped
         assert shift(net.quantized(wide, means)) < 0.8 * shift(net.quantized(wide, zeros))
 
     def test_float_layers_keep_their_biases(self):
@@ -90,7 +93,7 @@ class TestQdqGraph:
         net = quantized_net()
         ranges, means = self.ranges(net)
         with pytest.raises(CalibrationError, match="1 tensors have no range, the first x"):
-            net.quantized({"z": 1.0}, means)
+            net.quantized({"z": (0.0, 1.0)}, means)
         with pytest.raises(CalibrationError, match="no means of x"):
             net.quantized(ranges["max"], {"z": means["z"]})
 

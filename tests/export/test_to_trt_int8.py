@@ -9,8 +9,9 @@ import re
 import pytest
 
 from export import to_trt
-from gfl_edge.errors import PrecisionError
-from gfl_edge.spec import load_contract
+from gfl_edge.engine.build import BuildPlan, build_engine
+from gfl_edge.errors import InputError, PrecisionError
+from gfl_edge.spec import load_contract, read_spec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,10 +36,15 @@ class TestEngine:
             model.metadata_props.add(key=key, value=value)
         path = tmp_path / "wrong.onnx"
         path.write_bytes(model.SerializeToString())
-        from gfl_edge.engine.build import BuildPlan, build_engine
-
         with pytest.raises(PrecisionError, match=f"declared to have {wrong.quantized_layers} convolutions in INT8"):
             build_engine(BuildPlan(path, "rtx", ("sm75",)), tmp_path, progress=False)
+
+    def test_of_a_file_for_cpus_is_refused(self, small_onnx, tmp_path):
+        """TensorRT says of it: Non-zero zero point is not supported."""
+        spec = dataclasses.replace(read_spec(small_onnx["fp32", "graph"]), quantized_layers=3)
+        plan = BuildPlan(tmp_path / "cpu.int8.onnx", "rtx", ("sm75",), spec=spec)
+        with pytest.raises(InputError, match=r"cpu.int8.onnx is INT8 for CPUs.* python export/to_trt.py --int8"):
+            build_engine(plan, tmp_path, progress=False)
 
     def test_calibrates_by_itself(self, half_onnx, calib_images, tmp_path, capsys):
         pytest.importorskip("tensorrt_rtx")

@@ -15,7 +15,7 @@ from tests.support.once import once
 if TYPE_CHECKING:
     from calib.arguments import CalibrationRequest
     from calib.run import Calibrated
-    from gfl_edge.spec import Precision
+    from gfl_edge.spec import ExportedNms, Precision
 
 NAMES = ("a", "b", "c")
 IMAGES = 16  # as few as calibration takes
@@ -60,14 +60,14 @@ def make_detector() -> Any:
     return detector
 
 
-def write_model(path: Path, precision: Precision) -> None:
+def write_model(path: Path, precision: Precision, nms: ExportedNms = "graph") -> None:
     """Its ONNX file."""
     from export import graph
     from train import describe
 
     detector = make_detector()
     spec = describe.describe(detector, input_hw=(64, 96), class_names=NAMES)
-    spec = dataclasses.replace(spec, nms="graph", precision=precision, score_threshold=0.05)
+    spec = dataclasses.replace(spec, nms=nms, precision=precision, score_threshold=0.05)
     path.write_bytes(graph.build_graph(detector, spec).SerializeToString())
 
 

@@ -1,4 +1,4 @@
-"""Graphs of two convolutions, in float and with Q/DQ pairs, whose every number a test can follow."""
+"""Graphs of a few convolutions, in float and with Q/DQ pairs, whose every number a test can follow."""
 
 from __future__ import annotations
 
@@ -26,8 +26,43 @@ def conv_net(second_groups=1, activation="Relu"):
         helper.make_node(activation, ["y"], ["z"], "act"),
         helper.make_node("Conv", ["z", "w2", "b2"], ["out"], "conv2", group=second_groups, **pads),
     ]
+    return whole(nodes, weights, [1, 8, 16, 16])
+
+
+def concat_net():
+    """A dense and a depthwise convolution of a concatenation, whose weights make 16-bit sums saturate at full scale."""
+    rng = np.random.default_rng(5)
+
+    def positive(*shape):
+        return rng.uniform(0.5, 1, shape).astype(np.float32)
+
+    weights = {"mean": np.float32(128), "std": np.float32(64)}
+    weights |= {"w1": rng.normal(size=(16, 3, 3, 3)).astype(np.float32), "w2": positive(16, 16, 1, 1)}
+    weights |= {"w3": positive(16, 32, 1, 1), "w4": positive(32, 1, 3, 3), "w5": positive(16, 32, 3, 3)}
+    weights |= {f"b{i}": np.zeros(len(weights[f"w{i}"]), np.float32) for i in range(1, 6)}
+    pads = {"pads": [1] * 4}
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["float", "mean"], ["centered"], "sub"),
+        helper.make_node("Div", ["centered", "std"], ["scaled"], "div"),
+        helper.make_node("Transpose", ["scaled"], ["x"], "transpose", perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["x", "w1", "b1"], ["y"], "conv1", **pads),
+        helper.make_node("LeakyRelu", ["y"], ["z"], "act1", alpha=0.1),
+        helper.make_node("Conv", ["z", "w2", "b2"], ["u"], "conv2"),
+        helper.make_node("LeakyRelu", ["u"], ["v"], "act2", alpha=0.1),
+        helper.make_node("Concat", ["z", "v"], ["both"], "concat", axis=1),
+        helper.make_node("Conv", ["both", "w3", "b3"], ["dense"], "conv3"),
+        helper.make_node("Conv", ["both", "w4", "b4"], ["depthwise"], "conv4", group=32, **pads),
+        helper.make_node("Conv", ["depthwise", "w5", "b5"], ["wide"], "conv5", **pads),
+        helper.make_node("Concat", ["dense", "wide"], ["out"], "join", axis=1),
+    ]
+    return whole(nodes, weights, [1, 32, 16, 16])
+
+
+def whole(nodes, weights, shape):
+    """The model of these nodes and float tensors, from images to "out" of that shape."""
     inputs = [helper.make_tensor_value_info("images", TensorProto.UINT8, [1, 16, 16, 3])]
-    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 8, 16, 16])]
+    outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)]
     initializers = [numpy_helper.from_array(values, name) for name, values in weights.items()]
     content = helper.make_graph(nodes, "net", inputs, outputs, initializers)
     model = helper.make_model(content, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -46,32 +81,32 @@ def noise_inputs(count=4):
 
 def quantized_net(groups=1):
     """``conv_net`` with pairs on input and weights of both convolutions, as Model Optimizer writes them."""
-    model = conv_net(groups)
-    nodes, tensors = list(model.graph.node), {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    added = []
-    zero = numpy_helper.from_array(np.int8(0), "zero")
-    model.graph.initializer.append(zero)
-    for conv in [node for node in nodes if node.op_type == "Conv"]:
-        for i, name in enumerate(conv.input[:2]):
-            values = tensors.get(name)
-            scale = np.float32(0.05 + 0.01 * len(added))
-            zeros = "zero"
-            attributes = {}
-            if values is not None:
-                scale = (np.abs(values).max(axis=(1, 2, 3)) / STEPS).astype(np.float32)
-                zeros, attributes = f"{name}_zero", {"axis": 0}
-                model.graph.initializer.append(numpy_helper.from_array(np.zeros(len(values), np.int8), zeros))
+    return qdq.QdqGraph(with_pairs(conv_net(groups)))
+
+
+def with_pairs(model):
+    """A model with pairs on the inputs and weights of its convolutions."""
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    model.graph.initializer.append(numpy_helper.from_array(np.int8(0), "zero"))
+    nodes, found = [], set()
+    for node in model.graph.node:
+        for i, name in enumerate(node.input[:2] if node.op_type == "Conv" else ()):
+            node.input[i] = f"{name}_dq"
+            if name in found:
+                continue
+            found.add(name)
+            scale, zero, attributes = np.float32(0.05 + 0.01 * len(found)), "zero", {}
+            if name in tensors:
+                scale = (np.abs(tensors[name]).max(axis=(1, 2, 3)) / STEPS).astype(np.float32)
+                zero, attributes = f"{name}_zero", {"axis": 0}
+                model.graph.initializer.append(numpy_helper.from_array(np.zeros(len(scale), np.int8), zero))
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(scale), f"{name}_scale"))
-            pair = (f"{name}_q", f"{name}_dq")
-            ends = [f"{name}_scale", zeros]
-            added.append(helper.make_node("QuantizeLinear", [name, *ends], [pair[0]], pair[0], **attributes))
-            added.append(helper.make_node("DequantizeLinear", [pair[0], *ends], [pair[1]], pair[1], **attributes))
-            conv.input[i] = pair[1]
-    ordered = nodes[:2] + [n for n in added if n.name.startswith(("x", "w"))] + nodes[2:4]
-    ordered += [n for n in added if n.name.startswith("z_")] + nodes[4:]
-    assert len(ordered) == len(nodes) + len(added)
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in ordered]
+            ends = [f"{name}_scale", zero]
+            nodes.append(helper.make_node("QuantizeLinear", [name, *ends], [f"{name}_q"], f"{name}_q", **attributes))
+            pair = [f"{name}_q", *ends]
+            nodes.append(helper.make_node("DequantizeLinear", pair, [f"{name}_dq"], f"{name}_dq", **attributes))
+        nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
     del model.graph.node[:]
-    model.graph.node.extend(copies)
+    model.graph.node.extend(nodes)
     onnx.checker.check_model(model, full_check=True)
-    return qdq.QdqGraph(model)
+    return model

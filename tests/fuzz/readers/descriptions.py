@@ -150,9 +150,10 @@ def small_report() -> list[bytes]:
 
 
 CACHE = {
-    "format": 1,
+    "format": 2,
     "channel_ranges": {"a": [1.0, 2.5]},
     "ranges": {"max": {"a": 2.0}, "entropy": {"a": 1.5}},
+    "bounds": {"a": [-1.5, 2.0]},
     "channel_means": {"a": [-0.5, 0.25]},
     "model_sha256": "0" * 64,
     "images_sha256": "1" * 64,
@@ -160,10 +161,9 @@ CACHE = {
 }
 JOURNAL = {
     "key": {"model": "a"},
-    "wrong": ["w2"],
-    "references": {"all images": {"AP": 30.0, "AP50": 50.0, "AP75": 25.0, "images": 12}},
+    "reference": {"AP": 30.0, "AP50": 50.0, "AP75": 25.0, "images": 12},
     "trials": [{"float_layers": ["w1"], "AP": 29.0, "AP50": 49.0, "AP75": 24.0, "images": 12}],
-    "layers": [{"layer": "w1", "kind": "Conv", "snr_db": 31.5, "ap_drop": None}],
+    "layers": [{"layer": "w1", "kind": "Conv", "snr_db": 31.5}],
 }
 SIDECAR = Sidecar("rtx", "1.7.1.116", ("sm75", "sm86"), 3, "0" * 64, "1" * 64, TINY, 1.5)
 
