@@ -54,6 +54,9 @@ class Delivery:
 
     def write(self, item: CameraFrame) -> None:
         """Write the frame to the files; raises InputError and BrokenPipeError as the sinks do."""
+        video = self._video(item.feed) if self._output else None
+        if video:
+            video.expect(item.image)
         if self._lines:
             self._lines.write(
                 {
@@ -65,15 +68,19 @@ class Delivery:
                     "ms": {stage: round(value, 3) for stage, value in item.ms.items() if stage != "draw"},
                 }
             )
-        if self._output:
-            feed = item.feed
-            if feed.index not in self._videos:
-                assert feed.source is not None
-                path = video_path(self._output, feed.index, self._sources)
-                hold = isinstance(feed.source, VideoFile)  # whose rate may vary
-                sink = VideoSink(path, feed.source.fps, measure=feed.source.live, hold=hold)
-                self._videos[feed.index] = self._open.enter_context(sink)
-            self._videos[feed.index].write(item.image, item.frame.time_s)
+        if video:
+            video.write(item.image, item.frame.time_s)
+
+    def _video(self, feed: Feed) -> VideoSink:
+        """The video of a source, which its first frame begins."""
+        if feed.index not in self._videos:
+            assert self._output is not None
+            assert feed.source is not None
+            path = video_path(self._output, feed.index, self._sources)
+            hold = isinstance(feed.source, VideoFile)  # whose rate may vary
+            sink = VideoSink(path, feed.source.fps, measure=feed.source.live, hold=hold)
+            self._videos[feed.index] = self._open.enter_context(sink)
+        return self._videos[feed.index]
 
     def show(self, item: CameraFrame, text: str) -> bool:
         """Show the frame in the window, with ``text``; False when the user has closed it."""

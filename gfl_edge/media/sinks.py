@@ -81,6 +81,11 @@ class VideoSink:
         if len(self._waiting) == MEASURED_FRAMES:
             self._release()
 
+    def expect(self, image: Image) -> None:
+        """Raise as :meth:`write` does if it would, before ``image`` is in any other output."""
+        if self._waiting is None:
+            self._make_room(image)
+
     def close(self) -> None:
         """Finish the file; what was written so far is kept.
 
@@ -120,11 +125,14 @@ class VideoSink:
         return max(1.0, round(self._fps, 2))
 
     def _append(self, image: Image) -> None:
+        self._make_room(image)
+        self._writer.write(fitted(image, self._size_hw))
+        self._written += 1
+
+    def _make_room(self, image: Image) -> None:
         if self._writer is None:
             self._open(image.shape[:2])
         self._growth.check(self._written, image.nbytes)
-        self._writer.write(fitted(image, self._size_hw))
-        self._written += 1
 
     def _open(self, size_hw: tuple[int, int]) -> None:
         cv2 = optional.load("cv2")

@@ -16,7 +16,8 @@ from gfl_edge.camera.status import CAMERA_STAGES
 from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.cli import main as cli
 from gfl_edge.detections import Detections
-from gfl_edge.errors import FrameError, InputError, SourceError
+from gfl_edge.errors import FrameError, InputError, OutputError, SourceError
+from gfl_edge.media import containers
 from gfl_edge.media.sources import IMAGES_PER_SECOND
 from tests.support.fake_detector import FakeDetector
 from tests.support.fake_sources import FakeSource
@@ -200,6 +201,18 @@ def test_nothing_on_stdout_without_lines(
 ) -> None:
     run_camera(detector, make_video(tmp_path / "in.avi", frames=3), output=tmp_path / "out.mp4")
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_a_disk_that_fills_up_leaves_each_frame_in_all_outputs(
+    tmp_path: Path, detector: FakeDetector, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    output, lines = tmp_path / f"out{suffix}", tmp_path / "out.jsonl"
+    free = iter([10**9] * 9)
+    monkeypatch.setattr(containers, "free_bytes", lambda path: next(free, 10**6))
+    with pytest.raises(OutputError, match="cannot be written any more: 1 MB are free on its disk"):
+        run_camera(detector, make_video(tmp_path / "in.avi", frames=20), output=output, json_lines=lines)
+    assert len(frames_of(output)) == len(lines_of(lines)) > 2
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
