@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from onnx import FunctionProto, ModelProto, NodeProto, ValueInfoProto
 
-from gfl_edge.ops.onnx_graph import NMS_OP, copy_model, without_nms
+from gfl_edge.ops.onnx_graph import copy_model, without_nms
+from gfl_edge.ops.onnx_limits import NMS_OP
 from gfl_edge.spec import ModelSpec
 
 

@@ -12,6 +12,7 @@ from gfl_edge import optional
 from gfl_edge.annotations.class_names import name_problem
 from gfl_edge.errors import ContractError, InputError, ModelFileError
 from gfl_edge.files import read_regular
+from gfl_edge.ops.onnx_inside import check_inside
 from gfl_edge.ops.onnx_limits import LimitError, check_limits, check_nodes
 from gfl_edge.ops.onnx_ports import check_ports
 from gfl_edge.parsing.fields import MAX_SIDE, Amount, Count, FileName, Limits, OptionalSha256, Share, Side
@@ -223,7 +224,7 @@ def _unfit(path: Path, error: LimitError) -> ModelFileError:
 
 
 def load_contract(path: str | Path) -> tuple[Any, ModelSpec]:
-    """An ONNX file and its spec, which agree on what goes in and comes out.
+    """An ONNX file and its spec, which agree on what goes in and comes out, and what is decoded between.
 
     Raises:
         ModelFileError: see :func:`load_onnx`; or the inputs or outputs are not those of the spec.
@@ -233,6 +234,7 @@ def load_contract(path: str | Path) -> tuple[Any, ModelSpec]:
     spec = spec_of(model, str(path))
     try:
         check_ports(model, graph, spec, INPUT_NAME)
+        check_inside(model, graph, spec)
     except LimitError as error:
         raise _unfit(Path(path), error) from error
     return model, spec

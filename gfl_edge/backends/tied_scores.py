@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from gfl_edge import optional
-from gfl_edge.ops.onnx_graph import NMS_OP, copy_model
+from gfl_edge.ops.onnx_graph import copy_model
+from gfl_edge.ops.onnx_limits import NMS_OP
 
 DOMAIN, NAME = "gfl_edge", "OrderedTopK"
 

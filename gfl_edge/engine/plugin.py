@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gfl_edge.engine.flavor import LIBRARY_OF, Flavor, load_flavor
 from gfl_edge.errors import BackendError, InputError, MissingDependencyError
-from gfl_edge.ops.onnx_graph import NMS_OP
+from gfl_edge.ops.onnx_limits import NMS_OP
 
 NAME, VERSION, NAMESPACE = NMS_OP, "1", "gfl_edge"  # as TensorRT's registry knows it
 LIBRARY = "libgfl_edge_plugin.so"

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from gfl_edge import optional
+from gfl_edge.ops.onnx_limits import NMS_OP
 from gfl_edge.spec import CANDIDATE_NAMES, ModelSpec
-
-NMS_OP = "GflNms"  # the node's type, and the plugin's name in TensorRT's registry
 
 
 class OnnxGraph:

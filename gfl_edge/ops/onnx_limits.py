@@ -13,6 +13,7 @@ from typing import Any
 
 from gfl_edge import optional
 
+NMS_OP = "GflNms"  # the node's type, and the plugin's name in TensorRT's registry
 DOMAIN = "gfl_edge"  # of the function and the plugin GflNms
 MIN_OPSET = 11
 MAX_NODES = 10_000  # with those of functions; the largest published model has 600
@@ -110,7 +111,7 @@ def _is_known(node: Any) -> bool:
     if node.domain in ("", "ai.onnx"):
         return node.op_type in OPERATORS
     return bool(
-        node.domain == DOMAIN and node.op_type == "GflNms"
+        node.domain == DOMAIN and node.op_type == NMS_OP
     )  # of TensorRT's plugin; as a function it is in the file
 
 

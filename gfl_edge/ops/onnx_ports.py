@@ -32,12 +32,12 @@ def check_ports(model: Any, graph: Any, spec: ModelSpec, input_name: str) -> Non
         listed = ", ".join(repr(name[:40]) for name in names[:5]) or "none"
         raise LimitError(f"has other inputs ({listed}) than {input_name!r}")
     (images,) = (value for value in graph.input if value.name == input_name)
-    _check(images, ("UINT8",), (None, *((None, None) if spec.short_long else spec.input_hw), 3))
+    check_tensor(images, ("UINT8",), (None, *((None, None) if spec.short_long else spec.input_hw), 3))
     outputs = {value.name: value for value in graph.output}
     for name, (kinds, shape) in output_shapes(spec).items():
         if name not in outputs:
             raise LimitError(f"has no output {name!r}, which its description says that it has (nms {spec.nms})")
-        _check(outputs[name], kinds, shape)
+        check_tensor(outputs[name], kinds, shape)
 
 
 def output_shapes(spec: ModelSpec) -> dict[str, tuple[tuple[str, ...], Sides]]:
@@ -56,7 +56,7 @@ def output_shapes(spec: ModelSpec) -> dict[str, tuple[tuple[str, ...], Sides]]:
     return {scores: (floats, (None, anchors, spec.num_classes)), boxes: (floats, (None, anchors, width))}
 
 
-def _check(value: Any, kinds: tuple[str, ...], shape: Sides) -> None:
+def check_tensor(value: Any, kinds: tuple[str, ...], shape: Sides) -> None:
     """Raise LimitError where the type or shape of a tensor is known and another one."""
     proto, tensor = optional.load("onnx").TensorProto, value.type.tensor_type
     kind = proto.DataType.Name(tensor.elem_type) if tensor.elem_type in proto.DataType.values() else "?"
