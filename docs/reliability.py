@@ -1,6 +1,6 @@
 """What was done to gfl_edge to see what it holds: ``docs/reliability.md``, from what was counted.
 
-    python docs/reliability.py      after: make fuzz; python benchmarks/run.py faults
+python docs/reliability.py      after: make fuzz; python benchmarks/run.py faults
 """
 
 from __future__ import annotations
@@ -22,35 +22,39 @@ PAGE = CHECKOUT / "docs" / "reliability.md"
 INTRODUCTION = """\
 # What was tried, and what holds
 
-A device in the field meets cut files, full disks, cameras that come and go, and now and then a file that somebody made to do harm. What
-follows was tried, is counted, and stays in the tests: whoever adds a reader adds its driver, whoever adds a command its faults. What is
-safe to load, and what is not, says [SECURITY.md](../SECURITY.md).
+A device in the field meets cut files, full disks, cameras that come and go, and now and then a file that somebody
+made to do harm. What follows was tried, is counted, and stays in the tests: whoever adds a reader adds its driver,
+whoever adds a command its faults. What is safe to load, and what is not, says [SECURITY.md](../SECURITY.md).
 
 ## Damaged files
 
-Every reader of files gets files that are damaged at random: bits, bytes, lines, numbers, words, JSON values and fields of Protobuf, made
-from good ones, in a process with limits. It has to return a value or raise a `GflEdgeError`, whatever comes: no other exception, no
-signal, at most 5 s of computing and 1 GB more memory. `make fuzz` measures this table, `make test` and `make slow` try other inputs.
-`python -m tests.fuzz --reader NAME --seed S` tries your own number of them.
+Every reader of files gets files that are damaged at random: bits, bytes, lines, numbers, words, JSON values and
+fields of Protobuf, made from good ones, in a process with limits. It has to return a value or raise a
+`GflEdgeError`, whatever comes: no other exception, no signal, at most 5 s of computing and 1 GB more memory. `make
+fuzz` measures this table, `make test` and `make slow` try other inputs. `python -m tests.fuzz --reader NAME --seed
+S` tries your own number of them.
 
 {fuzz}
 
 What failed at first and holds now:
 
-- A list of images that names `/dev/zero` filled the memory, and a pipe was waited for. What is no regular file is refused.
-- An infinite size in a VOC file, half a character in the name of a COCO image, and a path of a thousand folders were tracebacks.
+- A list of images that names `/dev/zero` filled the memory, and a pipe was waited for. What is no regular file is
+  refused.
+- An infinite size in a VOC file, half a character in the name of a COCO image, and a path of a thousand folders
+  were tracebacks.
 - Messages were as long as the file wanted. They have an end, and say at it what to do.
-- ONNX files: a loop of 10^18 rounds, functions that call each other, an opset of 2^31 and nested conditions took for ever; an index
-  beyond its tensor and the least integer divided by -1 ended the process by a signal, in OpenVINO, ONNX Runtime or `onnx`. They are
-  refused before a library sees them (`gfl_edge/ops/onnx_limits.py`). Outputs of another type or shape than described were used,
-  or were an IndexError; they are compared with the description (`gfl_edge/ops/onnx_ports.py`).
+- ONNX files: a loop of 10^18 rounds, functions that call each other, an opset of 2^31 and nested conditions took
+  for ever; an index beyond its tensor and the least integer divided by -1 ended the process by a signal, in
+  OpenVINO, ONNX Runtime or `onnx`. They are refused before a library sees them (`gfl_edge/ops/onnx_limits.py`).
+  Outputs of another type or shape than described were used, or were an IndexError; they are compared with the
+  description (`gfl_edge/ops/onnx_ports.py`).
 
 {faults}"""
 FAULTS = """\
 ## Faults
 
-Processes killed at any moment, disks that are full or read-only, cameras that fail, and load. `python benchmarks/run.py faults`
-measures this table.
+Processes killed at any moment, disks that are full or read-only, cameras that fail, and load. `python
+benchmarks/run.py faults` measures this table.
 
 {table}
 """
@@ -75,7 +79,9 @@ def faults_table(result: dict[str, Any]) -> str:
 
 def page() -> str:
     """The content of docs/reliability.md; a table that was not measured is left out."""
-    found = {name: json.loads(path.read_text()) for name in ("fuzz", "faults") if (path := RESULTS / f"{name}.json").exists()}
+    found = {
+        name: json.loads(path.read_text()) for name in ("fuzz", "faults") if (path := RESULTS / f"{name}.json").exists()
+    }
     fuzz = fuzz_table(found["fuzz"]) if "fuzz" in found else "It was not measured."
     faults = FAULTS.format(table=faults_table(found["faults"])) if "faults" in found else ""
     return INTRODUCTION.format(fuzz=fuzz, faults=faults).rstrip() + "\n"

@@ -1,19 +1,45 @@
-"""Which driver tries each module that reads files; a new one goes here, or tests/house/test_fuzzed.py fails.
+"""Which drivers try each module that reads files; a new module goes here, or tests/house/test_fuzzed.py fails.
 
-A module is listed with the names of the drivers in tests/fuzz/readers that reach it, or with the reason why it has none.
+A module is listed with the names of the drivers in tests/fuzz/readers that reach it, or with the reason why it has
+none.
 """
 
 from __future__ import annotations
 
-Drivers = tuple[str, ...]
+MADE_HERE = "it reads what gfl_edge brought or wrote itself, in a place that is the user's own"
+SYSTEM = "it reads what the operating system says of this machine"
+ENGINE = "what is in an engine is executed, so that one of a stranger must not be loaded: SECURITY.md"
+WRITES = "it writes; what it opens is its own file"
 
-MADE_HERE = "reads what gfl_edge or its packages brought with them"
-SYSTEM = "reads what the operating system says of this machine"
-OWN_RESULT = "reads results that this checkout measured"
-NOT_YET = "has no driver yet"
-
-OPENERS: dict[str, Drivers | str] = {
-    "gfl_edge/annotations/text.py": ("text", "xml-text", "class-names"),
-    "gfl_edge/media/images.py": ("image", "image-size"),
-    "gfl_edge/spec.py": ("onnx-description", "onnxruntime", "openvino"),
+OPENERS: dict[str, tuple[str, ...] | str] = {
+    "calib/images.py": ("image",),  # digests of images, which are then decoded
+    "gfl_edge/annotations/class_names.py": ("class-names", "class-names-yaml", "class-names-json"),
+    "gfl_edge/annotations/coco.py": ("coco-evaluation", "coco-training"),
+    "gfl_edge/annotations/text.py": ("text", "xml-text", "yolo-labels", "yolo-list", "voc", "voc-list"),
+    "gfl_edge/bench/device/sysfs.py": SYSTEM,
+    "gfl_edge/cuda/compiler.py": MADE_HERE,
+    "gfl_edge/cuda/kernels.py": MADE_HERE,
+    "gfl_edge/doctor/gpu.py": SYSTEM,
+    "gfl_edge/doctor/jetson.py": SYSTEM,
+    "gfl_edge/engine/build.py": ("onnx-description",),  # TensorRT parses what that let pass
+    "gfl_edge/engine/sidecar.py": ("sidecar",),
+    "gfl_edge/environment.py": SYSTEM,
+    "gfl_edge/files/found.py": ("text", "image", "onnx-description"),
+    "gfl_edge/files/output.py": WRITES,
+    "gfl_edge/files/partial.py": WRITES,
+    "gfl_edge/media/capture.py": ("video",),
+    "gfl_edge/media/containers.py": WRITES,
+    "gfl_edge/media/images.py": ("image", "image size", "image folder"),
+    "gfl_edge/media/lines.py": WRITES,
+    "gfl_edge/media/opening.py": ("video", "image folder"),
+    "gfl_edge/parsing/json_text.py": ("spec", "sidecar", "report"),
+    "gfl_edge/report/html.py": MADE_HERE,
+    "gfl_edge/spec.py": ("onnx-description", "onnxruntime", "openvino", "spec-in-onnx"),
+    "gfl_edge/terminal/streams.py": WRITES,
+    "gfl_edge/zoo/download.py": MADE_HERE,
+    "train/data/verified.py": MADE_HERE,
+    "train/metrics.py": MADE_HERE,
+    "train/settings.py": ("training",),
+    "train/weights/mmdet_config.py": ("mmdet-config",),
+    "train/weights/reading.py": "its drivers come with its new reader",
 }
