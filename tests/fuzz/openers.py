@@ -41,5 +41,5 @@ OPENERS: dict[str, tuple[str, ...] | str] = {
     "train/metrics.py": MADE_HERE,
     "train/settings.py": ("training",),
     "train/weights/mmdet_config.py": ("mmdet-config",),
-    "train/weights/reading.py": "its drivers come with its new reader",
+    "train/weights/reading.py": ("torch-zip", "torch-legacy", "safetensors", "own-checkpoint", "resume"),
 }

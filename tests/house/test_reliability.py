@@ -16,7 +16,11 @@ def test_the_page_is_what_the_results_say():
 
 
 def test_no_reader_failed_and_each_one_read_something():
-    rows = json.loads((reliability.RESULTS / "fuzz.json").read_text())["rows"]
+    path = reliability.RESULTS / "fuzz.json"
+    if not path.exists():
+        assert "It was not measured." in reliability.PAGE.read_text()
+        return
+    rows = json.loads(path.read_text())["rows"]
     assert all(row["failed"] == 0 < row["read"] for row in rows)
     assert {row["reader"] for row in rows} <= all_readers().keys(), "measure again with: make fuzz"
 
