@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gfl_edge.errors import InputError
+from gfl_edge.parsing.validation import shown
 
 T = TypeVar("T")
 
@@ -53,16 +55,23 @@ def joined(device: str = "auto") -> Iterator[Process]:
     Raises:
         InputError: a device that PyTorch cannot use here.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = _environment_number("WORLD_SIZE", 1)
     if world_size == 1:
         yield Process(_open_device(device, 0))
         return
-    opened = _open_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    opened = _open_device(device, _environment_number("LOCAL_RANK", 0))
     dist.init_process_group("nccl" if opened.type == "cuda" else "gloo")
     try:
         yield Process(opened, dist.get_rank(), world_size)
     finally:
         dist.destroy_process_group()
+
+
+def _environment_number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not re.fullmatch("[0-9]{1,6}", text, re.ASCII):
+        raise InputError(f"the environment's {name} is {shown(text)}, expected a number as torchrun sets it. Unset it")
+    return int(text)
 
 
 def _open_device(name: str, local_rank: int) -> torch.device:

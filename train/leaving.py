@@ -14,7 +14,7 @@ def leave(status: int) -> NoReturn:
     after it was destroyed (PyTorch 2.13), and a thread of gloo that lets go of its last tensor only then ends the
     process with "terminate called without an active exception".
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         sys.exit(status)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gfl_edge.engine.flavor import LIBRARY_OF, Flavor, load_flavor
 from gfl_edge.errors import BackendError, InputError, MissingDependencyError
+from gfl_edge.files import is_file
 from gfl_edge.ops.onnx_limits import NMS_OP
 
 NAME, VERSION, NAMESPACE = NMS_OP, "1", "gfl_edge"  # as TensorRT's registry knows it
@@ -68,8 +69,10 @@ def find_library(beside: Path) -> str:
     """
     named = os.environ.get(VARIABLE)
     if named:
-        if not Path(named).is_file():
-            raise MissingDependencyError(f"{VARIABLE} is {named}, which is no file. Name the library {LIBRARY} there")
+        if not is_file(named):
+            raise MissingDependencyError(
+                f"{VARIABLE} is {named[:200]!r}, which is no file. Name the library {LIBRARY} there"
+            )
         return str(Path(named).resolve())
     folders = (beside.resolve(), PACKAGE, PACKAGE.parent / "plugins" / "build")
     for folder in folders:

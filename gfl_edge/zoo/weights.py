@@ -10,7 +10,7 @@ from typing import Any
 
 from gfl_edge.console import aligned
 from gfl_edge.errors import DownloadError
-from gfl_edge.files import CACHE_VARIABLE, cache_folder
+from gfl_edge.files import CACHE_VARIABLE, cache_folder, is_file
 from gfl_edge.zoo.catalogue import CATALOGUE, PublishedWeights
 from gfl_edge.zoo.download import Wanted, check, download
 
@@ -30,7 +30,7 @@ def weights_folder() -> Path:
 def cached(entry: PublishedWeights) -> Path | None:
     """The file in the cache, not checked; None where it is not there."""
     path = weights_folder() / entry.file_name
-    return path if path.is_file() else None
+    return path if is_file(path) else None
 
 
 def fetch(entry: PublishedWeights, unchecked: bool = False) -> Path:
@@ -44,7 +44,7 @@ def fetch(entry: PublishedWeights, unchecked: bool = False) -> Path:
         DownloadError: it cannot be had, or is not the published file; says which file to put where by hand.
     """
     wanted = Wanted(entry.url, weights_folder() / entry.file_name, entry.sha256)
-    if wanted.path.is_file():
+    if is_file(wanted.path):
         check(wanted)
         return wanted.path
     if not (entry.sha256 or unchecked):

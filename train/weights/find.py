@@ -25,7 +25,7 @@ def data_folder() -> Path:
     Either may be the data folder itself or hold it as ``data``.
     """
     root = Path(os.environ.get("GFL_EDGE_DATA") or CHECKOUT.parent / "shared")
-    return root / "data" if (root / "data").is_dir() else root
+    return root / "data" if os.path.isdir(root / "data") else root  # noqa: PTH112
 
 
 def find_weights(named: Path, unchecked: bool = False) -> Path:

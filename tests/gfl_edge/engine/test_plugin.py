@@ -114,7 +114,7 @@ def test_nowhere_says_where_and_how_to_build(tmp_path):
 def test_a_named_library_that_is_not_there(tmp_path, monkeypatch):
     put(tmp_path / LIBRARY)
     monkeypatch.setenv(VARIABLE, "/nowhere/plugin.so")
-    with pytest.raises(MissingDependencyError, match=r"GFL_EDGE_PLUGIN is /nowhere/plugin\.so, which is no file"):
+    with pytest.raises(MissingDependencyError, match=r"GFL_EDGE_PLUGIN is '/nowhere/plugin\.so', which is no file"):
         load_plugin("tensorrt", tmp_path)
 
 
