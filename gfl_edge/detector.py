@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gfl_edge.backends.base import Backend, FrameBackend, checked_backend
+from gfl_edge.backends.checks import check_arrays
 from gfl_edge.backends.nms import NmsChoice, nms_place
 from gfl_edge.backends.select import BackendName, open_backend
 from gfl_edge.detections import Detections
@@ -179,6 +180,7 @@ class Detector:
                 outputs, placements = self.backend.run(inputs), prepared.placements
                 self._spare.append(inputs)
             ran = time.perf_counter()
+            check_arrays(outputs, len(placements), self.backend.name, self.spec, prepared.input_hw)
             detections, invalid = [], []
             for index, placement in enumerate(placements):
                 found = postprocess.detections(outputs, index, self.spec, prepared.input_hw)

@@ -1,13 +1,16 @@
-"""Checks that every backend makes on its input."""
+"""Checks of what goes into a backend, and of what comes out of one."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge.errors import BackendError, InputError
 from gfl_edge.ops.onnx_ports import output_shapes
-from gfl_edge.spec import SIZE_STEP, ModelSpec
+from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, RAW_NAMES, SIZE_STEP, ModelSpec
 
 
 def check_batch(images: NDArray[np.uint8], spec: ModelSpec, max_batch: int | None) -> None:
@@ -48,6 +51,50 @@ def check_outputs(outputs: dict[str, NDArray[np.generic]], spec: ModelSpec, imag
                 f"{spec.name} gave {name} of the shape {list(found)}, its description says "
                 f"{list(expected)}. The model does not fit its metadata: export it again"
             )
+
+
+def check_arrays(outputs: Any, images: int, backend: str, spec: ModelSpec, input_hw: tuple[int, int]) -> None:
+    """Raise BackendError unless ``outputs`` are arrays as a backend of ``spec``, whoever wrote it, has to give.
+
+    Args:
+        outputs: by name, see :meth:`gfl_edge.backends.base.Backend.run`.
+        images: that ran; there may be more.
+        backend: its name.
+        spec: the model's description.
+        input_hw: the size that the model was run at, in pixels.
+    """
+    if not isinstance(outputs, Mapping):
+        raise BackendError(f"{backend} gave a {type(outputs).__name__} for {spec.name}: expected arrays by output name")
+    names = DETECTION_NAMES if DETECTION_NAMES[0] in outputs else spec.output_names
+    found = {name: _described(outputs.get(name)) for name in names}
+    counted = "boxes" if names == CANDIDATE_NAMES else "det_scores"  # its second dimension is that of the others
+    rows = np.shape(outputs[counted])[1:2] if counted in names and found[counted] else ()
+    wanted = _output_shapes(spec, *rows) if rows or names == RAW_NAMES else {}
+    if names == RAW_NAMES:
+        wanted = {name: (spec.anchors_at(input_hw), *shape[1:]) for name, shape in wanted.items()}
+    for name in names:
+        kinds = "iu" if name in ("num_dets", "det_classes") else "f"
+        array: Any = outputs.get(name)
+        shape = wanted.get(name)
+        if not found[name] or array.dtype.kind not in kinds or len(array) < images or array.shape[1:] != shape:
+            sides = ", ".join(map(str, shape or ("?",)))
+            raise BackendError(
+                f"{backend} gave {found[name] or type(array).__name__} as {name} of {spec.name} for {images} images: "
+                f"expected {'whole numbers' if kinds == 'iu' else 'floats'} [{images}, {sides}]"
+            )
+
+
+def _described(array: object) -> str:
+    return f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else ""
+
+
+def _output_shapes(spec: ModelSpec, rows: int = 0) -> dict[str, tuple[int, ...]]:
+    """Of each output, without the batch, where there are so many anchors or places for detections."""
+    return {
+        **dict(zip(DETECTION_NAMES, ((1,), (rows, 4), (rows,), (rows,)), strict=True)),
+        **dict(zip(CANDIDATE_NAMES, ((rows, 4), (rows, spec.num_classes)), strict=True)),
+        **dict(zip(RAW_NAMES, ((rows, spec.num_classes), (rows, 4 * (spec.reg_max + 1))), strict=True)),
+    }
 
 
 def _unfit(found: str, spec: ModelSpec) -> InputError:

@@ -104,7 +104,8 @@ def detections_from_raw(
 def _above(values: NDArray[Any], limit: Any) -> Indices:
     """Where values are above a limit, or NaN, in one pass: NaN is not at or below it either."""
     with np.errstate(invalid="ignore"):
-        return np.flatnonzero(np.logical_not(values <= limit))
+        below = np.asarray(values <= limit)
+    return np.flatnonzero(np.logical_not(below, out=below))
 
 
 def _best(pairs: Indices, scores: Floats, spec: ModelSpec) -> tuple[Indices, Floats, int]:

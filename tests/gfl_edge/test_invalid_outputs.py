@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from gfl_edge import Detector
 from gfl_edge.camera import run_camera
 from gfl_edge.detections import Detections
-from gfl_edge.errors import FrameError, InputError
+from gfl_edge.errors import BackendError, FrameError, InputError
 from gfl_edge.media.annotate import detect_images
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import write_image
@@ -158,3 +159,52 @@ def test_what_is_no_batch(batch: Any, said: str) -> None:
 def test_what_is_no_frame_of_a_batch(frame: Any) -> None:
     with pytest.raises(FrameError):
         Detector(Candidates()).detect_batch([FRAME, frame])
+
+
+KINDS = {
+    "none": lambda: {"boxes": np.zeros((1, 240, 4), np.float32), "scores": np.zeros((1, 240, 2), np.float32)},
+    "raw": lambda: {"cls_logits": np.zeros((1, 120, 2), np.float16), "reg_logits": np.zeros((1, 120, 32), np.float16)},
+    "graph": lambda: {
+        "num_dets": np.zeros((1, 1), np.int32),
+        "det_boxes": np.zeros((1, 9, 4), np.float32),
+        "det_scores": np.zeros((1, 9), np.float32),
+        "det_classes": np.zeros((1, 9), np.int32),
+    },
+}
+SPOILED: tuple[Callable[[np.ndarray], Any], ...] = (
+    lambda array: array[:0],
+    lambda array: array[..., :0],
+    lambda array: np.concatenate([array] * 2, axis=-1),
+    lambda array: array.reshape(-1),
+    lambda array: array[None],
+    lambda array: array.tolist(),
+    lambda array: None,
+    lambda array: 0,
+    lambda array: "x",
+    lambda array: array.astype(object),
+    lambda array: array.astype(complex),
+    lambda array: array.astype(bool),
+    lambda array: array.astype(float if array.dtype.kind == "i" else int),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_of_another_form_are_named(kind: Any) -> None:
+    """What a backend of somebody else's may give."""
+    backend = Spoiled(dict.clear)
+    backend.spec = replace(backend.spec, nms=kind)
+    for name in KINDS[kind]():
+        for spoil in SPOILED:
+            outputs = KINDS[kind]()
+            outputs[name] = spoil(outputs[name])
+            backend.run = lambda images, outputs=outputs: outputs  # type: ignore[method-assign]
+            with pytest.raises(BackendError, match=r"^candidates gave .* of tiny for 1 images: expected"):
+                Detector(backend)(FRAME)
+    for outputs in (None, [], {}, {"boxes": np.zeros((1, 240, 4), np.float32)}):
+        backend.run = lambda images, outputs=outputs: outputs  # type: ignore[method-assign]
+        with pytest.raises(BackendError, match=r"^candidates gave"):
+            Detector(backend)(FRAME)
+    good = KINDS[kind]()
+    backend.run = lambda images: good  # type: ignore[method-assign]
+    if kind != "raw":
+        assert len(Detector(backend)(FRAME)) == 0
