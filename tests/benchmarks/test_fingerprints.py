@@ -31,8 +31,8 @@ OLD = {
     "person",
     "pipeline",
     "report",
-    "soak",
 }
+WITHOUT_NETWORK = {"soak"}  # its detections are made up
 FRESH = [what for what in MEASUREMENTS if what not in OLD]
 SLOW = ("graph of nanodet", "graph of gfl")  # their export takes many seconds, and shares its code with the other one
 
@@ -57,7 +57,9 @@ def recorded(what):
 
 @pytest.mark.parametrize("what", FRESH)
 def test_a_result_records_its_subjects(what):
-    assert set(recorded(what)) == set(MEASUREMENTS[what].subjects) != set()
+    subjects = set(MEASUREMENTS[what].subjects)
+    assert set(recorded(what)) == subjects
+    assert bool(subjects) == (what not in WITHOUT_NETWORK)
 
 
 @pytest.mark.parametrize("what", FRESH)

@@ -223,6 +223,21 @@ def test_camera_claims():
     assert memory["JSON lines"]["slope_bytes_per_frame"] < 5
 
 
+def test_soak_claims():
+    found = result("soak.json")
+    claimed = re.search(
+        r"(\d+) frames with made-up detections, from a stream over HTTP that dropped (\d+) times.*?"
+        r"memory grew by ([\d.]+) bytes a frame, and there were (\d+) file handles and (\d+) to (\d+) threads",
+        TEXT,
+        re.DOTALL,
+    )
+    counts = [found["frames"], found["reconnects"], f"{found['slope_bytes_per_frame']:.2f}"]
+    assert list(claimed.groups()) == [str(n) for n in (*counts, found["handles"][0], *found["threads"])]
+    assert found["frames"] == 2 * 3600 * 30
+    assert found["handles"][0] == found["handles"][1]
+    assert found["slope_bytes_per_frame"] < 5
+
+
 def test_pipeline_table():
     models = result("pipeline.json")["models"]
     rows = table("model on a CPU")
