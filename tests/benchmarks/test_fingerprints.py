@@ -21,7 +21,6 @@ OLD = {
     "camera",
     "engines",
     "evaluation",
-    "faults",
     "gfl-engines",
     "int8",
     "iteration",
