@@ -79,7 +79,7 @@ class Archive:
         """The content of a member of at most MAX_PICKLE_BYTES."""
         member = self._member(name)
         if member.size_bytes > MAX_PICKLE_BYTES:
-            raise DamagedError(f"its {short(name)} has {member.size_bytes} bytes, expected at most {MAX_PICKLE_BYTES}")
+            raise DamagedError(f"its {_inner(name)} has {member.size_bytes} bytes, expected at most {MAX_PICKLE_BYTES}")
         start = self._start(name, member)
         buffer = bytearray(member.size_bytes)
         self._copy(name, member, start, memoryview(buffer))
@@ -89,7 +89,7 @@ class Archive:
         """The content of a member, which has to have that size."""
         member = self._member(name)
         if member.size_bytes != size_bytes:
-            raise DamagedError(f"its {short(name)} has {member.size_bytes} bytes, its pickle says {size_bytes}")
+            raise DamagedError(f"its {_inner(name)} has {member.size_bytes} bytes, its pickle says {size_bytes}")
         start = self._start(name, member)
         values = torch.empty(size_bytes, dtype=torch.uint8)
         if size_bytes:
@@ -98,7 +98,7 @@ class Archive:
 
     def _member(self, name: str) -> Member:
         if name not in self.members:
-            raise DamagedError(f"it has no member {short(name)}")
+            raise DamagedError(f"it has no member {_inner(name)}")
         member = self.members[name]
         if member.is_packed:
             raise DamagedError(
@@ -106,7 +106,7 @@ class Archive:
                 "zip -0 -r"
             )
         if member.size_bytes != member.packed_bytes:
-            raise DamagedError(f"its directory gives {short(name)} two sizes")
+            raise DamagedError(f"its directory gives {_inner(name)} two sizes")
         return member
 
     def _start(self, name: str, member: Member) -> int:
@@ -118,14 +118,14 @@ class Archive:
             start = member.offset + _LOCAL.size + header[9] + header[10]
             if header[0] == MAGIC and start + member.size_bytes <= self._end:
                 return start
-        raise DamagedError(f"its {short(name)} is not where its directory says")
+        raise DamagedError(f"its {_inner(name)} is not where its directory says")
 
     def _copy(self, name: str, member: Member, start: int, buffer: memoryview) -> None:
         self._file.seek(start)
         if self._file.readinto(buffer) != member.size_bytes:  # type: ignore[attr-defined]
-            raise DamagedError(f"its {short(name)} ends in the middle")
+            raise DamagedError(f"its {_inner(name)} ends in the middle")
         if member.crc not in (0, zlib.crc32(buffer)):
-            raise DamagedError(f"its {short(name)} was changed after it was written: its checksum is another")
+            raise DamagedError(f"its {_inner(name)} was changed after it was written: its checksum is another")
 
     def _find_directory(self) -> tuple[int, int, int]:
         """The directory's number of members, length in bytes, and offset."""
@@ -169,6 +169,11 @@ class Archive:
                 raise DamagedError("its directory has entries that are none")
             self.members[name] = _member(fields, directory[name_end:extra_end])
             at = extra_end + fields[12]
+
+
+def _inner(name: str) -> str:
+    """A member's name for messages, without the common folder, which is called as the file once was."""
+    return short(name.partition("/")[2] or name)
 
 
 def _member(fields: tuple[int, ...], extra: bytes) -> Member:
