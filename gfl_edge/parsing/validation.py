@@ -117,8 +117,8 @@ def _explain(error: Any, schema: Schema, where: str) -> str:
     if kind == "missing":  # the item of a list that is too short
         loc = loc[:-1]
     if loc[-1:] == ("[key]",):  # pydantic's word for a key that does not fit
-        keys = _node(schema, loc[:-2]).get("propertyNames", {})
-        return f"{_dotted(where, loc[:-1])}: no such entry: expected {_expected(keys, value, kind)}"
+        expected = first.get("ctx", {}).get("expected", "another key")
+        return f"{_dotted(where, loc[:-1])}: no such entry: expected {expected}"
     place, node = _dotted(where, loc), _node(schema, loc)
     if kind == "value_error":
         reason = first["ctx"]["error"]

@@ -45,7 +45,7 @@ class TestCache:
             (lambda values: values["ranges"]["max"].update(t=True), r"ranges\.max\.t True: expected a number"),
             (
                 lambda values: values["ranges"].update(magic={"t": 1.0}),
-                "no such entry: expected one of",
+                "no such entry: expected '",
             ),
             (lambda values: values["bounds"].update(t=[-1e300, 1.0]), r"bounds\.t\[0\] -1e\+300: expected"),
             (lambda values: values["channel_means"].update(t=["x"]), r"channel_means\.t\[0\] 'x': expected a number"),
