@@ -30,9 +30,9 @@ whoever adds a command its faults. What is safe to load, and what is not, says [
 
 Every reader of files gets files that are damaged at random: bits, bytes, lines, numbers, words, JSON values and
 fields of Protobuf, made from good ones, in a process with limits. It has to return a value or raise a
-`GflEdgeError`, whatever comes: no other exception, no signal, at most 5 s of computing and 1 GB more memory. `make
-fuzz` measures this table, `make test` and `make slow` try other inputs. `python -m tests.fuzz --reader NAME --seed
-S` tries your own number of them.
+`GflEdgeError`, whatever comes: no other exception, no signal, at most 5 s of computing and 1 GB more memory.
+`make fuzz` measures this table, `make test` and `make slow` try other inputs.
+`python -m tests.fuzz --reader NAME --seed S` tries your own.
 
 {fuzz}
 
@@ -53,8 +53,8 @@ What failed at first and holds now:
 FAULTS = """\
 ## Faults
 
-Processes killed at any moment, disks that are full or read-only, cameras that fail, and load. `python
-benchmarks/run.py faults` measures this table.
+Processes killed at any moment, disks that are full or read-only, cameras that fail, and load.
+`python benchmarks/run.py faults` measures this table.
 
 {table}
 """

@@ -41,3 +41,7 @@ class TestEqualize:
         model = conv_net()
         with pytest.raises(CalibrationError, match="no ranges of the channels of z"):
             equalize.equalize(model, equalize.find_links(model), {"z": [1.0, 2.0]})
+
+
+def test_a_network_without_links_has_no_ranges():
+    assert equalize.channel_ranges(conv_net(), [], noise_inputs(), 4, progress=False) == {}
