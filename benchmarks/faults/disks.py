@@ -59,9 +59,11 @@ def _bytes(path: Path) -> list[int]:
 def _small_disk(folder: Path, command: Command, part: float) -> None:
     done = _undisturbed(command)
     old = None if command.again else done  # a run of training does not write over another one
-    needed = sum(-(-size // PAGE_BYTES) for size in _bytes(done)) * PAGE_BYTES
-    room = int(part * needed) + (needed + 8 * PAGE_BYTES if old else 4 * PAGE_BYTES)
-    with _mounted(folder / "out", f"size={room}", old):
+    pages = [-(-size // PAGE_BYTES) for size in _bytes(done)]
+    spare = int(part * sum(pages)) + 4
+    if old:  # the largest file is not to fit beside the old ones
+        spare = sum(pages) + min(spare + 4, max(pages) - 1)
+    with _mounted(folder / "out", f"size={spare * PAGE_BYTES}", old):
         _check_refused(folder, command, run(command.words(), folder))
 
 
