@@ -24,6 +24,7 @@ if sys.version_info >= (3, 11):
 else:
     tomllib = optional.load("tomli")
 
+MAX_BYTES = 1 << 20  # of a file of settings
 DATA_VARIABLE = "$GFL_EDGE_DATA"
 
 
@@ -35,7 +36,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a TOML file; raises InputError where it cannot be read or is none."""
     try:
-        return parse_toml(read_text(path))
+        return parse_toml(read_text(path, max_bytes=MAX_BYTES))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no TOML: {error}") from error
 

@@ -102,7 +102,7 @@ def compose_yaml(path: Path) -> Any:
         MissingDependencyError: PyYAML is not installed.
     """
     yaml = optional.load("yaml")
-    text = read_text(path, AnnotationError)
+    text = read_text(path, AnnotationError, 4 * MAX_YAML_CHARS)
     if len(text) > MAX_YAML_CHARS:
         raise AnnotationError(f"{path} has {len(text)} characters: YAML is read up to {MAX_YAML_CHARS}")
     try:

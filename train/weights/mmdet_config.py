@@ -61,7 +61,7 @@ def read_mmdet_config(path: Path) -> Trained:
     Raises:
         InputError: unreadable, no Python, inherits from other files, or a value of another kind.
     """
-    return _trained(read_text(path), str(path))
+    return _trained(read_text(path, max_bytes=4 * MAX_CHARS), str(path))
 
 
 def _trained(text: str, origin: str) -> Trained:
