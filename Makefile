@@ -2,12 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := cpu,eval,rtx,train,export,calib,demo,dev
+EXTRAS := cpu,eval,rtx,train,export,calib,demo,dev,mutants
 
 # As many workers as cores, of at most 1.5 GB each
 WORKERS := -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test check slow fuzz coverage floors wheel sbom docs trial clean
+.PHONY: demo test check slow fuzz coverage mutants floors wheel sbom docs trial clean
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo.py
@@ -25,6 +25,10 @@ fuzz: $(VENV)/ready
 # Lines and branches that the tests of `make test` run, in subprocesses, too
 coverage: $(VENV)/ready
 	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term:skip-covered --cov-report=json:coverage.json
+
+# Small changes of the code whose faults would cost AP silently: do its fast tests notice? 20 minutes on one core
+mutants: $(VENV)/ready
+	$(BIN)/python benchmarks/run.py mutants
 
 # The tests of what runs on a device, with the lowest versions that pyproject.toml promises, and with the newest
 floors: $(VENV)/ready

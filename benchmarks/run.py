@@ -69,6 +69,7 @@ MEASUREMENTS = {
     "int8": Measurement("int8", "accuracy.int8", (*PUBLISHED, "graph of gfl")),
     "iteration": Measurement("iteration", "training.iteration", LEARNED, draw="draw"),
     "kernels": Measurement("kernels", "kernels.kernels", ("kernels",)),
+    "mutants": Measurement("mutants", "mutants.mutants"),
     "pipeline": Measurement("pipeline", "speed.pipeline", PUBLISHED),
     "peers": Measurement("peers", "peers.peers", PUBLISHED),
     "person": Measurement("person", "accuracy.person", BUNDLED),

@@ -1,6 +1,6 @@
 """What was done to gfl_edge to see what it holds: ``docs/reliability.md``, from what was counted.
 
-python docs/reliability.py      after: make fuzz; python benchmarks/run.py faults
+python docs/reliability.py      after: make fuzz; python benchmarks/run.py faults; make mutants
 """
 
 from __future__ import annotations
@@ -58,6 +58,16 @@ Processes killed at any moment, disks that are full or read-only, cameras that f
 
 {table}
 """
+MUTANTS = """\
+## What the tests notice
+
+Where a fault would cost AP without a word, faults were put in on purpose: `make mutants` changes the code in one small
+place at a time (a number, an operator, an argument, a limit), runs the fast tests of that module, and counts how often
+one of them fails. What none noticed at first became a test, or was read and found to be harmless
+(`benchmarks/mutants/accepted.toml`).
+
+{table}
+"""
 
 
 def fuzz_table(result: dict[str, Any]) -> str:
@@ -77,14 +87,26 @@ def faults_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def mutants_table(result: dict[str, Any]) -> str:
+    """A row for each module."""
+    lines = ["| module | changes tried | noticed | harmless, with a reason each |", "|---|---|---|---|"]
+    for row in result["modules"]:
+        noticed = f"{row['killed'] + row['timed_out']:,} ({100 * row['killed_share']:.1f} %)"
+        lines.append(f"| `{row['module']}` | {row['mutants']:,} | {noticed} | {len(row['equivalent']):,} |")
+    return "\n".join(lines)
+
+
 def page() -> str:
     """The content of docs/reliability.md; a table that was not measured is left out."""
     found = {
-        name: json.loads(path.read_text()) for name in ("fuzz", "faults") if (path := RESULTS / f"{name}.json").exists()
+        name: json.loads(path.read_text())
+        for name in ("fuzz", "faults", "mutants")
+        if (path := RESULTS / f"{name}.json").exists()
     }
     fuzz = fuzz_table(found["fuzz"]) if "fuzz" in found else "It was not measured."
     faults = FAULTS.format(table=faults_table(found["faults"])) if "faults" in found else ""
-    return INTRODUCTION.format(fuzz=fuzz, faults=faults).rstrip() + "\n"
+    mutants = MUTANTS.format(table=mutants_table(found["mutants"])) if "mutants" in found else ""
+    return "\n".join((INTRODUCTION.format(fuzz=fuzz, faults=faults).rstrip() + "\n", mutants)).rstrip() + "\n"
 
 
 if __name__ == "__main__":

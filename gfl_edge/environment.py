@@ -28,6 +28,7 @@ PACKAGES = (
     "pycuda",
     "torch",
     "nvidia-ml-py",
+    "mutmut",
 )
 
 

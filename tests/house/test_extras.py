@@ -25,7 +25,7 @@ OPENCV = {"opencv-python", "opencv-python-headless", "opencv-contrib-python", "o
 WITH_OPENCV = {"opencv": {"opencv-python"}, "headless": {"opencv-python-headless"}, "dev": {"opencv-python"}}
 JETSONS = {"6": "3.10", "7": "3.12"}  # Python by JetPack
 # Extras of the machine on which a checkout is worked in
-OF_WORKSTATIONS = ("train", "export", "calib", "demo", "peers", "dev", "docs")
+OF_WORKSTATIONS = ("train", "export", "calib", "demo", "peers", "dev", "docs", "mutants")
 
 
 def packages(extra: str, **environment: str) -> dict[str, Requirement]:

@@ -15,7 +15,7 @@ COMMANDS, PYTHON, OTHER = ("", "sh", "bash"), ("python",), ("text", "toml", "jso
 
 # Commands that are not run, only parsed: a pattern of the command, and why
 PARSED_ONLY = {
-    r"make (test|slow|check|floors|trial|docs)\b": "runs these tests, or takes longer than all of them",
+    r"make (test|slow|mutants|check|floors|trial|docs)\b": "runs these tests, or takes longer than all of them",
     r"(python\S*|\S+/python) -m (venv|pip) ": "changes what is installed",
     r"pip (un)?install ": "changes what is installed",
     r"sudo ": "changes the system",
