@@ -46,6 +46,11 @@ EXTRA_OF = {
     "pnnx": "peers",
     "PIL": "text",
     "pdoc": "docs",
+    "mutmut": "mutants",
+    "libcst": "mutants",
+    "pytest": "dev",
+    "hypothesis": "dev",
+    "packaging": "dev",
 }
 
 # What a machine may take instead of the extra

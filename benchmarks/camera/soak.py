@@ -25,6 +25,7 @@ from gfl_edge.camera import run_camera
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Inference
 from gfl_edge.media.sources import Frame
+from gfl_edge.parsing.json_text import json_text
 
 FPS, HOURS = 30, 2
 FRAMES = HOURS * 3600 * FPS
@@ -125,4 +126,4 @@ def soak(folder: Path, frames: int = FRAMES) -> dict[str, Any]:
 
 if __name__ == "__main__":
     logging.getLogger("gfl_edge").setLevel(logging.ERROR)  # hundreds of attempts to reconnect
-    print(json.dumps(soak(Path(sys.argv[1]), *map(int, sys.argv[2:]))))
+    print(json_text(soak(Path(sys.argv[1]), *map(int, sys.argv[2:]))))

@@ -1,4 +1,4 @@
-"""A download from a server on this machine, as a command: python -m benchmarks.faults.fetch URL PATH SHA256."""
+"""A download from a server on this machine, as a command: python benchmarks/faults/fetch.py URL PATH SHA256."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from gfl_edge.console import run_command
 from gfl_edge.zoo.download import Wanted, download
@@ -65,7 +68,7 @@ def server() -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="benchmarks.faults.fetch", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks/faults/fetch.py", description=__doc__)
     parser.add_argument("url")
     parser.add_argument("path", type=Path)
     parser.add_argument("digest")

@@ -41,7 +41,8 @@ def serve(port: str, *login: str) -> None:
         authentication.add_basic(GstRtspServer.RTSPAuth.make_basic(*login), token)
         server.set_auth(authentication)
     server.attach(None)
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     GLib.MainLoop().run()
 
 

@@ -15,6 +15,7 @@ from benchmarks.mutants import trial
 from benchmarks.mutants.accepted import accepted
 from benchmarks.mutants.mutate import Mutant, mutants_of
 from gfl_edge.files import write_atomically
+from gfl_edge.parsing.json_text import json_text
 from gfl_edge.progress import track
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def _outcomes(module: str, source: str, mutants: list[Mutant], kept: Path) -> di
         outcomes[digest] = known.get(digest) or trial.run(module, mutant.source, tests, limit_s)
         if outcomes[digest] != "survived":
             known[digest] = outcomes[digest]
-            write_atomically(kept, json.dumps(known).encode())
+            write_atomically(kept, json_text(known).encode())
     return outcomes
 
 

@@ -44,11 +44,12 @@ class TestFunction:
     def test_the_file_is_read_once(self, small_onnx, monkeypatch):
         import onnx
 
-        read, at_work = [], onnx.load
-        monkeypatch.setattr(onnx, "load", lambda path: read.append(path) or at_work(path))
+        read, whole, parsed = [], onnx.load, onnx.load_model_from_string
+        monkeypatch.setattr(onnx, "load", lambda path: read.append("file") or whole(path))
+        monkeypatch.setattr(onnx, "load_model_from_string", lambda content: read.append("content") or parsed(content))
         source = small_onnx["fp16", "graph"]
         result = build(EngineRequest(source, "fp16", Path("out"), max_batch=2), progress=False)
-        assert read == [str(source)]
+        assert read == ["content"]
         assert (result.onnx, result.sidecar.max_batch, result.parity) == (source, 2, None)
 
     def test_an_onnx_file_is_taken_in_its_own_precision(self, small_onnx):

@@ -29,7 +29,7 @@ def test_inputs_are_the_same_every_time_and_others_with_another_seed():
         ("_exits", "ended with status 3"),
         pytest.param("_loops", "more than 5 s of computing", marks=pytest.mark.slow),
         ("_takes_memory", "MemoryError"),
-        ("_says_too_much", "InputError of 100000 characters"),
+        ("_says_too_much", "_WordyError of 100000 characters"),
     ],
 )
 def test_a_fault_is_found_and_its_input_kept(name, problem, tmp_path):

@@ -210,7 +210,7 @@ def test_overrides(toml):
         ("train.ema_decay=1.0", "ema_decay"),
         ("train.auxiliary_detach_epoch=2", "auxiliary = true"),
         ("optimizer.lr=-1", r"optimizer\.lr -1: expected more than 0"),
-        ("optimizer.lr=inf", r"optimizer\.lr inf: expected more than 0"),
+        ("optimizer.lr=inf", r"optimizer\.lr inf: expected a finite number"),
         ("train.epochs=2020-01-01", "not JSON serializable: expected texts, numbers"),
         ('train.output=""', r"train\.output '': expected a path"),
         (

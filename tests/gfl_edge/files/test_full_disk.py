@@ -57,7 +57,9 @@ def write_checkpoint(path: Path) -> None:
 
 def write_calibration_cache(path: Path) -> None:
     observed = pytest.importorskip("calib.observed")
-    observed.Observed({"a": [0.1] * 20_000}, {"max": {"a": 1.0}}, {}, "m", "i", ("x.jpg",)).write(path)
+    observed.Observed({"a": [0.1] * 20_000}, {"max": {"a": 1.0}}, {"a": [0.0, 1.0]}, {}, "m", "i", ("x.jpg",)).write(
+        path
+    )
 
 
 WRITERS: list[tuple[str, Callable[[Path], None]]] = [

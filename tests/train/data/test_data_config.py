@@ -100,7 +100,7 @@ def test_sizes_to_draw_from(fields, sizes):
         ({"augmentation": {"flp": 0.5}}, r"^data.augmentation.flp: no such field; flip\?"),
         ({"augmentation": {"flip": 1.5}}, "^data.augmentation.flip 1.5: expected 0..1"),
         ({"augmentation": {"flip": True}}, "^data.augmentation.flip True: expected a number"),
-        ({"augmentation": {"flip": float("nan")}}, "^data.augmentation.flip nan: expected 0..1"),
+        ({"augmentation": {"flip": float("nan")}}, "^data.augmentation.flip nan: expected a finite number"),
         ({"augmentation": {"flip": "0.5"}}, "^data.augmentation.flip '0.5': expected a number"),
         ({"augmentation": {"scale": [1.4, 0.6]}}, r"^data.augmentation.scale \[1.4, 0.6\]: .*low first"),
         ({"augmentation": {"scale": [0, 1]}}, r"^data.augmentation.scale \[0.0, 1.0\]"),
