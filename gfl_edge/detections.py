@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gfl_edge.errors import InputError
 from gfl_edge.ops.boxes import MAX_COORDINATE, sound
+from gfl_edge.parsing.numbers import number
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +64,8 @@ class Detections:
         return Detections(self.boxes[chosen], self.scores[chosen], self.class_ids[chosen], self.class_names)
 
     def above(self, score: float) -> Detections:
-        """The objects whose score is at least ``score``."""
-        return self[self.scores >= score]
+        """The objects whose score is at least ``score``; raises InputError unless that is 0..1."""
+        return self[self.scores >= number("score", score, 0, 1)]
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Plain values for JSON: ``box_xyxy`` (2 decimals), ``score`` (4 decimals), ``class_id``, ``class_name``."""

@@ -39,7 +39,7 @@ class PublishedWeights:
         page: address for a browser; the same as ``url`` where a browser gets the file from there.
         input_hw: (height, width) in pixels that it was trained for.
         val_ap: COCO AP on val2017 in percent that the authors state.
-        licence: of the project that published it.
+        license: of the project that published it.
         project: that project, as owner/name on GitHub.
         sha256: of the file, hexadecimal; all 64 digits, the first 8 as its authors give them, or "" where unknown.
     """
@@ -50,7 +50,7 @@ class PublishedWeights:
     page: str
     input_hw: tuple[int, int]
     val_ap: float
-    licence: str
+    license: str
     project: str
     sha256: str
 

@@ -72,12 +72,12 @@ def listing() -> list[dict[str, Any]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """What :func:`listing` gives, for people."""
-    lines = [("name", "AP", "input", "licence", "digest checked", "published by", "here")]
+    lines = [("name", "AP", "input", "license", "digest checked", "published by", "here")]
     for row in rows:
         height, width = row["input_hw"]
         checked = CATALOGUE[row["name"]].check
         here = "yes" if row["cached"] else ""
         lines.append(
-            (row["name"], f"{row['val_ap']:.1f}", f"{height}x{width}", row["licence"], checked, row["project"], here)
+            (row["name"], f"{row['val_ap']:.1f}", f"{height}x{width}", row["license"], checked, row["project"], here)
         )
     return aligned(lines)

@@ -95,6 +95,12 @@ def test_a_container_takes_no_other(values: tuple[Any, Any, Any]) -> None:
         Detections(*values, ("a",))
 
 
+@pytest.mark.parametrize("score", ["0.5", None, float("nan"), 40, -1, True])
+def test_a_score_to_select_by_is_checked(score: Any) -> None:
+    with pytest.raises(InputError, match=r"^score .*: expected a number, 0\.\.1"):
+        Detections(BOX, SCORE, CLASS, ("a",)).above(score)
+
+
 def test_a_box_without_area_is_a_detection_and_drawn() -> None:
     edge = Detections(np.float32([[200, 0, 200, 50], [7, 7, 7, 7]]), np.float32([0.9, 0.8]), np.int32([0, 0]), ("a",))
     assert draw_detections(FRAME, edge).any()

@@ -180,5 +180,5 @@ class TestListing:
         assert cli.main(["models", "--json"]) == 0
         rows = json.loads(capsys.readouterr().out)
         assert [row["name"] for row in rows] == list(CATALOGUE)
-        assert {"url", "val_ap", "input_hw", "licence", "sha256", "cached"} <= rows[0].keys()
+        assert {"url", "val_ap", "input_hw", "license", "sha256", "cached"} <= rows[0].keys()
         assert rows[0]["cached"] is None
