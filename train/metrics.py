@@ -33,7 +33,8 @@ class Table:
         rows: list[list[str]] = []
         if resume_at is not None and path.is_file():
             whole, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
-            self.columns, *rows = list(csv.reader(whole.splitlines())) or [[]]
+            lines = (line for line in whole.splitlines() if "\0" not in line)  # which Python 3.10 does not read
+            self.columns, *rows = list(csv.reader(lines)) or [[]]
         kept = [row for row in rows if _step_of(row, len(self.columns)) <= (resume_at or 0)]
         text = io.StringIO(newline="")
         csv.writer(text).writerows([self.columns, *kept] if self.columns else [])

@@ -37,6 +37,8 @@ _OPERATORS = """
 OPERATORS = frozenset(_OPERATORS.split())
 # What keeps the sizes that Shape gives what they are: above 0 where there is something to divide
 _OF_SIZES = ("Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
+# By these a library divides
+_STEPS = ("blocksize", "dilations", "group", "kernel_shape", "num_groups", "strides")
 _FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
 
 
@@ -66,6 +68,10 @@ def check_nodes(model: Any) -> None:
             raise LimitError(f"has a graph within the node {node.op_type!r}, which no model of gfl_edge has")
         if node.op_type == "Split" and any(a.name == "num_outputs" and a.i != len(node.output) for a in node.attribute):
             raise LimitError(f"has a Split into another number than its {len(node.output)} outputs")  # onnx 1.23 aborts
+        for attribute in node.attribute:
+            steps = (*attribute.ints, *((attribute.i,) if attribute.HasField("i") else ()))
+            if attribute.name in _STEPS and any(step < 1 for step in steps):
+                raise LimitError(f"has the {attribute.name} 0 or less in a {node.op_type}")
     if any((node.domain, node.op_type) in functions for node in inner):
         raise LimitError("has functions that call functions, which no model of gfl_edge has")
     count = len(nodes) + sum(functions.get((node.domain, node.op_type), 0) for node in model.graph.node)
