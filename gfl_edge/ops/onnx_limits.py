@@ -18,6 +18,7 @@ DOMAIN = "gfl_edge"  # of the function and the plugin GflNms
 MIN_OPSET = 11
 MAX_NODES = 10_000  # with those of functions; the largest published model has 600
 MAX_TENSOR_BYTES = 1 << 29  # of an intermediate of one image
+MAX_FACTOR = 2**31 - 1  # of a size, by a constant
 MAX_KNOWN_BYTES = 1 << 12  # of a weight that may say a shape; the values of larger ones are not looked at
 
 # Arithmetic, layout, convolutions and what is made of them. Control flow, sequences, text, random numbers, recurrence
@@ -36,7 +37,7 @@ _OPERATORS = """
 """
 OPERATORS = frozenset(_OPERATORS.split())
 # What keeps the sizes that Shape gives what they are: above 0 where there is something to divide
-_OF_SIZES = ("Cast", "Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
+_OF_SIZES = ("Cast", "Concat", "Gather", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Unsqueeze")
 # By these a library divides
 _STEPS = ("blocksize", "dilations", "group", "kernel_shape", "num_groups", "strides")
 _FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
@@ -68,6 +69,8 @@ def check_nodes(model: Any) -> None:
             raise LimitError(f"has a graph within the node {node.op_type!r}, which no model of gfl_edge has")
         if node.op_type == "Split" and any(a.name == "num_outputs" and a.i != len(node.output) for a in node.attribute):
             raise LimitError(f"has a Split into another number than its {len(node.output)} outputs")  # onnx 1.23 aborts
+        if node.op_type != "Constant" and any(attribute.ref_attr_name for attribute in node.attribute):
+            raise LimitError(f"has a {node.op_type} by an attribute of its function, which no model of gfl_edge has")
         for attribute in node.attribute:
             steps = (*attribute.ints, *((attribute.i,) if attribute.HasField("i") else ()))
             if attribute.name in _STEPS and any(step < 1 for step in steps):
@@ -148,37 +151,52 @@ def _check_divisions(graph: Any) -> None:
     """Of integers by what may be 0 or -1, of which processors end the process."""
     types = {value.name: _type_name(value.type.tensor_type.elem_type) for value in _values(graph)}
     types |= {tensor.name: _type_name(tensor.data_type) for tensor in graph.initializer}
-    producers = {output: node for node in graph.node for output in node.output}
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    positive = _positive(graph)
     for node in graph.node:
         if node.op_type != "Div" or types.get(node.output[0]) in _FLOATS or types.get(node.input[0]) in _FLOATS:
             continue
-        if not _is_positive(node.input[1], producers, constants):
+        if node.input[1] not in positive:
             raise LimitError(f"divides integers by {node.input[1][:80]!r}, which may be 0 or less")
 
 
-def _is_positive(name: str, producers: dict[str, Any], constants: dict[str, Any]) -> bool:
-    """Whether it is a size, or a constant above 0."""
+def _positive(graph: Any) -> set[str]:
+    """The values that are above 0: sizes, constants of 31 bits, what is put together of them, and their products.
+
+    Products are not multiplied again, and not made narrower, which could overflow to 0.
+    """
     to_array = optional.load("onnx.numpy_helper").to_array
-    for _ in range(MAX_NODES):
-        node = producers.get(name)
-        if name in constants:
-            return bool((to_array(constants[name]) > 0).all())
-        if node is None or node.op_type not in ("Shape", "Size", "Constant", *_OF_SIZES) or not node.input:
-            values = [attribute for attribute in node.attribute if attribute.name.startswith("value")] if node else []
-            return any(_positive_attribute(value, to_array) for value in values)
-        if node.op_type in ("Shape", "Size"):
-            return True
-        if node.op_type == "Concat" and len(node.input) > 1:
-            return all(_is_positive(part, producers, constants) for part in node.input)
-        name = node.input[0]
-    return False
+    positive = {tensor.name for tensor in graph.initializer if _is_small(to_array(tensor))}
+    products: set[str] = set()
+    for node in graph.node:
+        read = node.input if node.op_type in ("Concat", "Mul") else node.input[:1]
+        multiplied = not products.isdisjoint(read)
+        if node.op_type in ("Shape", "Size") or (node.op_type == "Constant" and _is_small_constant(node, to_array)):
+            positive.update(node.output)
+        elif node.op_type in _OF_SIZES and read and positive.issuperset(read) and _keeps_sign(node, multiplied):
+            positive.update(node.output)
+            products.update(node.output if multiplied or node.op_type == "Mul" else ())
+    return positive
 
 
-def _positive_attribute(attribute: Any, to_array: Any) -> bool:
-    if attribute.HasField("t"):
-        return bool((to_array(attribute.t) > 0).all())
-    return all(value > 0 for value in attribute.ints or [attribute.i])
+def _keeps_sign(node: Any, multiplied: bool) -> bool:
+    if node.op_type == "Cast":
+        types = ("INT64", "FLOAT", "DOUBLE") if multiplied else ("INT64", "INT32", "FLOAT", "DOUBLE")
+        return all(_type_name(attribute.i) in types for attribute in node.attribute if attribute.name == "to")
+    return node.op_type != "Mul" or not multiplied
+
+
+def _is_small(values: Any) -> bool:
+    if values.dtype.kind not in "iuf":
+        return False
+    numbers = values.astype("float64")
+    return bool(((numbers > 0) & (numbers <= MAX_FACTOR)).all())
+
+
+def _is_small_constant(node: Any, to_array: Any) -> bool:
+    (value,) = node.attribute
+    if value.HasField("t"):
+        return _is_small(to_array(value.t))
+    return all(0 < one <= MAX_FACTOR for one in value.ints or [value.i])
 
 
 def _check_sizes(graph: Any) -> None:

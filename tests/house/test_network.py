@@ -32,7 +32,7 @@ SCRIPTS = sorted(
     path.relative_to(CHECKOUT).as_posix()
     for package in ("train", "export", "calib", "benchmarks", "examples")
     for path in (CHECKOUT / package).rglob("*.py")
-    if "__main__" in path.read_text()
+    if "return run_command(" in path.read_text()
 )
 
 

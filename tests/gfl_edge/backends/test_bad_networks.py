@@ -49,6 +49,17 @@ def whole_number_division(divisor):
     return with_nodes(*zero, *number, *last, a=np.int64(-1 << 63), one=np.float32(1))
 
 
+def integer_division(*divisor):
+    """An integer divided by "by", which nodes compute."""
+    last = [node("Div", "by by", "d"), node("Cast", "d", "cf", to=TensorProto.FLOAT), node("Add", "rows cf")]
+    return with_nodes(*divisor, *last, c=np.int64([1 << 31]))
+
+
+def test_an_integer_may_be_divided_by_a_product_of_sizes(tmp_path):
+    sizes = [node("Shape", "rows", f"s{i}", start=i, end=i + 1) for i in (1, 2)]
+    load_contract(saved(integer_division(*sizes, node("Mul", "s1 s2", "by")), tmp_path))
+
+
 def output_of(change, **weights):
     """The boxes of the tiny model after ``change``."""
     model = tiny_onnx("none")
@@ -173,6 +184,21 @@ REFUSED = {
         "has the operator 'GatherND'",
     ),
     "integer by zero": (lambda: whole_number_division(("Identity", "zero", "by")), "divides integers by 'integer'"),
+    "integer by a product that overflows": (
+        lambda: integer_division(
+            node("Shape", "rows", "s", start=1, end=2),
+            node("Mul", "s c", "p"),
+            node("Mul", "p c", "q"),
+            node("Cast", "q", "by", to=TensorProto.INT32),
+        ),
+        "divides integers by 'by'",
+    ),
+    "integer by a size made narrow": (
+        lambda: integer_division(
+            node("Shape", "rows", "s", start=1, end=2), node("Cast", "s", "by", to=TensorProto.INT8)
+        ),
+        "divides integers by 'by'",
+    ),
     "integer by -1": (lambda: whole_number_division(("Sub", "zero one", "by")), "divides integers by 'integer'"),
     "many nodes": (
         lambda: with_nodes(
@@ -219,6 +245,14 @@ def test_a_device_is_no_model(tmp_path):
     (tmp_path / "zero.onnx").symlink_to("/dev/zero")
     with pytest.raises(ModelFileError, match="no such file"):
         load_onnx(tmp_path / "zero.onnx")
+
+
+def test_an_attribute_that_refers_to_another_is_refused(tmp_path):
+    model = tiny_onnx("graph")
+    node = next(node for node in model.functions[0].node if node.op_type == "TopK")
+    node.attribute[0].ref_attr_name = "other"
+    with pytest.raises(GflEdgeError, match="has a TopK by an attribute of its function"):
+        load_contract(saved(model, tmp_path))
 
 
 @pytest.mark.parametrize(
