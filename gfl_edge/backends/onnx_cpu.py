@@ -41,7 +41,7 @@ class OnnxRuntimeBackend:
                 "from sm80 on. Build an engine with gfl-edge build, take OpenVINO, or export it without --bf16"
             )
         options = self._library.SessionOptions()
-        options.log_severity_level = 3  # errors only
+        options.log_severity_level = 4  # errors reach the caller as exceptions
         if spec.quantized_layers and spec.precision == "fp16":
             # ONNX Runtime 1.31 makes int32 biases with FP16 scales, too small for FP16, which costs 0.7 AP
             options.add_session_config_entry("session.disable_quant_qdq", "1")

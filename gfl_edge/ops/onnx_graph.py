@@ -55,7 +55,7 @@ def open_session(model: Any, outputs: Iterable[str] = ()) -> Any:
     present = {output.name for output in copy.graph.output}
     copy.graph.output.extend(value_info(name=name) for name in outputs if name not in present)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
