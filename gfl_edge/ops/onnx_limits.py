@@ -18,7 +18,8 @@ DOMAIN = "gfl_edge"  # of the function and the plugin GflNms
 MIN_OPSET = 11
 MAX_NODES = 10_000  # with those of functions; the largest published model has 600
 MAX_TENSOR_BYTES = 1 << 29  # of an intermediate of one image
-MAX_FACTOR = 2**31 - 1  # of a size, by a constant
+MAX_FACTOR = 2**31 - 1  # of sizes: the largest constant that is looked at
+MAX_WHOLE = 2**62  # of what is computed from sizes; beyond, int64 overflows, and may be 0
 MAX_KNOWN_BYTES = 1 << 12  # of a weight that may say a shape; the values of larger ones are not looked at
 
 # Arithmetic, layout, convolutions and what is made of them. Control flow, sequences, text, random numbers, recurrence
@@ -36,8 +37,14 @@ _OPERATORS = """
     Where Xor
 """
 OPERATORS = frozenset(_OPERATORS.split())
-# What keeps the sizes that Shape gives what they are: above 0 where there is something to divide
-_OF_SIZES = ("Cast", "Concat", "Gather", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Unsqueeze")
+# What keeps the sizes that Shape gives what they are, and what computes with them; Div cuts off, as ONNX does
+_OF_SIZES = ("Cast", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
+_ARITHMETIC = {
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "Div": lambda a, b: abs(a) // b * (1 if a >= 0 else -1),
+}
 # By these a library divides
 _STEPS = ("blocksize", "dilations", "group", "kernel_shape", "num_groups", "strides")
 _FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
@@ -151,52 +158,59 @@ def _check_divisions(graph: Any) -> None:
     """Of integers by what may be 0 or -1, of which processors end the process."""
     types = {value.name: _type_name(value.type.tensor_type.elem_type) for value in _values(graph)}
     types |= {tensor.name: _type_name(tensor.data_type) for tensor in graph.initializer}
-    positive = _positive(graph)
+    ranges = _ranges(graph)
     for node in graph.node:
         if node.op_type != "Div" or types.get(node.output[0]) in _FLOATS or types.get(node.input[0]) in _FLOATS:
             continue
-        if node.input[1] not in positive:
+        if ranges.get(node.input[1], (0, 0))[0] < 1:
             raise LimitError(f"divides integers by {node.input[1][:80]!r}, which may be 0 or less")
 
 
-def _positive(graph: Any) -> set[str]:
-    """The values that are above 0: sizes, constants of 31 bits, what is put together of them, and their products.
-
-    Products are not multiplied again, and not made narrower, which could overflow to 0.
-    """
+def _ranges(graph: Any) -> dict[str, tuple[int, int]]:
+    """Least and largest value of sizes, of small constants, and of what is computed from them without overflow."""
     to_array = optional.load("onnx.numpy_helper").to_array
-    positive = {tensor.name for tensor in graph.initializer if _is_small(to_array(tensor))}
-    products: set[str] = set()
+    constants = ((tensor.name, _range_of_constant(to_array(tensor))) for tensor in graph.initializer)
+    found = {name: values for name, values in constants if values is not None}
     for node in graph.node:
-        read = node.input if node.op_type in ("Concat", "Mul") else node.input[:1]
-        multiplied = not products.isdisjoint(read)
-        if node.op_type in ("Shape", "Size") or (node.op_type == "Constant" and _is_small_constant(node, to_array)):
-            positive.update(node.output)
-        elif node.op_type in _OF_SIZES and read and positive.issuperset(read) and _keeps_sign(node, multiplied):
-            positive.update(node.output)
-            products.update(node.output if multiplied or node.op_type == "Mul" else ())
-    return positive
+        values = _range_of(node, [found.get(name) for name in node.input], to_array)
+        if values is not None and max(map(abs, values)) <= MAX_WHOLE:
+            found.update(dict.fromkeys(node.output, values))
+    return found
 
 
-def _keeps_sign(node: Any, multiplied: bool) -> bool:
-    if node.op_type == "Cast":
-        types = ("INT64", "FLOAT", "DOUBLE") if multiplied else ("INT64", "INT32", "FLOAT", "DOUBLE")
-        return all(_type_name(attribute.i) in types for attribute in node.attribute if attribute.name == "to")
-    return node.op_type != "Mul" or not multiplied
+def _range_of(node: Any, read: list[tuple[int, int] | None], to_array: Any) -> tuple[int, int] | None:
+    if node.op_type in ("Shape", "Size"):
+        return 1, MAX_TENSOR_BYTES
+    if node.op_type == "Constant":
+        (value,) = node.attribute
+        if value.HasField("t"):
+            return _range_of_constant(to_array(value.t))
+        return (value.i, value.i) if value.name == "value_int" else None
+    known = [values for values in read if values is not None]
+    if not known or read[0] is None:
+        return None
+    if node.op_type in _OF_SIZES:
+        return known[0] if node.op_type != "Cast" or _keeps(node, known[0]) else None
+    if len(known) != len(read):
+        return None
+    if node.op_type == "Concat":
+        return min(low for low, _ in known), max(high for _, high in known)
+    if node.op_type not in _ARITHMETIC or len(known) != 2 or (node.op_type == "Div" and known[1][0] < 1):
+        return None
+    corners = [_ARITHMETIC[node.op_type](a, b) for a in known[0] for b in known[1]]
+    return min(corners), max(corners)
 
 
-def _is_small(values: Any) -> bool:
-    if values.dtype.kind not in "iuf":
-        return False
-    numbers = values.astype("float64")
-    return bool(((numbers > 0) & (numbers <= MAX_FACTOR)).all())
+def _keeps(cast: Any, values: tuple[int, int]) -> bool:
+    wide = ("INT64", "FLOAT", "DOUBLE", *(("INT32",) if max(map(abs, values)) <= MAX_FACTOR else ()))
+    return all(_type_name(attribute.i) in wide for attribute in cast.attribute if attribute.name == "to")
 
 
-def _is_small_constant(node: Any, to_array: Any) -> bool:
-    (value,) = node.attribute
-    if value.HasField("t"):
-        return _is_small(to_array(value.t))
-    return all(0 < one <= MAX_FACTOR for one in value.ints or [value.i])
+def _range_of_constant(values: Any) -> tuple[int, int] | None:
+    if values.dtype.kind not in "iu" or not values.size:
+        return None
+    low, high = int(values.min()), int(values.max())
+    return (low, high) if max(-low, high) <= MAX_FACTOR else None
 
 
 def _check_sizes(graph: Any) -> None:
