@@ -136,7 +136,7 @@ def _download_at_once(folder: Path, downloads: int) -> None:
 
 
 def _follow(folder: Path) -> None:
-    """What a reader has of a file at any time are whole lines, but for the last."""
+    """What a reader has of a file at any time are whole lines, except the last."""
     process = _start([sys.executable, "-c", FOLLOWED, str(folder / LINES)], folder)
     try:
         deadline, path = time.monotonic() + MAX_SECONDS, folder / LINES

@@ -19,7 +19,6 @@ MIN_OPSET = 11
 MAX_NODES = 10_000  # with those of functions; the largest published model has 600
 MAX_TENSOR_BYTES = 1 << 29  # of an intermediate of one image
 MAX_FACTOR = 2**31 - 1  # of sizes: the largest constant that is looked at
-MAX_WHOLE = 2**62  # of what is computed from sizes; beyond, int64 overflows, and may be 0
 MAX_KNOWN_BYTES = 1 << 12  # of a weight that may say a shape; the values of larger ones are not looked at
 
 # Arithmetic, layout, convolutions and what is made of them. Control flow, sequences, text, random numbers, recurrence
@@ -37,6 +36,8 @@ _OPERATORS = """
     Where Xor
 """
 OPERATORS = frozenset(_OPERATORS.split())
+# The largest that is computed from sizes, by type: beyond, it overflows, and may be 0
+_LARGEST = {"INT64": 2**62, "INT32": 2**31 - 1}
 # What keeps the sizes that Shape gives what they are, and what computes with them; Div cuts off, as ONNX does
 _OF_SIZES = ("Cast", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Unsqueeze")
 _ARITHMETIC = {
@@ -158,7 +159,7 @@ def _check_divisions(graph: Any) -> None:
     """Of integers by what may be 0 or -1, of which processors end the process."""
     types = {value.name: _type_name(value.type.tensor_type.elem_type) for value in _values(graph)}
     types |= {tensor.name: _type_name(tensor.data_type) for tensor in graph.initializer}
-    ranges = _ranges(graph)
+    ranges = _ranges(graph, types)
     for node in graph.node:
         if node.op_type != "Div" or types.get(node.output[0]) in _FLOATS or types.get(node.input[0]) in _FLOATS:
             continue
@@ -166,15 +167,16 @@ def _check_divisions(graph: Any) -> None:
             raise LimitError(f"divides integers by {node.input[1][:80]!r}, which may be 0 or less")
 
 
-def _ranges(graph: Any) -> dict[str, tuple[int, int]]:
+def _ranges(graph: Any, types: dict[str, str]) -> dict[str, tuple[int, int]]:
     """Least and largest value of sizes, of small constants, and of what is computed from them without overflow."""
     to_array = optional.load("onnx.numpy_helper").to_array
     constants = ((tensor.name, _range_of_constant(to_array(tensor))) for tensor in graph.initializer)
     found = {name: values for name, values in constants if values is not None}
     for node in graph.node:
         values = _range_of(node, [found.get(name) for name in node.input], to_array)
-        if values is not None and max(map(abs, values)) <= MAX_WHOLE:
-            found.update(dict.fromkeys(node.output, values))
+        if values is not None:
+            fitting = [name for name in node.output if max(map(abs, values)) <= _LARGEST.get(types.get(name, ""), -1)]
+            found.update(dict.fromkeys(fitting, values))
     return found
 
 
@@ -182,15 +184,14 @@ def _range_of(node: Any, read: list[tuple[int, int] | None], to_array: Any) -> t
     if node.op_type in ("Shape", "Size"):
         return 1, MAX_TENSOR_BYTES
     if node.op_type == "Constant":
-        (value,) = node.attribute
-        if value.HasField("t"):
-            return _range_of_constant(to_array(value.t))
-        return (value.i, value.i) if value.name == "value_int" else None
+        tensors = [attribute.t for attribute in node.attribute if attribute.HasField("t")]
+        whole = [attribute.i for attribute in node.attribute if attribute.name == "value_int"]
+        return _range_of_constant(to_array(tensors[0])) if tensors else (whole[0], whole[0]) if whole else None
     known = [values for values in read if values is not None]
     if not known or read[0] is None:
         return None
     if node.op_type in _OF_SIZES:
-        return known[0] if node.op_type != "Cast" or _keeps(node, known[0]) else None
+        return known[0]
     if len(known) != len(read):
         return None
     if node.op_type == "Concat":
@@ -199,11 +200,6 @@ def _range_of(node: Any, read: list[tuple[int, int] | None], to_array: Any) -> t
         return None
     corners = [_ARITHMETIC[node.op_type](a, b) for a in known[0] for b in known[1]]
     return min(corners), max(corners)
-
-
-def _keeps(cast: Any, values: tuple[int, int]) -> bool:
-    wide = ("INT64", "FLOAT", "DOUBLE", *(("INT32",) if max(map(abs, values)) <= MAX_FACTOR else ()))
-    return all(_type_name(attribute.i) in wide for attribute in cast.attribute if attribute.name == "to")
 
 
 def _range_of_constant(values: Any) -> tuple[int, int] | None:

@@ -32,7 +32,7 @@ MAX_PROTOCOL = 5
 
 _MARK = object()
 
-# Formats of arguments; little-endian, but for numbers with a point
+# Formats of arguments; little-endian, except numbers with a point
 _BYTE, _SHORT, _FOUR, _EIGHT, _SIGNED = (struct.Struct(f"<{letter}") for letter in "BHIQi")
 _DOUBLE = struct.Struct(">d")
 

@@ -52,7 +52,8 @@ def whole_number_division(divisor):
 def integer_division(*divisor):
     """An integer divided by "by", which nodes compute."""
     last = [node("Div", "by by", "d"), node("Cast", "d", "cf", to=TensorProto.FLOAT), node("Add", "rows cf")]
-    return with_nodes(*divisor, *last, c=np.int64([1 << 31]))
+    weights = {"c": np.int64([1 << 31]), "c.f": np.float32([1 << 31]), "half": np.int64([1 << 16])}
+    return with_nodes(*divisor, *last, **weights)
 
 
 def test_an_integer_may_be_divided_by_a_product_of_sizes(tmp_path):
@@ -196,6 +197,25 @@ REFUSED = {
     "integer by a size made narrow": (
         lambda: integer_division(
             node("Shape", "rows", "s", start=1, end=2), node("Cast", "s", "by", to=TensorProto.INT8)
+        ),
+        "divides integers by 'by'",
+    ),
+    "integer by a product that overflows 32 bits": (
+        lambda: integer_division(
+            node("Shape", "rows", "s", start=1, end=2),
+            node("Cast", "s", "narrow", to=TensorProto.INT32),
+            node("Cast", "half", "factor", to=TensorProto.INT32),
+            node("Mul", "narrow factor", "p"),
+            node("Mul", "p factor", "by"),
+        ),
+        "divides integers by 'by'",
+    ),
+    "integer by a size that was a fraction": (
+        lambda: integer_division(
+            node("Shape", "rows", "s", start=1, end=2),
+            node("Cast", "s", "whole", to=TensorProto.FLOAT),
+            node("Div", "whole c.f", "part"),
+            node("Cast", "part", "by", to=TensorProto.INT64),
         ),
         "divides integers by 'by'",
     ),
