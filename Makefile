@@ -24,7 +24,7 @@ fuzz: $(VENV)/ready
 
 # Lines and branches that the tests of `make test` run, in subprocesses, too
 coverage: $(VENV)/ready
-	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term:skip-covered --cov-report=json:coverage.json
+	$(BIN)/python benchmarks/run.py coverage
 
 # Small changes of the code whose faults would cost AP silently: do its fast tests notice? 20 minutes on one core
 mutants: $(VENV)/ready

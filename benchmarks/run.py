@@ -62,6 +62,7 @@ MEASUREMENTS = {
     "nms": Measurement("nms", "accuracy.nms", PUBLISHED),
     "assigner": Measurement("assigner", "training.assigner", ("losses of gfl",)),
     "camera": Measurement("camera", "camera.camera", BUNDLED, draw="draw"),
+    "coverage": Measurement("coverage", "coverage.coverage"),
     "engines": Measurement("engines", "artifacts.engines", PUBLISHED),
     "evaluation": Measurement("evaluation", "accuracy.evaluation", PLUS_416),
     "faults": Measurement("faults", "faults.faults", BUNDLED),

@@ -1,6 +1,6 @@
 """What was done to gfl_edge to see what it holds: ``docs/reliability.md``, from what was counted.
 
-python docs/reliability.py      after: make fuzz; python benchmarks/run.py faults; make mutants
+python docs/reliability.py      after: make fuzz mutants coverage; python benchmarks/run.py faults
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ What failed at first and holds now:
   OpenVINO, ONNX Runtime or `onnx`. They are refused before a library sees them (`gfl_edge/ops/onnx_limits.py`).
   Outputs of another type or shape than described were used, or were an IndexError; they are compared with the
   description (`gfl_edge/ops/onnx_ports.py`).
-
-{faults}"""
+"""
 FAULTS = """\
 ## Faults
 
@@ -65,6 +64,14 @@ Where a fault would cost AP without a word, faults were put in on purpose: `make
 place at a time (a number, an operator, an argument, a limit), runs the fast tests of that module, and counts how often
 one of them fails. What none noticed at first became a test, or was read and found to be harmless
 (`benchmarks/mutants/accepted.toml`).
+
+{table}
+"""
+COVERAGE = """\
+## What the tests run
+
+Lines and branches that the tests of `make test` run, processes that they start included; `make coverage` measures it.
+What only a GPU can run is not among them.
 
 {table}
 """
@@ -96,17 +103,33 @@ def mutants_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def coverage_table(result: dict[str, Any]) -> str:
+    """A row for each package, and one of all."""
+    lines = ["| package | lines | run, % | branches | run, % |", "|---|---|---|---|---|"]
+    for row in result["packages"]:
+        counts = (f"{row['num_statements']:,}", _share(row["lines_percent"]), f"{row['num_branches']:,}")
+        lines.append(f"| {' | '.join((row['package'], *counts, _share(row['branches_percent'])))} |")
+    return "\n".join(lines)
+
+
+def _share(percent: float | None) -> str:
+    return "none" if percent is None else f"{percent:.1f}"
+
+
 def page() -> str:
     """The content of docs/reliability.md; a table that was not measured is left out."""
-    found = {
-        name: json.loads(path.read_text())
-        for name in ("fuzz", "faults", "mutants")
-        if (path := RESULTS / f"{name}.json").exists()
-    }
+    names = ("fuzz", "faults", "mutants", "coverage")
+    found = {name: json.loads(path.read_text()) for name in names if (path := RESULTS / f"{name}.json").exists()}
     fuzz = fuzz_table(found["fuzz"]) if "fuzz" in found else "It was not measured."
-    faults = FAULTS.format(table=faults_table(found["faults"])) if "faults" in found else ""
-    mutants = MUTANTS.format(table=mutants_table(found["mutants"])) if "mutants" in found else ""
-    return "\n".join((INTRODUCTION.format(fuzz=fuzz, faults=faults).rstrip() + "\n", mutants)).rstrip() + "\n"
+    sections = [INTRODUCTION.format(fuzz=fuzz)]
+    for name, text, table in (
+        ("faults", FAULTS, faults_table),
+        ("mutants", MUTANTS, mutants_table),
+        ("coverage", COVERAGE, coverage_table),
+    ):
+        if name in found:
+            sections.append(text.format(table=table(found[name])))
+    return "\n".join(section.rstrip() + "\n" for section in sections)
 
 
 if __name__ == "__main__":
