@@ -37,6 +37,7 @@ KERNEL_SOURCES = ("plugins/src/gfl_kernels.cu", "plugins/src/gfl_kernels.cuh", "
 # The networks whose exported graphs are compared, small and with random weights: by precision and place of NMS
 GRAPHS: dict[Family, tuple[tuple[Precision, ExportedNms], ...]] = {
     "nanodet": (("fp32", "none"),),
+    "nanodet-g": (("fp32", "none"),),
     "nanodet-plus": (("fp32", "graph"), ("fp32", "none"), ("fp16", "graph")),
     "gfl": (("fp32", "none"),),
 }
@@ -166,7 +167,7 @@ def export_small(family: Family, precision: Precision, nms: ExportedNms) -> Mode
     from export.graph import build_graph
     from train import describe
     from train.models.gfl import GFL, GFLConfig
-    from train.models.nanodet import NanoDet, NanoDetConfig
+    from train.models.nanodet import NANODET_G, NanoDet, NanoDetConfig
 
     torch.manual_seed(0)
     detector: Detector
@@ -177,7 +178,9 @@ def export_small(family: Family, precision: Precision, nms: ExportedNms) -> Mode
         )
         detector = GFL(dataclasses.replace(config, head_channels=32))
     else:
-        detector = NanoDet(NanoDetConfig(family, num_classes=3, stage_channels=(16, 32, 64), neck_channels=32))
+        published = NANODET_G if family == "nanodet-g" else NanoDetConfig(family)
+        small = dataclasses.replace(published, num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
+        detector = NanoDet(small)
     spec = describe.describe(detector.eval(), input_hw=(64, 96), class_names=("a", "b", "c"))
     return build_graph(detector, dataclasses.replace(spec, precision=precision, nms=nms))
 

@@ -51,7 +51,7 @@ class Measurement:
         return found
 
 
-GRAPHS = ("graph of nanodet", "graph of nanodet-plus")
+GRAPHS = ("graph of nanodet", "graph of nanodet-g", "graph of nanodet-plus")
 PUBLISHED = (*GRAPHS, *(f"weights of {name}" for name in CHECKPOINTS))
 PLUS_416 = ("graph of nanodet-plus", "weights of nanodet-plus-m-416")
 BUNDLED = ("bundled model",)

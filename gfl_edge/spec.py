@@ -56,7 +56,7 @@ class ModelSpec:
     """Everything that a run time has to know about a detector, stored in the ONNX file's ``metadata_props``."""
 
     name: FileName  # "nanodet-plus-m-416"
-    family: FileName  # "nanodet", "nanodet-plus"
+    family: FileName  # "nanodet", "nanodet-g", "nanodet-plus", "gfl", "gflv2"
     class_names: Annotated[tuple[str, ...], Limits(min_length=1, max_length=MAX_CLASSES)]
     input_hw: tuple[Side, Side]  # pixels; where the size is dynamic, the one to be fastest at
     resize: ResizeRule

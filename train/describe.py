@@ -11,10 +11,10 @@ from gfl_edge.errors import InputError
 from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.files import sha256
 from gfl_edge.spec import SIZE_STEP, ModelSpec
-from train.models.build import Network
+from train.models.build import Architecture, Network
 from train.models.detector import Detector, DetectorConfig, swap_red_and_blue
 from train.models.gfl import GFLConfig
-from train.models.nanodet import NanoDetConfig
+from train.models.nanodet import NANODET_G, NanoDetConfig
 from train.models.published import model_files, read_model_file
 from train.models.traits import TRAITS, Family, FamilyTraits
 from train.weights.loading import load_detector
@@ -25,9 +25,8 @@ from train.weights.unwrapping import CheckpointFile, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
-NANODET_NAMES: dict[Family, str] = {"nanodet": "nanodet-m", "nanodet-plus": "nanodet-plus-m"}
+NANODET_NAMES: dict[Family, str] = {"nanodet": "nanodet-m", "nanodet-g": "nanodet-g", "nanodet-plus": "nanodet-plus-m"}
 THRESHOLDS = ("score_threshold", "iou_threshold", "max_detections")
-SHUFFLENET_1X = NanoDetConfig("nanodet").stage_channels
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,13 @@ class Preset:
 
     family: Family
     input_hw: tuple[int, int]  # pixels
-    architecture: GFLConfig | None = None  # to be met exactly; None: any of the family
+    architecture: Architecture | None = None  # to be met exactly; None: any of the family
 
 
 PRESETS = {
-    f"{name}-{size}": Preset(family, (size, size)) for family, name in NANODET_NAMES.items() for size in (320, 416)
+    f"{NANODET_NAMES[family]}-{size}": Preset(family, (size, size))
+    for family in ("nanodet", "nanodet-plus")
+    for size in (320, 416)
 }
 
 
@@ -107,7 +108,8 @@ def architecture_name(config: DetectorConfig) -> str:
             backbone = f"x{config.depth}-{config.groups}x{config.base_width}d"
         return f"{config.family}-{backbone}" + ("-dcn" if config.dcn and any(config.dcn_stages) else "")
     assert isinstance(config, NanoDetConfig)
-    width = config.stage_channels[0] / SHUFFLENET_1X[0]
+    published = NANODET_G if config.family == "nanodet-g" else NanoDetConfig(config.family)
+    width = config.stage_channels[0] / published.stage_channels[0]
     return NANODET_NAMES[config.family] + ("" if width == 1 else f"-{width:.1f}x")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,10 +15,18 @@ class Target:
     Attributes:
         boxes: float32 ``[n, 4]`` xyxy in pixels of the network's input.
         labels: int64 ``[n]``, class indices.
+        ignored: float32 ``[m, 4]`` xyxy, regions in which objects are not told apart, such as COCO's crowds: what no
+            object claims there is no background. None: there are none.
     """
 
     boxes: Tensor
     labels: Tensor
+    ignored: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Target:
+        """With each tensor as ``change`` gives it, such as on another device."""
+        ignored = None if self.ignored is None else change(self.ignored)
+        return Target(change(self.boxes), change(self.labels), ignored)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ CATALOGUE: dict[str, PublishedWeights] = {
     for entry in (
         _nanodet("nanodet-m-320", "nanodet_m.ckpt", _DRIVE_M_320, 320, 20.6, _SHA256_M_320),
         _nanodet("nanodet-m-416", "nanodet_m_416.ckpt", _DRIVE_M_416, 416, 23.5, _SHA256_M_416),
+        _nanodet("nanodet-g-416", "nanodet_g.ckpt", "1f2lH7Ae1AY04g20zTZY7JS_dKKP37hvE", 416, 22.9),
         _nanodet("nanodet-plus-m-320", _PLUS_320, f"{_NANODET_RELEASE}/{_PLUS_320}", 320, 27.0),
         _nanodet("nanodet-plus-m-416", _PLUS_416, f"{_NANODET_RELEASE}/{_PLUS_416}", 416, 30.4),
         _mmdetection("gfl-r50-1x", "gfl_r50_fpn_1x_coco", "20200629_121244-25944287", 40.2),

@@ -271,6 +271,67 @@ def test_channels_last_maps_give_the_same(config):
     )
 
 
+# --- ignored regions -------------------------------------------------------------------------------------------------
+
+REGIONS = torch.tensor([[40.0, 20.0, 150.0, 90.0], [0.0, 0.0, 30.0, 12.0]])
+
+
+def inside_regions(config, input_hw):
+    """The cells of all levels whose centers lie in one of the regions ``[A]``, one cell after the other."""
+    found = []
+    for stride in config.strides:
+        for row, column in itertools.product(range(-(-input_hw[0] // stride)), range(-(-input_hw[1] // stride))):
+            x, y = (column + config.point_offset) * stride, (row + config.point_offset) * stride
+            found.append(any(x1 < x < x2 and y1 < y < y2 for x1, y1, x2, y2 in REGIONS.tolist()))
+    return torch.tensor(found)
+
+
+def class_gradients(config, targets, batch):
+    """Losses, and the gradients of the class logits ``[N, num_classes, A]`` of the head and the auxiliary one."""
+    outputs, _, input_hw = batch
+    heads = [head for head in (outputs, outputs.auxiliary) if head is not None]
+    for values in require_grad(outputs):
+        values.grad = None
+    losses = Criterion(config)(outputs, targets, input_hw)
+    sum(losses.values()).backward()
+    return losses, [torch.cat([values.grad.flatten(2) for values in head.cls_logits], 2) for head in heads]
+
+
+def test_what_nothing_claims_in_an_ignored_region_is_no_background(config):
+    batch = random_batch(config, (4, 2, 0), auxiliary=config.quality == "joint")
+    outputs, targets, input_hw = batch
+    regions = (REGIONS, None, REGIONS)
+    marked = [dataclasses.replace(target, ignored=one) for target, one in zip(targets, regions, strict=True)]
+    positives = Criterion(config).assign(outputs.auxiliary or outputs, targets, input_hw)
+    left_out = torch.stack([inside_regions(config, input_hw), torch.zeros_like(inside_regions(config, input_hw))] * 2)[
+        :3
+    ]
+    claimed = torch.zeros_like(left_out)
+    claimed[positives.images, positives.cells] = True
+    assert (claimed & left_out).any()
+    left_out &= ~claimed
+
+    plain_losses, plain = class_gradients(config, targets, batch)
+    losses, found = class_gradients(config, marked, batch)
+    for before, after in zip(plain, found, strict=True):
+        before, after = before.transpose(1, 2), after.transpose(1, 2)
+        assert (before[left_out] != 0).all()
+        assert (after[left_out] == 0).all()
+        torch.testing.assert_close(after[~left_out], before[~left_out])
+    scores = {name for name in losses if name.endswith(("qfl", "focal"))}
+    assert all(losses[name] < plain_losses[name] for name in scores)
+    assert all(torch.equal(losses[name], plain_losses[name]) for name in losses.keys() - scores)
+
+
+def test_regions_without_a_center_and_none_at_all_change_nothing(config):
+    outputs, targets, input_hw = random_batch(config, (3, 1))
+    expected = Criterion(config)(outputs, targets, input_hw)
+    for regions in (torch.zeros(0, 4), torch.tensor([[9.0, 9.0, 9.5, 9.5]]), torch.tensor([[50.0, 50.0, 10.0, 10.0]])):
+        marked = [dataclasses.replace(target, ignored=regions) for target in targets]
+        found = Criterion(config)(outputs, marked, input_hw)
+        assert {name: loss.item() for name, loss in found.items()} == {k: v.item() for k, v in expected.items()}
+
+
 def test_the_assignment_follows_the_auxiliary_head():
     config = dataclasses.replace(CONFIGS["nanodet-plus"], num_classes=5)
     outputs, targets, input_hw = random_batch(config, (4, 2), auxiliary=True)

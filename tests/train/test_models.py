@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from gfl_edge.errors import CheckpointError
-from train.models.nanodet import NanoDet, NanoDetConfig
+from train.models.nanodet import NANODET_G, NanoDet, NanoDetConfig
 from train.weights.loading import infer_config, load_detector
 from train.weights.unwrapping import unwrap
 
@@ -36,6 +37,17 @@ def test_nanodet_m_equals_the_independent_onnx(checkpoint, data, size):
         np.testing.assert_allclose(rows(reg_logits[level]), expected[3 + level], atol=1e-4)
 
 
+def test_nanodet_g_equals_upstream(checkpoint, data):
+    detector = load_detector(checkpoint("nanodet-g-416"))
+    assert detector.config == NANODET_G
+    expected = torch.load(data("weights/nanodet_g/nanodet_g_160_io.pt"), weights_only=True)
+    with torch.no_grad():
+        cls_logits, reg_logits = detector(expected["image"].float())
+    for level, stride in enumerate(detector.config.strides):
+        np.testing.assert_allclose(rows(cls_logits[level]), expected[f"cls_logits_{stride}"], atol=5e-5)
+        np.testing.assert_allclose(rows(reg_logits[level]), expected[f"reg_logits_{stride}"], atol=5e-5)
+
+
 @pytest.mark.parametrize("name", ["nanodet-m-320", "nanodet-plus-m-416"])
 def test_architecture_is_read_off_the_checkpoint(checkpoint, name):
     detector = load_detector(checkpoint(name))
@@ -52,12 +64,12 @@ def test_maps_have_the_documented_shapes(checkpoint):
     assert [tuple(m.shape[1:]) for m in reg_logits] == [(32, 12, 16), (32, 6, 8), (32, 3, 4), (32, 2, 2)]
 
 
-@pytest.fixture(params=["nanodet", "nanodet-plus"])
+@pytest.fixture(params=["nanodet", "nanodet-g", "nanodet-plus"])
 def own(request):
     """A small network of our own with three classes."""
     torch.manual_seed(0)
-    config = NanoDetConfig(request.param, num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
-    return NanoDet(config).eval()
+    published = NANODET_G if request.param == "nanodet-g" else NanoDetConfig(request.param)
+    return NanoDet(replace(published, num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)).eval()
 
 
 def save(state, path):
@@ -94,23 +106,25 @@ def test_missing_unexpected_and_misshapen_keys_are_listed(own):
     state = dict(own.state_dict())
     del state["head.gfl_cls.1.bias"]
     state["head.surprise"] = torch.zeros(1)
-    state["backbone.conv1.1.bias"] = torch.zeros(7)
+    first = next(key for key in state if key.startswith("backbone.") and key.endswith(".bias"))
+    state[first] = torch.zeros(7)
     with pytest.raises(CheckpointError) as caught:
         load_detector(state)
     assert "1 keys missing: head.gfl_cls.1.bias" in str(caught.value)
     assert "1 keys unexpected: head.surprise" in str(caught.value)
-    assert "backbone.conv1.1.bias [7] (expected [24])" in str(caught.value)
+    assert f"{first} [7] (expected [" in str(caught.value)
 
 
 def test_a_projection_that_is_not_0_to_reg_max_is_refused(own):
-    state = own.state_dict() | {"head.distribution_project.project": torch.linspace(0, 1, 8)}
-    with pytest.raises(CheckpointError, match=r"expected 0\.\.7"):
+    reg_max = own.config.reg_max
+    state = own.state_dict() | {"head.distribution_project.project": torch.linspace(0, 1, reg_max + 1)}
+    with pytest.raises(CheckpointError, match=rf"expected 0\.\.{reg_max}"):
         load_detector(state)
 
 
 def test_a_checkpoint_of_another_model(tmp_path, checkpoint):
     path = save({"layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
-    with pytest.raises(CheckpointError, match="no checkpoint of NanoDet, NanoDet-Plus, GFL or GFLv2"):
+    with pytest.raises(CheckpointError, match="no checkpoint of NanoDet, NanoDet-g, NanoDet-Plus, GFL or GFLv2"):
         load_detector(path)
     with pytest.raises(CheckpointError, match="is a nanodet checkpoint, nanodet-plus was requested"):
         load_detector(checkpoint("nanodet-m-320"), family="nanodet-plus")
@@ -169,3 +183,9 @@ def test_inference_of_architecture_needs_no_module(own):
     torch.save(own.state_dict(), buffer)
     buffer.seek(0)
     assert infer_config(unwrap(torch.load(buffer, weights_only=True))) == own.config
+
+
+@pytest.mark.parametrize("channels", [(116, 232, 464), (4, 8, 16), (128, 128, 128), (0, 0, 0)])
+def test_channels_that_nanodet_g_cannot_have(channels):
+    with pytest.raises(ValueError, match="double from stage to stage, from a multiple of 8 on, such as"):
+        replace(NANODET_G, stage_channels=channels)

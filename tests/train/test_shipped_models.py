@@ -9,6 +9,7 @@ import torch
 
 from gfl_edge.errors import InputError
 from gfl_edge.zoo.catalogue import CATALOGUE
+from train.models.nanodet import NANODET_G
 from train.models.published import build_model, model_files, read_model_file
 
 
@@ -26,23 +27,30 @@ def test_shipped_models_build_and_have_the_published_keys(name, data):
         expected = json.loads(data(f"../fixtures/mmdet_keys/{model.published.name}.json").read_text())
         assert expected.pop("bbox_head.integral.project") == [17]
         assert built == expected
-    else:
+    elif model.architecture.family == "gflv2":
         assert built["bbox_head.reg_conf.0.weight"] == [64, 20, 1, 1]
 
 
 def test_there_is_a_file_for_each_published_model():
-    assert len({read_model_file(path).published.name for path in model_files().values()}) == 10
-    assert set(model_files()) == {name for name in CATALOGUE if name.startswith("gfl")}
+    assert len({read_model_file(path).published.name for path in model_files().values()}) == 11
+    assert set(model_files()) == {name for name in CATALOGUE if name.startswith(("gfl", "nanodet-g"))}
+
+
+def test_the_file_of_nanodet_g_is_the_network_of_its_checkpoint():
+    assert read_model_file("nanodet-g-416").architecture == NANODET_G
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[architecture]\ndepht = 50\n", r"depht: no such field; depth\?"),
-        ("[architecture]\ndepth = '50'\n", r"depth '50': expected a whole number"),
-        ("[architecture]\ndepth = 51\n", r"depth 51: expected one of 18, 34, 50, 101"),
-        ("[architecture]\n[architekture]\n", r"architekture: no such field"),
-        ("[architecture\n", "is no TOML"),
+        ("[gfl]\ndepht = 50\n", r"depht: no such field; depth\?"),
+        ("[gfl]\ndepth = '50'\n", r"depth '50': expected a whole number"),
+        ("[gfl]\ndepth = 51\n", r"depth 51: expected one of 18, 34, 50, 101"),
+        ("[gfl]\n[architekture]\n", r"architekture: no such field"),
+        ("[gfl\n", "is no TOML"),
+        ("[gfl]\n[nanodet]\nfamily = 'nanodet'\n", "gfl, nanodet: expected one of them"),
+        ("", "gfl, nanodet: expected one of them"),
+        ("[nanodet]\nfamily = 'nanodet-g'\n", r"stage_channels \[116, 232, 464\]: those of nanodet-g double"),
     ],
 )
 def test_faulty_model_files(tmp_path, text, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from gfl_edge.ops.onnx_graph import open_session
 from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, read_spec
 from tests.support.foreign_configs import NANODET
 from train.describe import Wanted, load_described
-from train.models.nanodet import NanoDet, NanoDetConfig
+from train.models.nanodet import NANODET_G, NanoDet, NanoDetConfig
 from train.weights.nanodet_config import config_beside, read_nanodet_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -127,7 +128,14 @@ def test_without_a_configuration_the_guesses_are_named(run_folder, caplog):
         ("model.arch.fpn.out_channels", 128, "out_channels is 128, but .* have 96"),
         ("model.arch.fpn.name", "PAN", "fpn.name is 'nanodet', but .* have 'nanodet-plus'"),
         ("model.arch.backbone.model_size", "1.5x", r"model_size is \[176, 352, 704\], but .* have \[48, 96, 192\]"),
-        ("model.arch.backbone.name", "EfficientNetLite", "is 'EfficientNetLite', expected ShuffleNetV2"),
+        (
+            "model.arch.backbone.name",
+            "EfficientNetLite",
+            "is 'EfficientNetLite', expected one of ShuffleNetV2, CustomCspNet",
+        ),
+        ("model.arch.backbone.name", "CustomCspNet", "fpn.name is 'GhostPAN', expected one of PAN"),
+        ("model.arch.backbone.net_cfg", [["Conv", 3, 32, 3, 2]], "net_cfg is .*expected the layers of nanodet-g.yml"),
+        ("model.arch.backbone.net_cfg", [5], "net_cfg is .*expected the layers of nanodet-g.yml"),
         ("model.arch.head.activation", "ReLU6", "head.activation is 'ReLU6', expected LeakyReLU"),
         ("class_names", ["a", "b"], "2 class names for a checkpoint of 3 classes. Give the right ones with --classes"),
         ("class_names", ["a", "b", "a"], r"class_names\[2\]: the class 'a' comes twice"),
@@ -198,3 +206,29 @@ def test_merge_keys_and_defaults_of_nanodet(tmp_path):
     path.write_text("model: {arch: {head: {num_classes: 1}}}\ndata: {val: {input_size: [96, 64]}}\n")
     trained = read_nanodet_config(path)
     assert (trained.class_names, trained.resize, trained.mean_bgr) == (None, "letterbox", None)
+
+
+CSP_LAYERS = [
+    ["Conv", 3, 16, 3, 2],
+    ["MaxPool", 3, 2],
+    ["CspBlock", 16, 1, 3, 1],
+    ["CspBlock", 32, 2, 3, 2],
+    ["CspBlock", 64, 2, 3, 2],
+    ["CspBlock", 128, 3, 3, 2],
+]
+
+
+def test_nanodet_g_of_another_width(tmp_path):
+    detector = NanoDet(replace(NANODET_G, num_classes=3, stage_channels=(64, 128, 256), neck_channels=32))
+    torch.save({"state_dict": detector.state_dict()}, tmp_path / "x.ckpt")
+    config = yaml.safe_load(altered("model.arch.backbone", {"name": "CustomCspNet", "net_cfg": CSP_LAYERS}))
+    config["model"]["arch"]["fpn"] = {"name": "PAN", "out_channels": 32}
+    config["model"]["arch"]["head"] |= {"strides": [8, 16, 32], "reg_max": 10, "stacked_convs": 1}
+    (tmp_path / "x.yml").write_text(yaml.safe_dump(config))
+    found, spec = load_described(tmp_path / "x.ckpt")
+    assert found.config == detector.config
+    assert (spec.name, spec.class_names) == ("nanodet-g-0.5x-192x256", NAMES)
+    config["model"]["arch"]["backbone"]["net_cfg"][0][2] = 32
+    (tmp_path / "x.yml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match="net_cfg is"):
+        load_described(tmp_path / "x.ckpt")

@@ -53,7 +53,7 @@ def read_sample(annotations: Annotations, index: int, lost: dict[int, str]) -> S
     else:
         found = image.shape[0], image.shape[1]
         if record.size_hw is None or record.size_hw == found:
-            return Sample(image, record.boxes, record.labels)
+            return Sample(image, record.boxes, record.labels, record.ignored.boxes)
         reason = size_mismatch(record.path, record.size_hw, found)
     lost[record.image_id] = f"{annotations.origin}: {reason}"
     return Sample(np.zeros((*(record.size_hw or (1, 1)), 3), np.uint8), NO_OBJECTS.boxes, NO_OBJECTS.labels)

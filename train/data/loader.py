@@ -50,15 +50,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on ``device``; copies from pinned memory do not block."""
-        targets = [
-            Target(target.boxes.to(device, non_blocking=True), target.labels.to(device, non_blocking=True))
-            for target in self.targets
-        ]
+        targets = [target.map(lambda values: values.to(device, non_blocking=True)) for target in self.targets]
         return replace(self, images=self.images.to(device, non_blocking=True), targets=targets)
 
     def pin_memory(self) -> Batch:
         """The batch in memory that a GPU reads by itself; torch's DataLoader calls this."""
-        targets = [Target(target.boxes.pin_memory(), target.labels.pin_memory()) for target in self.targets]
+        targets = [target.map(Tensor.pin_memory) for target in self.targets]
         return replace(self, images=self.images.pin_memory(), targets=targets)
 
 
@@ -68,7 +65,8 @@ def collate(examples: list[Example]) -> Batch:
     examples = [example for example in examples if not example.is_lost] or examples[:1]
     images = torch.from_numpy(np.stack([example.sample.image for example in examples]))
     targets = [
-        Target(torch.from_numpy(example.sample.boxes), torch.from_numpy(example.sample.labels)) for example in examples
+        Target(*map(torch.from_numpy, (example.sample.boxes, example.sample.labels, example.sample.ignored)))
+        for example in examples
     ]
     placements = [example.placement for example in examples if example.placement is not None]
     return Batch(images, targets, [example.image_id for example in examples], placements, lost)

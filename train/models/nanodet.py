@@ -1,8 +1,8 @@
-"""NanoDet-m and NanoDet-Plus-m: ShuffleNetV2, a PAN and the light GFL head.
+"""NanoDet-m, NanoDet-g and NanoDet-Plus-m: a light backbone, a PAN and the light GFL head.
 
 Sources: RangiLyu/nanodet, nanodet/model/head/nanodet_head.py (``share_cls_reg``) and nanodet_plus_head.py. At inference
-the two heads differ only in kernel size and strides. NanoDet-Plus trains with an auxiliary head beside its own
-(nanodet/model/arch/nanodet_plus.py, head/simple_conv_head.py), which is the head of GFL.
+the heads differ only in the convolutions of their towers and in strides. NanoDet-Plus trains with an auxiliary head
+beside its own (nanodet/model/arch/nanodet_plus.py, head/simple_conv_head.py), which is the head of GFL.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from train.models.csp_net import WIDENING, CspNet
 from train.models.detector import Detector
 from train.models.gfl_head import INIT_STD, PRIOR_BIAS, GFLHead, HeadLayout
 from train.models.ghost_pan import GhostPAN
@@ -24,12 +25,15 @@ from train.models.shufflenet_v2 import ShuffleNetV2
 from train.models.traits import Family
 from train.structures import Outputs
 
-BATCH_NORM_BIAS = 1e-4  # of a new backbone: RangiLyu/nanodet, nanodet/model/backbone/shufflenetv2.py
+NANODET_FAMILIES: tuple[Family, ...] = ("nanodet", "nanodet-g", "nanodet-plus")
 
 
 @dataclass(frozen=True)
 class NanoDetConfig:
-    """What a NanoDet network is made of; everything can be read off a checkpoint's keys and shapes."""
+    """What a NanoDet network is made of; everything can be read off a checkpoint's keys and shapes.
+
+    The defaults are those of the published NanoDet-m and NanoDet-Plus-m; :data:`NANODET_G` has NanoDet-g's.
+    """
 
     family: Family
     num_classes: int = 80
@@ -39,8 +43,15 @@ class NanoDetConfig:
     stacked_convs: int = 2
 
     def __post_init__(self) -> None:
-        if self.family not in ("nanodet", "nanodet-plus"):
-            raise ValueError(f"family {self.family!r}: expected 'nanodet' or 'nanodet-plus'")
+        if self.family not in NANODET_FAMILIES:
+            raise ValueError(f"family {self.family!r}: expected one of {', '.join(NANODET_FAMILIES)}")
+        first = max(1, self.stage_channels[0] // (2 * WIDENING)) * 2 * WIDENING
+        doubled = (first, 2 * first, 4 * first)
+        if self.family == "nanodet-g" and self.stage_channels != doubled:
+            raise ValueError(
+                f"stage_channels {list(self.stage_channels)}: those of nanodet-g double from stage to stage, from a "
+                f"multiple of {2 * WIDENING} on, such as {list(doubled)}. Take published = 'nanodet-g-416'"
+            )
         if self.num_classes < 1 or self.reg_max < 1:
             raise ValueError(f"num_classes {self.num_classes}, reg_max {self.reg_max}: expected 1 or more")
 
@@ -52,11 +63,19 @@ class NanoDetConfig:
     @property
     def strides(self) -> tuple[int, ...]:
         """Pixels of the input per cell of each output map."""
-        return (8, 16, 32) if self.family == "nanodet" else (8, 16, 32, 64)
+        return (8, 16, 32, 64) if self.family == "nanodet-plus" else (8, 16, 32)
 
-    @property
-    def head_kernel_size(self) -> int:
-        return 3 if self.family == "nanodet" else 5
+    def tower_conv(self) -> nn.Module:
+        """One convolution of the head, which keeps the channels: plain in NanoDet-g, else depthwise and pointwise."""
+        channels = self.neck_channels
+        if self.family == "nanodet-g":
+            return ConvNormAct(channels, channels, 3)
+        return DepthwiseSeparable(channels, channels, 3 if self.family == "nanodet" else 5)
+
+
+NANODET_G = NanoDetConfig(
+    "nanodet-g", reg_max=10, stage_channels=(128, 256, 512), neck_channels=128, stacked_convs=1
+)  # RangiLyu/nanodet, config/legacy_v0.x_configs/nanodet-g.yml
 
 
 class NanoDetHead(nn.Module):
@@ -65,13 +84,11 @@ class NanoDetHead(nn.Module):
     def __init__(self, config: NanoDetConfig) -> None:
         super().__init__()
         self.num_classes = config.num_classes
-        channels, kernel_size = config.neck_channels, config.head_kernel_size
         outputs = config.num_classes + 4 * (config.reg_max + 1)
         self.cls_convs = nn.ModuleList(
-            nn.ModuleList(DepthwiseSeparable(channels, channels, kernel_size) for _ in range(config.stacked_convs))
-            for _ in config.strides
+            nn.ModuleList(config.tower_conv() for _ in range(config.stacked_convs)) for _ in config.strides
         )
-        self.gfl_cls = nn.ModuleList(nn.Conv2d(channels, outputs, 1) for _ in config.strides)
+        self.gfl_cls = nn.ModuleList(nn.Conv2d(config.neck_channels, outputs, 1) for _ in config.strides)
 
     def init_weights(self) -> None:
         """For training: small weights, and every class starts with the score 0.01."""
@@ -119,7 +136,7 @@ class NanoDetHead(nn.Module):
 
 
 class NanoDet(Detector):
-    """A NanoDet or NanoDet-Plus detector; normalized BGR in. Keys: ``backbone``, ``fpn``, ``head``.
+    """A NanoDet, NanoDet-g or NanoDet-Plus detector; normalized BGR in. Keys: ``backbone``, ``fpn``, ``head``.
 
     Args:
         config: what it is made of.
@@ -127,18 +144,18 @@ class NanoDet(Detector):
             does not use it.
 
     Raises:
-        ValueError: an auxiliary head for NanoDet-m.
+        ValueError: an auxiliary head for another one than NanoDet-Plus.
     """
 
-    backbone: ShuffleNetV2
+    backbone: ShuffleNetV2 | CspNet
 
     def __init__(self, config: NanoDetConfig, auxiliary: bool = False) -> None:
         super().__init__()
         if auxiliary and config.family != "nanodet-plus":
             raise ValueError(f"{config.family} has no auxiliary head; take the family nanodet-plus")
         self.config: NanoDetConfig = config
-        self.backbone = ShuffleNetV2(config.stage_channels)
-        neck = PAN if config.family == "nanodet" else GhostPAN
+        self.backbone = (CspNet if config.family == "nanodet-g" else ShuffleNetV2)(config.stage_channels)
+        neck = GhostPAN if config.family == "nanodet-plus" else PAN
         self.fpn = neck(config.stage_channels, config.neck_channels)
         self.head = NanoDetHead(config)
         self.init_weights()
@@ -156,11 +173,7 @@ class NanoDet(Detector):
 
     def init_weights(self) -> None:
         """Random weights to train from, as nanodet's."""
-        for module in self.backbone.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=1 / module.weight.shape[1])
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.constant_(module.bias, BATCH_NORM_BIAS)
+        self.backbone.init_weights()
         if isinstance(self.fpn, PAN):
             for conv in (module for module in self.fpn.modules() if isinstance(module, nn.Conv2d)):
                 nn.init.xavier_uniform_(conv.weight)
@@ -174,6 +187,8 @@ class NanoDet(Detector):
 
     def backbone_stages(self) -> list[list[nn.Module]]:
         backbone = self.backbone
+        if isinstance(backbone, CspNet):
+            return [[stage] for stage in backbone.stages if not isinstance(stage, nn.MaxPool2d)]
         return [[backbone.conv1], [backbone.stage2], [backbone.stage3], [backbone.stage4]]
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:

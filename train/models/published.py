@@ -1,7 +1,8 @@
-"""The published models of the GFL family, one TOML file each in ``train/configs/models``.
+"""The published models whose architecture has many fields, one TOML file each in ``train/configs/models``.
 
-A file has a table ``[published]`` (:class:`Published`) and a table ``[architecture]`` with fields of
-:class:`train.models.gfl.GFLConfig`; those left out have their defaults.
+A file has a table ``[published]`` (:class:`Published`) and, as a configuration's ``[model]``, a table ``[gfl]`` with
+fields of :class:`train.models.gfl.GFLConfig`, or ``[nanodet]`` of :class:`train.models.nanodet.NanoDetConfig`; those
+left out have their defaults.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from pathlib import Path
 
 from gfl_edge.errors import InputError
 from gfl_edge.parsing.validation import build
-from train.models.gfl import GFL, GFLConfig
+from train.models.build import Architecture, Network, build_network
+from train.models.gfl import GFLConfig
+from train.models.nanodet import NanoDetConfig
 from train.settings import read_toml
 
 MODELS_FOLDER = Path(__file__).resolve().parent.parent / "configs" / "models"
@@ -35,7 +38,19 @@ class ModelFile:
     """What one file of ``train/configs/models`` says."""
 
     published: Published
-    architecture: GFLConfig
+    gfl: GFLConfig | None = None
+    nanodet: NanoDetConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.gfl is None) == (self.nanodet is None):
+            raise ValueError("gfl, nanodet: expected one of them, which says the architecture")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network's own configuration."""
+        found = self.gfl or self.nanodet
+        assert found is not None  # see __post_init__
+        return found
 
 
 def model_files() -> dict[str, Path]:
@@ -58,6 +73,6 @@ def read_model_file(path: str | Path) -> ModelFile:
     return build(ModelFile, read_toml(path), str(path))
 
 
-def build_model(path: str | Path) -> GFL:
+def build_model(path: str | Path) -> Network:
     """The detector that :func:`read_model_file` describes, with random weights, in training mode."""
-    return GFL(read_model_file(path).architecture)
+    return build_network(read_model_file(path).architecture)

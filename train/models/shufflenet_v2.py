@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from train.models.layers import leaky_relu
 
 STAGE_REPEATS = (4, 8, 4)
+BATCH_NORM_BIAS = 1e-4  # of a new backbone: RangiLyu/nanodet, nanodet/model/backbone/shufflenetv2.py
 
 
 def channel_shuffle(x: Tensor) -> Tensor:
@@ -87,6 +88,14 @@ class ShuffleNetV2(nn.Module):
             )
             for inputs, outputs, repeats in zip(stage_inputs, stage_channels, STAGE_REPEATS, strict=True)
         )
+
+    def init_weights(self) -> None:
+        """Random weights to train from, as nanodet's."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=1 / module.weight.shape[1])
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.constant_(module.bias, BATCH_NORM_BIAS)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``x`` float ``[N, 3, H, W]``, H and W multiples of 32 -> maps at strides 8, 16, 32."""

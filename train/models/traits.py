@@ -7,7 +7,7 @@ from typing import Literal
 
 from gfl_edge.spec import ResizeRule
 
-Family = Literal["nanodet", "nanodet-plus", "gfl", "gflv2"]
+Family = Literal["nanodet", "nanodet-g", "nanodet-plus", "gfl", "gflv2"]
 Quality = Literal["joint", "centerness"]  # what the class score is trained to be: the box's IoU, or without it (ATSS)
 Regression = Literal["distribution", "dirac"]  # what is predicted of an edge: a distribution, or a distance
 
@@ -38,6 +38,7 @@ class FamilyTraits:
 TRAITS: dict[Family, FamilyTraits] = {
     # RangiLyu/nanodet, nanodet/model/head/gfl_head.py (get_single_level_center_point) and nanodet_plus_head.py
     "nanodet": FamilyTraits((320, 320), "letterbox", 0.5, "bgr"),
+    "nanodet-g": FamilyTraits((416, 416), "letterbox", 0.5, "bgr"),
     "nanodet-plus": FamilyTraits((416, 416), "stretch", 0.0, "bgr"),
     # mmdetection 3.3.0, configs/gfl: AnchorGenerator with center_offset 0, data_preprocessor with bgr_to_rgb
     "gfl": FamilyTraits((800, 1344), "fit", 0.0, "rgb"),

@@ -90,10 +90,13 @@ class CriterionConfig:
             raise ValueError(f"expected at least one class, bin, stride and candidate, got {self}")
 
 
-# RangiLyu/nanodet, config/legacy_v0.x_configs/nanodet-m.yml and config/nanodet-plus-m_416.yml
+# RangiLyu/nanodet, config/legacy_v0.x_configs/nanodet-m.yml and nanodet-g.yml, and config/nanodet-plus-m_416.yml
 CONFIGS: dict[Family, CriterionConfig] = {
     "nanodet": CriterionConfig(
         reg_max=7, strides=(8, 16, 32), point_offset=TRAITS["nanodet"].point_offset, anchor_scale=5.0
+    ),
+    "nanodet-g": CriterionConfig(
+        reg_max=10, strides=(8, 16, 32), point_offset=TRAITS["nanodet-g"].point_offset, anchor_scale=8.0
     ),
     "nanodet-plus": CriterionConfig(
         reg_max=7,
@@ -184,7 +187,8 @@ class Criterion:
         levels = torch.bucketize(positives.cells, ends, right=True)
         order = levels.argsort(stable=True)
         cells, objects = positives.cells[order], positives.objects[order]
-        centers, strides = (values[cells] for values in self._grid(input_hw, device))
+        grid, steps = self._grid(input_hw, device)
+        centers, strides = grid[cells], steps[cells]
         counts = positives.images.bincount(minlength=len(targets))
         if config.assigner == "atss":
             counts = counts.clamp(min=1)  # an image without positives counts as one: mmdetection, not NanoDet-Plus
@@ -197,6 +201,7 @@ class Criterion:
             boxes=torch.cat([target.boxes for target in targets]).float()[objects] / strides,
             qualities=positives.ious[order] if config.assigner == "dynamic_soft_label" else None,
             normalizer=counts.sum().float(),
+            ignored=_ignored(targets, positives, grid, sizes.tolist()),
         )
 
     def _losses(self, outputs: Outputs, positive: _PositiveTargets) -> dict[str, Tensor]:
@@ -247,6 +252,7 @@ class _PositiveTargets:
         boxes: ``[P, 4]`` xyxy.
         qualities: ``[P]``, to be learnt by the score; None where they are those of the predicted boxes.
         normalizer: what classification losses are divided by on this process.
+        ignored: bool ``[N, A_i]`` per level, the cells that are neither positive nor background; None: there are none.
     """
 
     counts: list[int]
@@ -257,6 +263,7 @@ class _PositiveTargets:
     boxes: Tensor
     qualities: Tensor | None
     normalizer: Tensor
+    ignored: list[Tensor] | None = None
 
     @property
     def distances(self) -> Tensor:
@@ -282,19 +289,45 @@ def _classification(
 ) -> Tensor:
     """Sums ``[levels]`` of a loss over all classes of all cells, where positives learn ``scores`` ``[P]``, others 0.
 
-    Only the positives' own classes go through ``loss`` itself; its value at 0 is ``background_share`` times
-    :func:`train.objective.losses.background_loss`.
+    Ignored cells have no part in it. Only the positives' own classes go through ``loss`` itself; its value at 0 is
+    ``background_share`` times :func:`train.objective.losses.background_loss`.
     """
     parts = (
         torch.split(values, positive.counts) for values in (positive.images, positive.labels, positive.cells, scores)
     )
     sums = []
-    for level, images, labels, cells, wanted in zip(cls_logits, *parts, strict=True):
+    ignored: Sequence[Tensor | None] = positive.ignored or [None] * len(cls_logits)
+    for level, images, labels, cells, wanted, left_out in zip(cls_logits, *parts, ignored, strict=True):
         logits, own = level.flatten(2), (images, labels, cells)
         losses = background_loss(logits) * background_share
+        if left_out is not None:
+            losses = losses.masked_fill(left_out[:, None], 0)
         losses[own] = loss(logits[own], wanted)
         sums.append(losses.sum())
     return torch.stack(sums)
+
+
+def _ignored(
+    targets: Sequence[Target], positives: Positives, centers: Tensor, sizes: Sequence[int]
+) -> list[Tensor] | None:
+    """The cells ``[N, A_i]`` of each level whose center lies in an ignored region and that no object claims.
+
+    Whatever the assigner: a region says where objects are not told apart, not which of them there are, so that it is
+    no candidate, and what it holds is not known to be background of any class.
+    """
+    if not any(target.ignored is not None and len(target.ignored) for target in targets):
+        return None
+    ignored = torch.stack([_inside_any(centers, target.ignored) for target in targets])
+    ignored[positives.images, positives.cells] = False
+    return list(torch.split(ignored, list(sizes), dim=1))
+
+
+def _inside_any(centers: Tensor, regions: Tensor | None) -> Tensor:
+    """Whether each of the points ``[A, 2]`` lies inside one of the regions ``[m, 4]``: bool ``[A]``."""
+    if regions is None:
+        return torch.zeros_like(centers[:, 0], dtype=torch.bool)
+    (x, y), (left, top, right, bottom) = centers.T, regions.float().T[..., None]
+    return ((x > left) & (y > top) & (x < right) & (y < bottom)).any(dim=0)
 
 
 def _edges(reg_logits: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ CHECKPOINT_SUFFIXES = (".pth", ".ckpt", ".pt", ".safetensors")
 CHECKPOINTS = {
     "nanodet-m-320": "weights/nanodet_m/nanodet_m.ckpt",
     "nanodet-m-416": "weights/nanodet_m/nanodet_m_416.ckpt",
+    "nanodet-g-416": "weights/nanodet_g/nanodet_g_416_from_tfjs_fp16.pth",
     "nanodet-plus-m-320": "weights/nanodet_plus_m/nanodet_plus_m_320_from_ncnn_fp16.pth",
     "nanodet-plus-m-416": "weights/nanodet_plus_m/nanodet_plus_m_416_from_ncnn_fp16.pth",
 }

@@ -37,7 +37,7 @@ def load_detector(
 
     Args:
         source: a checkpoint file, what was read of it, or its state dict. Prefixes of wrappers are taken off.
-        family: fail unless the checkpoint is of this family ("nanodet", "nanodet-plus", "gfl", "gflv2").
+        family: fail unless the checkpoint is of this family ("nanodet", "nanodet-g", "nanodet-plus", "gfl", "gflv2").
         ema: which weights of a file to take, see :func:`train.weights.unwrapping.read_checkpoint`.
 
     Returns:
@@ -100,8 +100,8 @@ def infer_config(state: Mapping[str, Tensor]) -> Architecture:
     if config is None:
         known = ", ".join(map(short, sorted(state)[:3]))
         raise CheckpointError(
-            "no checkpoint of NanoDet, NanoDet-Plus, GFL or GFLv2: expected the keys "
-            f"{', '.join((*nanodet.FAMILY_KEYS, *nanodet.NEEDED_KEYS))}, or {', '.join(mmdet.NEEDED_KEYS)}. "
+            "no checkpoint of NanoDet, NanoDet-g, NanoDet-Plus, GFL or GFLv2: expected the keys "
+            f"{'; or '.join(', '.join(keys) for keys in (*nanodet.FAMILY_KEYS.values(), mmdet.NEEDED_KEYS))}. "
             f"Its {len(state)} keys start with: {known}"
         )
     return config

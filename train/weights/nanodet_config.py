@@ -12,12 +12,17 @@ from typing import Any
 from gfl_edge import optional
 from gfl_edge.annotations.class_names import YAML_SUFFIXES, compose_yaml
 from gfl_edge.errors import InputError
+from train.models.csp_net import RESIDUALS, WIDENING
 from train.weights.trained import Claim, Entries, Trained, Triple
 
 RUN_CONFIG, BEST_FOLDER = "train_cfg.yml", "model_best"
 MAX_NODES, MAX_NODE_DEPTH = 20_000, 50  # with what aliases stand for; nanodet's own files have 200
 
-BACKBONE = "ShuffleNetV2"
+# By the name of the neck
+FAMILY_OF_BACKBONE = {
+    "ShuffleNetV2": {"PAN": "nanodet", "GhostPAN": "nanodet-plus"},
+    "CustomCspNet": {"PAN": "nanodet-g"},
+}
 # nanodet/model/backbone/shufflenetv2.py, by model_size
 STAGE_CHANNELS = {
     "0.5x": (48, 96, 192),
@@ -25,7 +30,6 @@ STAGE_CHANNELS = {
     "1.5x": (176, 352, 704),
     "2.0x": (244, 488, 976),
 }
-FAMILY_OF_NECK = {"PAN": "nanodet", "GhostPAN": "nanodet-plus"}
 ACTIVATION = "LeakyReLU"  # of every layer that has one, which weights do not show
 ACTIVATED = {"PAN": ("backbone", "head"), "GhostPAN": ("backbone", "fpn", "head")}
 
@@ -78,10 +82,12 @@ def _normalization(entries: Entries) -> tuple[Triple | None, Triple | None]:
 def _claims(entries: Entries) -> tuple[Claim, ...]:
     arch = "model.arch"
     neck, backbone = entries.text(f"{arch}.fpn.name"), entries.text(f"{arch}.backbone.name")
-    if backbone is not None and backbone != BACKBONE:
-        raise entries.error(f"{arch}.backbone.name", backbone, f"{BACKBONE}, the backbone that is supported")
-    if neck is not None and neck not in FAMILY_OF_NECK:
-        raise entries.error(f"{arch}.fpn.name", neck, f"one of {', '.join(FAMILY_OF_NECK)}, which are supported")
+    if backbone is not None and backbone not in FAMILY_OF_BACKBONE:
+        expected = f"one of {', '.join(FAMILY_OF_BACKBONE)}, the backbones that are supported"
+        raise entries.error(f"{arch}.backbone.name", backbone, expected)
+    family_of_neck = FAMILY_OF_BACKBONE[backbone or "ShuffleNetV2"]
+    if neck is not None and neck not in family_of_neck:
+        raise entries.error(f"{arch}.fpn.name", neck, f"one of {', '.join(family_of_neck)}, which are supported")
     for part in ACTIVATED.get(neck or "", ()):
         activation = entries.text(f"{arch}.{part}.activation")
         if activation not in (None, ACTIVATION):
@@ -92,7 +98,8 @@ def _claims(entries: Entries) -> tuple[Claim, ...]:
         raise entries.error(f"{arch}.backbone.model_size", size, f"one of {', '.join(STAGE_CHANNELS)}")
     strides = entries.integers(f"{arch}.head.strides")
     claimed = {
-        f"{arch}.fpn.name": ("family", FAMILY_OF_NECK[neck] if neck else None),
+        f"{arch}.fpn.name": ("family", family_of_neck[neck] if neck else None),
+        f"{arch}.backbone.net_cfg": ("stage_channels", _csp_channels(entries, f"{arch}.backbone.net_cfg")),
         f"{arch}.backbone.model_size": ("stage_channels", STAGE_CHANNELS[size] if size else None),
         f"{arch}.fpn.out_channels": ("neck_channels", entries.integer(f"{arch}.fpn.out_channels")),
         f"{arch}.head.num_classes": ("num_classes", entries.integer(f"{arch}.head.num_classes")),
@@ -101,6 +108,22 @@ def _claims(entries: Entries) -> tuple[Claim, ...]:
         f"{arch}.head.stacked_convs": ("stacked_convs", entries.integer(f"{arch}.head.stacked_convs", 0)),
     }
     return tuple(Claim(place, field, value) for place, (field, value) in claimed.items() if value is not None)
+
+
+def _csp_channels(entries: Entries, place: str) -> tuple[int, ...] | None:
+    """The channels of the maps that a CustomCspNet of NanoDet-g's form gives; None where none is described."""
+    layers = entries.get(place)
+    if layers is None:
+        return None
+    match layers:
+        case [["Conv", 3, int(stem), 3, 2], *_] if layers == _csp_layers(stem):
+            return tuple(WIDENING * stem << level for level in range(3))
+    raise entries.error(place, layers, "the layers of nanodet-g.yml, or all of them so many times as wide")
+
+
+def _csp_layers(stem: int) -> list[list[Any]]:
+    blocks = [["CspBlock", stem << level, count, 3, 1 if level == 0 else 2] for level, count in enumerate(RESIDUALS)]
+    return [["Conv", 3, stem, 3, 2], ["MaxPool", 3, 2], *blocks]
 
 
 class _Plain:

@@ -18,7 +18,13 @@ onnx = pytest.importorskip("onnx")
 helper, FLOAT, UINT8 = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
 
 # RangiLyu/nanodet, README, model zoo: "FLOPS" column, where a multiplication and an addition are two
-PUBLISHED_GFLOPS = {"nanodet-m-320": 0.72, "nanodet-m-416": 1.2, "nanodet-plus-m-320": 0.9, "nanodet-plus-m-416": 1.52}
+PUBLISHED_GFLOPS = {
+    "nanodet-m-320": 0.72,
+    "nanodet-m-416": 1.2,
+    "nanodet-g-416": 4.2,
+    "nanodet-plus-m-320": 0.9,
+    "nanodet-plus-m-416": 1.52,
+}
 
 
 def graph(nodes, initializers, outputs, channels=3, hw=(8, 8)):

@@ -16,6 +16,7 @@ from gfl_edge.engine.build import BuildPlan, build_engine, check_contract, check
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BackendError, BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.spec import read_spec
+from train.weights.find import CHECKPOINTS
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'gfl-edge[rtx]'")
 
@@ -218,7 +219,7 @@ class TestPlan:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nanodet-m-320", "nanodet-m-416", "nanodet-plus-m-320", "nanodet-plus-m-416"])
+@pytest.mark.parametrize("name", CHECKPOINTS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("target", ["sm75", "sm86"])
 def test_all_published_models(exported, name, precision, target, tmp_path):

@@ -74,6 +74,24 @@ def images_of(batches):
     return [[draw.image for draw in batch] for batch in batches]
 
 
+def test_crowds_come_with_the_batches(annotations):
+    """Whatever is done to the images in training, and in evaluation; they stay when a batch is moved."""
+    crowd = Objects.of([[10, 10, 50, 60]], [1])
+    marked = replace(annotations, records=tuple(replace(r, ignored=crowd) for r in annotations.records))
+    for loader in (EvaluationLoader(config(), marked, 4), TrainingLoader(config(), marked, 5, 0).batches(0)):
+        targets = [target for batch in loader for target in batch.to("cpu").targets]
+        assert len(targets) == 10
+        assert all(target.ignored.dtype == torch.float32 for target in targets)
+        assert sum(len(target.ignored) for target in targets) >= 8
+    (target,) = (
+        EvaluationLoader(config(input_hw=(160, 128)), replace(marked, records=marked.records[1:2]), 1)
+        .__iter__()
+        .__next__()
+        .targets
+    )
+    assert torch.equal(target.ignored, target.boxes[:1])
+
+
 # The plan
 
 

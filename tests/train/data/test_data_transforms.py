@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -200,10 +201,42 @@ def test_boxes_that_lost_too_much_are_dropped():
     boxes = np.array(
         [[-70, 0, 30, 10], [-85, 0, 15, 10], [200, 0, 300, 10], [5, 5, 5.5, 50], [5, 5, 6, 50]], np.float32
     )
-    cut = cut_to_image(np.zeros((100, 100, 3), np.uint8), boxes, np.arange(5), 0.2)
+    whole = Sample(np.zeros((100, 100, 3), np.uint8), boxes, np.arange(5), boxes)
+    cut = cut_to_image(whole, 0.2)
     assert cut.labels.tolist() == [0, 4]  # 30 % is kept, 15 % is not, half a pixel is not
     assert cut.boxes[0].tolist() == [0, 0, 30, 10]
-    assert cut_to_image(cut.image, boxes, np.arange(5), 0.0).labels.tolist() == [0, 1, 4]
+    assert cut_to_image(whole, 0.0).labels.tolist() == [0, 1, 4]
+    # any part of an ignored region counts
+    assert cut.ignored.tolist() == [[0, 0, 30, 10], [0, 0, 15, 10], [5, 5, 5.5, 50], [5, 5, 6, 50]]
+
+
+def marked(*arguments, **named):
+    """As painted(), with an ignored region at each box."""
+    sample = painted(*arguments, **named)
+    return replace(sample, ignored=sample.boxes)
+
+
+AUGMENTATIONS = {
+    "flip": lambda rng: flip(marked()),
+    "crop": lambda rng: RandomCrop(1.0, 0.3, min_visible=0)(marked(), rng),
+    "affine": lambda rng: to_input_moved(marked(), (160, 224), "fit", AFFINE, rng, min_visible=0),
+    "input": lambda rng: to_input(marked(), (160, 224), "letterbox")[0],
+    "mosaic": lambda rng: mosaic(
+        [marked(), marked((90, 250), ((5, 5, 60, 70),)), marked(), marked()], (160, 224), "fit", rng, 0
+    )[0],
+    "color": lambda rng: HsvJitter(0.1, 0.1, 0.1)(ColorJitter(0.2)(marked(), rng), rng),
+    "paste": lambda rng: Paste((0.2, 0.3), (2, 3), min_visible=0)(marked(), marked(boxes=((30, 40, 110, 90),)), rng),
+}
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_ignored_regions_go_where_boxes_go(name):
+    for seed in range(10):
+        found = AUGMENTATIONS[name](np.random.default_rng(seed))
+        assert found.ignored.dtype == np.float32
+        assert len(found.boxes) > 0
+        for box in found.boxes:
+            assert np.abs(found.ignored - box).max(axis=1).min() < 1e-3
 
 
 # Colors

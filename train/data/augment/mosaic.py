@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,11 +53,12 @@ def mosaic(
         top, bottom = max(y, 0), min(y + tile_height, 2 * height)
         left, right = max(x, 0), min(x + tile_width, 2 * width)
         canvas[top:bottom, left:right] = resized[top - y : bottom - y, left - x : right - x]
-        boxes = placed_boxes(sample.boxes, Placement(sample.size_hw, scale_xy, (x, y)))
-        tiles.append(cut_to_image(canvas, boxes, sample.labels, min_visible))
-    boxes, labels = (np.concatenate([getattr(tile, name) for tile in tiles]) for name in ("boxes", "labels"))
+        to_canvas = functools.partial(placed_boxes, placement=Placement(sample.size_hw, scale_xy, (x, y)))
+        tiles.append(cut_to_image(sample.moved(canvas, to_canvas), min_visible))
+    names = ("boxes", "labels", "ignored")
+    boxes, labels, ignored = (np.concatenate([getattr(tile, name) for tile in tiles]) for name in names)
     middle = Placement((2 * height, 2 * width), (1.0, 1.0), (-width / 2, -height / 2))
-    return Sample(canvas, boxes, labels), middle
+    return Sample(canvas, boxes, labels, ignored), middle
 
 
 def _fitted(sample: Sample, input_hw: tuple[int, int]) -> tuple[np.ndarray, tuple[float, float]]:

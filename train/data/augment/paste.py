@@ -6,7 +6,7 @@ box with a soft oval edge.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -46,7 +46,7 @@ class Paste:
         if object_ is None:
             return sample
         image = sample.image.copy()
-        boxes, labels = sample.boxes, sample.labels
+        boxes, labels, ignored = sample.boxes, sample.labels, sample.ignored
         visible = np.ones(len(boxes))
         for box in self._places(source.boxes[chosen], sample.size_hw, rng):
             shown = flip(object_) if rng.random() < 0.5 else object_
@@ -54,9 +54,10 @@ class Paste:
             visible = np.maximum(visible - _covered(boxes, box), 0)
             boxes = np.concatenate([boxes, box[None]])
             labels = np.concatenate([labels, source.labels[chosen : chosen + 1]])
+            ignored = np.concatenate([ignored, _pasted_regions(shown, box)])
             visible = np.append(visible, 1.0)
         kept = visible >= self.min_visible
-        return cut_to_image(image, boxes[kept], labels[kept], self.min_visible)
+        return cut_to_image(Sample(image, boxes[kept], labels[kept], ignored), self.min_visible)
 
     def _places(self, box: Boxes, size_hw: tuple[int, int], rng: Generator) -> list[Boxes]:
         """Where the copies go: boxes of about the same size beside each other, from one side to the other."""
@@ -83,9 +84,17 @@ def _cut_out(source: Sample, chosen: int) -> Sample | None:
     right, bottom = min(width, int(np.ceil(x2 + margin_x))), min(height, int(np.ceil(y2 + margin_y)))
     if min(x2 - x1, y2 - y1) < 1 or max(x2 - x1, y2 - y1) < MIN_PX:
         return None
-    box = source.boxes[chosen] - np.array((left, top) * 2, np.float32)
-    image = np.ascontiguousarray(source.image[top:bottom, left:right])
-    return Sample(image, box[None], source.labels[chosen : chosen + 1])
+    only = replace(source, boxes=source.boxes[chosen : chosen + 1], labels=source.labels[chosen : chosen + 1])
+    image, corner = np.ascontiguousarray(source.image[top:bottom, left:right]), np.array((left, top) * 2, np.float32)
+    moved = only.moved(image, lambda boxes: boxes - corner)
+    return replace(moved, ignored=cut_to_image(moved).ignored)
+
+
+def _pasted_regions(shown: Sample, box: Boxes) -> Boxes:
+    """The ignored regions of the object's surroundings, when its box is pasted to ``box``."""
+    own = shown.boxes[0]
+    scale = (box[2:] - box[:2]) / (own[2:] - own[:2])
+    return np.asarray((shown.ignored - np.tile(own[:2], 2)) * np.tile(scale, 2) + np.tile(box[:2], 2), np.float32)
 
 
 def _blend(image: Image, shown: Sample, box: Boxes) -> None:

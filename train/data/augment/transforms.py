@@ -5,7 +5,8 @@ Every transform is called with a sample and the numpy Generator that all of its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -32,35 +33,46 @@ class Sample:
         image: uint8 ``[H, W, 3]`` BGR, contiguous.
         boxes: float32 ``[n, 4]`` xyxy in its pixels, inside it.
         labels: int64 ``[n]``, class indices.
+        ignored: float32 ``[m, 4]`` xyxy, regions that are no background, see :class:`train.structures.Target`.
     """
 
     image: Image
     boxes: Boxes
     labels: Labels
+    ignored: Boxes = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
     @property
     def size_hw(self) -> tuple[int, int]:
         """(height, width) of the image."""
         return self.image.shape[0], self.image.shape[1]
 
+    def moved(self, image: Image, change: Callable[[Boxes], Boxes]) -> Sample:
+        """Another image of the same objects, whose boxes and ignored regions are where ``change`` puts them."""
+        return Sample(image, change(self.boxes), self.labels, change(self.ignored))
 
-def cut_to_image(image: Image, boxes: Boxes, labels: Labels, min_visible: float = MIN_VISIBLE) -> Sample:
-    """A sample with ``boxes`` (``[n, 4]``, which may reach out of ``image``) clipped.
 
-    Dropped are boxes of which less than ``min_visible`` of the area is left, or a side under ``MIN_SIDE_PX``.
+def cut_to_image(sample: Sample, min_visible: float = MIN_VISIBLE) -> Sample:
+    """``sample``, whose boxes and ignored regions may reach out of its image, with both clipped.
+
+    Dropped are boxes of which less than ``min_visible`` of the area is left, or a side under ``MIN_SIDE_PX``. Of an
+    ignored region any part counts.
     """
-    inside = clip(boxes, (image.shape[0], image.shape[1]))
+    inside, ignored = clip(sample.boxes, sample.size_hw), clip(sample.ignored, sample.size_hw)
     sides = inside[:, 2:] - inside[:, :2]
-    keep = (areas(inside) >= np.float32(min_visible) * areas(boxes)) & (sides >= MIN_SIDE_PX).all(axis=1)
-    return Sample(image, inside[keep], labels[keep])
+    keep = (areas(inside) >= np.float32(min_visible) * areas(sample.boxes)) & (sides >= MIN_SIDE_PX).all(axis=1)
+    return Sample(sample.image, inside[keep], sample.labels[keep], ignored[areas(ignored) > 0])
 
 
 def flip(sample: Sample) -> Sample:
     """``sample`` with left and right exchanged."""
     width = np.float32(sample.image.shape[1])
-    boxes = sample.boxes.copy()
-    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    return replace(sample, image=np.ascontiguousarray(sample.image[:, ::-1]), boxes=boxes)
+
+    def turned(boxes: Boxes) -> Boxes:
+        turned = boxes.copy()
+        turned[:, [0, 2]] = width - boxes[:, [2, 0]]
+        return turned
+
+    return sample.moved(np.ascontiguousarray(sample.image[:, ::-1]), turned)
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class RandomCrop:
         top, bottom = self._span(height, anchor[1], anchor[3], rng)
         image = np.ascontiguousarray(sample.image[top:bottom, left:right])
         shift = np.array((left, top) * 2, np.float32)
-        return cut_to_image(image, sample.boxes - shift, sample.labels, self.min_visible)
+        return cut_to_image(sample.moved(image, lambda boxes: boxes - shift), self.min_visible)
 
     def _span(self, side: int, low: float, high: float, rng: Generator) -> tuple[int, int]:
         """Start and end of a window along a side of ``side`` pixels that holds ``low`` to ``high``."""
@@ -160,7 +172,8 @@ def to_input(
     """Bring ``sample`` to the network's input by the very code of the run time; every box is kept."""
     image = np.empty((*input_hw, 3), np.uint8)
     placement = resize_into(sample.image, image, rule, short_long)
-    return Sample(image, placed_boxes(sample.boxes, placement), sample.labels.copy()), placement
+    moved = sample.moved(image, lambda boxes: placed_boxes(boxes, placement))
+    return replace(moved, labels=sample.labels.copy()), placement
 
 
 def to_input_moved(
@@ -192,7 +205,7 @@ def to_input_moved(
         image = to_input(sample, input_hw, rule, short_long)[0].image  # not moved, and no crop of another shape
     else:
         image = warp(sample.image, input_hw, placement, rule)
-    return cut_to_image(image, placed_boxes(sample.boxes, placement), sample.labels, min_visible)
+    return cut_to_image(sample.moved(image, lambda boxes: placed_boxes(boxes, placement)), min_visible)
 
 
 def start_placement(
