@@ -55,6 +55,7 @@ def subjects(export: Export | None = None) -> dict[str, Callable[[], Fingerprint
     export = export or export_small
     found: dict[str, Callable[[], Fingerprint | None]] = {
         "bundled model": lambda: sha256(CHECKOUT / "gfl_edge/zoo/models/person-416.onnx")[:DIGITS],
+        "groups of engines": groups,
         "kernels": kernels,
     }
     for family in GRAPHS:
@@ -130,6 +131,15 @@ def kernels() -> str:
 
 def _code(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL))
+
+
+def groups() -> str:
+    """Of how wide the groups of convolutions become in engines for a GPU before Ampere and one since."""
+    from gfl_edge.engine.groups import Groups, best_joint, padded_to
+
+    kinds = [(target, half, int8) for target in ("sm75", "sm86") for half in (False, True) for int8 in (False, True)]
+    widths = [Groups(count, inputs, inputs) for count in (24, 32, 58, 96, 116, 232) for inputs in (1, 4, 8)]
+    return _digest(str(best_joint(it, [padded_to(*kind)])) for it in widths for kind in kinds)
 
 
 @functools.cache

@@ -54,6 +54,7 @@ class Measurement:
 GRAPHS = ("graph of nanodet", "graph of nanodet-g", "graph of nanodet-plus")
 PUBLISHED = (*GRAPHS, *(f"weights of {name}" for name in CHECKPOINTS))
 PLUS_416 = ("graph of nanodet-plus", "weights of nanodet-plus-m-416")
+GROUPS = "groups of engines"
 BUNDLED = ("bundled model",)
 LEARNED = ("losses of nanodet", "losses of gfl")
 
@@ -63,11 +64,12 @@ MEASUREMENTS = {
     "assigner": Measurement("assigner", "training.assigner", ("losses of gfl",)),
     "camera": Measurement("camera", "camera.camera", BUNDLED, draw="draw"),
     "coverage": Measurement("coverage", "coverage.coverage"),
-    "engines": Measurement("engines", "artifacts.engines", PUBLISHED),
+    "engine-options": Measurement("engine_options", "artifacts.options", (*PLUS_416, GROUPS)),
+    "engines": Measurement("engines", "artifacts.engines", (*PUBLISHED, GROUPS)),
     "evaluation": Measurement("evaluation", "accuracy.evaluation", PLUS_416),
     "faults": Measurement("faults", "faults.faults", BUNDLED),
-    "gfl-engines": Measurement("gfl_engines", "artifacts.gfl_engines", ("graph of gfl",)),
-    "int8": Measurement("int8", "accuracy.int8", (*PUBLISHED, "graph of gfl")),
+    "gfl-engines": Measurement("gfl_engines", "artifacts.gfl_engines", ("graph of gfl", GROUPS)),
+    "int8": Measurement("int8", "accuracy.int8", (*PUBLISHED, "graph of gfl", GROUPS)),
     "iteration": Measurement("iteration", "training.iteration", LEARNED, draw="draw"),
     "kernels": Measurement("kernels", "kernels.kernels", ("kernels",)),
     "mutants": Measurement("mutants", "mutants.mutants"),

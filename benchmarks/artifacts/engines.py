@@ -1,4 +1,4 @@
-"""What it takes to build engines on this CPU: seconds, bytes and peak memory per model, precision and GPU."""
+"""What it takes to build engines on this CPU: seconds, bytes and peak memory per model, precision, GPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.artifacts.contents import contents
 from benchmarks.models import export
 from export.engine import EnginePrecision, EngineRequest, EngineResult
 from gfl_edge.spec import Precision
@@ -54,6 +55,9 @@ class Build:
             "build_seconds": sidecar.build_seconds,
             "process_seconds": round(self.process_seconds, 2),
             "engine_bytes": self.result.engine.stat().st_size,
+            "convolutions": sidecar.convolutions,
+            "int8_convolutions": sidecar.int8_convolutions,
+            **contents(self.result.engine.read_bytes()),
             "onnx_bytes": self.result.onnx.stat().st_size,
             "peak_memory_bytes": self.peak_memory_bytes,
         }

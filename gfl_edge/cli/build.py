@@ -45,6 +45,8 @@ def announce(engine: Path, sidecar: Sidecar) -> None:
     """The engine's path on stdout, what it took and what comes next on stderr."""
     size_mb = engine.stat().st_size / 1e6
     log(f"built in {sidecar.build_seconds:.1f} s, {size_mb:.1f} MB, {sidecar.flavor} {sidecar.version}")
+    if sidecar.int8_convolutions:
+        log(f"{sidecar.int8_convolutions} of {sidecar.convolutions} convolutions are INT8")
     say_path(engine)
     log(f"next, on a GPU of {', '.join(sidecar.targets)}: gfl-edge camera --model {engine}")
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from gfl_edge import optional
 from gfl_edge.engine.flavor import Flavor, available_flavors, load_flavor, make_logger
+from gfl_edge.engine.groups import FIRST_AMPERE_SM, widen_groups
 from gfl_edge.engine.plugin import load_plugin
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
@@ -27,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 CURRENT = "current"  # the GPU in this machine
 DEFAULT_TARGET = "sm75"  # RTX 2080 Ti, the GPU of the paper's speed figures; built for where no GPU says otherwise
-FIRST_BF16_SM = 80  # Ampere; TensorRT cannot compile bfloat16 for older GPUs
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,14 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
     check_plugin_place(spec.nms, plan.flavor)
     check_targets(spec.precision, plan.targets)
     check_made_for_engines(spec, plan.onnx)
+    _warn_of_simulated_int8(plan, spec)
     int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
     described = f"{spec.name} {int8}{spec.precision}"
     logger.info("building %s for %s with %s", described, ", ".join(plan.targets), plan.flavor)
     engine = output_dir / plan.engine_name(spec)
     check_output(engine, size_bytes(plan.onnx))  # before minutes of work; an engine is about as large
     start = time.perf_counter()
-    content = _serialize(plan, spec, progress)
+    content, convolutions = _serialize(plan, spec, progress)
     sidecar = Sidecar(
         flavor=plan.flavor,
         version=str(load_flavor(plan.flavor).__version__),
@@ -171,6 +173,8 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
         engine_sha256=hashlib.sha256(content).hexdigest(),
         spec=spec,
         build_seconds=round(time.perf_counter() - start, 2),
+        convolutions=convolutions.total,
+        int8_convolutions=convolutions.int8,
     )
     write_together({engine: content, sidecar_path(engine): sidecar.to_json()})
     return engine, sidecar
@@ -187,10 +191,10 @@ def check_plugin_place(nms: ExportedNms, flavor: Flavor) -> None:
 
 def check_targets(precision: Precision, targets: Sequence[str]) -> None:
     """Raise InputError if a model of that precision is to be built for GPUs that do not compute in it."""
-    old = [target for target in targets if int(target.removeprefix("sm")) < FIRST_BF16_SM]
+    old = [target for target in targets if int(target.removeprefix("sm")) < FIRST_AMPERE_SM]
     if precision == "bf16" and old:
         raise InputError(
-            f"bf16 was requested for {', '.join(old)}: bfloat16 needs a GPU from sm{FIRST_BF16_SM} on, as the RTX 30 "
+            f"bf16 was requested for {', '.join(old)}: bfloat16 needs a GPU from sm{FIRST_AMPERE_SM} on, as the RTX 30 "
             "series. Take --fp16, or name only newer GPUs, as in --target sm86"
         )
 
@@ -204,7 +208,17 @@ def check_made_for_engines(spec: ModelSpec, onnx: Path) -> None:
         )
 
 
-def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> bytes:
+def _warn_of_simulated_int8(plan: BuildPlan, spec: ModelSpec) -> None:
+    old = [target for target in plan.targets if int(target.removeprefix("sm")) < FIRST_AMPERE_SM]
+    if spec.quantized_layers and plan.flavor == "rtx" and old:
+        logger.warning(
+            "TensorRT-RTX computes INT8 convolutions in FP16 on %s: it rounds to INT8 and back again, which costs AP "
+            "and time. An FP16 engine serves better there",
+            ", ".join(old),
+        )
+
+
+def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> tuple[bytes, Convolutions]:
     if TYPE_CHECKING:
         import tensorrt as trt
     else:
@@ -217,11 +231,11 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> bytes:
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(plan.flavor, trt.__version__))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(plan.onnx.read_bytes(), str(plan.onnx)):
+    if not parser.parse(_onnx_for(plan), str(plan.onnx)):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         listed = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
         raise BuildError(f"{plan.flavor} {trt.__version__} cannot parse {plan.onnx}: {listed}")
-    check_precision(network, spec, plan.flavor)
+    convolutions = check_precision(network, spec, plan.flavor)
     check_contract(network, spec)
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
@@ -236,7 +250,16 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> bytes:
         raise KeyboardInterrupt
     if serialized is None:
         raise BuildError(f"{plan.flavor} {trt.__version__} could not build {plan.onnx}: {'; '.join(messages)}")
-    return bytes(serialized)
+    return bytes(serialized), convolutions
+
+
+def _onnx_for(plan: BuildPlan) -> bytes:
+    """The ONNX file, for TensorRT-RTX with its groups as wide as the targets take them."""
+    content = plan.onnx.read_bytes()
+    if plan.flavor != "rtx":
+        return content  # full TensorRT tries kernels on the GPU itself
+    model = optional.load("onnx").load_model_from_string(content)
+    return bytes(model.SerializeToString()) if widen_groups(model, plan.targets) else content
 
 
 def _network_flags(flavor: Flavor, version: str) -> int:
@@ -258,7 +281,15 @@ def _set_targets(config: Any, plan: BuildPlan, trt: Any) -> None:
             config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), i)
 
 
-def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
+@dataclass(frozen=True)
+class Convolutions:
+    """The convolutions of a network that TensorRT was given, as it read them."""
+
+    total: int
+    int8: int  # of inputs and weights that are dequantized
+
+
+def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> Convolutions:
     """Raise PrecisionError unless the body of ``network`` computes in the precision of ``spec``.
 
     The body is every convolution, pooling and resize; normalization, decode and NMS have none and are float32. Those
@@ -266,7 +297,7 @@ def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
     spec says have to be INT8, which is to take dequantized tensors.
 
     Returns:
-        The number of convolutions.
+        How many convolutions there are, and in INT8.
     """
     if TYPE_CHECKING:
         import tensorrt as trt
@@ -300,7 +331,7 @@ def check_precision(network: Any, spec: ModelSpec, flavor: Flavor) -> int:
             f"{spec.name} is declared to have {spec.quantized_layers} convolutions in INT8, and {quantized} of the "
             f"{len(convolutions)} in its network are. Calibrate it again with: python calib/calibrate.py"
         )
-    return len(convolutions)
+    return Convolutions(len(convolutions), quantized)
 
 
 def check_contract(network: Any, spec: ModelSpec) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from gfl_edge.engine.flavor import Flavor
 from gfl_edge.errors import ContractError, EngineMismatchError, InputError, ModelFileError
-from gfl_edge.parsing.fields import Limits, NotNegative, Sha256
+from gfl_edge.parsing.fields import Amount, Limits, NotNegative, Sha256
 from gfl_edge.parsing.json_text import json_text, read_json
 from gfl_edge.parsing.validation import build
 from gfl_edge.spec import ModelSpec
@@ -37,6 +37,8 @@ class Sidecar:
     engine_sha256: Sha256
     spec: ModelSpec
     build_seconds: NotNegative
+    convolutions: Amount  # of the network that TensorRT was given, as it read them
+    int8_convolutions: Amount  # those whose input and weights are INT8
 
     @property
     def rebuild_command(self) -> str:

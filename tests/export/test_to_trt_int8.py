@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 
+from benchmarks.artifacts.contents import contents
 from export import to_trt
 from gfl_edge.engine.build import BuildPlan, build_engine
 from gfl_edge.errors import InputError, PrecisionError
@@ -22,10 +24,16 @@ class TestEngine:
         found, _ = calibrated
         arguments = ["--int8", "--onnx", str(found.path), "--target", "sm75", "-o", str(tmp_path)]
         assert to_trt.main(arguments) == 0
-        engine = capsys.readouterr().out.strip()
+        engine, said = capsys.readouterr()
+        assert "computes INT8 convolutions in FP16 on sm75" in said
+        assert f"{found.record.quantized} of {found.record.convolutions} convolutions are INT8" in said
         assert "-int8-fp16-rtx-sm75.engine" in engine
         sidecar = json.loads(next(tmp_path.glob("*.json")).read_text())
         assert sidecar["spec"]["quantized_layers"] == found.record.quantized
+        assert sidecar["int8_convolutions"] == found.record.quantized
+        assert sidecar["convolutions"] == found.record.convolutions
+        kernels = contents(Path(engine.strip()).read_bytes())
+        assert kernels["rounding_kernels"] > kernels["rounding_kernels_to_int8"] + 5
 
     def test_another_count_is_refused(self, calibrated, tmp_path):
         pytest.importorskip("tensorrt_rtx")

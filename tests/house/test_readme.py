@@ -99,6 +99,21 @@ def test_engine_table():
     assert not rows
 
 
+def test_engine_options():
+    rows = result("engine_options.json")["rows"]
+    shown = [row for row in rows if row["option"] in ("groups as exported", "wider groups")]
+    for row, (groups, target, *cells) in zip(shown, table("groups"), strict=True):
+        assert (groups in row["option"], target) == (True, row["target"])
+        sizes = [f"{row[key] / 1e6:.1f}" for key in ("engine_bytes", "compressed_bytes")]
+        assert cells == [str(row["kernels"]), *sizes]
+    text = " ".join(TEXT.split())
+    unchanged, failed = text.partition("No option of the builder does it.")[2].partition("With `REFIT`")[::2]
+    for row in rows[len(shown) :]:
+        name = row["option"].removeprefix("flag ").split()[0]
+        assert f"`{name}`" in (f"`REFIT`{failed}" if row["engine_bytes"] is None else unchanged)
+        assert row["engine_bytes"] in (None, pytest.approx(rows[0]["engine_bytes"], rel=1e-3))
+
+
 def test_gfl_engine_table():
     found = {(r["model"], r["precision"]): r for r in result("gfl_engines.json")["rows"]}
     for model, *cells in table("model, 800 x 1344"):
@@ -167,10 +182,13 @@ def test_int8_engine_table():
         for row in model["engines"]:
             expected[name, row["target"]] = (row, model["trt"])
     for row in found["gfl"]["rows"]:
-        expected[row["model"], row["target"]] = (row, row)
+        expected[row["model"], row["target"]] = (row, {"quantized": row.get("int8_convolutions"), **row})
     for name, target, counts, *cells in table("INT8 engine"):
         row, counted = expected.pop((name, target))
         assert counts == f"{counted['quantized']} of {counted['convolutions']}"
+        if "int8_convolutions" in row:
+            assert counts == f"{row['int8_convolutions']} of {row['convolutions']}"
+            assert (row["rounding_kernels_to_int8"] > row["rounding_kernels"] / 2) == (target != "sm75")
         sizes = [f"{row['engine_bytes'] / 1e6:.1f}", f"{row['peak_memory_bytes'] / 1e6:.0f}"]
         assert cells == [f"{row['build_seconds']:.1f}", *sizes]
     assert not expected

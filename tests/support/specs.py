@@ -56,4 +56,6 @@ def sidecars(draw: st.DrawFn) -> Sidecar:
         engine_sha256=draw(SHA256),
         spec=draw(specs()),
         build_seconds=draw(st.floats(0, 1e9)),
+        convolutions=draw(st.integers(0, 10**6)),
+        int8_convolutions=draw(st.integers(0, 10**6)),
     )

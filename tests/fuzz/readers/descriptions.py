@@ -165,7 +165,7 @@ JOURNAL = {
     "trials": [{"float_layers": ["w1"], "AP": 29.0, "AP50": 49.0, "AP75": 24.0, "images": 12}],
     "layers": [{"layer": "w1", "kind": "Conv", "snr_db": 31.5}],
 }
-SIDECAR = Sidecar("rtx", "1.7.1.116", ("sm75", "sm86"), 3, "0" * 64, "1" * 64, TINY, 1.5)
+SIDECAR = Sidecar("rtx", "1.7.1.116", ("sm75", "sm86"), 3, "0" * 64, "1" * 64, TINY, 1.5, 9, 0)
 
 READERS = [
     Reader("spec-in-onnx", read_spec, cache(small_onnx), ".onnx", change_metadata),

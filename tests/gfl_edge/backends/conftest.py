@@ -34,7 +34,7 @@ def trt(flavor: Any, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> FakeTenso
 @pytest.fixture
 def engine(flavor: Any, trt: FakeTensorRT, tmp_path: Path) -> Callable[[ModelSpec], Path]:
     def write(spec: ModelSpec) -> Path:
-        sidecar = Sidecar(flavor, VERSION, ("sm75",), 3, "0" * 64, "", spec, 1.0)
+        sidecar = Sidecar(flavor, VERSION, ("sm75",), 3, "0" * 64, "", spec, 1.0, 9, 0)
         return write_engine(tmp_path / "tiny.engine", engine_file(spec, 3), sidecar)
 
     return write

@@ -38,7 +38,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def sidecar(flavor: Any, trt: FakeTensorRT) -> Sidecar:
-    return Sidecar(flavor, VERSION, ("sm75",), 3, "0" * 64, "", SPEC, 1.0)
+    return Sidecar(flavor, VERSION, ("sm75",), 3, "0" * 64, "", SPEC, 1.0, 9, 0)
 
 
 @pytest.fixture
@@ -357,7 +357,7 @@ class TestRealTensorRtRtx:
 
     @pytest.fixture
     def real_sidecar(self) -> Sidecar:
-        return Sidecar("rtx", load_flavor("rtx").__version__, ("sm75",), 3, "0" * 64, "", SPEC, 1.0)
+        return Sidecar("rtx", load_flavor("rtx").__version__, ("sm75",), 3, "0" * 64, "", SPEC, 1.0, 9, 0)
 
     def test_garbage_is_refused_with_its_own_words(self, gpu: FakeGpu, real_sidecar: Sidecar, tmp_path: Path) -> None:
         engine = write_engine(tmp_path / "tiny.engine", b"no engine", real_sidecar)

@@ -154,7 +154,7 @@ def test_an_engine_on_a_gpu(gpu, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(gpu, "tensorrt", VERSION))
     monkeypatch.setitem(sys.modules, "pynvml", None)
     spec = replace(SPEC, nms="none", class_names=("cat", "dog"), max_candidates=40, score_threshold=0.3)
-    sidecar = Sidecar("tensorrt", VERSION, ("sm75",), 3, "0" * 64, "", spec, 1.0)
+    sidecar = Sidecar("tensorrt", VERSION, ("sm75",), 3, "0" * 64, "", spec, 1.0, 9, 0)
     engine = write_engine(tmp_path / "tiny.engine", engine_file(spec, 3), sidecar)
     found = bench(small_request(engine, backend="auto", batches=(3,)), ["x"], progress=False)
     (model,) = found.models

@@ -12,7 +12,7 @@ import pytest
 
 from gfl_edge.cli import main as cli
 from gfl_edge.engine import build
-from gfl_edge.engine.build import BuildPlan, build_engine, check_contract, check_precision, plan
+from gfl_edge.engine.build import BuildPlan, Convolutions, build_engine, check_contract, check_precision, plan
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BackendError, BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.spec import read_spec
@@ -78,7 +78,7 @@ def test_precision_is_read_off_the_built_network(small_onnx, precision):
     network, _keep = network_of(path)
     spec = read_spec(path)
     convolutions = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
-    assert check_precision(network, spec, "rtx") == convolutions
+    assert check_precision(network, spec, "rtx") == Convolutions(convolutions, 0)
     other = dataclasses.replace(spec, precision={"fp32": "fp16", "fp16": "fp32"}[precision])
     with pytest.raises(PrecisionError, match=r"is declared fp.., but \d+ of the \d+ convolutions"):
         check_precision(network, other, "rtx")

@@ -163,7 +163,7 @@ def test_an_engine_loads_the_plugin_where_it_needs_it(nms, loads, registry, tmp_
     monkeypatch.setitem(sys.modules, "tensorrt", library)
     monkeypatch.setattr("gfl_edge.backends.tensorrt.open_device", lambda prefer: gpu)
     spec = dataclasses.replace(SPEC, nms=nms)
-    sidecar = Sidecar("tensorrt", "10.13.2", (gpu.compute_capability,), 1, "0" * 64, "0" * 64, spec, 1.0)
+    sidecar = Sidecar("tensorrt", "10.13.2", (gpu.compute_capability,), 1, "0" * 64, "0" * 64, spec, 1.0, 9, 0)
     engine = write_engine(tmp_path / "m.engine", engine_file(spec, 1), sidecar)
     put(tmp_path / LIBRARY)
     backend = TensorRTBackend(engine)
@@ -179,7 +179,7 @@ def test_an_engine_without_its_plugin_says_what_is_missing(tmp_path, monkeypatch
     library.get_plugin_registry = FakeRegistry
     monkeypatch.setitem(sys.modules, "tensorrt", library)
     spec = dataclasses.replace(SPEC, nms="plugin")
-    sidecar = Sidecar("tensorrt", "10.13.2", (gpu.compute_capability,), 1, "0" * 64, "0" * 64, spec, 1.0)
+    sidecar = Sidecar("tensorrt", "10.13.2", (gpu.compute_capability,), 1, "0" * 64, "0" * 64, spec, 1.0, 9, 0)
     engine = write_engine(tmp_path / "m.engine", engine_file(spec, 1), sidecar)
     with pytest.raises(MissingDependencyError, match="needs TensorRT's plugin GflNms"):
         TensorRTBackend(engine)

@@ -15,7 +15,7 @@ from gfl_edge.errors import ContractError
 from tests.support.specs import sidecars
 from tests.support.tiny_spec import TINY
 
-SIDECAR = Sidecar("rtx", "1.7.1.116", ("sm75", "sm86"), 3, "0" * 64, "1" * 64, TINY, 1.5)
+SIDECAR = Sidecar("rtx", "1.7.1.116", ("sm75", "sm86"), 3, "0" * 64, "1" * 64, TINY, 1.5, 9, 0)
 
 
 @pytest.fixture

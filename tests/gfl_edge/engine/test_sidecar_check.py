@@ -23,6 +23,8 @@ SIDECAR = Sidecar(
     engine_sha256=hashlib.sha256(CONTENT).hexdigest(),
     spec=TINY,
     build_seconds=1.5,
+    convolutions=9,
+    int8_convolutions=0,
 )
 REBUILD = "gfl-edge build --model tiny-fp32.onnx --max-batch 4 --flavor rtx --target current"
 
