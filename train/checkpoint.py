@@ -112,11 +112,3 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "metrics": (_is_mapping_of(float, int, type(None)), "table of numbers"),
     "training": (lambda x: x is None or isinstance(x, dict), "state of a run"),
 }
-
-
-def describe_weights(path: str | Path) -> Checkpoint | None:
-    """What a checkpoint of our own says about itself; None for those of other projects."""
-    try:
-        return Checkpoint.load(path)
-    except CheckpointError:
-        return None

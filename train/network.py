@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from gfl_edge import optional
 from gfl_edge.errors import CheckpointError, InputError
-from train.checkpoint import describe_weights
 from train.config import Config, LossConfig, ModelConfig
 from train.models.batch_norm import fuse_batch_norm
 from train.models.build import Architecture, Network, build_network
@@ -101,8 +100,8 @@ def build_detector(config: Config, num_classes: int) -> Network:
         CheckpointError: weights that cannot be read, or are of another architecture.
         InputError: settings that do not fit the architecture.
     """
-    start = _start(config)
     model = config.model
+    start = None if model.weights is None else load_detector(find_weights(model.weights))
     architecture = read_model_file(model.published).architecture if model.published else model.nanodet or model.gfl
     if architecture is None:
         assert start is not None  # ModelConfig asks for one of them
@@ -126,20 +125,6 @@ def build_detector(config: Config, num_classes: int) -> Network:
         raise InputError(f"train.freeze_stages: {error}") from error
     detector.train()
     return detector
-
-
-def _start(config: Config) -> Network | None:
-    """The detector whose weights training starts from."""
-    if config.model.weights is None:
-        return None
-    path = find_weights(config.model.weights)
-    own = describe_weights(path)
-    if own and own.config.get("quantize", {}).get("enabled") and not config.quantize.enabled:
-        raise InputError(
-            f"model.weights: the batch norms of {path} are folded, for fake quantization. Go on with quantize.enabled, "
-            "or start from the weights that it was trained from"
-        )
-    return load_detector(path)
 
 
 def warm_start(detector: Network, start: Network, origin: str) -> None:

@@ -6,8 +6,8 @@ same convolutions: weights per channel by their present magnitude, inputs by ran
 and by the methods of :mod:`calib.histogram`. Gradients pass the rounding as if it were not there.
 
 What is learned is kept as an ordinary float checkpoint. Exporting it and calibrating the exported file, which finds the
-ranges again, gives the INT8 file. Its batch norms are identities, so that training goes on from it only with fake
-quantization: without, they would normalize by the statistics of the batch, which is another network, and is refused.
+ranges again, gives the INT8 file. Its batch norms are identities; training that goes on from it without fake
+quantization unfolds them first (:mod:`train.unfolding`).
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ from train.objective.criterion import Criterion
 from train.optim import Schedule, build_optimizer
 from train.quantize import fake_quantize, float_state
 from train.resuming import check_position
+from train.unfolding import neutral_norms, unfold_batch_norms
 from train.validation import Validation
 from train.weights.loading import describe_architecture
 from train.weights.naming import listed
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 # Of the weights, that best.pt, last.pt and its successor take with averages and both moments of an optimizer
 CHECKPOINT_SIZES = 9
 BEST_METRIC = "AP"
+UNFOLDED_ON = 256  # images, whose statistics batch norms get that have none
 MAX_PERCENT = 100
 SHOWN = ("AP", "AP50", "AP75")  # after each evaluation
 
@@ -96,6 +98,8 @@ class Run:
         ).to(process.device)
         if config.quantize.enabled:
             self._fake_quantize()
+        elif saved is None:  # else it has the statistics
+            self._unfold()
         self.average = start_average(self.detector, config.train.ema_decay) if config.train.ema_decay else None
         self.trainer = self._trainer()
         val = None if data.val is None else replace(data.val, records=data.val.records[:limit])
@@ -298,6 +302,20 @@ class Run:
         count = fake_quantize(self.network, self.detector, images, settings.method)
         share_buffers(self.network, self.process)
         self._say(f"{count} convolutions compute as in INT8, ranges by {settings.method}; AP is measured so, too")
+
+    def _unfold(self) -> None:
+        """Make batch norms that normalize nothing fit for training."""
+        norms = neutral_norms(self.detector)
+        if not norms:
+            return
+        count = min(-(-UNFOLDED_ON // self.config.train.batch), self.data.steps_per_epoch)
+        batches = (batch.to(self.process.device).images for batch in itertools.islice(self.data.batches(0), count))
+        unfold_batch_norms(self.network, norms, batches, self.process)
+        self._say(
+            f"{len(norms)} batch norms of {weights_name(self.config.model)} normalize nothing, as of weights for "
+            f"inference: they got the statistics of {count * self.config.train.batch} training images, and compute "
+            "what they did"
+        )
 
     def _say_start(self, data: LoadedData) -> None:
         config, position = self.config, self.trainer.position
