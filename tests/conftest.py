@@ -66,7 +66,7 @@ def _why_no_gpu() -> str | None:
     from gfl_edge.errors import GflEdgeError
 
     try:
-        open_device().close()
+        open_device()
     except GflEdgeError as error:
         return str(error).partition(".")[0]
     return None

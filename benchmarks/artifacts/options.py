@@ -12,7 +12,7 @@ import onnx
 
 from benchmarks.artifacts.contents import contents
 from benchmarks.models import export
-from gfl_edge.engine.flavor import load_flavor, make_logger
+from gfl_edge.engine.flavor import heard, load_flavor, logger_of
 from gfl_edge.engine.groups import widen_groups
 from gfl_edge.spec import INPUT_NAME, read_spec
 
@@ -82,8 +82,7 @@ def _flag(name: str) -> Change:
 def build(content: bytes, input_hw: tuple[int, int], target: str, change: Change | None = None) -> bytes | str:
     """The engine of an ONNX file by TensorRT-RTX, or its last message where it makes none."""
     trt: Any = load_flavor("rtx")
-    messages: deque[str] = deque(maxlen=1)
-    trt_logger = make_logger("rtx", messages)
+    trt_logger = logger_of("rtx")
     builder = trt.Builder(trt_logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, trt_logger)
@@ -96,7 +95,9 @@ def build(content: bytes, input_hw: tuple[int, int], target: str, change: Change
     config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), 0)
     if change is not None:
         change(config, trt)
-    engine = builder.build_serialized_network(network, config)
+    messages: deque[str] = deque(maxlen=1)
+    with heard(messages):
+        engine = builder.build_serialized_network(network, config)
     return messages[-1] if engine is None else bytes(engine)
 
 

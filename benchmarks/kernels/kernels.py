@@ -7,8 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,23 +127,10 @@ def detector_input(anchors: int, classes: int, batch: int, dtype: type) -> tuple
 
 
 def _times(folder: Path) -> dict[str, Any]:
-    with _gpu() as device:
-        if isinstance(device, str):
-            return {"not_measured": device}
-        if shutil.which("nvcc") is None:
-            return {"not_measured": "no nvcc on PATH to build the library"}
-        return kernel_times.measure(folder, device, detector_input)
-
-
-@contextmanager
-def _gpu() -> Iterator[Any]:
-    """The GPU, or why there is none."""
     try:
-        device = open_device("cuda-python")  # only it has CUDA graphs and events
+        device = open_device("cuda-python")  # only it has CUDA graphs
     except GflEdgeError as error:
-        yield str(error)
-        return
-    try:
-        yield device
-    finally:
-        device.close()
+        return {"not_measured": str(error)}
+    if shutil.which("nvcc") is None:
+        return {"not_measured": "no nvcc on PATH to build the library"}
+    return kernel_times.measure(folder, device, detector_input)

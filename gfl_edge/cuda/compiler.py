@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gfl_edge import optional
-from gfl_edge.errors import BackendError, MissingDependencyError, OutputError
-from gfl_edge.files import CACHE_VARIABLE, cache_folder, write_atomically
+from gfl_edge.cuda.kept import keep, read_kept
+from gfl_edge.errors import BackendError, MissingDependencyError
+from gfl_edge.files import cache_folder
 
 _LOG = logging.getLogger(__name__)
-
-_DIGEST_BYTES = 32  # of SHA-256, before what it was made from
 
 
 @dataclass(frozen=True)
@@ -192,34 +191,10 @@ def compiled(source: CudaSource, compute_capability: str, compiler: Compiler | N
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     folder = cache_folder()
     path = folder / "kernels" / f"{Path(source.name).stem}-{compute_capability}-{key[:16]}.bin" if folder else None
-    image = _read(path) if path else None
+    image = read_kept(path) if path else None
     if image is None:
         _LOG.debug("compiling %s for %s with %s", source.name, compute_capability, compiler.version)
         image = compiler.compile(source, compute_capability)
         if path:
-            _write(path, image)
+            keep(path, image)
     return image
-
-
-def _read(path: Path) -> bytes | None:
-    """What :func:`_write` wrote; None where there is nothing, or not all of it."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            _LOG.warning("cannot read the kernel cache %s (%s), compiling again", path, error)
-        return None
-    digest, image = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-    if hashlib.sha256(image).digest() != digest:
-        _LOG.warning("%s in the kernel cache is damaged, compiling again", path)
-        return None
-    return image
-
-
-def _write(path: Path, image: bytes) -> None:
-    try:
-        write_atomically(path, hashlib.sha256(image).digest() + image, durable=False)
-    except OutputError as error:
-        _LOG.warning(
-            "every start compiles again. Set %s to a folder of yours: the kernel cache %s", CACHE_VARIABLE, error
-        )

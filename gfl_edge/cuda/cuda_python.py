@@ -8,6 +8,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gfl_edge import optional
+from gfl_edge.cuda.captures import after_capture, capturing
+from gfl_edge.cuda.contexts import primary_context
 from gfl_edge.cuda.interface import Launch, dotted_version, no_driver, no_gpu, out_of_memory, parameter_addresses
 from gfl_edge.errors import BackendError
 
@@ -34,8 +37,6 @@ class CudaPythonDevice:
 
     def __init__(self) -> None:
         self._driver = load_driver()
-        self._closed = False
-        self._pinned = 0  # blocks of page-locked memory that somebody can still reach
         try:
             status, *_ = self._driver.cuInit(0)
         except RuntimeError as error:  # libcuda is loaded by the first call, not by the import
@@ -54,8 +55,6 @@ class CudaPythonDevice:
             )
         )
         self.driver_version = dotted_version(self._call("cuDriverGetVersion"))
-        # The primary context is the one that TensorRT's CUDA runtime uses, so memory is shared with it
-        self._context = self._call("cuDevicePrimaryCtxRetain", self._device)
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """Call a driver function, whose answers are tuples (status, value), and return the value."""
@@ -80,6 +79,9 @@ class CudaPythonDevice:
         return int(address)
 
     def _release(self, function: str, handle: Any) -> None:
+        after_capture(partial(self._release_now, function, handle))
+
+    def _release_now(self, function: str, handle: Any) -> None:
         try:
             with self.active():
                 self._call(function, handle)
@@ -89,7 +91,8 @@ class CudaPythonDevice:
     @contextmanager
     def active(self) -> Iterator[None]:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.active`."""
-        self._call("cuCtxPushCurrent", self._context)
+        retain = partial(self._call, "cuDevicePrimaryCtxRetain", self._device)
+        self._call("cuCtxPushCurrent", primary_context(self._driver, retain))
         try:
             yield
         finally:
@@ -108,17 +111,10 @@ class CudaPythonDevice:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         address = self._allocate("cuMemAllocHost", "pinned host", nbytes)
         block = (ctypes.c_uint8 * nbytes).from_address(address)  # every view on the array keeps this object alive
-        self._pinned += 1
         # At the end of the process the driver frees everything by itself, and may be gone already
-        weakref.finalize(block, self._free_pinned, address).atexit = False
+        weakref.finalize(block, self._release, "cuMemFreeHost", address).atexit = False
         array: NDArray[Any] = np.frombuffer(memoryview(block), dtype)
         return array.reshape(shape)
-
-    def _free_pinned(self, address: int) -> None:
-        self._release("cuMemFreeHost", address)
-        self._pinned -= 1
-        if self._closed and not self._pinned:
-            self._release_context()
 
     def create_stream(self) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.create_stream`."""
@@ -163,15 +159,17 @@ class CudaPythonDevice:
     def capture(self, stream: int, queue: Callable[[], None]) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.capture`."""
         # Thread-local: what other threads do with CUDA meanwhile neither enters the graph nor spoils it
-        self._call("cuStreamBeginCapture", stream, self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-        try:
-            queue()
-        except BaseException:
-            status, graph = self._driver.cuStreamEndCapture(stream)  # fails where a call has spoiled the capture
-            if status == self._driver.CUresult.CUDA_SUCCESS and graph:
-                self._release("cuGraphDestroy", graph)
-            raise
-        graph = self._call("cuStreamEndCapture", stream)
+        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        with capturing():
+            self._call("cuStreamBeginCapture", stream, mode)
+            try:
+                queue()
+            except BaseException:
+                status, graph = self._driver.cuStreamEndCapture(stream)  # fails where a call has spoiled the capture
+                if status == self._driver.CUresult.CUDA_SUCCESS and graph:
+                    self._release("cuGraphDestroy", graph)
+                raise
+            graph = self._call("cuStreamEndCapture", stream)
         try:
             return int(self._call("cuGraphInstantiate", graph, 0))
         finally:
@@ -210,19 +208,6 @@ class CudaPythonDevice:
     def synchronize(self, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""
         self._call("cuStreamSynchronize", stream)
-
-    def close(self) -> None:
-        """See :meth:`gfl_edge.cuda.interface.CudaDevice.close`."""
-        if not self._closed:
-            self._closed = True
-            if not self._pinned:  # else the last pinned array to go takes the context with it
-                self._release_context()
-
-    def _release_context(self) -> None:
-        try:
-            self._call("cuDevicePrimaryCtxRelease", self._device)
-        except BackendError as error:
-            _LOG.warning("%s", error)
 
 
 def load_driver() -> ModuleType:

@@ -27,9 +27,10 @@ class Launch:
 class CudaDevice(Protocol):
     """The first GPU that CUDA lists (``CUDA_VISIBLE_DEVICES`` reorders them), through its primary context.
 
-    Memory, streams, copies, modules and graphs need the context on the calling thread: use them inside
-    ``with device.active()``. Every method raises BackendError where CUDA fails, except those that free: they log,
-    because they also run when an earlier error is on its way up, which they must not hide.
+    The first use of the context makes it, and it lives as long as the process. Memory, streams, copies, modules and
+    graphs need it on the calling thread: use them inside ``with device.active()``. Every method raises BackendError
+    where CUDA fails, except those that free: they log, because they also run when an earlier error is on its way up,
+    which they must not hide. What is freed on a thread that captures is freed when the capture is over.
     """
 
     library: str  # "cuda-python", "pycuda"
@@ -53,7 +54,7 @@ class CudaDevice(Protocol):
     def pinned_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """A C-contiguous array in page-locked host memory, for fast and truly asynchronous copies.
 
-        Its memory is freed when the array and the last view on it are gone, even if the device is closed before.
+        Its memory is freed when the array and the last view on it are gone.
         """
         ...
 
@@ -137,10 +138,6 @@ class CudaDevice(Protocol):
 
     def synchronize(self, stream: int) -> None:
         """Wait until all that is queued on ``stream`` is done."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the context. Free memory and streams before. Calling it twice is fine."""
         ...
 
 

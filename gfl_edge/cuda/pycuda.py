@@ -8,6 +8,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gfl_edge import optional
+from gfl_edge.cuda.captures import after_capture
+from gfl_edge.cuda.contexts import primary_context
 from gfl_edge.cuda.interface import Launch, dotted_version, no_driver, no_gpu, out_of_memory, parameter_bytes
 from gfl_edge.errors import BackendError, MissingDependencyError
 
@@ -40,20 +43,16 @@ class PycudaDevice:
         self._events: dict[int, Any] = {}
         self._modules: dict[int, Any] = {}
         self._functions: dict[int, tuple[int, Any]] = {}  # with the module's number
-        self._closed = False
-        self._pinned = 0  # blocks of page-locked memory that somebody can still reach
         try:
             self._driver.init()
         except self._driver.RuntimeError as error:  # pycuda's own class, which stands for CUDA_ERROR_NO_DEVICE here
             raise no_gpu(str(error)) from error
         except self._driver.Error as error:
             raise _failed(error) from error
-        device = self._call(self._driver.Device, 0)
-        self.name: str = self._call(device.name)
-        self.compute_capability = "sm{}{}".format(*self._call(device.compute_capability))
+        self._device = self._call(self._driver.Device, 0)
+        self.name: str = self._call(self._device.name)
+        self.compute_capability = "sm{}{}".format(*self._call(self._device.compute_capability))
         self.driver_version = dotted_version(self._call(self._driver.get_driver_version))
-        # The primary context is the one that TensorRT's CUDA runtime uses, so memory is shared with it
-        self._context = self._call(device.retain_primary_context)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -72,7 +71,8 @@ class PycudaDevice:
     @contextmanager
     def active(self) -> Iterator[None]:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.active`."""
-        self._call(self._context.push)
+        retain = partial(self._call, self._device.retain_primary_context)
+        self._call(primary_context(self._driver, retain).push)
         try:
             yield
         finally:
@@ -87,15 +87,14 @@ class PycudaDevice:
 
     def free(self, address: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.free`."""
-        del self._memory[address]  # pycuda reports its own clean-up failures, on stderr
+        after_capture(partial(self._memory.pop, address))  # pycuda reports its own clean-up failures, on stderr
 
     def pinned_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.pinned_empty`."""
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         block = self._allocate("pinned host", nbytes, self._driver.pagelocked_empty, (nbytes,), np.uint8)
-        self._pinned += 1
         # At the end of the process the driver frees everything by itself, and may be gone already
-        weakref.finalize(block, self._free_pinned, block.base).atexit = False
+        weakref.finalize(block, after_capture, partial(self._free_pinned, block.base)).atexit = False
         # Through a memoryview, because views on the block itself would refer to its base and let go of the block
         array: NDArray[Any] = np.frombuffer(memoryview(block), dtype)
         return array.reshape(shape)
@@ -106,9 +105,6 @@ class PycudaDevice:
                 self._call(allocation.free)
         except BackendError as error:
             _LOG.warning("%s", error)
-        self._pinned -= 1
-        if self._closed and not self._pinned:
-            self._release_context()
 
     def create_stream(self) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.create_stream`."""
@@ -119,7 +115,7 @@ class PycudaDevice:
 
     def destroy_stream(self, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_stream`."""
-        del self._streams[stream]
+        after_capture(partial(self._streams.pop, stream))
 
     def copy_to_device(self, address: int, array: NDArray[Any], stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.copy_to_device`."""
@@ -141,6 +137,9 @@ class PycudaDevice:
 
     def unload_module(self, module: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.unload_module`."""
+        after_capture(partial(self._unload_now, module))
+
+    def _unload_now(self, module: int) -> None:
         for handle in [handle for handle, (owner, _) in self._functions.items() if owner == module]:
             del self._functions[handle]
         del self._modules[module]
@@ -187,24 +186,11 @@ class PycudaDevice:
 
     def destroy_event(self, event: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_event`."""
-        del self._events[event]
+        after_capture(partial(self._events.pop, event))
 
     def synchronize(self, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""
         self._call(self._streams[stream].synchronize)
-
-    def close(self) -> None:
-        """See :meth:`gfl_edge.cuda.interface.CudaDevice.close`."""
-        if not self._closed:
-            self._closed = True
-            if not self._pinned:  # else the last pinned array to go takes the context with it
-                self._release_context()
-
-    def _release_context(self) -> None:
-        try:
-            self._call(self._context.detach)  # its destructor would not know it for a primary context
-        except BackendError as error:
-            _LOG.warning("%s", error)
 
 
 def _failed(error: Exception) -> BackendError:

@@ -68,7 +68,6 @@ def find_device(on_jetson: bool) -> tuple[Device | None, Finding]:
         remedy = "nvidia-smi, which says more" if there else OF_JETPACK if on_jetson else INSTALL_DRIVER
         return None, Finding(SECTION, "device", "problem" if there else "missing", reason, remedy)
     device = Device(opened.name, opened.compute_capability, opened.driver_version)
-    opened.close()
     return device, Finding(SECTION, "device", "ok", f"{device.name}, {device.sm}, CUDA up to {device.cuda}")
 
 

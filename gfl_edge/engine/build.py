@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from gfl_edge import optional
-from gfl_edge.engine.flavor import Flavor, available_flavors, load_flavor, make_logger
+from gfl_edge.engine.flavor import Flavor, available_flavors, heard, load_flavor, logger_of
 from gfl_edge.engine.groups import FIRST_AMPERE_SM, widen_groups
 from gfl_edge.engine.plugin import load_plugin
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
@@ -96,15 +96,11 @@ def current_sm(required: bool = False) -> str | None:
     from gfl_edge.errors import BackendError
 
     try:
-        device = open_device()
+        return open_device().compute_capability
     except (BackendError, MissingDependencyError):
         if required:
             raise
         return None
-    try:
-        return device.compute_capability
-    finally:
-        device.close()
 
 
 def rtx_targets() -> tuple[str, ...]:
@@ -226,8 +222,7 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> tuple[bytes,
 
     if spec.nms == "plugin":
         load_plugin(plan.flavor, plan.onnx.parent)
-    messages: deque[str] = deque(maxlen=5)
-    logger = make_logger(plan.flavor, messages)
+    logger = logger_of(plan.flavor)
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(plan.flavor, trt.__version__))
     parser = trt.OnnxParser(network, logger)
@@ -243,8 +238,9 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> tuple[bytes,
     smallest, usual = (trt.Dims4(1, *size, 3) for size in (low_hw, spec.input_hw))
     profile.set_shape(INPUT_NAME, smallest, usual, trt.Dims4(plan.max_batch, *high_hw, 3))
     config.add_optimization_profile(profile)
-    _set_targets(config, plan, trt)
-    with _monitored(config, plan.flavor, f"building {spec.file_stem}", progress) as monitor:
+    _set_rtx_options(config, plan, trt)
+    messages: deque[str] = deque(maxlen=5)
+    with heard(messages), _monitored(config, plan.flavor, f"building {spec.file_stem}", progress) as monitor:
         serialized = builder.build_serialized_network(network, config)
     if monitor.canceled:
         raise KeyboardInterrupt
@@ -273,9 +269,13 @@ def _network_flags(flavor: Flavor, version: str) -> int:
     return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
 
-def _set_targets(config: Any, plan: BuildPlan, trt: Any) -> None:
-    """Compute capabilities exist only in TensorRT-RTX; full TensorRT builds for the GPU it runs on."""
+def _set_rtx_options(config: Any, plan: BuildPlan, trt: Any) -> None:
+    """What exists only in TensorRT-RTX: compute capabilities, and engines that can be captured into CUDA graphs.
+
+    Those have all of their memory before they run. Full TensorRT builds for the GPU it runs on.
+    """
     if plan.flavor == "rtx":
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         config.num_compute_capabilities = len(plan.targets)
         for i, target in enumerate(plan.targets):
             config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), i)

@@ -66,7 +66,7 @@ def tensor_problem(engine: trt.ICudaEngine, contract: Mapping[str, TensorContrac
 def size_problem(engine: trt.ICudaEngine, spec: ModelSpec, max_batch: int) -> str:
     """What differs if the engine does not take the sizes of its spec in batches of 1 to ``max_batch``; else ""."""
     shapes = [_shape(engine.get_tensor_shape(INPUT_NAME))]
-    if shapes[0][:1] == (-1,):
+    if -1 in shapes[0]:  # only the batch, or only the sides, or both
         shapes = [_shape(dims) for dims in engine.get_tensor_profile_shape(INPUT_NAME, 0)]
     expected = [(batch, *size, 3) for batch, size in zip((1, max_batch), spec.size_range, strict=True)]
     if [shapes[0], shapes[-1]] == expected:

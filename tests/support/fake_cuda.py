@@ -102,9 +102,6 @@ class FakeDriver:
     def cuDevicePrimaryCtxRetain(self, dev: str) -> str:  # noqa: N802
         return f"primary context of {dev}"
 
-    def cuDevicePrimaryCtxRelease(self, dev: str) -> None:  # noqa: N802
-        assert dev == "device 0"
-
     def cuCtxPushCurrent(self, ctx: str) -> None:  # noqa: N802
         self.contexts.append(ctx)
 
@@ -324,9 +321,6 @@ class FakePycudaContext:
 
     def push(self) -> None:
         self.library.record("push")
-
-    def detach(self) -> None:
-        self.library.record("detach")
 
 
 class FakePycudaAllocation:

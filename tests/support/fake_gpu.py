@@ -12,11 +12,13 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from gfl_edge.cuda.captures import after_capture, capturing
 from gfl_edge.cuda.interface import Launch, out_of_memory
 from gfl_edge.errors import BackendError
 from tests.support.fake_kernels import KERNELS
@@ -41,6 +43,7 @@ class FakeGpu:
         worked: pieces of work that were done.
         capturing: the work of the graph that is being captured.
         calls: how often each method was called.
+        depth: how often the context is on the stack of this thread.
         copied: bytes of each copy, in order.
     """
 
@@ -63,9 +66,8 @@ class FakeGpu:
         self.capturing: list[Callable[[], None]] | None = None
         self.calls: Counter[str] = Counter()
         self.copied: list[int] = []
-        self.closed = False
         self.fail_in = ""  # name of the method that raises
-        self._depth = 0
+        self.depth = 0
         self._next = 0x7F0000000000
 
     def assert_nothing_left(self) -> None:
@@ -75,11 +77,10 @@ class FakeGpu:
         assert not self.modules
         assert not self.graphs
         assert not self.events
-        assert self._depth == 0
-        assert self.closed
+        assert self.depth == 0
 
     def _enter(self, method: str) -> None:
-        assert self._depth, f"{method} needs the context: use it inside device.active()"
+        assert self.depth, f"{method} needs the context: use it inside device.active()"
         self.calls[method] += 1
         if method == self.fail_in:
             raise BackendError(f"CUDA failed in {method}: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
@@ -98,12 +99,11 @@ class FakeGpu:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        assert not self.closed
-        self._depth += 1
+        self.depth += 1
         try:
             yield
         finally:
-            self._depth -= 1
+            self.depth -= 1
 
     def malloc(self, nbytes: int) -> int:
         self._enter("malloc")
@@ -114,14 +114,18 @@ class FakeGpu:
         return address
 
     def free(self, address: int) -> None:
-        self._enter("free")
+        after_capture(partial(self._free, address))
+
+    def _free(self, address: int) -> None:
+        with self.active():
+            self._enter("free")
         del self.memory[address]
 
     def pinned_empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         self._enter("pinned_empty")
         block = np.full(prod(shape) * np.dtype(dtype).itemsize, 0xCD, np.uint8)
         self.pinned.add(id(block))
-        weakref.finalize(block, self.pinned.discard, id(block))
+        weakref.finalize(block, after_capture, partial(self.pinned.discard, id(block)))
         return block.view(dtype).reshape(shape)
 
     def create_stream(self) -> int:
@@ -194,10 +198,11 @@ class FakeGpu:
         assert stream in self.streams
         assert self.capturing is None
         self.capturing = captured = []
-        try:
-            queue()
-        finally:
-            self.capturing = None
+        with capturing():
+            try:
+                queue()
+            finally:
+                self.capturing = None
         graph = self._address()
         self.graphs[graph] = captured
         return graph
@@ -243,9 +248,6 @@ class FakeGpu:
         while self.streams[stream]:
             self.worked += 1
             self.streams[stream].pop(0)()
-
-    def close(self) -> None:
-        self.closed = True
 
     def read(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         nbytes = prod(shape) * np.dtype(dtype).itemsize

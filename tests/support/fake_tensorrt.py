@@ -147,24 +147,51 @@ class DynamicShapesKernelSpecializationStrategy(enum.Enum):
 class FakeRtxConfig:
     """``IRuntimeConfig`` of TensorRT-RTX."""
 
-    __slots__ = ("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy")
+    __slots__ = ("cache", "cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy", "library")
 
-    def __init__(self) -> None:
+    def __init__(self, library: FakeTensorRT) -> None:
+        self.library = library
+        self.cache: FakeRuntimeCache | None = None
         self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
         self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
+    def create_runtime_cache(self) -> FakeRuntimeCache:
+        return FakeRuntimeCache(self.library)
+
+    def set_runtime_cache(self, cache: FakeRuntimeCache) -> bool:
+        self.cache = cache
+        return True
+
+
+class FakeRuntimeCache:
+    """``IRuntimeCache``: it holds a kernel for each shape."""
+
+    def __init__(self, library: FakeTensorRT) -> None:
+        self.library = library
+        self.kernels: set[str] = set()
+
+    def deserialize(self, blob: bytes) -> bool:
+        assert self.library.gpu.depth, "it is compared with the context that is current"
+        if not blob.startswith(b"cache:") or self.library.refuse == "cache":
+            return False
+        self.kernels.update(blob[6:].decode().split(";"))
+        return True
+
+    def serialize(self) -> bytes:
+        return b"cache:" + ";".join(sorted(self.kernels)).encode()
 
 
 class FakeRtxEngine(FakeEngine):
     """``ICudaEngine`` of TensorRT-RTX, which takes its run-time options in a config."""
 
     def create_runtime_config(self) -> FakeRtxConfig:
-        return FakeRtxConfig()
+        return FakeRtxConfig(self.library)
 
     def create_execution_context(self, runtime_config: FakeRtxConfig) -> FakeContext | None:
         self.library.config = runtime_config
         if self.library.refuses(self.logger, "context"):
             return None
-        return FakeRtxContext(self)
+        return FakeRtxContext(self, weakref.ref(runtime_config.cache) if runtime_config.cache else None)
 
 
 class FakeContext:
@@ -178,6 +205,11 @@ class FakeContext:
         self.touched = 0  # how often a shape was set, which no graph of this context survives
         self.has_run = False  # at this shape, as it has to before it can be captured
         self.library.contexts.add(self)
+        weakref.finalize(self, self._destroyed, self.library.gpu)
+
+    @staticmethod
+    def _destroyed(gpu: FakeGpu) -> None:
+        assert gpu.capturing is None, "TensorRT frees memory, which voids what this thread captures"
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.library.calls["set_input_shape"] += 1
@@ -230,10 +262,24 @@ class FakeContext:
 
 
 class FakeRtxContext(FakeContext):
-    """``IExecutionContext`` of TensorRT-RTX."""
+    """``IExecutionContext`` of TensorRT-RTX, which compiles a kernel for each shape that is in no cache."""
+
+    def __init__(self, engine: FakeEngine, cache: Any) -> None:
+        super().__init__(engine)
+        self.cache = cache
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        if self.cache is not None:
+            cache, kernel = self.cache(), str(self.shape)
+            assert cache is not None, "the cache has to live as long as the context"
+            self.library.compiled += kernel not in cache.kernels
+            cache.kernels.add(kernel)
+        return super().execute_async_v3(stream_handle)
 
     def is_stream_capturable(self, stream: int) -> bool:
         assert stream in self.library.gpu.streams
+        assert -1 not in self.shape, "it depends on the shape"
+        assert self.addresses.keys() == self.engine.tensors.keys()
         return self.library.refuse != "capturable"
 
 
@@ -243,6 +289,7 @@ class FakeTensorRT(ModuleType):
     Attributes:
         calls: how often some methods of contexts were called.
         contexts: execution contexts that are still alive.
+        compiled: kernels that TensorRT-RTX had to compile at run time.
         refuse: "runtime", "context", "address", "execute", "capturable", "capture" or a reason of CUDA's: which step
             fails.
         config: run-time options of the last context that TensorRT-RTX made.
@@ -256,7 +303,9 @@ class FakeTensorRT(ModuleType):
         self.calls: Counter[str] = Counter()
         self.contexts: weakref.WeakSet[FakeContext] = weakref.WeakSet()
         self.refuse = ""
-        self.config = FakeRtxConfig()
+        self.compiled = 0
+        self.logger: Any = None
+        self.config = FakeRtxConfig(self)
         self.CudaGraphStrategy = CudaGraphStrategy
         self.DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
         self.ILogger, self.DataType, self.TensorIOMode = ILogger, DataType, TensorIOMode
@@ -277,7 +326,8 @@ class FakeRuntime:
     """``IRuntime``: chatty like the real one, and None for what it cannot read."""
 
     def __init__(self, library: FakeTensorRT, logger: Any) -> None:
-        self.library, self.logger = library, logger
+        library.logger = library.logger or logger  # the first that it is given, for ever
+        self.library, self.logger = library, library.logger
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> FakeEngine | None:
         self.logger.log(ILogger.Severity.INFO, f"Loaded engine size: {len(serialized_engine)} bytes")

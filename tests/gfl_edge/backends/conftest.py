@@ -25,7 +25,8 @@ def flavor(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def trt(flavor: Any, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+def trt(flavor: Any, gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTensorRT:
+    monkeypatch.setenv("GFL_EDGE_CACHE", str(tmp_path / "cache"))
     library = FakeTensorRT(gpu, flavor, VERSION)
     monkeypatch.setitem(sys.modules, library.__name__, library)
     return library

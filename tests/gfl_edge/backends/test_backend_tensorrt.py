@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import re
 import sys
@@ -125,6 +126,12 @@ class TestRun:
         backend = TensorRTBackend(write(max_batch=1, tensors=shapes))
         assert_equal(backend.run(random_images(1)), expected_outputs(random_images(1)))
 
+    def test_engine_of_one_image_of_any_size(self, write: Write) -> None:
+        spec = dataclasses.replace(SPEC, resize="fit", input_hw=(320, 320), short_long=(320, 352), strides=(64,))
+        shapes = {"images": {"shape": [1, -1, -1, 3]}, "num_dets": {"shape": [1, 1]}}
+        backend = TensorRTBackend(write(max_batch=1, spec=spec, tensors=shapes))
+        assert backend.run(np.zeros((1, 352, 320, 3), np.uint8))["num_dets"].shape == (1, 1)
+
     def test_larger_batch_than_the_engine_takes(self, write: Write) -> None:
         with pytest.raises(InputError, match=r"batch of 4 frames, this engine was built for at most 3.*--max-batch 4"):
             TensorRTBackend(write()).run(random_images(4))
@@ -191,6 +198,90 @@ class TestClose:
         assert backend.describe()["device"] == "Fake RTX 2080 Ti (sm75)"
 
 
+class TestDropped:
+    """A backend that nobody closes gives everything back when nobody refers to it any more."""
+
+    def test_nothing_is_left(self, write: Write, gpu: FakeGpu, trt: FakeTensorRT) -> None:
+        backend = TensorRTBackend(write())
+        backend.run(random_images(2))
+        backend.time_stages()
+        backend.run_frames(list(random_images(1)), SPEC.input_hw)
+        gc.disable()  # without cycles, it does not have to wait for the garbage collector
+        try:
+            del backend
+            gpu.assert_nothing_left()
+        finally:
+            gc.enable()
+        assert not trt.contexts
+
+    def test_while_another_one_is_captured(self, write: Write, gpu: FakeGpu, trt: FakeTensorRT) -> None:
+        backend, dropped = TensorRTBackend(write()), [TensorRTBackend(write())]
+        outputs = dropped[0].run(random_images(1))
+        del outputs
+        images, capture = random_images(1), gpu.capture
+
+        def capture_and_drop(stream: int, queue: Callable[[], None]) -> int:
+            return capture(stream, lambda: (dropped.clear(), queue()))  # type: ignore[func-returns-value, arg-type]
+
+        gpu.capture = capture_and_drop  # type: ignore[method-assign]
+        for _ in range(3):
+            assert_equal(backend.run(images), expected_outputs(images))
+        assert gpu.calls["launch_graph"] == 2
+        assert len(trt.contexts) == 1
+        backend.close()
+        gpu.assert_nothing_left()
+
+
+def test_every_backend_hears_its_own_messages(write: Write, gpu: FakeGpu, trt: FakeTensorRT) -> None:
+    first, second = TensorRTBackend(write()), TensorRTBackend(write())
+    trt.refuse = "execute"  # TensorRT knows the logger of the first alone
+    for backend in (second, first):
+        with pytest.raises(BackendError, match=r"cannot run this engine \(execute failed for a good reason\)\."):
+            backend.run(random_images(1))
+
+
+class TestKernelsOfRtx:
+    """TensorRT-RTX compiles at the first run, and takes what it compiled before from the cache."""
+
+    @pytest.fixture
+    def flavor(self) -> str:
+        return "rtx"
+
+    def compiled(self, write: Write, trt: FakeTensorRT) -> int:
+        trt.compiled = 0
+        backend = TensorRTBackend(write())
+        for _ in range(2):
+            backend.run(random_images(1))
+        backend.close()
+        return trt.compiled
+
+    def test_the_next_start_compiles_nothing(self, write: Write, trt: FakeTensorRT, tmp_path: Path) -> None:
+        assert [self.compiled(write, trt) for _ in range(2)] == [1, 0]
+        (entry,) = (tmp_path / "cache/kernels").iterdir()
+        assert re.fullmatch(r"rtx-[0-9a-f]{16}-sm75\.bin", entry.name)
+
+    def test_they_are_kept_before_the_end(self, write: Write, trt: FakeTensorRT, tmp_path: Path) -> None:
+        backend = TensorRTBackend(write())
+        backend.run(random_images(1))  # a camera is switched off some day
+        assert list((tmp_path / "cache/kernels").iterdir())
+        backend.close()
+
+    def test_what_tensorrt_does_not_take_is_written_again(self, write: Write, trt: FakeTensorRT) -> None:
+        self.compiled(write, trt)
+        trt.refuse = "cache"
+        assert self.compiled(write, trt) == 1
+
+    def test_a_damaged_entry(self, write: Write, trt: FakeTensorRT, tmp_path: Path) -> None:
+        self.compiled(write, trt)
+        (entry,) = (tmp_path / "cache/kernels").iterdir()
+        entry.write_bytes(entry.read_bytes()[:-1])
+        assert [self.compiled(write, trt) for _ in range(2)] == [1, 0]
+
+    def test_no_folder_for_it(self, write: Write, trt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gfl_edge.backends.execution.cache_folder", lambda: None)
+        assert [self.compiled(write, trt) for _ in range(2)] == [0, 0]  # the fake counts for caches alone
+
+
 def test_describe(write: Write, sidecar: Sidecar) -> None:
     backend = TensorRTBackend(write())
     assert backend.name == sidecar.flavor
@@ -227,7 +318,6 @@ class TestRefusal:
             TensorRTBackend(engine, **arguments)
         assert not gpu.memory
         assert not gpu.streams
-        assert gpu.closed or not gpu.calls
 
     def test_other_flavor(self, write: Write, gpu: FakeGpu, sidecar: Sidecar) -> None:
         other = {"tensorrt": "rtx", "rtx": "tensorrt"}[sidecar.flavor]
@@ -298,6 +388,10 @@ class TestRefusal:
                 r"\[1, 3, 32, 64\] to \[3, 3, 32, 64\], expected \[1, 32, 64, 3\]",
             ),
             ({"images": {"batches": [2, 2, 3]}}, r"takes images of \[2, 32, 64, 3\] to \[3, 32, 64, 3\]"),
+            (
+                {"images": {"shape": [1, -1, -1, 3], "batches": [1, 1, 1]}},
+                r"takes images of \[1, 32, 64, 3\] to \[1, 32, 64, 3\], expected \[1, 32, 64, 3\] to \[3, 32, 64, 3\]",
+            ),
             ({"images": {"batches": [1, 1, 2]}}, r"takes images of \[1, 32, 64, 3\] to \[2, 32, 64, 3\]"),
             ({"images": {"shape": [3, 32, 64, 3]}}, r"takes images of \[3, 32, 64, 3\] to \[3, 32, 64, 3\]"),
         ],
@@ -372,7 +466,7 @@ class TestRealTensorRtRtx:
 
     def test_real_engine_without_a_driver(self, tmp_path: Path) -> None:
         try:
-            open_device("cuda-python").close()
+            open_device("cuda-python")
         except MissingDependencyError:
             pytest.skip("cuda-python is not installed")
         except BackendError:
@@ -388,8 +482,13 @@ class TestRealTensorRtRtx:
         for name in ("set_input_shape", "set_tensor_address", "execute_async_v3", "get_tensor_shape"):
             assert hasattr(trt.IExecutionContext, name)
         assert hasattr(trt.IExecutionContext, "is_stream_capturable")
-        for name in ("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy"):
+        for name in (
+            *("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy"),
+            *("create_runtime_cache", "set_runtime_cache"),
+        ):
             assert hasattr(trt.IRuntimeConfig, name)
+        assert hasattr(trt.IRuntimeCache, "serialize")
+        assert hasattr(trt.IRuntimeCache, "deserialize")
         assert hasattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
         assert hasattr(trt.DynamicShapesKernelSpecializationStrategy, "EAGER")
         for name in ("create_runtime_config", "create_execution_context", "get_tensor_profile_shape", "num_io_tensors"):

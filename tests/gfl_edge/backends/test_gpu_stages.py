@@ -15,7 +15,6 @@ import pytest
 from gfl_edge import optional
 from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.bench.protocols import StagedBackend
-from gfl_edge.cuda.graphs import MAX_GRAPHS
 from gfl_edge.errors import BackendError, FrameError, GflEdgeError, InputError, MissingDependencyError
 from gfl_edge.ops.preprocess import Nv12Frame, checked_size, resize_into
 from gfl_edge.spec import INVALID_CLASS, PADDING_CLASS, ModelSpec
@@ -48,7 +47,7 @@ def copied(outputs: Any) -> dict[str, np.ndarray]:
 class TestStageTimes:
     """The fake GPU takes a millisecond for each piece of work."""
 
-    def test_a_run_of_ready_inputs(self, load: Load) -> None:
+    def test_a_run_of_ready_inputs(self, load: Load, gpu: FakeGpu) -> None:
         backend = load(SPEC)
         assert isinstance(backend, StagedBackend)
         backend.run(resized(random_frames((32, 64))))
@@ -58,7 +57,7 @@ class TestStageTimes:
         for _ in range(3):  # call by call, captured, replayed
             backend.run(resized(random_frames((32, 64))))
             assert backend.stage_ms == {"upload": 1, "network": 1, "download": len(SPEC.output_names)}
-        assert backend._graphs._graphs
+        assert gpu.graphs
 
     @WITHOUT_NMS
     def test_frames_through_kernels(self, load: Load, spec: ModelSpec, gpu: FakeGpu) -> None:
@@ -164,7 +163,7 @@ class TestFrames:
         random = np.random.default_rng(0)
         frames = [
             Nv12Frame(random.integers(0, 256, (96, 128), np.uint8)),
-            *random_frames((64, 128)),  # of the same size, and not to be taken for the same graph
+            *random_frames((64, 128)),
             Nv12Frame(random.integers(0, 256, (30, 26), np.uint8)),
         ]
         backend = load(spec)
@@ -174,7 +173,7 @@ class TestFrames:
                 outputs, placements = backend.run_frames(order, HW)
                 assert_same(outputs, expected)
                 assert [placed.frame_hw for placed in placements] == [checked_size(frame) for frame in order]
-        assert gpu.calls["capture"] == 2
+        assert gpu.calls["capture"] == 1
 
     def test_frames_need_not_be_contiguous(self, load: Load) -> None:
         frames = [random_frames((64, 128))[0][::2, ::-2]]
@@ -216,7 +215,7 @@ class TestFrames:
 
 
 class TestGraphs:
-    def test_a_frame_is_one_launch_and_one_wait(self, load: Load, gpu: FakeGpu, trt: FakeTensorRT) -> None:
+    def test_a_frame_is_a_copy_a_resize_a_graph_and_a_wait(self, load: Load, gpu: FakeGpu, trt: FakeTensorRT) -> None:
         backend = load(DECODED)
         for _ in range(2):
             backend.run_frames(random_frames((64, 128)), HW)
@@ -224,8 +223,25 @@ class TestGraphs:
             gpu.calls.clear()
             trt.calls.clear()
             backend.run_frames(random_frames((64, 128)), HW)
-            assert gpu.calls == {"launch_graph": 1, "synchronize": 1}
+            assert gpu.calls == {"copy_to_device": 1, "launch": 1, "launch_graph": 1, "synchronize": 1}
             assert not trt.calls
+
+    def test_a_folder_of_images_is_replayed(self, load: Load, gpu: FakeGpu) -> None:
+        backend, alone = load(DECODED), load(DECODED, cuda_graphs=False)
+        frames = [random_frames((side, 50), seed=side) for side in range(90, 20, -7)]
+        for images in frames:
+            expected = copied(alone.run(resized(images)))
+            assert_same(backend.run_frames(images, HW)[0], expected)
+        assert gpu.calls["capture"] == 1
+        assert gpu.calls["launch_graph"] == len(frames) - 1  # all but the first
+
+    def test_ready_inputs_and_frames_share_a_graph(self, load: Load, gpu: FakeGpu) -> None:
+        backend = load(DECODED)
+        for seed in range(3):
+            frames = random_frames((40, 50), seed=seed)
+            expected = copied(backend.run(resized(frames)))
+            assert_same(backend.run_frames(frames, HW)[0], expected)
+        assert (gpu.calls["capture"], gpu.calls["launch_graph"]) == (1, 5)
 
     def test_without_graphs_nothing_is_allocated_either(self, load: Load, gpu: FakeGpu) -> None:
         backend = load(DECODED, cuda_graphs=False)
@@ -233,15 +249,6 @@ class TestGraphs:
             gpu.calls.clear()
             backend.run_frames(random_frames((64, 128)), HW)
         assert gpu.calls == {"copy_to_device": 1, "memset": 1, "launch": 4, "copy_to_host": 1, "synchronize": 1}
-
-    def test_one_graph_per_frame_size(self, load: Load, gpu: FakeGpu) -> None:
-        backend = load(DECODED)
-        for seed in range(3):
-            for size in ((64, 128), (40, 50)):
-                frames = random_frames(size, seed=seed)
-                expected = copied(load(DECODED, cuda_graphs=False).run(resized(frames)))
-                assert_same(backend.run_frames(frames, HW)[0], expected)
-        assert (gpu.calls["capture"], gpu.calls["launch_graph"]) == (2, 4)
 
     def test_another_batch_is_another_graph(self, load: Load, gpu: FakeGpu) -> None:
         backend = load(DECODED)
@@ -257,22 +264,6 @@ class TestGraphs:
             expected = copied(load(DECODED, cuda_graphs=False).run(resized(frames)))
             assert_same(backend.run_frames(frames, HW)[0], expected)
         assert len(gpu.graphs) == 1
-
-    def test_a_folder_of_images_keeps_no_graphs(self, load: Load, gpu: FakeGpu) -> None:
-        backend = load(DECODED)
-        for side in range(20, 20 + 2 * MAX_GRAPHS):
-            backend.run_frames(random_frames((side, 50)), HW)
-        assert gpu.calls["capture"] == 0
-
-    def test_graphs_are_bounded(self, load: Load, gpu: FakeGpu) -> None:
-        backend = load(DECODED)
-        backend.run_frames(random_frames((100, 100)), HW)
-        for side in range(20, 20 + 2 * MAX_GRAPHS):
-            for _ in range(2):
-                backend.run_frames(random_frames((side, 50)), HW)
-        assert len(gpu.graphs) == MAX_GRAPHS
-        backend.close()
-        gpu.assert_nothing_left()
 
     def test_a_library_without_graphs(self, load: Load, gpu: FakeGpu, trt: FakeTensorRT) -> None:
         gpu.captures = False
@@ -303,7 +294,7 @@ class TestGraphs:
         assert ["capture failed for a good reason" in record.getMessage() for record in warnings] == [True]
 
     def test_tensorrt_rtx_says_that_it_cannot_be_captured(
-        self, load: Load, gpu: FakeGpu, trt: FakeTensorRT, flavor: str
+        self, load: Load, gpu: FakeGpu, trt: FakeTensorRT, flavor: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         if flavor != "rtx":
             pytest.skip("full TensorRT does not say")
@@ -314,6 +305,9 @@ class TestGraphs:
         assert not gpu.calls["capture"]
         assert trt.config.cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
         assert len(trt.contexts) == 1
+        (warning,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)
+        assert "cannot be captured into a CUDA graph with this engine" in warning
+        assert "Rebuild with: gfl-edge build --model" in warning
 
 
 class TestFailures:

@@ -167,6 +167,5 @@ def test_an_engine_on_a_gpu(gpu, monkeypatch, tmp_path):
         assert run.stage("nms").p50_ms >= 1
     words = " ".join(text for section in document(found) for text in section.words)
     assert "engines, whose graphs are not in the file" in words
-    gpu.closed = False  # to be opened again
     with pytest.raises(InputError, match=r"--batch 4: .*tiny\.engine takes 3 at most"):
         bench(small_request(engine, backend="auto", batches=(4,)), ["x"], progress=False)

@@ -36,8 +36,6 @@ class TestBothLibraries:
             device.free(address)
             device.destroy_stream(stream)
         del sent, received
-        device.close()
-        device.close()
         assert not fake.memory.blocks
 
     def test_kernels_and_memset(self, device: CudaDevice, fake: FakeDriver | FakePycuda) -> None:
@@ -97,23 +95,6 @@ class TestBothLibraries:
         assert array.flags.c_contiguous
         assert array.flags.writeable
 
-    def test_pinned_memory_outlives_the_device(self, device: CudaDevice, fake: FakeDriver | FakePycuda) -> None:
-        with device.active():
-            array = device.pinned_empty((4,), np.int32)
-        array[:] = 7
-        view = array[1:3]
-        device.close()
-        fake.calls.clear()
-        del array
-        assert view.tolist() == [7, 7]
-        assert not fake.calls
-        del view
-        assert fake.calls in (
-            ["cuCtxPushCurrent", "cuMemFreeHost", "cuCtxPopCurrent", "cuDevicePrimaryCtxRelease"],
-            ["push", "free pinned", "pop", "detach"],
-        )
-        assert not fake.memory.blocks
-
     @pytest.mark.parametrize("pinned", [False, True], ids=["device", "pinned host"])
     def test_out_of_memory_names_the_bytes(
         self, device: CudaDevice, fake: FakeDriver | FakePycuda, pinned: bool
@@ -142,6 +123,8 @@ class TestBothLibraries:
             device.synchronize(stream)
 
     def test_context_is_given_back_after_an_error(self, device: CudaDevice, fake: FakeDriver | FakePycuda) -> None:
+        with device.active():
+            fake.calls.clear()
         fake.calls.clear()
         with pytest.raises(ZeroDivisionError), device.active():
             raise ZeroDivisionError
@@ -215,5 +198,4 @@ def test_real_gpu(library: Any) -> None:
         device.synchronize(stream)
         device.free(address)
         device.destroy_stream(stream)
-    device.close()
     np.testing.assert_array_equal(received, sent)

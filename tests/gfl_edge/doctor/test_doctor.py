@@ -206,7 +206,7 @@ class TestGpu:
             def open_device():
                 if isinstance(device, Exception):
                     raise device
-                return SimpleNamespace(name="RTX", compute_capability=device, driver_version="13.0", close=lambda: None)
+                return SimpleNamespace(name="RTX", compute_capability=device, driver_version="13.0")
 
             def load(module):
                 version = {"tensorrt": tensorrt, "tensorrt_rtx": rtx}[module]

@@ -56,6 +56,15 @@ def test_raw_maps_leave_the_network_in_its_precision(small_onnx, precision):
     assert [network.get_output(i).dtype for i in range(network.num_outputs)] == [dtype, dtype]
 
 
+def test_rtx_builds_what_can_be_captured():
+    """Since TensorRT-RTX 1.2, CUDA graphs need an engine that has all of its memory before it runs."""
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    config = builder.create_builder_config()
+    build._set_rtx_options(config, BuildPlan(None, "rtx", ("sm75", "sm86")), trt)
+    assert config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert config.num_compute_capabilities == 2
+
+
 def test_rtx_takes_no_plugin(small_onnx, tmp_path):
     with pytest.raises(InputError, match=r"TensorRT-RTX takes no plugins.*--nms graph, which needs no plugin"):
         build_engine(BuildPlan(small_onnx["fp32", "plugin"], "rtx", ("sm75",)), tmp_path, progress=False)

@@ -147,7 +147,7 @@ def test_a_build_loads_the_plugin_where_the_model_needs_it(nms, loads, registry,
         raise RefusedError
 
     tensorrt.Builder = refuse
-    monkeypatch.setattr(build, "make_logger", lambda flavor, messages: None)
+    monkeypatch.setattr(build, "logger_of", lambda flavor: None)
     put(tmp_path / LIBRARY)
     spec = SimpleNamespace(nms=nms)
     with pytest.raises(RefusedError):
@@ -170,7 +170,6 @@ def test_an_engine_loads_the_plugin_where_it_needs_it(nms, loads, registry, tmp_
     assert registry.loaded == ([str(tmp_path / LIBRARY)] if loads else [])
     assert backend.run(np.zeros((1, *spec.input_hw, 3), np.uint8)).keys() == set(DETECTION_NAMES)
     backend.close()
-    gpu.close()
 
 
 def test_an_engine_without_its_plugin_says_what_is_missing(tmp_path, monkeypatch):

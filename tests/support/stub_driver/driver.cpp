@@ -40,6 +40,7 @@ enum Status {
     ILLEGAL_ADDRESS = 700,
     CONTEXT_IS_DESTROYED = 709,
     LAUNCH_FAILED = 719,
+    NOT_SUPPORTED = 801,
     CAPTURE_UNSUPPORTED = 900,
     CAPTURE_INVALIDATED = 901,
     CAPTURE_UNMATCHED = 903,
@@ -65,6 +66,7 @@ const std::map<int, std::pair<const char *, const char *>> errors = {
     {ILLEGAL_ADDRESS, {"CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"}},
     {CONTEXT_IS_DESTROYED, {"CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"}},
     {LAUNCH_FAILED, {"CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"}},
+    {NOT_SUPPORTED, {"CUDA_ERROR_NOT_SUPPORTED", "operation not supported"}},
     {CAPTURE_UNSUPPORTED, {"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"}},
     {CAPTURE_INVALIDATED,
      {"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"}},
@@ -891,6 +893,11 @@ API cuFuncSetAttribute(uintptr_t function, int, int) {
     return functions.count(function) ? SUCCESS : INVALID_HANDLE;
 }
 
+API cuFuncSetBlockShape(uintptr_t function, int, int, int) {
+    ENTER(cuFuncSetBlockShape, CONTEXT);
+    return functions.count(function) ? SUCCESS : INVALID_HANDLE;
+}
+
 API cuFuncGetAttribute(int *value, int, uintptr_t function) {
     ENTER(cuFuncGetAttribute, CONTEXT);
     *value = 0;
@@ -937,6 +944,13 @@ API cuGetProcAddress_v2(const char *name, void **function, int, uint64_t, int *s
 API cuGetProcAddress(const char *name, void **function, int version, uint64_t flags) {
     return cuGetProcAddress_v2(name, function, version, flags, nullptr);
 }
+
+#define REFUSED(name)                \
+    API name() {                     \
+        ENTER(name, NOTHING);        \
+        return NOT_SUPPORTED;        \
+    }
+#include "refused.inc"
 
 /* NVRTC asks for it, and does without a driver where it is told that there is none. */
 API cuGetExportTable(const void **table, const void *) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -23,17 +22,13 @@ def stub() -> Iterator[StubDriver]:
 
 
 @pytest.fixture(params=["cuda-python", "pycuda"])
-def device(request: pytest.FixtureRequest, stub: StubDriver) -> Iterator[CudaDevice]:
+def device(request: pytest.FixtureRequest, stub: StubDriver) -> CudaDevice:
     try:
-        device = open_device(request.param)
+        return open_device(request.param)
     except MissingDependencyError as error:
         pytest.skip(str(error))
-    yield device
-    device.close()
 
 
 @pytest.fixture
-def cuda_python(stub: StubDriver) -> Iterator[Any]:
-    device = open_device("cuda-python")
-    yield device
-    device.close()
+def cuda_python(stub: StubDriver) -> CudaDevice:
+    return open_device("cuda-python")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
 
 import numpy as np
 import pytest
 
+from gfl_edge import optional
+from gfl_edge.cuda import CudaLibrary, open_device
 from gfl_edge.cuda.compiler import CudaSource, Nvrtc
 from gfl_edge.cuda.interface import CudaDevice, Launch
 from gfl_edge.errors import BackendError
@@ -20,6 +21,10 @@ FILL = CudaSource(
     'extern "C" __global__ void fill(unsigned char value, unsigned char *to, int count) {'
     "if (threadIdx.x < count) to[threadIdx.x] = value; }",
 )
+
+
+def available(library: CudaLibrary) -> bool:
+    return optional.available({"cuda-python": "cuda.bindings.driver", "pycuda": "pycuda.driver"}[library])
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +74,7 @@ class TestBothLibraries:
 
 
 class TestCapture:
-    def test_a_graph_runs_when_it_is_launched(self, cuda_python: Any, fill: bytes) -> None:
+    def test_a_graph_runs_when_it_is_launched(self, cuda_python: CudaDevice, fill: bytes) -> None:
         device = cuda_python
         with device.active():
             stream, found, address = device.create_stream(), device.pinned_empty((8,), np.uint8), device.malloc(8)
@@ -93,7 +98,7 @@ class TestCapture:
             device.free(address)
             device.destroy_stream(stream)
 
-    def test_what_a_capture_forbids(self, cuda_python: Any) -> None:
+    def test_what_a_capture_forbids(self, cuda_python: CudaDevice) -> None:
         with cuda_python.active():
             stream = cuda_python.create_stream()
             for forbidden in (lambda: cuda_python.malloc(8), lambda: cuda_python.synchronize(stream)):
@@ -102,9 +107,65 @@ class TestCapture:
             cuda_python.synchronize(stream)  # it is as it was
             cuda_python.destroy_stream(stream)
 
+    def test_what_is_freed_meanwhile_waits(self, cuda_python: CudaDevice, stub: StubDriver) -> None:
+        """As the garbage collector does, of arrays and devices that have nothing to do with the capture."""
+        with cuda_python.active():
+            stream, other = cuda_python.create_stream(), cuda_python.create_stream()
+            pinned, address = [cuda_python.pinned_empty((8,), np.uint8)], cuda_python.malloc(8)
+            target = cuda_python.malloc(8)
+
+            def queue() -> None:
+                pinned.clear()
+                cuda_python.free(address)
+                cuda_python.destroy_stream(other)
+                assert (stub.count("pinned"), stub.count("device"), stub.count("streams")) == (1, 2, 2)
+                cuda_python.memset(target, 1, 8, stream)
+
+            graph = cuda_python.capture(stream, queue)
+            assert (stub.count("pinned"), stub.count("device"), stub.count("streams")) == (0, 1, 1)
+            cuda_python.destroy_graph(graph)
+            cuda_python.free(target)
+            cuda_python.destroy_stream(stream)
+
+
+class TestContexts:
+    def test_one_for_the_process(self, stub: StubDriver) -> None:
+        """And it stays, since TensorRT's objects and arrays may outlive the devices: memory is there as before."""
+        libraries: list[CudaLibrary] = [name for name in ("cuda-python", "pycuda") if available(name)]
+        for name in libraries * 3:
+            device = open_device(name)
+            with device.active():
+                assert stub.count("stack") == 1
+                device.free(device.malloc(8))
+            assert stub.count("stack") == 0
+            del device
+        assert stub.count("references") == len(libraries)
+        assert "cuDevicePrimaryCtxRelease" not in stub.calls
+
+    def test_memory_outlives_the_device(self, device: CudaDevice, stub: StubDriver) -> None:
+        with device.active():
+            array = device.pinned_empty((4,), np.int32)
+        array[:] = 7
+        view = array[1:3]
+        del device, array
+        assert view.tolist() == [7, 7]
+        del view
+        assert stub.count("pinned") == 0
+
+    def test_looking_at_a_gpu_takes_no_memory_of_it(self, device: CudaDevice, stub: StubDriver) -> None:
+        assert device.compute_capability == "sm75"
+        assert "cuDevicePrimaryCtxRetain" not in stub.calls
+
+    def test_the_last_context_is_current_again(self, device: CudaDevice, stub: StubDriver) -> None:
+        with device.active(), device.active():
+            assert stub.count("stack") >= 1
+        with pytest.raises(ZeroDivisionError), device.active():
+            raise ZeroDivisionError
+        assert stub.count("stack") == 0
+
 
 class TestThreads:
-    def test_waiting_lets_other_threads_run(self, cuda_python: Any, stub: StubDriver) -> None:
+    def test_waiting_lets_other_threads_run(self, cuda_python: CudaDevice, stub: StubDriver) -> None:
         with cuda_python.active():
             stream = cuda_python.create_stream()
             turns, stop = [0], threading.Event()
