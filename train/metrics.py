@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gfl_edge.files import cannot_write, write_atomically
+from gfl_edge.files import cannot_write, check_output, write_atomically
 
 LOSSES, METRICS = "losses.csv", "metrics.csv"
 
@@ -36,8 +36,12 @@ class Table:
             lines = (line for line in whole.splitlines() if "\0" not in line)  # which Python 3.10 does not read
             self.columns, *rows = list(csv.reader(lines)) or [[]]
         kept = [row for row in rows if _step_of(row, len(self.columns)) <= (resume_at or 0)]
+        if not self.columns:  # the file comes with its first row, so that none is empty
+            check_output(path)
+            path.unlink(missing_ok=True)
+            return
         text = io.StringIO(newline="")
-        csv.writer(text).writerows([self.columns, *kept] if self.columns else [])
+        csv.writer(text).writerows([self.columns, *kept])
         write_atomically(path, text.getvalue().encode())
 
     def add(self, row: Mapping[str, float | None]) -> None:

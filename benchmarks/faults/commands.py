@@ -117,7 +117,8 @@ def _check(path: Path) -> None:
     elif path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".jsonl":
-        for line in path.read_text().splitlines():
+        whole, _, _ = path.read_text().rpartition("\n")  # a kill may cut the line that is being appended
+        for line in whole.splitlines():
             json.loads(line)
     elif path.suffix in (".mp4", ".avi"):
         with open_source(path) as video:

@@ -23,7 +23,8 @@ class JsonLinesSink:
     """One JSON object a line, each flushed whole, so that a reader can follow.
 
     A file has one writer: a second run, of this process or another, is refused. Programs that turn logs over may cut it
-    or rename it. Where the disk is full it ends with its last whole line.
+    or rename it. Where the disk is full it ends with its last whole line. Only of a process that is killed (SIGKILL, or
+    the power) the last line may be cut: it has no newline then.
 
     Args:
         path: file, which is written over, device or pipe; missing folders are made. "-" = stdout.

@@ -400,6 +400,17 @@ def test_starting_from_another_architecture_is_refused():
         warm_start(GFL(TINY_GFL), NanoDet(TINY_NANODET), "start.pth")
 
 
+@pytest.mark.parametrize("before", [None, b"", b"step,loss\n1,2.0\n", b"\xff"])
+def test_a_table_is_there_from_its_first_row_on(tmp_path, before):
+    path = tmp_path / "metrics.csv"
+    if before is not None:
+        path.write_bytes(before)
+    table = Table(path)
+    assert not path.exists()
+    table.add({"step": 1, "AP": 0.5})
+    assert path.read_text() == "step,AP\n1,0.5\n"
+
+
 def test_tables_go_on_where_a_run_does(tmp_path):
     path = tmp_path / "losses.csv"
     table = Table(path)
