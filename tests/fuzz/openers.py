@@ -15,7 +15,7 @@ OPENERS: dict[str, tuple[str, ...] | str] = {
     "calib/images.py": ("image",),  # digests of images, which are then decoded
     "gfl_edge/annotations/class_names.py": ("class-names", "class-names-yaml", "class-names-json"),
     "gfl_edge/annotations/coco.py": ("coco-evaluation", "coco-training"),
-    "gfl_edge/annotations/text.py": ("text", "xml-text", "yolo-labels", "yolo-list", "voc", "voc-list"),
+    "gfl_edge/annotations/text.py": ("text", "xml-text", "yolo-labels", "yolo-list", "voc", "voc-list", "image-ids"),
     "gfl_edge/bench/device/sysfs.py": SYSTEM,
     "gfl_edge/cuda/compiler.py": MADE_HERE,
     "gfl_edge/cuda/kernels.py": MADE_HERE,

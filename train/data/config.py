@@ -30,6 +30,8 @@ class DataFiles:
     image_list: DataPath | None = None  # voc: text file of image names, needed; yolo: default all of the folder
     class_names: tuple[str, ...] = ()  # of the annotations, in the order of their numbers; coco has its own
     class_names_file: DataPath | None = None  # instead: a text file, a name per line, or YAML with an entry "names"
+    only_ids: InputPath | None = None  # coco: text file of image ids, one a line; no other images are used
+    except_ids: InputPath | None = None  # coco: such a file of images to hold out
     repeat: Count = 1  # how often an epoch goes through it: a small set beside a large one
 
     def __post_init__(self) -> None:
@@ -39,6 +41,9 @@ class DataFiles:
                 "format 'coco' has its classes and images in the JSON file: leave out class_names, "
                 "class_names_file and image_list"
             )
+        ids = [name for name in ("only_ids", "except_ids") if getattr(self, name)]
+        if ids and self.format != "coco":
+            raise ValueError(f"{ids[0]}: only COCO's images have ids; leave it out and list images in image_list")
         if self.format == "voc" and self.image_list is None:
             raise ValueError("image_list is missing: voc needs one, such as ImageSets/Main/train.txt")
         if self.format == "yolo" and not named:

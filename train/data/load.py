@@ -11,6 +11,7 @@ from gfl_edge.annotations.class_names import read_class_names
 from gfl_edge.annotations.coco import read_coco
 from gfl_edge.annotations.records import Annotations, join
 from train.data.config import DataConfig, DataFiles
+from train.data.formats.image_ids import with_ids
 from train.data.formats.voc import read_voc, voc_class_names
 from train.data.formats.yolo import read_yolo
 from train.data.verified import verified
@@ -64,7 +65,10 @@ def read_files(files: DataFiles, voc_names: tuple[str, ...] = (), on_bad: OnBad 
     """
     names = read_class_names(files.class_names_file) if files.class_names_file else files.class_names
     if files.format == "coco":
-        return read_coco(files.annotations, files.images, on_bad)
+        found = read_coco(files.annotations, files.images, on_bad)
+        for path, keep in ((files.only_ids, True), (files.except_ids, False)):
+            found = found if path is None else with_ids(found, path, keep)
+        return found
     if files.format == "yolo":
         return read_yolo(files.images, files.annotations, names, files.image_list)
     assert files.image_list is not None  # DataFiles requires it of voc

@@ -77,6 +77,13 @@ def yolo_list(path: Path) -> object:
     return _checked(read_yolo(root / "images", root / "labels", ("cat", "dog"), path), "drop", "evaluation")
 
 
+def image_ids(path: Path) -> object:
+    """The list of those that are held out."""
+    from train.data.formats.image_ids import read_ids
+
+    return sorted(read_ids(path))
+
+
 def voc(path: Path) -> object:
     """One XML file of two."""
     from train.data.formats.voc import read_voc
@@ -114,6 +121,7 @@ READERS = [
     ),
     Reader("yolo-labels", yolo_labels, [b"0 0.5 0.5 0.25 0.25\n1 0.25 0.75 .1 1e-1\n", b""], ".txt"),
     Reader("yolo-list", yolo_list, [b"a.png\nsub/b.png\n", b"./a.png\r\n/data/images/sub/b.png\r\n"], ".txt"),
+    Reader("image-ids", image_ids, [b"# held out\n17\n139\n\n285\n", b"1\r\n2\r\n"], ".txt"),
     Reader("voc", voc, [VOC, VOC_OLD], ".xml"),
     Reader("voc-list", voc_list, [b"a\nsub/b\n", b"a.png 1\nsub/b -1\n"], ".txt"),
     Reader(
