@@ -1,18 +1,19 @@
-"""Graphs with QuantizeLinear / DequantizeLinear pairs: which layers they make INT8, and taking pairs away again.
+"""Graphs with QuantizeLinear / DequantizeLinear pairs, made from float ones.
 
-A layer is a node with a dequantized input: a convolution with its weights, or an addition, concatenation, pooling or
-resize. It is called by its weights where it has some ("body.backbone.conv1.0"), else by its node.
+A layer is a node that reads dequantized tensors: a convolution with its weights, or an addition, concatenation or
+resize. It is called by its weights where it has some ("body.backbone.conv1.0"), else by what it gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from calib.histogram import STEPS
 from calib.processors import MAX_SUM, unsigned_steps, widest_sum
@@ -24,16 +25,22 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 MIN_SCALE = 2.0**-20
 HALF_SCALES_OPSET = 19  # the first whose QuantizeLinear takes FP16
 
+Floats = NDArray[np.float32]
 Range = tuple[float, float]  # of a tensor: where it is clipped
+
+
+def node_id(node: NodeProto) -> str:
+    """What a node is known by: its first output. Names may be missing, or given twice."""
+    return str(node.output[0])
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that computes in INT8.
+    """A layer that can compute in INT8.
 
     Attributes:
         name: see the module.
-        nodes: of the graph; several where a head's levels share their weights.
+        nodes: of the graph, see :func:`node_id`; several where a head's levels share their weights.
         kind: operator.
     """
 
@@ -43,64 +50,52 @@ class Layer:
 
 
 class QdqGraph:
-    """A float32 graph with Q/DQ pairs, as Model Optimizer places them, and what the runs of calibration change in it.
+    """A float32 graph, where it gets Q/DQ pairs, and its quantized forms.
 
     Args:
-        model: its scales are float32 initializers; weights are quantized per channel from float initializers.
-        for_cpu: keep only the pairs of convolutions, make activations uint8, and the scales of weights as wide as
-            :mod:`calib.processors` asks.
+        model: float32; it is not changed.
+        reads: node, see :func:`node_id` -> indices of the inputs that it reads dequantized: activations, or
+            initializers, which are weights and get a scale per output channel.
+        shared: groups of activations that have one scale.
+        unsigned: make activations uint8, and the scales of weights as wide as :mod:`calib.processors` asks.
+
+    Raises:
+        CalibrationError: there is nothing to quantize.
     """
 
-    def __init__(self, model: ModelProto, for_cpu: bool = False) -> None:
-        self.model, self._unsigned = model, for_cpu
-        if for_cpu:
-            keep_convolutions(model)
-            widen_weight_scales(model)
-        self._graph = OnnxGraph(model)
+    def __init__(
+        self,
+        model: ModelProto,
+        reads: Mapping[str, Sequence[int]],
+        shared: Iterable[Collection[str]] = (),
+        unsigned: bool = False,
+    ) -> None:
+        self.model, self._reads, self._unsigned = model, dict(reads), unsigned
+        self._shared = {name: tuple(sorted(group)) for group in shared for name in group}
+        graph = OnnxGraph(model)
         found: dict[str, Layer] = {}
-        for node in model.graph.node:
-            sources = [str(pair.input[0]) for name in node.input if (pair := self._pair(name)) is not None]
-            if not sources or node.op_type in (QUANTIZE, DEQUANTIZE, "Shape"):
-                continue
-            weights = [source.removesuffix(".weight") for source in sources if source in self._graph.initializers]
-            name = weights[0] if weights else str(node.name)
+        self._weight_scales: dict[str, Floats] = {}
+        for node in [node for node in graph.nodes if node_id(node) in self._reads]:
+            inputs = [str(node.input[index]) for index in self._reads[node_id(node)]]
+            weights = [name for name in inputs if name in graph.initializers]
+            for name in weights:
+                self._weight_scales[name] = weight_scales(numpy_helper.to_array(graph.initializers[name]), unsigned)
+            name = weights[0].removesuffix(".weight") if weights else node_id(node)
             others = found[name].nodes if name in found else ()
-            found[name] = Layer(name, (*others, node.name), node.op_type)
+            found[name] = Layer(name, (*others, node_id(node)), node.op_type)
         self.layers = tuple(found.values())
         if not self.layers:
             raise CalibrationError("no layer of the graph can be quantized. Is it a detector of this project?")
 
-    def _pair(self, name: str) -> NodeProto | None:
-        """The QuantizeLinear whose dequantized tensor is ``name``, or None."""
-        dequantize = self._graph.producers.get(name)
-        if dequantize is None or dequantize.op_type != DEQUANTIZE:
-            return None
-        quantize = self._graph.producers.get(dequantize.input[0])
-        return quantize if quantize is not None and quantize.op_type == QUANTIZE else None
-
-    def activations(self) -> dict[str, tuple[str, ...]]:
-        """Quantized activations: tensor -> all that have to share its scale, itself included.
-
-        Model Optimizer gives one scale to the inputs of a concatenation, and before and after what only moves values.
-        """
-        scale_of = {
-            node.input[0]: float(numpy_helper.to_array(self._graph.initializers[node.input[1]]).reshape(-1)[0])
-            for node in self.model.graph.node
-            if node.op_type == QUANTIZE and node.input[0] not in self._graph.initializers
-        }
-        groups: dict[float, list[str]] = {}
-        for name, scale in scale_of.items():
-            groups.setdefault(scale, []).append(name)
-        return {name: tuple(groups[scale]) for name, scale in scale_of.items()}
+    def activations(self) -> tuple[str, ...]:
+        """The tensors that are quantized, without weights, in the order in which they are read."""
+        read = (node.input[i] for node in self.model.graph.node for i in self._reads.get(node_id(node), ()))
+        return tuple(dict.fromkeys(str(name) for name in read if name not in self._weight_scales))
 
     def conv_inputs(self) -> set[str]:
         """The tensors that quantized convolutions read."""
-        found = set()
-        for node in self.model.graph.node:
-            pair = self._pair(node.input[0]) if node.op_type == "Conv" else None
-            if pair is not None:
-                found.add(pair.input[0])
-        return found
+        nodes = self.model.graph.node
+        return {str(node.input[0]) for node in nodes if node.op_type == "Conv" and node_id(node) in self._reads}
 
     def quantized(
         self,
@@ -108,107 +103,80 @@ class QdqGraph:
         channel_means: Mapping[str, Sequence[float]],
         float_layers: Collection[str] = (),
     ) -> ModelProto:
-        """A copy with these ranges, in which ``float_layers`` stay float; see :func:`correct_biases` for the means.
+        """A copy with Q/DQ pairs, in which ``float_layers`` stay float; see :func:`correct_biases` for the means.
+
+        Activations that share a scale get the widest of their ranges. INT8 activations are symmetric. No scale is
+        below ``MIN_SCALE``.
 
         Raises:
             CalibrationError: a quantized tensor has no range or no means.
         """
-        model = self.with_ranges(ranges)
-        keep_float(model, {node for layer in self.layers if layer.name in float_layers for node in layer.nodes})
-        correct_biases(model, channel_means)
-        return model
-
-    def with_ranges(self, ranges: Mapping[str, Range]) -> ModelProto:
-        """A copy whose activations are clipped at these values; those that share a scale get the widest of theirs.
-
-        No scale of it, of weights or activations, is below ``MIN_SCALE``. INT8 activations are symmetric.
-
-        Raises:
-            CalibrationError: a quantized tensor has no range.
-        """
-        shared = self.activations()
-        missing = [name for name in shared if name not in ranges]
+        missing = [name for name in self.activations() if name not in ranges]
         if missing:
             raise CalibrationError(
                 f"{len(missing)} tensors have no range, the first {missing[0]}. Calibrate without --cache"
             )
         model = copy_model(self.model)
-        scales: dict[str, float] = {}
-        for node in [node for node in model.graph.node if node.op_type == QUANTIZE and node.input[0] in shared]:
-            low = min(ranges[member][0] for member in shared[node.input[0]])
-            high = max(ranges[member][1] for member in shared[node.input[0]])
-            scales[node.input[1]] = max(-low, high) / STEPS
-            if self._unsigned:
-                scales[node.input[1]], zero = unsigned_steps(low, high)
-                _set_zero_point(model, node, zero)
-        of_weights = {node.input[1] for node in model.graph.node if node.op_type == QUANTIZE} - scales.keys()
-        for tensor in model.graph.initializer:
-            if tensor.name in scales or tensor.name in of_weights:
-                values = np.asarray(scales.get(tensor.name, numpy_helper.to_array(tensor)), np.float32)
-                # A tensor that is 0 everywhere takes any scale but 0
-                lifted = np.where(values == 0, np.float32(1), np.maximum(values, np.float32(MIN_SCALE)))
-                tensor.CopyFrom(numpy_helper.from_array(lifted, tensor.name))
+        kept = {node for layer in self.layers if layer.name in float_layers for node in layer.nodes}
+        self._add_pairs(model, ranges, kept)
+        correct_biases(model, channel_means)
         return model
 
+    def _add_pairs(self, model: ModelProto, ranges: Mapping[str, Range], kept: Collection[str]) -> None:
+        """Put pairs before the nodes that read dequantized tensors, except ``kept``, in place."""
+        nodes: list[NodeProto] = []
+        done: dict[str, str] = {}  # tensor -> what its pair gives
+        for node in model.graph.node:
+            for index in self._reads.get(node_id(node), ()) if node_id(node) not in kept else ():
+                name = str(node.input[index])
+                if name not in done:
+                    tensors, pair = self._pair(name, ranges)
+                    model.graph.initializer.extend(tensors)
+                    nodes += pair
+                    done[name] = pair[-1].output[0]
+                node.input[index] = done[name]
+            nodes.append(node)
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del model.graph.node[:]
+        model.graph.node.extend(copies)
 
-def _set_zero_point(model: ModelProto, quantize: NodeProto, zero: int) -> None:
-    """Make what ``quantize`` gives, and what is dequantized of it, uint8 with this zero point, in place."""
-    name = f"{quantize.output[0]}_zero"
-    model.graph.initializer.append(numpy_helper.from_array(np.uint8(zero), name))
-    for node in model.graph.node:
-        if node.op_type in (QUANTIZE, DEQUANTIZE) and quantize.output[0] in (node.input[0], node.output[0]):
-            node.input[2] = name
+    def _pair(self, name: str, ranges: Mapping[str, Range]) -> tuple[list[TensorProto], list[NodeProto]]:
+        """Scale and zero point of a tensor, and the pair of nodes that rounds it."""
+        axis: dict[str, int] = {}
+        scale: NDArray[Any]
+        zero: NDArray[Any]
+        if name in self._weight_scales:
+            scale, axis = self._weight_scales[name], {"axis": 0}
+            zero = np.zeros(len(scale), np.int8)
+        else:
+            group = [ranges[member] for member in self._shared.get(name, (name,)) if member in ranges]
+            scale, zero = self._steps(min(low for low, _ in group), max(high for _, high in group))
+        parameters = {f"{name}_scale": scale, f"{name}_zero_point": zero}
+        tensors = [numpy_helper.from_array(np.asarray(values), key) for key, values in parameters.items()]
+        middle, end = f"{name}_quantized", f"{name}_dequantized"
+        return tensors, [
+            helper.make_node(QUANTIZE, [name, *parameters], [middle], f"{name}_{QUANTIZE}", **axis),
+            helper.make_node(DEQUANTIZE, [middle, *parameters], [end], f"{name}_{DEQUANTIZE}", **axis),
+        ]
+
+    def _steps(self, low: float, high: float) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Scale and zero point of activations from ``low`` to ``high``, as scalars."""
+        if self._unsigned:
+            scale, zero = unsigned_steps(low, high)
+            return _usable(np.asarray(scale, np.float32)), np.asarray(zero, np.uint8)
+        return _usable(np.asarray(max(-low, high) / STEPS, np.float32)), np.asarray(0, np.int8)
 
 
-def widen_weight_scales(model: ModelProto) -> None:
-    """Make the scales of quantized weights so wide that no processor saturates, in place."""
-    graph = OnnxGraph(model)
-    for node in graph.nodes:
-        if node.op_type == "Conv" and _is_int8(node, graph):
-            weights, scales = graph.producers[graph.producers[node.input[1]].input[0]].input[:2]
-            needed = widest_sum(numpy_helper.to_array(graph.initializers[weights])) / MAX_SUM
-            wide = np.maximum(numpy_helper.to_array(graph.initializers[scales]), needed).astype(np.float32)
-            graph.initializers[scales].CopyFrom(numpy_helper.from_array(wide, scales))
+def weight_scales(weights: Floats, unsigned: bool) -> Floats:
+    """Scales per output channel, ``[O, ...]`` -> ``[O]``, for what ``unsigned`` means in :class:`QdqGraph`."""
+    largest = np.abs(weights).reshape(len(weights), -1).max(axis=1) / STEPS
+    return _usable(np.maximum(largest, widest_sum(weights) / MAX_SUM) if unsigned else largest)
 
 
-def keep_convolutions(model: ModelProto) -> None:
-    """Take the Q/DQ pairs off everything but convolutions, in place."""
-    keep_float(model, {node.name for node in model.graph.node if node.op_type not in ("Conv", QUANTIZE, DEQUANTIZE)})
-
-
-def without_pairs(model: ModelProto) -> ModelProto:
-    """A copy in which nothing is quantized."""
-    copy = copy_model(model)
-    keep_float(copy, {node.name for node in copy.graph.node if node.op_type not in (QUANTIZE, DEQUANTIZE)})
-    return copy
-
-
-def keep_float(model: ModelProto, nodes: Collection[str]) -> None:
-    """Take the Q/DQ pairs off the inputs of ``nodes`` (names), in place; pairs that others use stay for them."""
-    producers = OnnxGraph(model).producers
-    for node in model.graph.node:
-        if node.name not in nodes:
-            continue
-        for index, name in enumerate(node.input):
-            dequantize = producers.get(name)
-            if dequantize is not None and dequantize.op_type == DEQUANTIZE:
-                node.input[index] = producers[dequantize.input[0]].input[0]
-    _drop_unused(model)
-
-
-def _drop_unused(model: ModelProto) -> None:
-    """Remove Q/DQ nodes that nothing reads any more, and initializers of theirs."""
-    graph = model.graph
-    while True:
-        used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-        unused = [n for n in graph.node if n.op_type in (QUANTIZE, DEQUANTIZE) and not used & set(n.output)]
-        if not unused:
-            break
-        for node in unused:
-            graph.node.remove(node)
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
+def _usable(scales: Floats) -> Floats:
+    """At least ``MIN_SCALE``; of a tensor that is 0 everywhere, which takes any scale but 0, it is 1."""
+    lifted = np.where(scales == 0, np.float32(1), np.maximum(scales, np.float32(MIN_SCALE)))
+    return np.asarray(lifted, np.float32)
 
 
 def correct_biases(model: ModelProto, channel_means: Mapping[str, Sequence[float]]) -> None:
@@ -232,11 +200,18 @@ def correct_biases(model: ModelProto, channel_means: Mapping[str, Sequence[float
             raise CalibrationError(f"no means of {activation.input[0]}. Calibrate without --cache")
         rounded = quantize_weights(exact, scales, 0) * scales.reshape(-1, 1, 1, 1)
         added = ((rounded - exact).sum(axis=(2, 3)) * means[channels]).sum(axis=1)
-        name = f"{node.input[2]}_of_{node.name}"  # a bias may be shared, and belongs to float layers too
+        name = f"{node.input[2]}_of_{node_id(node)}"  # a bias may be shared, and belongs to float layers too
         bias = numpy_helper.to_array(graph.initializers[node.input[2]]) - added
         model.graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), name))
         node.input[2] = name
     _drop_unused(model)
+
+
+def _drop_unused(model: ModelProto) -> None:
+    """Remove initializers that nothing reads any more, in place."""
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
 
 
 def input_channels(node: NodeProto, weights: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -314,14 +289,13 @@ def restore_half(model: ModelProto, original: ModelProto) -> None:
     for tensor in model.graph.initializer:
         if tensor.name in half or tensor.name in scales or tensor.name in biases:
             _retype(tensor, TensorProto.FLOAT, TensorProto.FLOAT16)
-    sources = {node.name: node for node in original.graph.node}
+    sources = {node_id(node): node for node in original.graph.node if node.op_type in ("Cast", "Constant")}
     for node in model.graph.node:
-        if node.name in sources and node.op_type in ("Cast", "Constant"):
-            inputs, outputs = tuple(node.input), tuple(node.output)  # which may be those of Q/DQ pairs
-            node.CopyFrom(sources[node.name])
-            del node.input[:], node.output[:]
+        if node_id(node) in sources:
+            inputs = tuple(node.input)  # which may be those of Q/DQ pairs
+            node.CopyFrom(sources[node_id(node)])
+            del node.input[:]
             node.input.extend(inputs)
-            node.output.extend(outputs)
     for output in model.graph.output:
         if output.name in half:
             output.type.tensor_type.elem_type = TensorProto.FLOAT16

@@ -86,7 +86,7 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
         **qdq.count_layers(finished),
         float_layers=float_layers,
         measured=measured,
-        versions={name: metadata.version(name) for name in ("nvidia-modelopt", "onnx", "onnxruntime")},
+        versions={name: metadata.version(name) for name in ("onnx", "onnxruntime")},
     )
     add_record(finished, record)
     write_atomically(request.output, finished.SerializeToString())
@@ -106,12 +106,10 @@ def _observe(
     else:
         channel_ranges = equalize.channel_ranges(plain, links, images.inputs(model.spec), count)
     equalize.equalize(plain, links, channel_ranges)
-    logger.info("placing Q/DQ pairs")
-    graph = placement.place(plain, next(images.inputs(model.spec)), for_cpu=model.target == "cpu")
+    graph = placement.place(plain, for_cpu=model.target == "cpu")
     if cached is not None:
         return graph, cached
-    bare = qdq.without_pairs(graph.model)
-    found = observe(bare, graph.activations(), graph.conv_inputs(), images.inputs(model.spec), count)
+    found = observe(plain, graph.activations(), graph.conv_inputs(), images.inputs(model.spec), count)
     observed = Observed(channel_ranges, *found, model.sha256, images.digest, images.names)
     path = request.beside(".calibration.json")
     observed.write(path)

@@ -179,7 +179,7 @@ def _onnx_for(request: EngineRequest, source: Path | OnnxFile) -> _Onnx:
         exported.write(source.path)
     if not request.int8 or source.spec.quantized_layers:
         return _Onnx(source.path, source.spec, source.path, parity)
-    from calib.run import calibrate  # needs Model Optimizer, and only here
+    from calib.run import calibrate  # needs ONNX Runtime, and only here
 
     assert request.calib_images is not None
     output = request.output_dir / f"{replace(source.spec, quantized_layers=1).file_stem}.onnx"

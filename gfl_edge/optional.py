@@ -41,7 +41,6 @@ EXTRA_OF = {
     "torch": "export,train",  # checkpoints are read by both
     "onnxscript": "export",
     "onnxsim": "export",
-    "modelopt": "calib",
     "ncnn": "peers",
     "pnnx": "peers",
     "PIL": "text",
@@ -145,7 +144,7 @@ def quiet(level: int = logging.CRITICAL) -> Iterator[None]:
     """Keep off the terminal what a package prints, warns of and logs that only its own makers can act on.
 
     Use it only around calls of the package: within, log messages of ``level`` and below are dropped whoever sends them,
-    since packages such as Model Optimizer set the levels of their loggers and add handlers themselves.
+    since packages set the levels of their loggers and add handlers themselves.
     """
     before = logging.root.manager.disable
     logging.disable(level)

@@ -1,9 +1,9 @@
 """Fake quantization: fine-tuning a network that rounds as its INT8 file will.
 
 An INT8 file has Q/DQ pairs around its convolutions, into which batch norms are folded (:mod:`calib.placement`). So the
-network that is fine-tuned is folded, too, and NVIDIA Model Optimizer's quantizers round the inputs and weights of the
-same convolutions: weights per channel by their present magnitude, inputs by ranges found once, from the first batches
-and by the methods of :mod:`calib.histogram`. Gradients pass the rounding as if it were not there.
+network that is fine-tuned is folded, too, and rounds the inputs and weights of the same convolutions: weights per
+channel by their present magnitude, inputs by ranges found once, from the first batches and by the methods of
+:mod:`calib.histogram`. Gradients pass the rounding as if it were not there, except where values are clipped.
 
 What is learned is kept as an ordinary float checkpoint. Exporting it and calibrating the exported file, which finds the
 ranges again, gives the INT8 file. Its batch norms are identities; training that goes on from it without fake
@@ -19,39 +19,60 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from calib.histogram import Histogram, Method
-from gfl_edge import optional
+from calib.histogram import STEPS, Histogram, Method
 from gfl_edge.errors import CalibrationError, InputError
 from train.models.batch_norm import unfuse_batch_norm
 from train.models.build import Network, build_network
 from train.models.deform_conv import DeformConv2d
-from train.models.efficientnet_lite import SamePadConv
 
 FINAL = re.compile(r"(head\.gfl_cls|bbox_head\.(gfl_cls|gfl_reg|reg_conf|atss_centerness))\b")  # stay float
-QUANTIZER = re.compile(r"\.(input|weight|output)_quantizer\.")  # in the keys of a state dict
-MIN_CHANNELS, CHANNEL_STEP, MIN_KERNEL = 16, 8, 3  # of TensorRT's INT8 kernels
+INPUT_ROUNDING = "input_rounding"  # of a convolution
+ORIGINAL = ".parametrizations.weight.original"  # in the keys of a state dict: the weight, before it is rounded
+
+
+class InputRounding(nn.Module):
+    """Rounds and clips as INT8 does, symmetric, with one scale.
+
+    Args:
+        largest: magnitude at which values are clipped.
+    """
+
+    largest: Tensor
+
+    def __init__(self, largest: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("largest", largest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, and the same."""
+        return _rounded(x, self.largest / STEPS)
+
+
+class WeightRounding(nn.Module):
+    """Rounds the weights of a convolution as INT8 does, with a scale per output channel."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """``[O, I, H, W]``, and the same."""
+        return _rounded(weight, weight.detach().abs().amax(dim=(1, 2, 3), keepdim=True) / STEPS)
+
+
+def _rounded(values: Tensor, scale: Tensor) -> Tensor:
+    """In steps of ``scale``, as float32 computes them; where that is 0, values are 0."""
+    steps = values.float() / scale.clamp(min=torch.finfo(torch.float32).tiny)
+    clipped = steps.clamp(-STEPS - 1, STEPS)
+    rounded = clipped + (clipped.round() - clipped).detach()
+    return (rounded * scale).to(values.dtype)
 
 
 def int8_convolutions(detector: nn.Module) -> dict[str, nn.Conv2d]:
-    """The convolutions of ``detector`` that get Q/DQ pairs in its INT8 file, by name.
-
-    These are all but the head's final ones and those that Model Optimizer leaves to float because TensorRT has no good
-    INT8 kernel for their shapes (modelopt/onnx/quantization/graph_utils.py, find_nodes_from_convs_to_exclude).
-    """
-    found = {}
-    for name, module in detector.named_modules():
-        if not isinstance(module, nn.Conv2d) or FINAL.match(name):
-            continue
-        outputs, inputs = module.weight.shape[:2]  # inputs of a group
-        if module.groups > 1:
-            fits = outputs % CHANNEL_STEP == 0 and min(module.kernel_size) >= MIN_KERNEL
-        else:
-            aligned = outputs % CHANNEL_STEP == 0 or inputs % CHANNEL_STEP == 0
-            fits = aligned and max(outputs, inputs) >= MIN_CHANNELS
-        if fits or min(outputs, inputs) >= MIN_CHANNELS:
-            found[name] = module
-    return found
+    """The convolutions of ``detector`` that get Q/DQ pairs in its INT8 file, by name: all but the head's final ones."""
+    return {
+        name: module
+        for name, module in detector.named_modules()
+        if isinstance(module, nn.Conv2d) and not FINAL.match(name)
+    }
 
 
 def fake_quantize(network: nn.Module, detector: nn.Module, batches: Iterable[Tensor], method: Method) -> int:
@@ -69,28 +90,22 @@ def fake_quantize(network: nn.Module, detector: nn.Module, batches: Iterable[Ten
     Raises:
         CalibrationError: an activation is not finite.
         InputError: deformable convolutions.
-        MissingDependencyError: Model Optimizer is not installed.
     """
     if any(isinstance(module, DeformConv2d) for module in detector.modules()):
         raise InputError("quantize.enabled: deformable convolutions cannot be fake-quantized; train without quantize")
-    with optional.quiet():  # Model Optimizer names GPU kernels and packages that are not there
-        quantization = optional.load("modelopt.torch.quantization.nn")
-    batches = list(batches)
-    with optional.quiet():
-        registry = quantization.QuantModuleRegistry
-        if SamePadConv not in registry:  # a convolution with a forward of its own has to be made known
-            base = type("QuantSamePadConv", (quantization.QuantLinearConvBase,), {})
-            registry.register({SamePadConv: "SamePadConv"})(base)
-        convolutions = int8_convolutions(detector)
-        for name, largest in observe(network, convolutions, batches, method).items():
-            conv = registry.convert(convolutions[name])
-            conv.input_quantizer.set_from_attribute_config({"num_bits": 8, "axis": None})
-            conv.input_quantizer.amax = torch.tensor(largest, device=conv.weight.device)
-            # Weights have new ranges in each step, as calibrating the exported file takes them from the final ones
-            conv.weight_quantizer.set_from_attribute_config({"num_bits": 8, "axis": 0, "type": "dynamic"})
-        with _eval_mode(network), torch.no_grad():
-            network(batches[0])  # on a GPU this compiles kernels, better silently now than with messages later
+    convolutions = int8_convolutions(detector)
+    for name, largest in observe(network, convolutions, batches, method).items():
+        conv = convolutions[name]
+        conv.add_module(INPUT_ROUNDING, InputRounding(torch.tensor(largest, device=conv.weight.device)))
+        conv.register_forward_pre_hook(_round_input)
+        # Weights have new ranges in each step, as calibrating the exported file takes them from the final ones
+        parametrize.register_parametrization(conv, "weight", WeightRounding())
     return len(convolutions)
+
+
+def _round_input(conv: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a convolution is given, rounded; finds the rounding in ``conv``, which may be a copy."""
+    return (conv.get_submodule(INPUT_ROUNDING)(inputs[0]), *inputs[1:])
 
 
 def observe(
@@ -130,11 +145,11 @@ def observe(
 
 
 def float_state(network: Network) -> dict[str, Tensor]:
-    """The weights of a folded network with quantizers as the state dict of a float one with batch norms."""
-    state = {key: value for key, value in network.state_dict().items() if not QUANTIZER.search(key)}
+    """The weights of a folded network that rounds as the state dict of a float one with batch norms."""
     with torch.device("meta"):
         plain = build_network(network.config)
-    return unfuse_batch_norm(state, plain)
+    state = {key.replace(ORIGINAL, ".weight"): value for key, value in network.state_dict().items()}
+    return unfuse_batch_norm({key: value for key, value in state.items() if f".{INPUT_ROUNDING}." not in key}, plain)
 
 
 @contextmanager

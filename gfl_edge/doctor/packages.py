@@ -53,7 +53,6 @@ TOOLS = (
     Package("pycocotools", "gfl-edge eval", ("pycocotools",), "eval"),
     Package("torch", "export and training, from a checkout", ("torch",), "export"),
     Package("onnxsim", "export, from a checkout", ("onnxsim",), "export"),
-    Package("modelopt", "INT8, from a checkout", ("nvidia-modelopt",), "calib"),
     Package("matplotlib", "plots", ("matplotlib",), "report"),
     Package("PIL", "class names beyond ASCII on images", ("pillow",), "text"),
 )

@@ -151,13 +151,13 @@ class TestGate:
 
 
 def float_layers(model):
-    """Layers of which no input is dequantized, called as calibration calls them: by their weights, else their node."""
+    """Layers of which no input is dequantized, by the names that calibration gives them."""
     graph = OnnxGraph(model)
     found = set()
     for node in graph.nodes:
         makers = [graph.producers.get(name) for name in node.input]
         if not any(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers):
-            found.add(node.input[1].removesuffix(".weight") if node.op_type == "Conv" else node.name)
+            found.add(node.input[1].removesuffix(".weight") if node.op_type == "Conv" else node.output[0])
     return found
 
 

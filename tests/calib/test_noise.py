@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from calib import placement, qdq
+from calib import placement
 from calib.images import choose_images
 from calib.noise import MAX_DB, Decoded, signal_to_noise
 from calib.observed import Observed, observe
@@ -53,9 +53,8 @@ def test_noise_stays_where_it_is_when_the_export_changes(float_onnx, calib_image
         if spec.nms == "graph":
             spec = without_nms(model, spec)
         inputs = list(itertools.islice(choose_images(calib_images, IMAGES).inputs(spec), 2))
-        graph = placement.place(model, inputs[0], for_cpu=True)
-        bare = qdq.without_pairs(graph.model)
-        seen = observe(bare, graph.activations(), graph.conv_inputs(), inputs, 2, progress=False)
+        graph = placement.place(model, for_cpu=True)
+        seen = observe(model, graph.activations(), graph.conv_inputs(), inputs, 2, progress=False)
         observed = Observed({}, *seen, "m", "i", ())
         quantized = graph.quantized(observed.clipped("max"), observed.channel_means)
         found.append(Probe(model, spec, inputs).snr_db(quantized))

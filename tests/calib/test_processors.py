@@ -62,7 +62,7 @@ def test_zero_is_exact_and_the_ends_are_reached(low, width):
 
 def int8_for(for_cpu):
     """``concat_net`` in INT8 with the ranges of its own activations."""
-    graph = qdq.QdqGraph(with_pairs(concat_net()), for_cpu)
+    graph = with_pairs(concat_net(), for_cpu)
     found = observe(concat_net(), graph.activations(), graph.conv_inputs(), noise_inputs(), 4, progress=False)
     observed = Observed({}, *found, "m", "i", ())
     model = graph.quantized(observed.clipped("max"), observed.channel_means)
@@ -77,7 +77,7 @@ def test_activations_are_unsigned_and_weights_are_not():
     tensors = OnnxGraph(model).initializers
     dequantized = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
     zeros = {node.input[0]: numpy_helper.to_array(tensors[node.input[2]]) for node in dequantized}
-    weights = {f"w{i}_q" for i in range(1, 6)}
+    weights = {f"w{i}_quantized" for i in range(1, 6)}
     assert all(zeros[name].dtype == np.int8 and not zeros[name].any() for name in weights)
     assert all(zeros[name].dtype == np.uint8 and zeros[name] > 0 for name in zeros.keys() - weights)
 

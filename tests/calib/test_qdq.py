@@ -12,32 +12,48 @@ from calib.histogram import METHODS, STEPS
 from calib.observed import Observed, observe
 from gfl_edge.errors import CalibrationError
 from gfl_edge.ops.onnx_graph import open_session
-from tests.support.small_graphs import conv_net, noise_inputs, quantized_net, run
+from tests.support.small_graphs import conv_net, noise_inputs, quantized_net, run, with_pairs
 
 
 class TestQdqGraph:
     def ranges(self, net):
         """Where tensors are clipped, by method, and means of their channels."""
-        bare = qdq.without_pairs(net.model)
-        found = observe(bare, net.activations(), net.conv_inputs(), noise_inputs(), 4, progress=False)
+        found = observe(net.model, net.activations(), net.conv_inputs(), noise_inputs(), 4, progress=False)
         observed = Observed({}, *found, "m", "i", ())
         return {method: observed.clipped(method) for method in METHODS}, observed.channel_means
 
     def test_layers_are_called_by_their_weights(self):
         assert [(layer.name, layer.kind) for layer in quantized_net().layers] == [("w1", "Conv"), ("w2", "Conv")]
 
-    def test_without_pairs_is_the_float_model(self):
-        np.testing.assert_array_equal(run(qdq.without_pairs(quantized_net().model)), run(conv_net()))
+    def test_nodes_without_names(self):
+        """ONNX does not ask for them."""
+        found = []
+        for name in (None, ""):
+            model = conv_net()
+            for node in model.graph.node:
+                node.name = node.name if name is None else name
+            net = with_pairs(model)
+            ranges, means = self.ranges(net)
+            quantized = net.quantized(ranges["max"], means)
+            onnx.checker.check_model(quantized, full_check=True)
+            found.append(run(quantized))
+        np.testing.assert_array_equal(found[1], found[0])
+
+    def test_the_float_model_is_not_changed(self):
+        net = quantized_net()
+        ranges, means = self.ranges(net)
+        net.quantized(ranges["max"], means)
+        assert net.model == conv_net()
 
     def test_channels_whose_weights_vanish_have_a_scale_in_half(self):
         """EfficientNet's dead channels: absmax / 127 is 0, or underflows in half, and TensorRT refuses that."""
-        net = quantized_net()
-        tensors = {tensor.name: tensor for tensor in net.model.graph.initializer}
-        values = numpy_helper.to_array(tensors["w1"]).copy()
+        float_model = conv_net()
+        tensor = next(tensor for tensor in float_model.graph.initializer if tensor.name == "w1")
+        values = numpy_helper.to_array(tensor).copy()
         values[0], values[1] = 0, 1e-9
-        tensors["w1"].CopyFrom(numpy_helper.from_array(values, "w1"))
+        tensor.CopyFrom(numpy_helper.from_array(values, "w1"))
         scales = np.abs(values).max(axis=(1, 2, 3)) / STEPS
-        tensors["w1_scale"].CopyFrom(numpy_helper.from_array(scales.astype(np.float32), "w1_scale"))
+        net = with_pairs(float_model)
         ranges, means = self.ranges(net)
         model = net.quantized(ranges["max"], means)
         found = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
@@ -49,7 +65,8 @@ class TestQdqGraph:
         net = quantized_net()
         ranges, means = self.ranges(net)
         exact = run(conv_net())
-        errors = [np.abs(run(model) - exact).mean() for model in (net.model, net.quantized(ranges["mse"], means))]
+        wide = {name: (64 * low, 64 * high) for name, (low, high) in ranges["max"].items()}
+        errors = [np.abs(run(net.quantized(found, means)) - exact).mean() for found in (wide, ranges["mse"])]
         assert errors[1] < errors[0] / 10
 
     def test_folded_weights_compute_the_same_in_fewer_bytes(self):

@@ -7,7 +7,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from calib import qdq
-from calib.histogram import STEPS
 from gfl_edge.ops.onnx_graph import open_session
 
 
@@ -80,33 +79,11 @@ def noise_inputs(count=4):
 
 
 def quantized_net(groups=1):
-    """``conv_net`` with pairs on input and weights of both convolutions, as Model Optimizer writes them."""
-    return qdq.QdqGraph(with_pairs(conv_net(groups)))
+    """``conv_net`` with pairs on input and weights of both convolutions."""
+    return with_pairs(conv_net(groups))
 
 
-def with_pairs(model):
-    """A model with pairs on the inputs and weights of its convolutions."""
-    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    model.graph.initializer.append(numpy_helper.from_array(np.int8(0), "zero"))
-    nodes, found = [], set()
-    for node in model.graph.node:
-        for i, name in enumerate(node.input[:2] if node.op_type == "Conv" else ()):
-            node.input[i] = f"{name}_dq"
-            if name in found:
-                continue
-            found.add(name)
-            scale, zero, attributes = np.float32(0.05 + 0.01 * len(found)), "zero", {}
-            if name in tensors:
-                scale = (np.abs(tensors[name]).max(axis=(1, 2, 3)) / STEPS).astype(np.float32)
-                zero, attributes = f"{name}_zero", {"axis": 0}
-                model.graph.initializer.append(numpy_helper.from_array(np.zeros(len(scale), np.int8), zero))
-            model.graph.initializer.append(numpy_helper.from_array(np.asarray(scale), f"{name}_scale"))
-            ends = [f"{name}_scale", zero]
-            nodes.append(helper.make_node("QuantizeLinear", [name, *ends], [f"{name}_q"], f"{name}_q", **attributes))
-            pair = [f"{name}_q", *ends]
-            nodes.append(helper.make_node("DequantizeLinear", pair, [f"{name}_dq"], f"{name}_dq", **attributes))
-        nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+def with_pairs(model, unsigned=False):
+    """Pairs on the inputs and weights of the convolutions of a model."""
+    reads = {node.output[0]: (0, 1) for node in model.graph.node if node.op_type == "Conv"}
+    return qdq.QdqGraph(model, reads, unsigned=unsigned)
