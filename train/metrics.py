@@ -58,6 +58,7 @@ class Table:
             writer.writeheader()
         writer.writerow(dict(row))
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 file.write(text.getvalue().encode())
         except OSError as error:
