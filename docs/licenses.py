@@ -42,6 +42,8 @@ ELSEWHERE = {
     "portalocker": "BSD-3-Clause",
     "pycuda": "MIT",
     "tensorrt": "Other/Proprietary License",
+    "tensorrt-cu12": "Other/Proprietary License",
+    "tensorrt-rtx-cu12": "Other/Proprietary License",
     "tomli": "MIT",
 }
 PROPRIETARY = re.compile(r"propriet|nvidia.*(software|license)|LicenseRef-NVIDIA", re.IGNORECASE)

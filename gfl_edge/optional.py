@@ -116,20 +116,6 @@ def _import(module: str, package: str) -> ModuleType:
     return found
 
 
-def load_renamed(module: str, older_name: str) -> ModuleType:
-    """Import ``module``, or where its package is an older one, what it was called there.
-
-    Raises:
-        MissingDependencyError: neither is there; names the extra to install for ``module``.
-    """
-    try:
-        return load(module)
-    except MissingDependencyError:
-        if available(older_name):
-            return load(older_name)
-        raise
-
-
 def available(module: str) -> bool:
     """Whether ``load(module)`` would succeed."""
     try:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,7 +93,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
     device = FakeGpu()
     monkeypatch.setattr("gfl_edge.backends.tensorrt.open_device", lambda prefer: device)
-    monkeypatch.setattr("gfl_edge.cuda.kernels.compiled", lambda source, compute_capability: FAKE_CUBIN)
+    monkeypatch.setattr("gfl_edge.cuda.kernels.open_compiler", lambda driver: SimpleNamespace(version="Fake 1.0"))
+    monkeypatch.setattr("gfl_edge.cuda.kernels.compiled", lambda *_: FAKE_CUBIN)
     return device
 
 

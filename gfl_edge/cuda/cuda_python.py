@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import math
+import re
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,8 @@ from gfl_edge.cuda.interface import Launch, dotted_version, no_driver, no_gpu, o
 from gfl_edge.errors import BackendError
 
 _LOG = logging.getLogger(__name__)
+
+OLDEST = (12, 9, 1)  # cuda-python; those before hold Python's lock in cuStreamSynchronize
 
 
 class CudaPythonDevice:
@@ -79,7 +82,7 @@ class CudaPythonDevice:
         return int(address)
 
     def _release(self, function: str, handle: Any) -> None:
-        after_capture(partial(self._release_now, function, handle))
+        after_capture(functools.partial(self._release_now, function, handle))
 
     def _release_now(self, function: str, handle: Any) -> None:
         try:
@@ -91,7 +94,7 @@ class CudaPythonDevice:
     @contextmanager
     def active(self) -> Iterator[None]:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.active`."""
-        retain = partial(self._call, "cuDevicePrimaryCtxRetain", self._device)
+        retain = functools.partial(self._call, "cuDevicePrimaryCtxRetain", self._device)
         self._call("cuCtxPushCurrent", primary_context(self._driver, retain))
         try:
             yield
@@ -212,4 +215,19 @@ class CudaPythonDevice:
 
 def load_driver() -> ModuleType:
     """The driver API of cuda-python; raises MissingDependencyError if it is not installed."""
-    return optional.load_renamed("cuda.bindings.driver", "cuda.cuda")  # before 12.6.1
+    driver = optional.load("cuda.bindings.driver")
+    version = str(optional.load("cuda.bindings").__version__)
+    if tuple(int(number) for number in re.findall(r"\d+", version)[:3]) < OLDEST:
+        _warn_once(version)
+    return driver
+
+
+@functools.cache
+def _warn_once(version: str) -> None:
+    oldest = ".".join(map(str, OLDEST))
+    _LOG.warning(
+        "cuda-python %s keeps every other thread of Python waiting while it waits for the GPU. Update it with: "
+        "pip install --upgrade 'cuda-python>=%s'",
+        version,
+        oldest,
+    )

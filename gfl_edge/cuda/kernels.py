@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gfl_edge.cuda.compiler import CudaSource, compiled
+from gfl_edge.cuda.compiler import compiled, open_compiler
 from gfl_edge.cuda.interface import CudaDevice, Launch
 from gfl_edge.cuda.memory import offsets
+from gfl_edge.cuda.source import CudaSource
 from gfl_edge.errors import BackendError
 from gfl_edge.ops.preprocess import PADDING_BGR, Placement
 from gfl_edge.spec import ModelSpec
@@ -237,14 +238,14 @@ class Kernels:
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._source = kernel_source()
-        image = compiled(self._source, device.compute_capability)
+        compiler = open_compiler(device.driver_version)
+        image = compiled(self._source, device.compute_capability, compiler)
         try:
             self._module = device.load_module(image)
         except BackendError as error:
             raise BackendError(
-                f"the driver, which is for CUDA {device.driver_version} at most, does not load the kernels ({error})."
-                " Update the driver, or install the NVRTC of its CUDA: nvidia-cuda-nvrtc, for 12 "
-                "nvidia-cuda-nvrtc-cu12"
+                f"the driver, which is for CUDA {device.driver_version} at most, does not load the kernels that "
+                f"{compiler.version} compiled for {device.compute_capability} ({error}). Update the driver"
             ) from error
         try:
             self._functions = {name: device.get_function(self._module, name) for name in PARAMETERS}

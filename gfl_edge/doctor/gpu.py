@@ -49,7 +49,7 @@ def examine(on_jetson: bool) -> list[Finding]:
     libraries = [_cuda_package(package, on_jetson) for package in CUDA]
     if any(finding.status == "ok" for finding in libraries):  # one of them is enough
         libraries = [finding for finding in libraries if finding.status != "missing"]
-    probes: list[Callable[[], list[Finding]]] = [partial(_examine_compiler, on_jetson)]
+    probes: list[Callable[[], list[Finding]]] = [partial(_examine_compiler, device, on_jetson)]
     probes += [partial(_examine_flavor, flavor, device, on_jetson) for flavor in MODULE_OF]
     others = [finding for probe in probes for finding in guarded(SECTION, probe)]
     return [_driver(DRIVER, device, on_jetson), *libraries, found, *others]
@@ -96,12 +96,14 @@ def _cuda_package(package: Package, on_jetson: bool) -> Finding:
     return replace(found, remedy=_install(on_jetson)) if found.status == "missing" else found
 
 
-def _examine_compiler(on_jetson: bool) -> list[Finding]:
+def _examine_compiler(device: Device | None, on_jetson: bool) -> list[Finding]:
     use = "compiles the kernels around an engine; without it the CPU does their work"
     try:
-        return [Finding(SECTION, "compiler", "ok", f"{open_compiler().version}: {use}")]
-    except (MissingDependencyError, BackendError):
-        return [Finding(SECTION, "compiler", "missing", use, _install(on_jetson))]
+        return [Finding(SECTION, "compiler", "ok", f"{open_compiler(device.cuda if device else None).version}: {use}")]
+    except (MissingDependencyError, BackendError) as error:
+        of_driver = re.search(r"pip install \S*nvidia-cuda-nvrtc\S+", str(error))  # beside one that is too new for it
+        remedy = of_driver[0] if of_driver else _install(on_jetson)
+        return [Finding(SECTION, "compiler", "missing", use, remedy)]
 
 
 def _examine_flavor(flavor: Flavor, device: Device | None, on_jetson: bool) -> list[Finding]:

@@ -114,7 +114,7 @@ def imported_packages(path: Path) -> set[str]:
                 found |= {alias.name for alias in names}
             case ast.ImportFrom(module=str(module)):
                 found.add(module)
-            case ast.Call(func=ast.Attribute(attr="load" | "load_renamed"), args=[ast.Constant(str(module)), *_]):
+            case ast.Call(func=ast.Attribute(attr="load"), args=[ast.Constant(str(module)), *_]):
                 found.add(module)
     return {name.partition(".")[0] for name in found}
 

@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from benchmarks.kernels.library import PLUGINS, build_for_gpu, ptxas_report
-from gfl_edge.cuda.compiler import Nvrtc
 from gfl_edge.cuda.kernels import kernel_source
+from gfl_edge.cuda.nvrtc import Nvrtc
 from gfl_edge.errors import MissingDependencyError
 from tests.support.required import skip_unless_required
 

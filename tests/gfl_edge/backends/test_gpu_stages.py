@@ -120,7 +120,7 @@ class TestNms:
     ) -> None:
         gpu.fail_in = "load_module"
         assert list(load(DECODED).run(resized(random_frames(HW)))) == ["boxes", "scores"]
-        assert "the driver, which is for CUDA 13.0 at most, does not load the kernels (CUDA failed" in caplog.text
+        assert "does not load the kernels that Fake 1.0 compiled for sm75 (CUDA failed" in caplog.text
 
     def test_a_model_too_large_for_the_kernels(self, load: Load, caplog: pytest.LogCaptureFixture) -> None:
         backend = load(dataclasses.replace(DECODED, max_candidates=5000))

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from gfl_edge.cuda import compiler as compiler_module
-from gfl_edge.cuda.compiler import CudaSource, Nvrtc, PycudaNvcc, compiled, inlined, open_compiler
+from gfl_edge.cuda import nvrtc as nvrtc_module
+from gfl_edge.cuda.compiler import PycudaNvcc, compiled, inlined, open_compiler
+from gfl_edge.cuda.nvrtc import Nvrtc
+from gfl_edge.cuda.source import CudaSource
 from gfl_edge.errors import BackendError, MissingDependencyError
 from gfl_edge.files import cache_folder
 
@@ -143,17 +146,64 @@ class TestNvrtc:
             nvrtc.compile(CudaSource("bad.cu", "__device__ float f() { return FACTOR; }"), "sm75")
 
 
-class FakeNvrtc(ModuleType):
-    """``cuda.bindings.nvrtc`` whose library is missing."""
+class TestWhichNvrtc:
+    """Of the versions that are installed, the newest that the driver can follow."""
 
-    nvrtcResult = SimpleNamespace(NVRTC_SUCCESS=0)  # noqa: N815
+    @pytest.fixture
+    def loaded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Libraries that were loaded; there are packages of CUDA 12 and 13 and 14."""
+        for folder, name in (
+            ("nvidia/cuda_nvrtc/lib", "libnvrtc.so.12"),
+            ("nvidia/cuda_nvrtc/lib", "libnvrtc.alt.so.12"),
+            ("nvidia/cuda_nvrtc/lib", "libnvrtc-builtins.so.12.9"),
+            ("nvidia/cu13/lib", "libnvrtc.so.13"),
+            ("nvidia/cu14/lib", "libnvrtc.so.14"),
+        ):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name).touch()
+        spec = SimpleNamespace(submodule_search_locations=[str(tmp_path / "nvidia")])
+        monkeypatch.setattr(nvrtc_module.importlib.util, "find_spec", lambda name: spec)
+        found: list[str] = []
 
-    def __init__(self) -> None:
-        super().__init__("cuda.bindings.nvrtc")
-        self.__file__ = "fake"
+        def load(library: str) -> Any:
+            if not library.startswith(str(tmp_path)):
+                raise OSError(f"{library}: cannot open shared object file")
+            found.append(Path(library).name)
 
-    def nvrtcVersion(self) -> Any:  # noqa: N802
-        raise RuntimeError("Failed to dlopen libnvrtc.so.12")
+        monkeypatch.setattr(nvrtc_module.ctypes, "CDLL", load)
+        return found
+
+    @pytest.mark.parametrize(
+        ("driver", "library"),
+        [("12.6", "libnvrtc.so.12"), ("13.0", "libnvrtc.so.13"), (None, "libnvrtc.so.14"), ("15.1", "libnvrtc.so.14")],
+    )
+    def test_the_newest_that_fits(self, loaded: list[str], driver: str | None, library: str) -> None:
+        nvrtc_module._load(driver)
+        assert loaded == [library]
+
+    @pytest.mark.parametrize(
+        ("driver", "package"), [("12.6", "nvidia-cuda-nvrtc-cu12"), ("13.0", r"'nvidia-cuda-nvrtc==13\.\*'")]
+    )
+    def test_only_newer_ones(self, loaded: list[str], tmp_path: Path, driver: str, package: str) -> None:
+        for older in ("cuda_nvrtc/lib/libnvrtc.so.12", "cu13/lib/libnvrtc.so.13"):
+            (tmp_path / "nvidia" / older).unlink()
+        message = (
+            rf"only for a newer CUDA \(libnvrtc\.so\.14\) than that of the driver, {driver}\. .* pip install {package}$"
+        )
+        with pytest.raises(MissingDependencyError, match=message):
+            nvrtc_module._load(driver)
+
+    def test_one_that_does_not_load_is_passed_over(self, loaded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        load = nvrtc_module.ctypes.CDLL
+
+        def fail(library: str) -> Any:
+            if "so.14" in library:
+                raise OSError("wrong ELF class")
+            return load(library)
+
+        monkeypatch.setattr(nvrtc_module.ctypes, "CDLL", fail)
+        nvrtc_module._load(None)
+        assert loaded == ["libnvrtc.so.13"]
 
 
 class FakePycudaCompiler(ModuleType):
@@ -213,19 +263,14 @@ class TestPycudaNvcc:
 class TestOpenCompiler:
     @pytest.fixture(autouse=True)
     def _no_nvrtc(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", FakeNvrtc())
+        monkeypatch.setattr(nvrtc_module, "_candidates", lambda: [(13, "libnvrtc.so.none")])
 
     def test_pycuda_where_nvrtc_is_missing(self, pycuda: FakePycudaCompiler) -> None:
-        assert open_compiler().version.startswith("nvcc")
+        assert open_compiler("13.0").version.startswith("nvcc")
 
     def test_neither(self, pycuda: FakePycudaCompiler) -> None:
         pycuda.error = FileNotFoundError("nvcc")
-        message = r"NVRTC, .*is not installed \(Failed to dlopen libnvrtc\.so\.12\)\. .*pip install 'gfl-edge\[rtx\]'"
-        with pytest.raises(MissingDependencyError, match=message):
-            open_compiler()
-
-    def test_no_cuda_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for module in ("cuda.bindings.nvrtc", "cuda.nvrtc", "pycuda.compiler"):
-            monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(MissingDependencyError, match=r"cuda\.bindings\.nvrtc.*pip install 'gfl-edge\[rtx\]'"):
-            open_compiler()
+        message = r"NVRTC, .*is not installed\. Install it with: pip install 'gfl-edge\[rtx\]'"
+        for driver in (None, "13.0", "12.6"):
+            with pytest.raises(MissingDependencyError, match=message):
+                open_compiler(driver)

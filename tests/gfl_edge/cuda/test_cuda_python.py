@@ -128,13 +128,23 @@ class TestCudaPython:
         with pytest.raises(BackendError, match="CUDA failed in cuDeviceGet: unknown CUDA error"):
             CudaPythonDevice()
 
-    def test_old_versions_have_another_module(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        old = ModuleType("cuda.cuda")
-        monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
-        monkeypatch.setitem(sys.modules, "cuda.cuda", old)
+    @pytest.mark.parametrize(
+        ("version", "warns"), [("12.6.1", True), ("12.9.0", True), ("12.9.1", False), ("13.0.0", False)]
+    )
+    def test_versions_that_hold_pythons_lock(
+        self, version: str, warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bindings, found = ModuleType("cuda.bindings"), ModuleType("cuda.bindings.driver")
+        bindings.__version__ = version  # type: ignore[attr-defined]
+        bindings.__file__ = found.__file__ = "fake"
+        monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+        monkeypatch.setitem(sys.modules, "cuda.bindings.driver", found)
         from gfl_edge.cuda.cuda_python import load_driver
 
-        assert load_driver() is old
+        for _ in range(2):
+            assert load_driver() is found
+        said = [f"cuda-python {version} keeps every other thread" in record.getMessage() for record in caplog.records]
+        assert said == [True] * warns
 
     @pytest.mark.skipif(not optional.available("cuda.bindings.driver"), reason="cuda-python is not installed")
     def test_the_fake_is_like_the_real_library(self) -> None:

@@ -287,14 +287,22 @@ class TestGpu:
     @pytest.mark.parametrize(("jetpack", "extra"), [("6.2", "jetson6"), ("7.0", "jetson7"), ("", "jetson6")])
     def test_jetson_gets_what_fits_its_cuda(self, machine, monkeypatch, jetpack, extra) -> None:
         monkeypatch.setattr(gpu, "read_board", lambda: jetson.Board("Jetson", "", jetpack))
-        monkeypatch.setattr(gpu, "open_compiler", lambda: broken(MissingDependencyError("no NVRTC")))
+        monkeypatch.setattr(gpu, "open_compiler", lambda driver: broken(MissingDependencyError("no NVRTC")))
         found = machine(MissingDependencyError("neither cuda-python nor pycuda"), on_jetson=True)
         for name in ("device", "compiler"):
             assert only(found, name).remedy == f"pip install 'gfl-edge[{extra}]'"
 
     def test_no_compiler(self, machine, monkeypatch) -> None:
-        monkeypatch.setattr(gpu, "open_compiler", lambda: broken(MissingDependencyError("no NVRTC")))
+        monkeypatch.setattr(gpu, "open_compiler", lambda driver: broken(MissingDependencyError("no NVRTC")))
         assert only(machine("sm75"), "compiler").status == "missing"
+
+    def test_a_compiler_that_is_too_new_for_the_driver(self, machine, monkeypatch) -> None:
+        def refuse(driver: str) -> None:
+            assert driver == "13.0"
+            raise MissingDependencyError("install the one that fits: pip install nvidia-cuda-nvrtc-cu12")
+
+        monkeypatch.setattr(gpu, "open_compiler", refuse)
+        assert only(machine("sm75"), "compiler").remedy == "pip install nvidia-cuda-nvrtc-cu12"
 
     def test_one_library_of_two_is_enough(self, machine, monkeypatch) -> None:
         both = machine("sm75")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -10,9 +11,10 @@ import pytest
 
 from gfl_edge import optional
 from gfl_edge.cuda import CudaLibrary, open_device
-from gfl_edge.cuda.compiler import CudaSource, Nvrtc
 from gfl_edge.cuda.interface import CudaDevice, Launch
-from gfl_edge.errors import BackendError
+from gfl_edge.cuda.nvrtc import Nvrtc
+from gfl_edge.cuda.source import CudaSource
+from gfl_edge.errors import BackendError, MissingDependencyError
 from tests.support.fake_cuda import FillParameters
 from tests.support.stub_driver.library import StubDriver
 
@@ -71,6 +73,26 @@ class TestBothLibraries:
     def test_an_image_of_another_gpu(self, device: CudaDevice) -> None:
         with device.active(), pytest.raises(BackendError, match=r"no kernel image"):
             device.load_module(Nvrtc().compile(FILL, "sm86"))
+
+
+class TestOldDriver:
+    """A driver of CUDA 12 takes no machine code of a CUDA 13 compiler."""
+
+    def test_what_it_refuses_is_not_compiled(self, cuda_python: CudaDevice, stub: StubDriver, fill: bytes) -> None:
+        with contextlib.suppress(MissingDependencyError):  # there may be no other compiler
+            fill = Nvrtc("12.6").compile(FILL, "sm75")
+            stub.set("driver_version", 12060)
+        with cuda_python.active():
+            cuda_python.unload_module(cuda_python.load_module(fill))
+        stub.set("driver_version", 13000)
+
+    def test_machine_code_of_cuda_13(self, cuda_python: CudaDevice, stub: StubDriver, fill: bytes) -> None:
+        if not Nvrtc().version.startswith("NVRTC 13"):
+            pytest.skip("there is no compiler of CUDA 13")
+        stub.set("driver_version", 12060)
+        with cuda_python.active(), pytest.raises(BackendError, match="image is invalid"):
+            cuda_python.load_module(fill)
+        stub.set("driver_version", 13000)
 
 
 class TestCapture:
