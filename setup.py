@@ -7,8 +7,8 @@ from setuptools.command.build_py import build_py
 
 # Where the package looks for them, see gfl_edge/cuda/kernels.py
 KERNELS = {
-    "gfl_edge/cuda/source/gfl_kernels.cuh": "plugins/src/gfl_kernels.cuh",
-    "gfl_edge/cuda/source/gfl_kernels.h": "plugins/include/gfl_kernels.h",
+    f"gfl_edge/cuda/source/{path.name}": str(path)
+    for path in (*sorted(Path("plugins/src").glob("*.cuh")), Path("plugins/include/gfl_kernels.h"))
 }
 
 

@@ -33,7 +33,7 @@ Fingerprint: TypeAlias = str | dict[str, float]
 Export: TypeAlias = "Callable[[Family, Precision, ExportedNms], ModelProto]"
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-KERNEL_SOURCES = ("plugins/src/gfl_kernels.cu", "plugins/src/gfl_kernels.cuh", "plugins/include/gfl_kernels.h")
+KERNEL_SOURCES = ("plugins/src/*.cu", "plugins/src/*.cuh", "plugins/include/*.h")
 # The networks whose exported graphs are compared, small and with random weights: by precision and place of NMS
 GRAPHS: dict[Family, tuple[tuple[Precision, ExportedNms], ...]] = {
     "nanodet": (("fp32", "none"),),
@@ -126,7 +126,7 @@ def settings(path: Path) -> str:
 
 def kernels() -> str:
     """Of the kernels' source without comments and white space."""
-    return _digest(_code((CHECKOUT / name).read_text()) for name in KERNEL_SOURCES)
+    return _digest(_code(path.read_text()) for glob in KERNEL_SOURCES for path in sorted(CHECKOUT.glob(glob)))
 
 
 def _code(text: str) -> str:

@@ -14,13 +14,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.kernels import times as kernel_times
-from benchmarks.kernels.library import Array, EmulatedLibrary, cached_emulation, nms_params, ptxas_report
+from benchmarks.kernels.library import (
+    TRAFFIC,
+    WORK,
+    Array,
+    EmulatedLibrary,
+    cached_emulation,
+    nms_params,
+    ptxas_report,
+)
 from gfl_edge.cuda import open_device
-from gfl_edge.cuda.kernels import LOGITS
+from gfl_edge.cuda.kernels import LOGITS, NmsParams
 from gfl_edge.errors import GflEdgeError
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-ARCHITECTURES = ("sm_75", "sm_86")
+ARCHITECTURES = (
+    "sm_75",
+    "sm_80",
+    "sm_86",
+    "sm_87",
+    "sm_88",
+    "sm_89",
+    "sm_90",
+    "sm_100",
+    "sm_103",
+    "sm_110",
+    "sm_120",
+    "sm_121",
+)
+# What the kernels of an earlier commit did: the same rows, counted by the same emulation
+BEFORE = Path(__file__).with_name("before.json")
+MAX_ALL_PASS = 3598 * 80  # elements of which all are above the threshold
 # anchors, classes, batch: one grows at a time
 SIZES = (
     *((anchors, 80, 1) for anchors in (3598, 8400, 22400)),
@@ -81,23 +105,38 @@ def _work() -> dict[str, Any]:
     """How the work grows, counted in the emulation; a GPU does the same work."""
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         return {"not_measured": "no C++ compiler for the emulation"}
-    library = EmulatedLibrary(cached_emulation())
+    return {
+        "input": f"float16 logits with {PAIRS} pairs per image above 0.05, or all at threshold 0; 1000 candidates",
+        "rows": work_rows(EmulatedLibrary(cached_emulation(TRAFFIC))),
+        "before": json.loads(BEFORE.read_text(encoding="utf-8")),
+    }
+
+
+def work_rows(library: EmulatedLibrary) -> list[dict[str, Any]]:
+    """What each kernel does at each size, by an emulation that was built to count it."""
     rows = []
     for all_pass in (False, True):
         for anchors, classes, batch in SIZES:
-            if all_pass and anchors * classes * batch > 3598 * 80:
+            if all_pass and anchors * classes * batch > MAX_ALL_PASS:
                 continue
-            params, arrays = detector_input(anchors, classes, batch, np.float32)
+            params, arrays = detector_input(anchors, classes, batch, np.float16)
             if all_pass:
                 params.score_threshold = 0.0
-            library.counts()
-            library.nms(params, **arrays)
             size = {"anchors": anchors, "classes": classes, "batch": batch}
-            rows.append({**size, "score_threshold": round(params.score_threshold, 3), **library.counts()})
-    return {
-        "input": f"logits with {PAIRS} pairs per image above 0.05, or all at threshold 0; 1000 candidates",
-        "rows": rows,
-    }
+            rows.append(
+                {**size, "score_threshold": round(params.score_threshold, 3), **_counted(library, params, arrays)}
+            )
+    return rows
+
+
+def _counted(library: EmulatedLibrary, params: NmsParams, arrays: dict[str, Array]) -> dict[str, Any]:
+    """Of one call: by kernel what it did, and the longest way through all of them."""
+    library.work()
+    library.nms(params, **arrays)
+    work = {name: {what: count for what, count in row.items() if count} for name, row in library.work().items()}
+    # One block after another has to wait for the slowest block of the kernel before
+    longest = {what: sum(row.get(what, 0) for row in work.values()) for what in WORK if what.startswith("block_")}
+    return {"longest_way": longest, "kernels": work}
 
 
 def input_hw(anchors: int) -> tuple[int, int]:

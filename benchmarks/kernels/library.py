@@ -27,16 +27,21 @@ WORKSPACE_ALIGNMENT = 256
 GUARD = 256  # bytes after every block of host memory that no kernel may touch
 GUARD_VALUE = 0xA5
 ORDERS = ("forward", "reverse", "random")
-COUNTS = (  # as in plugins/emulation/cuda_runtime.h
+WORK = (  # the fields of Work in plugins/emulation/cuda_runtime.h
+    "launches",
+    "blocks",
     "elements_read",
     "keys_written",
-    "radix_reads",
-    "keys_sorted",
-    "sort_comparisons",
-    "merge_comparisons",
     "edges_decoded",
     "ious",
+    "shared",
+    "global",
+    "block_steps",
+    "block_shared",
+    "block_global",
 )
+# Has the compiler call the emulation before every access to memory, see plugins/emulation/traffic.h
+TRAFFIC = ("-O2", "-DGFL_TRAFFIC", "-fsanitize=thread")
 
 Array = NDArray[Any]
 
@@ -280,6 +285,7 @@ class EmulatedLibrary(KernelLibrary):
         super().__init__(path)
         self.functions.gfl_emulate_order.argtypes = [ctypes.c_int, ctypes.c_ulonglong]
         self.functions.gfl_emulate_fault.restype = ctypes.c_char_p
+        self.functions.gfl_emulate_work.restype = ctypes.c_char_p
 
     @contextmanager
     def memory(self) -> Iterator[Memory]:
@@ -292,12 +298,14 @@ class EmulatedLibrary(KernelLibrary):
         """In which order threads go on from now on: one of ORDERS, ``seed`` for "random"."""
         self.functions.gfl_emulate_order(ORDERS.index(order), seed)
 
-    def counts(self) -> dict[str, int]:
-        """The work done since the last call of this."""
-        values = (ctypes.c_uint64 * len(COUNTS))()
-        self.functions.gfl_emulate_counts(values)
-        self.functions.gfl_emulate_reset_counts()
-        return dict(zip(COUNTS, values, strict=True))
+    def work(self) -> dict[str, dict[str, int]]:
+        """What every kernel that ran did since the last call of this, by its name and the names of WORK."""
+        values = (ctypes.c_uint64 * len(WORK))()
+        found: dict[str, dict[str, int]] = {}
+        while name := self.functions.gfl_emulate_work(len(found), values):
+            found[name.decode()] = dict(zip(WORK, values, strict=True))
+        self.functions.gfl_emulate_reset_work()
+        return {name: row for name, row in found.items() if row["launches"]}
 
 
 class DeviceLibrary(KernelLibrary):
@@ -326,8 +334,11 @@ def build_emulation(folder: Path, flags: tuple[str, ...] = ("-O2",)) -> Path:
     fixed = ("-std=c++17", "-g", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE", "-ffp-contract=off")
     includes = ("-I", str(PLUGINS / "emulation"), "-I", str(PLUGINS / "include"))
     source = str(PLUGINS / "emulation" / "emulation.cpp")
-    words = (compiler, *fixed, *flags, *includes, "-fPIC", "-shared", source, "-o", str(library))
-    subprocess.run(words, check=True, cwd=folder)
+    compiled = str(folder / "emulation.o")
+    subprocess.run((compiler, *fixed, *flags, *includes, "-fPIC", "-c", source, "-o", compiled), check=True, cwd=folder)
+    # The emulation has the functions that -fsanitize=thread calls, in place of its library
+    linked = [flag for flag in flags if flag != "-fsanitize=thread"]
+    subprocess.run((compiler, *linked, "-shared", compiled, "-o", str(library)), check=True, cwd=folder)
     return library
 
 

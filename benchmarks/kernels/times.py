@@ -28,12 +28,7 @@ REPEATS = 20  # of a kernel inside of one graph, as events are coarse
 ANCHORS, BATCHES, DTYPES = (3598, 8400, 22400), (1, 8), (np.float32, np.float16)
 CLASSES = (1, 20, 365)  # beside 80
 GOAL = {"anchors": 22400, "classes": 80, "batch": 1, "microseconds": 60}  # on Hopper
-STEPS = {
-    "memset and filter": "gfl_filter_kernel",
-    "select": "gfl_select_kernel",
-    "merge": "gfl_merge_kernel",  # where lists are made level by level
-    "nms": "gfl_nms_kernel",
-}
+STEPS = ("filter", "gather", "rank", "mask", "suppress")
 
 
 def measure(folder: Path, device: CudaDevice, make_input: MakeInput) -> dict[str, Any]:
@@ -64,7 +59,7 @@ def _row(
         kernels = timer.times_us(nms, memory.stream)
     moved = arrays["scores"].nbytes
     # The filter is what reads all of the input; the rest depends only on the candidates
-    fraction = moved / (kernels["memset and filter"] * 1e-6) / _bandwidth()
+    fraction = moved / (kernels["filter"] * 1e-6) / _bandwidth()
     return {
         "anchors": anchors,
         "classes": classes,
@@ -78,20 +73,20 @@ def _row(
     }
 
 
-class OneKernel:
-    """A CudaDevice that leaves out all launches but those of one kernel, and the memset that comes before the filter.
+class SomeKernels:
+    """A CudaDevice that leaves out all launches but those of some kernels.
 
     Args:
         device: does the rest.
 
     Attributes:
-        wanted: name of the kernel.
+        wanted: names of the kernels.
     """
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
         self._names: dict[int, str] = {}
-        self.wanted = ""
+        self.wanted: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._device, name)
@@ -102,14 +97,9 @@ class OneKernel:
         self._names[function] = name
         return function
 
-    def memset(self, address: int, value: int, nbytes: int, stream: int) -> None:
-        """See CudaDevice. The filter counts up from it, so that no run of the filter may go without."""
-        if self.wanted == STEPS["memset and filter"]:
-            self._device.memset(address, value, nbytes, stream)
-
     def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
         """See CudaDevice."""
-        if self._names[function] == self.wanted:
+        if self._names[function] in self.wanted:
             self._device.launch(function, launch, parameters, stream)
 
 
@@ -117,17 +107,20 @@ class KernelTimer:
     """Times of single kernels, compiled and launched as after an engine. Use it inside ``with device.active()``."""
 
     def __init__(self, device: CudaDevice) -> None:
-        self._device, self._one_kernel = device, OneKernel(device)
-        self._kernels = Kernels(cast(CudaDevice, self._one_kernel))
+        self._device, self._some_kernels = device, SomeKernels(device)
+        self._kernels = Kernels(cast(CudaDevice, self._some_kernels))
 
     def times_us(self, nms: NmsCall, stream: int) -> dict[str, float]:
-        """Microseconds of each step of a call, which must have run as a whole: each finds what those before it left."""
-        by_level = nms.params.per_level and nms.params.num_levels > 1
-        steps = [step for step in STEPS if step != "merge" or by_level]
-        return {step: self._time_us(STEPS[step], nms, stream) for step in steps}
+        """Microseconds of each step of a call, which must have run as a whole: each finds what those before it left.
 
-    def _time_us(self, kernel: str, nms: NmsCall, stream: int) -> float:
-        self._one_kernel.wanted = kernel
+        The gathering counts on from the zeros of the filter: it is timed with the filter, less the filter's own time.
+        """
+        filtering, both = (self._time_us(steps, nms, stream) for steps in (STEPS[:1], STEPS[:2]))
+        others = {step: self._time_us((step,), nms, stream) for step in STEPS[2:]}
+        return {STEPS[0]: filtering, STEPS[1]: max(both - filtering, 0.0), **others}
+
+    def _time_us(self, steps: tuple[str, ...], nms: NmsCall, stream: int) -> float:
+        self._some_kernels.wanted = {f"gfl_{step}_kernel" for step in steps}
 
         def queue() -> None:
             for _ in range(REPEATS):

@@ -9,7 +9,7 @@ import ctypes
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 
 from gfl_edge.cuda.compiler import compiled, open_compiler
@@ -28,8 +28,12 @@ SCORES, LOGITS = 0, 1  # GflScoreKind
 BGR, NV12 = 0, 2  # GflPixelFormat
 
 _PART = 256  # bytes that every part of the workspace is aligned to
+_WORD = 32  # candidates of a word of the mask
 # Name that #include has -> path in plugins/
-_FILES = {"gfl_kernels.cuh": "src/gfl_kernels.cuh", "gfl_kernels.h": "include/gfl_kernels.h"}
+_FILES = {
+    "gfl_kernels.h": "include/gfl_kernels.h",
+    **{f"gfl_{name}.cuh": f"src/gfl_{name}.cuh" for name in ("kernels", "common", "candidates", "nms", "resize")},
+}
 
 
 class NmsParams(ctypes.Structure):
@@ -106,13 +110,23 @@ def _parameters(name: str, params: type[ctypes.Structure], *pointers: str) -> ty
 
 # By kernel, in the order of its parameters
 PARAMETERS = {
-    "gfl_filter_kernel": _parameters("Filter", NmsParams, "scores", "quality", "counts", "keys"),
-    "gfl_select_kernel": _parameters("Select", NmsParams, "counts", "keys", "top"),
-    "gfl_merge_kernel": _parameters("Merge", NmsParams, "counts", "top", "merged"),
-    "gfl_nms_kernel": _parameters(
-        "Nms",
+    "gfl_filter_kernel": _parameters(
+        "Filter", NmsParams, "scores", "quality", "counts", "segment_counts", "histograms", "keys"
+    ),
+    "gfl_gather_kernel": _parameters(
+        "Gather", NmsParams, "segment_counts", "histograms", "keys", "counts", "left_counts", "finalists"
+    ),
+    "gfl_rank_kernel": _parameters(
+        "Rank",
         NmsParams,
-        *("counts", "sorted", "reg_logits", "boxes", "num_dets", "det_boxes", "det_scores", "det_classes"),
+        *("counts", "finalists", "reg_logits", "boxes", "top_boxes", "top_scores", "top_classes"),
+    ),
+    "gfl_mask_kernel": _parameters("Mask", NmsParams, "counts", "top_boxes", "top_classes", "mask"),
+    "gfl_suppress_kernel": _parameters(
+        "Suppress",
+        NmsParams,
+        *("counts", "mask", "top_boxes", "top_scores", "top_classes"),
+        *("num_dets", "det_boxes", "det_scores", "det_classes"),
     ),
     "gfl_resize_kernel": _parameters("Resize", ResizeParams, "frame", "uv", "out"),
 }
@@ -131,6 +145,13 @@ def kernel_source() -> CudaSource:
             )
         headers[name] = path.read_text(encoding="utf-8")
     return CudaSource("gfl_kernels.cu", '#include "gfl_kernels.cuh"\n', headers)
+
+
+@cache
+def _constants() -> Mapping[str, int]:
+    """The numbers that the source defines: threads per block and such."""
+    defines = re.findall(r"^#define GFL_(\w+) (\d+)\b", kernel_source().headers["gfl_common.cuh"], re.MULTILINE)
+    return {name: int(number) for name, number in defines}
 
 
 def nms_params(spec: ModelSpec, batch: int, input_hw: tuple[int, int]) -> NmsParams:
@@ -206,23 +227,58 @@ def resize_params(
 
 
 @dataclass(frozen=True)
+class NmsSizes:
+    """The numbers that the launch plan in ``gfl_kernels.cuh`` has names for."""
+
+    lists: int
+    segments: int
+    finalists: int
+    masked: int
+
+    @classmethod
+    def of(cls, params: NmsParams) -> NmsSizes:
+        """Those of a call with ``params``."""
+        numbers, lists = _constants(), params.num_levels if params.per_level else 1
+        segments = tiles = params.num_anchors * params.num_classes // numbers["FILTER_TILE"] + 2 * lists
+        if tiles > numbers["SEGMENTS"]:
+            segments = max(numbers["SEGMENTS"], _divide_up(tiles, numbers["SEGMENT_TILES"])) + lists
+        masked = min(lists * params.max_candidates, numbers["MASK_CANDIDATES"])
+        finalists = params.max_candidates + numbers["SPARE_FINALISTS"]
+        return cls(lists, segments, finalists, _divide_up(masked, _WORD) * _WORD)
+
+
+@dataclass(frozen=True)
 class Workspace:
-    """Where the parts of the NMS' own memory lie, in bytes from its beginning."""
+    """Where the parts of the NMS' own memory lie, in bytes from its beginning, aligned; it may begin anywhere."""
 
     counts: int
-    top: int
-    merged: int
+    segment_counts: int
+    left_counts: int
+    histograms: int
+    finalists: int
+    top_boxes: int
+    top_scores: int
+    top_classes: int
+    mask: int
     keys: int
     nbytes: int
 
     @classmethod
     def of(cls, params: NmsParams) -> Workspace:
         """The workspace of a call with ``params``."""
-        images, lists = params.batch, _num_lists(params)
-        best = images * lists * params.max_candidates
-        pairs = images * params.num_anchors * params.num_classes
-        sizes = [4 * images * lists, 8 * best, 8 * best if lists > 1 else 0, 8 * pairs]
-        return cls(*offsets(sizes, _PART))
+        sizes, images = NmsSizes.of(params), params.batch
+        candidates, segments = sizes.lists * params.max_candidates, sizes.segments
+        parts = [
+            4 * (sizes.lists + 1),
+            *(4 * segments, 4 * segments, 2 * segments * _constants()["BINS"]),
+            8 * sizes.lists * sizes.finalists,
+            *(16 * candidates, 4 * candidates, 4 * candidates),
+            4 * (sizes.masked // _WORD) * sizes.masked,
+            8 * params.num_anchors * params.num_classes,
+        ]
+        places = offsets([images * part for part in parts], _PART)
+        places[-1] += _PART
+        return cls(*places)
 
 
 class Kernels:
@@ -253,19 +309,13 @@ class Kernels:
             self.close()
             raise
 
-    @cached_property
-    def _constants(self) -> Mapping[str, int]:
-        """The numbers that the source defines: threads per block and such."""
-        defines = re.findall(r"^#define (GFL_\w+) (\d+)\b", self._source.headers["gfl_kernels.cuh"], re.MULTILINE)
-        return {name: int(number) for name, number in defines}
-
     def resize(self, params: ResizeParams, frame: int, out: int, stream: int) -> None:
         """Queue the resize of the frame at address ``frame`` into the image at address ``out``.
 
         The UV plane of an NV12 frame follows its Y plane.
         """
         uv = frame + params.frame_height * params.pitch if params.format == NV12 else 0
-        block = (self._constants["GFL_RESIZE_BLOCK_X"], self._constants["GFL_RESIZE_BLOCK_Y"])
+        block = (_constants()["RESIZE_BLOCK_X"], _constants()["RESIZE_BLOCK_Y"])
         grid = (-(-params.out_width // block[0]), -(-params.out_height // block[1]))
         self._launch("gfl_resize_kernel", Launch((*grid, 1), (*block, 1)), stream, params, frame, uv, out)
 
@@ -276,29 +326,25 @@ class Kernels:
             params: see :func:`nms_params`.
             inputs: what the network gave.
             outputs: what is filled, padded to ``max_detections``.
-            workspace: address of ``Workspace.of(params).nbytes`` bytes, aligned to 256.
+            workspace: address of ``Workspace.of(params).nbytes`` bytes.
             stream: where.
         """
-        own, lists, constants = Workspace.of(params), _num_lists(params), self._constants
-        counts, top, merged, keys = (workspace + part for part in (own.counts, own.top, own.merged, own.keys))
-        tiles = -(-params.num_anchors * params.num_classes // constants["GFL_FILTER_TILE"]) + lists
-        sorted_keys = 8 * max(constants["GFL_SORT_MIN"], 1 << (params.max_candidates - 1).bit_length())
-        merges = -(-lists * params.max_candidates // constants["GFL_MERGE_THREADS"])
-
-        self._device.memset(counts, 0, 4 * params.batch * lists, stream)
-        launch = self._line("FILTER", tiles, params.batch)
-        self._launch("gfl_filter_kernel", launch, stream, params, inputs.scores, inputs.quality, counts, keys)
-        launch = self._line("SELECT", lists, params.batch, sorted_keys)
-        self._launch("gfl_select_kernel", launch, stream, params, counts, keys, top)
-        if lists > 1:
-            launch = self._line("MERGE", merges, params.batch)
-            self._launch("gfl_merge_kernel", launch, stream, params, counts, top, merged)
-        pointers = (inputs.reg_logits, inputs.boxes, *vars(outputs).values())
-        launch = self._line("NMS", params.batch, 1)
-        self._launch("gfl_nms_kernel", launch, stream, params, counts, merged if lists > 1 else top, *pointers)
-
-    def _line(self, kernel: str, columns: int, rows: int, shared_bytes: int = 0) -> Launch:
-        return Launch((columns, rows, 1), (self._constants[f"GFL_{kernel}_THREADS"], 1, 1), shared_bytes)
+        part, sizes, numbers = Workspace.of(params), NmsSizes.of(params), _constants()
+        begin = _divide_up(workspace, _PART) * _PART
+        at = {name: begin + offset for name, offset in vars(part).items()}
+        ranks = _divide_up(sizes.finalists, numbers["RANK_THREADS"] // numbers["RANK_GROUP"])
+        grids = {
+            "filter": (sizes.segments, params.batch, 1),
+            "gather": (min(sizes.segments, numbers["GATHER_BLOCKS"]), params.batch, 1),
+            "rank": (sizes.lists * ranks, params.batch, 1),
+            "mask": (sizes.masked // _WORD, _divide_up(sizes.masked, numbers["MASK_THREADS"]), params.batch),
+            "suppress": (params.batch, 1, 1),
+        }
+        addresses = {**at, **vars(inputs), **vars(outputs)}
+        for kernel, grid in grids.items():
+            name, launch = f"gfl_{kernel}_kernel", Launch(grid, (numbers[f"{kernel.upper()}_THREADS"], 1, 1))
+            pointers = (addresses[field[0]] for field in PARAMETERS[name]._fields_[1:])
+            self._launch(name, launch, stream, params, *pointers)
 
     def _launch(self, name: str, launch: Launch, stream: int, params: ctypes.Structure, *pointers: int) -> None:
         self._device.launch(self._functions[name], launch, PARAMETERS[name](params, *pointers), stream)
@@ -308,5 +354,5 @@ class Kernels:
         self._device.unload_module(self._module)
 
 
-def _num_lists(params: NmsParams) -> int:
-    return params.num_levels if params.per_level else 1
+def _divide_up(value: int, step: int) -> int:
+    return -(-value // step)

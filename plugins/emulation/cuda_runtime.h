@@ -11,13 +11,18 @@
 #define GFL_EMULATION
 #define __global__
 #define __device__
+#define __host__
 #define __grid_constant__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 /* One block runs at a time, so that its shared memory is static; the section lets emulation.cpp overwrite all of it before a
  * block starts, as no kernel may count on what is in there. */
 #define __shared__ static __attribute__((section("gfl_shared")))
-#define GFL_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(gfl_emulation::dynamic_shared)
-#define GFL_COUNT(what, number) gfl_emulation::counts.what += (number)
+#define GFL_COUNT(what, number) gfl_emulation::count(gfl_emulation::work.what, number)
+#ifdef GFL_TRAFFIC /* see traffic.h; build it with -fsanitize=thread */
+#define GFL_UNCOUNTED __attribute__((no_sanitize("thread")))
+#else
+#define GFL_UNCOUNTED
+#endif
 
 struct dim3 {
     unsigned x, y, z;
@@ -33,13 +38,21 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 namespace gfl_emulation {
 
-/* Work done since gfl_emulate_reset_counts; the names are those that gfl_emulate_count takes. */
-struct Counts {
-    uint64_t elements_read, keys_written, radix_reads, keys_sorted, sort_comparisons, merge_comparisons, edges_decoded,
-        ious;
+/* What a kernel did in all its launches, and the most that one of its blocks did; the names are those that GFL_COUNT takes.
+ * Transactions and steps as in traffic.h, and only counted with GFL_TRAFFIC. */
+struct Work {
+    uint64_t launches, blocks, elements_read, keys_written, edges_decoded, ious;
+    uint64_t shared, global;                          /* transactions */
+    uint64_t block_steps, block_shared, block_global; /* each of the block that has the most */
 };
-extern Counts counts;
-extern void *dynamic_shared;
+extern Work work; /* of the kernel that runs */
+void step();
+
+inline void count(uint64_t &counter, uint64_t number) {
+    counter += number;
+    if (&counter == &work.ious) step();
+}
+
 extern dim3 thread_index, block_index, block_size, grid_size; /* of the thread that runs */
 
 void wait_for_block();
@@ -96,13 +109,24 @@ inline unsigned atomicAdd(unsigned *target, unsigned value) {
     *target += value;
     return before;
 }
-inline unsigned atomicAnd(unsigned *target, unsigned value) {
+inline unsigned atomicOr(unsigned *target, unsigned value) {
     const unsigned before = *target;
-    *target &= value;
+    *target |= value;
     return before;
 }
 
+/* Blocks run one after another: what one wrote, all see. */
+inline void __threadfence() {}
+template <typename Value>
+inline Value __ldcg(const Value *address) {
+    return *address;
+}
+
 inline int __ffs(int value) { return __builtin_ffs(value); }
+inline int __clz(unsigned value) { return value ? __builtin_clz(value) : 32; }
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned bits) {
+    return (unsigned)(((uint64_t)high << 32 | low) >> (bits & 31));
+}
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
@@ -130,7 +154,6 @@ enum cudaError_t {
 };
 typedef struct CUstream_st *cudaStream_t;
 const char *cudaGetErrorString(cudaError_t error);
-cudaError_t cudaMemsetAsync(void *target, int value, size_t size, cudaStream_t stream);
 cudaError_t cudaLaunchKernel(const void *kernel, dim3 grid, dim3 block, void **arguments, size_t shared_size,
                              cudaStream_t stream);
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../src/gfl_kernels.cu"
+#include "traffic.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #define GFL_SWAPCONTEXT 1 /* the sanitizer follows swapcontext to another stack, but not longjmp */
@@ -23,12 +24,13 @@
 #define GFL_SWAPCONTEXT 0
 #endif
 
-extern "C" char __start_gfl_shared[], __stop_gfl_shared[]; /* the linker's bounds of the section of shared memory */
+/* The linker's bounds of the section of shared memory, and of this library */
+extern "C" char __start_gfl_shared[], __stop_gfl_shared[];
+extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[], _end[];
 
 namespace gfl_emulation {
 
-Counts counts;
-void *dynamic_shared;
+Work work;
 dim3 thread_index, block_index, block_size, grid_size;
 
 namespace {
@@ -57,8 +59,8 @@ struct Warp {
 
 std::mutex one_launch; /* everything below is of the launch that runs */
 std::vector<Fiber> fibers;
-std::vector<Warp> warps;
-unsigned current, threads, running, arrived;
+Warp warps[kMostThreads / 32]; /* static, as what lanes read of each other is no memory of a GPU's */
+unsigned warp_count, current, threads, running, arrived;
 bool brought_any, all_any;
 std::function<void()> kernel_call;
 jmp_buf scheduler_jump;
@@ -72,6 +74,41 @@ std::mt19937_64 random_bits;
 int launches_until_failure = -1;
 cudaError_t failure = cudaSuccess;
 
+/* Counted only in builds with GFL_TRAFFIC */
+bool in_kernel; /* and not in the emulation that it calls */
+std::vector<WarpTraffic> warp_traffic;
+std::vector<uint64_t> clocks; /* steps of each warp of the block that runs */
+Traffic block_traffic;
+
+void settle_warp(unsigned warp) {
+    const Traffic since = warp_traffic[warp].take();
+    clocks[warp] += since.steps;
+    block_traffic.shared += since.shared;
+    block_traffic.global += since.global;
+}
+
+void settle_block() {
+    for (unsigned i = 0; i < warp_count; ++i) settle_warp(i);
+    block_traffic.steps = *std::max_element(clocks.begin(), clocks.end());
+    std::fill(clocks.begin(), clocks.end(), block_traffic.steps + 1); /* where a barrier ends */
+}
+
+void add_block_to_work() {
+    settle_block();
+    ++work.blocks;
+    work.shared += block_traffic.shared;
+    work.global += block_traffic.global;
+    work.block_steps = std::max(work.block_steps, block_traffic.steps);
+    work.block_shared = std::max(work.block_shared, block_traffic.shared);
+    work.block_global = std::max(work.block_global, block_traffic.global);
+}
+
+void begin_block_traffic() {
+    block_traffic = {};
+    clocks.assign(warp_count, 0);
+    warp_traffic.resize(warp_count);
+}
+
 void back_to_scheduler() {
 #if GFL_SWAPCONTEXT
     swapcontext(&fibers[current].context, &scheduler_context);
@@ -83,6 +120,8 @@ void back_to_scheduler() {
 void release_warp(Warp &warp, unsigned first) {
     if (warp.arrived == 0 || warp.arrived < warp.running) return;
     warp.arrived = 0;
+    settle_warp(first / 32);
+    ++clocks[first / 32];
     memcpy(warp.all, warp.brought, sizeof warp.all);
     for (unsigned i = first; i < first + 32 && i < threads; ++i)
         if (fibers[i].state == WAITS_FOR_WARP) fibers[i].state = READY;
@@ -91,6 +130,7 @@ void release_warp(Warp &warp, unsigned first) {
 void release_block() {
     if (arrived == 0 || arrived < running) return;
     arrived = 0;
+    settle_block();
     all_any = brought_any;
     brought_any = false;
     for (unsigned i = 0; i < threads; ++i)
@@ -101,6 +141,7 @@ void release_block() {
 void fiber_main() {
     for (;;) {
         kernel_call();
+        in_kernel = false;
         const unsigned self = current;
         fibers[self].state = DONE;
         --running;
@@ -145,10 +186,7 @@ void make_fibers(unsigned number) {
     }
 }
 
-void spoil_shared_memory(std::vector<unsigned char> &dynamic) {
-    memset(__start_gfl_shared, (int)random_bits(), __stop_gfl_shared - __start_gfl_shared);
-    if (!dynamic.empty()) memset(dynamic.data(), (int)random_bits(), dynamic.size());
-}
+void spoil_shared_memory() { memset(__start_gfl_shared, (int)random_bits(), __stop_gfl_shared - __start_gfl_shared); }
 
 /* Lets every lane of a warp that can go on do so once, until it waits; returns whether any did. */
 bool step_warp(unsigned warp) {
@@ -170,8 +208,9 @@ bool run_block(std::vector<unsigned> &sequence) {
     arrived = 0;
     brought_any = false;
     for (unsigned i = 0; i < threads; ++i) fibers[i].state = READY;
-    for (unsigned i = 0; i < warps.size(); ++i)
+    for (unsigned i = 0; i < warp_count; ++i)
         warps[i] = {0, threads - 32 * i < 32 ? threads - 32 * i : 32, SYNC, {}, {}};
+    begin_block_traffic();
     while (running) {
         if (order == RANDOM)
             for (size_t i = sequence.size() - 1; i > 0; --i) std::swap(sequence[i], sequence[random_bits() % (i + 1)]);
@@ -184,6 +223,7 @@ bool run_block(std::vector<unsigned> &sequence) {
         if (!went_on && !fault) fault = "threads wait for each other: a barrier or warp operation that not all of them reach";
         if (fault) return false;
     }
+    add_block_to_work();
     return true;
 }
 
@@ -195,20 +235,18 @@ cudaError_t run_grid(dim3 grid, dim3 block, size_t shared_size) {
         return cudaErrorInvalidValue;
     }
     make_fibers(threads);
-    warps.resize((threads + 31) / 32);
-    std::vector<unsigned char> dynamic(shared_size);
-    std::vector<unsigned> sequence(warps.size()); /* of warps */
-    dynamic_shared = dynamic.data();
+    warp_count = (threads + 31) / 32;
+    std::vector<unsigned> sequence(warp_count); /* of warps */
     grid_size = grid;
     block_size = block;
     fault = nullptr;
     for (unsigned i = 0; i < threads; ++i)
         fibers[i].index = dim3(i % block.x, i / block.x % block.y, i / block.x / block.y);
-    for (unsigned i = 0; i < warps.size(); ++i) sequence[i] = order == REVERSE ? warps.size() - 1 - i : i;
+    for (unsigned i = 0; i < warp_count; ++i) sequence[i] = order == REVERSE ? warp_count - 1 - i : i;
     for (block_index.z = 0; block_index.z < grid.z; ++block_index.z)
         for (block_index.y = 0; block_index.y < grid.y; ++block_index.y)
             for (block_index.x = 0; block_index.x < grid.x; ++block_index.x) {
-                spoil_shared_memory(dynamic);
+                spoil_shared_memory();
                 if (run_block(sequence)) continue;
                 snprintf(last_fault, sizeof last_fault, "%s", fault);
                 free_fibers(); /* some are in the middle of a kernel */
@@ -221,10 +259,12 @@ struct Kernel {
     const char *name;
     const void *function;
     void (*call)(void **arguments);
+    Work work; /* since gfl_emulate_reset_work */
 };
 
 template <typename... Parameters, size_t... indices>
-void call_with(void (*kernel)(Parameters...), void **arguments, std::index_sequence<indices...>) {
+GFL_UNCOUNTED void call_with(void (*kernel)(Parameters...), void **arguments, std::index_sequence<indices...>) {
+    in_kernel = true;
     kernel(*static_cast<std::remove_const_t<Parameters> *>(arguments[indices])...);
 }
 
@@ -234,14 +274,18 @@ void call_kernel(void (*kernel)(Parameters...), void **arguments) {
 }
 
 #define GFL_KERNEL(name) \
-    {#name, (const void *)name, [](void **arguments) { call_kernel(name, arguments); }}
-const Kernel kernels[] = {GFL_KERNEL(gfl_filter_kernel), GFL_KERNEL(gfl_select_kernel), GFL_KERNEL(gfl_merge_kernel),
-                          GFL_KERNEL(gfl_nms_kernel), GFL_KERNEL(gfl_resize_kernel)};
+    {#name, (const void *)name, [](void **arguments) { call_kernel(name, arguments); }, {}}
+Kernel kernels[] = {GFL_KERNEL(gfl_filter_kernel), GFL_KERNEL(gfl_gather_kernel), GFL_KERNEL(gfl_rank_kernel),
+                    GFL_KERNEL(gfl_mask_kernel),   GFL_KERNEL(gfl_suppress_kernel), GFL_KERNEL(gfl_resize_kernel)};
 
-cudaError_t launch_kernel(const Kernel &kernel, dim3 grid, dim3 block, void **arguments, size_t shared_size) {
+cudaError_t launch_kernel(Kernel &kernel, dim3 grid, dim3 block, void **arguments, size_t shared_size) {
     std::lock_guard<std::mutex> lock(one_launch);
     kernel_call = [&] { kernel.call(arguments); };
-    return run_grid(grid, block, shared_size);
+    work = kernel.work;
+    ++work.launches;
+    const cudaError_t error = run_grid(grid, block, shared_size);
+    kernel.work = work;
+    return error;
 }
 
 /* Whether the call that begins now is the one that was chosen to fail. */
@@ -254,15 +298,18 @@ unsigned lane() { return current % 32; }
 void wait_for_block() { any_of_block(false); }
 
 bool any_of_block(bool own) {
+    in_kernel = false;
     brought_any |= own;
     ++arrived;
     fibers[current].state = WAITS_FOR_BLOCK;
     release_block();
     back_to_scheduler();
+    in_kernel = true;
     return all_any;
 }
 
 const unsigned *exchange(WarpOperation operation, unsigned mask, unsigned own) {
+    in_kernel = false;
     const unsigned self = current;
     Warp &warp = warps[self / 32];
     if (mask != 0xffffffffu || warp.running != 32) fault = "a warp operation without all 32 lanes";
@@ -273,8 +320,32 @@ const unsigned *exchange(WarpOperation operation, unsigned mask, unsigned own) {
     fibers[self].state = WAITS_FOR_WARP;
     release_warp(warp, self / 32 * 32);
     back_to_scheduler();
+    in_kernel = true;
     return warp.all;
 }
+
+#ifdef GFL_TRAFFIC
+
+/* Memory of the emulation itself and of the thread's own stack is none of a GPU's. */
+GFL_UNCOUNTED static void access(const void *address, unsigned size, const void *code, bool counted = false) {
+    if (!in_kernel) return;
+    in_kernel = false;
+    const char *byte = static_cast<const char *>(address), *stack = static_cast<const char *>(fibers[current].stack);
+    const auto within = [byte](const void *begin, size_t length) {
+        return (uintptr_t)byte - (uintptr_t)begin < length;
+    };
+    const bool shared = within(__start_gfl_shared, __stop_gfl_shared - __start_gfl_shared);
+    if (counted || shared || (!within(__ehdr_start, _end - __ehdr_start) && !within(stack, kStackSize)))
+        warp_traffic[current / 32].add((uintptr_t)code, lane(), counted ? COUNTED : shared ? SHARED : GLOBAL,
+                                       (uintptr_t)byte, size);
+    in_kernel = true;
+}
+
+GFL_UNCOUNTED void step() { access(nullptr, 0, __builtin_return_address(0), true); }
+
+#else
+void step() {}
+#endif
 
 }  // namespace gfl_emulation
 
@@ -290,16 +361,10 @@ const char *cudaGetErrorString(cudaError_t error) {
     }
 }
 
-cudaError_t cudaMemsetAsync(void *target, int value, size_t size, cudaStream_t) {
-    if (fails_now()) return failure;
-    memset(target, value, size);
-    return cudaSuccess;
-}
-
 cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **arguments, size_t shared_size,
                              cudaStream_t) {
     if (fails_now()) return failure;
-    for (const Kernel &kernel : kernels)
+    for (Kernel &kernel : kernels)
         if (kernel.function == function) return launch_kernel(kernel, grid, block, arguments, shared_size);
     return cudaErrorInvalidDeviceFunction;
 }
@@ -307,7 +372,7 @@ cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void *
 /* Run one kernel, as cuLaunchKernel would: `arguments` points to a pointer to each argument. Returns a cudaError_t. */
 extern "C" int gfl_emulate_launch(const char *name, const unsigned grid[3], const unsigned block[3], size_t shared_size,
                                   void **arguments) {
-    for (const Kernel &kernel : kernels)
+    for (Kernel &kernel : kernels)
         if (strcmp(kernel.name, name) == 0)
             return launch_kernel(kernel, dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), arguments,
                                  shared_size);
@@ -330,7 +395,35 @@ extern "C" void gfl_emulate_failure(int number, int error) {
 /* What was wrong with the last launch that failed. */
 extern "C" const char *gfl_emulate_fault(void) { return last_fault; }
 
-extern "C" void gfl_emulate_reset_counts(void) { counts = {}; }
+extern "C" void gfl_emulate_reset_work(void) {
+    for (Kernel &kernel : kernels) kernel.work = {};
+}
 
-/* Copies the Counts, each 8 bytes, in the order of their declaration. */
-extern "C" void gfl_emulate_counts(uint64_t *into) { memcpy(into, &counts, sizeof counts); }
+/* The name of kernel `index`, NULL beyond the last one; copies its Work, each 8 bytes, in the order of declaration. */
+extern "C" const char *gfl_emulate_work(int index, uint64_t *into) {
+    if (index >= (int)(sizeof kernels / sizeof *kernels)) return nullptr;
+    memcpy(into, &kernels[index].work, sizeof(Work));
+    return kernels[index].name;
+}
+
+#ifdef GFL_TRAFFIC /* what -fsanitize=thread calls */
+#define GFL_HOOK(name, size) \
+    extern "C" GFL_UNCOUNTED void __tsan_##name(void *address) { access(address, size, __builtin_return_address(0)); }
+#define GFL_HOOKS(size) \
+    GFL_HOOK(read##size, size)           \
+    GFL_HOOK(write##size, size)          \
+    GFL_HOOK(unaligned_read##size, size) \
+    GFL_HOOK(unaligned_write##size, size)
+GFL_HOOKS(1)
+GFL_HOOKS(2)
+GFL_HOOKS(4)
+GFL_HOOKS(8)
+GFL_HOOKS(16)
+extern "C" GFL_UNCOUNTED void __tsan_read_range(void *address, unsigned long size) { access(address, size, __builtin_return_address(0)); }
+extern "C" GFL_UNCOUNTED void __tsan_write_range(void *address, unsigned long size) { access(address, size, __builtin_return_address(0)); }
+extern "C" GFL_UNCOUNTED void __tsan_func_entry(void *) {}
+extern "C" GFL_UNCOUNTED void __tsan_func_exit(void) {}
+extern "C" GFL_UNCOUNTED void __tsan_vptr_update(void *, void *) {}
+extern "C" GFL_UNCOUNTED void __tsan_vptr_read(void *) {}
+extern "C" GFL_UNCOUNTED void __tsan_init(void) {}
+#endif

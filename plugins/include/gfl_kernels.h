@@ -75,7 +75,8 @@ typedef struct {
 } GflNmsOutputs;
 
 #ifndef __CUDACC_RTC__
-/* Bytes of device memory, 256 byte aligned, that gfl_nms needs for its own use; 0 for impossible parameters. */
+/* Bytes of device memory that gfl_nms needs for its own use, which may begin anywhere; 0 for impossible parameters. Never
+ * fewer for a larger batch or more anchors. */
 size_t gfl_nms_workspace_size(const GflNmsParams *params);
 
 /* Queue filter, top-k, integral decode of the survivors and NMS. NaN scores count as 0. `stream` is a cudaStream_t. */

@@ -150,22 +150,36 @@ GflStatus check_resize(const GflResizeParams *params, const void *frame, const v
     return check_finite("start_y", params->start_y);
 }
 
+constexpr size_t kAlignment = 256;
+
+size_t align(size_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
+
 /* Byte offsets, see the launch plan in gfl_kernels.cuh. */
 struct Workspace {
-    size_t top, merged, keys, size, counts_size;
+    size_t counts, segment_counts, left_counts, histograms, finalists, top_boxes, top_scores, top_classes, mask, keys, size;
 };
 
-size_t align(size_t size) { return (size + 255) / 256 * 256; }
-
 Workspace plan_workspace(const GflNmsParams &params) {
-    const size_t images = params.batch, lists = params.per_level ? params.num_levels : 1;
-    const size_t candidates = align(images * lists * params.max_candidates * sizeof(GflKey));
+    const size_t images = params.batch, lists = gfl_num_lists(params), segments = images * gfl_max_segments(params);
+    const size_t candidates = images * lists * params.max_candidates, masked = gfl_mask_candidates(params);
+    size_t end = 0;
+    const auto part = [&end](size_t size) {
+        const size_t begin = end;
+        end += align(size);
+        return begin;
+    };
     Workspace plan;
-    plan.counts_size = images * lists * sizeof(unsigned);
-    plan.top = align(plan.counts_size);
-    plan.merged = plan.top + candidates;
-    plan.keys = plan.merged + (lists > 1 ? candidates : 0);
-    plan.size = plan.keys + align(images * params.num_anchors * params.num_classes * sizeof(GflKey));
+    plan.counts = part(images * (lists + 1) * sizeof(unsigned));
+    plan.segment_counts = part(segments * sizeof(unsigned));
+    plan.left_counts = part(segments * sizeof(unsigned));
+    plan.histograms = part(segments * GFL_BINS * sizeof(unsigned short));
+    plan.finalists = part(images * lists * gfl_max_finalists(params) * sizeof(GflKey));
+    plan.top_boxes = part(candidates * sizeof(float4));
+    plan.top_scores = part(candidates * sizeof(float));
+    plan.top_classes = part(candidates * sizeof(int));
+    plan.mask = part(images * masked / GFL_WARP * masked * sizeof(unsigned));
+    plan.keys = part(images * params.num_anchors * params.num_classes * sizeof(GflKey));
+    plan.size = end + kAlignment; /* it may begin anywhere */
     return plan;
 }
 
@@ -178,9 +192,8 @@ GflStatus check_cuda(const char *what, cudaError_t error) {
 }
 
 template <typename Kernel>
-GflStatus launch(const char *name, Kernel *kernel, dim3 grid, dim3 block, size_t shared_size, void **arguments,
-                 void *stream) {
-    return check_cuda(name, cudaLaunchKernel((const void *)kernel, grid, block, arguments, shared_size,
+GflStatus launch(const char *name, Kernel *kernel, dim3 grid, dim3 block, void **arguments, void *stream) {
+    return check_cuda(name, cudaLaunchKernel((const void *)kernel, grid, block, arguments, 0,
                                              static_cast<cudaStream_t>(stream)));
 }
 
@@ -188,31 +201,31 @@ unsigned divide_up(size_t value, size_t step) { return (unsigned)((value + step 
 
 GflStatus queue_nms(GflNmsParams params, GflNmsInputs inputs, GflNmsOutputs outputs, char *workspace, void *stream) {
     const Workspace plan = plan_workspace(params);
-    const unsigned lists = params.per_level ? params.num_levels : 1, images = params.batch;
-    unsigned *counts = reinterpret_cast<unsigned *>(workspace);
-    GflKey *top = reinterpret_cast<GflKey *>(workspace + plan.top);
-    GflKey *merged = lists > 1 ? reinterpret_cast<GflKey *>(workspace + plan.merged) : top;
-    GflKey *keys = reinterpret_cast<GflKey *>(workspace + plan.keys);
+    const unsigned lists = gfl_num_lists(params), images = params.batch, segments = gfl_max_segments(params);
+    const unsigned masked = gfl_mask_candidates(params);
+    void *counts = workspace + plan.counts, *segment_counts = workspace + plan.segment_counts;
+    void *left_counts = workspace + plan.left_counts, *histograms = workspace + plan.histograms;
+    void *finalists = workspace + plan.finalists, *top_boxes = workspace + plan.top_boxes;
+    void *top_scores = workspace + plan.top_scores, *top_classes = workspace + plan.top_classes;
+    void *mask = workspace + plan.mask, *keys = workspace + plan.keys;
 
-    GFL_TRY(check_cuda("clearing the workspace",
-                       cudaMemsetAsync(counts, 0, plan.counts_size, static_cast<cudaStream_t>(stream))));
-    void *filter[] = {&params, &inputs.scores, &inputs.quality, &counts, &keys};
-    const size_t pairs = (size_t)params.num_anchors * params.num_classes;
-    GFL_TRY(launch("gfl_filter_kernel", gfl_filter_kernel, dim3(divide_up(pairs, GFL_FILTER_TILE) + lists, images),
-                   dim3(GFL_FILTER_THREADS), 0, filter, stream));
-    size_t capacity = GFL_SORT_MIN;
-    while (capacity < (size_t)params.max_candidates) capacity *= 2;
-    void *select[] = {&params, &counts, &keys, &top};
-    GFL_TRY(launch("gfl_select_kernel", gfl_select_kernel, dim3(lists, images), dim3(GFL_SELECT_THREADS),
-                   capacity * sizeof(GflKey), select, stream));
-    void *merge[] = {&params, &counts, &top, &merged};
-    if (lists > 1)
-        GFL_TRY(launch("gfl_merge_kernel", gfl_merge_kernel,
-                       dim3(divide_up((size_t)lists * params.max_candidates, GFL_MERGE_THREADS), images),
-                       dim3(GFL_MERGE_THREADS), 0, merge, stream));
-    void *nms[] = {&params,           &counts,           &merged,           &inputs.reg_logits,  &inputs.boxes,
-                   &outputs.num_dets, &outputs.det_boxes, &outputs.det_scores, &outputs.det_classes};
-    return launch("gfl_nms_kernel", gfl_nms_kernel, dim3(images), dim3(GFL_NMS_THREADS), 0, nms, stream);
+    void *filter[] = {&params, &inputs.scores, &inputs.quality, &counts, &segment_counts, &histograms, &keys};
+    GFL_TRY(launch("gfl_filter_kernel", gfl_filter_kernel, dim3(segments, images), dim3(GFL_FILTER_THREADS), filter, stream));
+    void *gather[] = {&params, &segment_counts, &histograms, &keys, &counts, &left_counts, &finalists};
+    GFL_TRY(launch("gfl_gather_kernel", gfl_gather_kernel,
+                   dim3(segments < GFL_GATHER_BLOCKS ? segments : GFL_GATHER_BLOCKS, images), dim3(GFL_GATHER_THREADS),
+                   gather, stream));
+    void *rank[] = {&params,       &counts,    &finalists,  &inputs.reg_logits,
+                    &inputs.boxes, &top_boxes, &top_scores, &top_classes};
+    const unsigned ranks = divide_up(gfl_max_finalists(params), GFL_RANK_THREADS / GFL_RANK_GROUP);
+    GFL_TRY(launch("gfl_rank_kernel", gfl_rank_kernel, dim3(lists * ranks, images), dim3(GFL_RANK_THREADS), rank, stream));
+    void *overlaps[] = {&params, &counts, &top_boxes, &top_classes, &mask};
+    GFL_TRY(launch("gfl_mask_kernel", gfl_mask_kernel,
+                   dim3(masked / GFL_WARP, divide_up(masked, GFL_MASK_THREADS), images), dim3(GFL_MASK_THREADS), overlaps,
+                   stream));
+    void *suppress[] = {&params,      &counts,           &mask,              &top_boxes,          &top_scores,
+                        &top_classes, &outputs.num_dets, &outputs.det_boxes, &outputs.det_scores, &outputs.det_classes};
+    return launch("gfl_suppress_kernel", gfl_suppress_kernel, dim3(images), dim3(GFL_SUPPRESS_THREADS), suppress, stream);
 }
 
 }  // namespace
@@ -228,12 +241,13 @@ extern "C" GflStatus gfl_nms(const GflNmsParams *params, const GflNmsInputs *inp
     GFL_TRY(check_params(params));
     GFL_TRY(check_inputs(*params, inputs));
     GFL_TRY(check_outputs(outputs));
-    GFL_TRY(check_pointer("workspace", workspace, 256));
+    GFL_TRY(check_pointer("workspace", workspace, 1));
     const size_t needed = plan_workspace(*params).size;
     GFL_REQUIRE(workspace_size >= needed,
                 "workspace_size is %zu, expected %zu bytes or more: ask gfl_nms_workspace_size with the same parameters",
                 workspace_size, needed);
-    GFL_TRY(queue_nms(*params, *inputs, *outputs, static_cast<char *>(workspace), stream));
+    char *aligned = static_cast<char *>(workspace) + (kAlignment - (size_t)workspace % kAlignment) % kAlignment;
+    GFL_TRY(queue_nms(*params, *inputs, *outputs, aligned, stream));
     return succeed();
 }
 
@@ -243,7 +257,7 @@ extern "C" GflStatus gfl_resize(const GflResizeParams *params, const void *frame
     GflResizeParams by_value = *params;
     void *arguments[] = {&by_value, &frame, &uv, &out};
     const dim3 grid(divide_up(params->out_width, GFL_RESIZE_BLOCK_X), divide_up(params->out_height, GFL_RESIZE_BLOCK_Y));
-    GFL_TRY(launch("gfl_resize_kernel", gfl_resize_kernel, grid, dim3(GFL_RESIZE_BLOCK_X, GFL_RESIZE_BLOCK_Y), 0, arguments,
+    GFL_TRY(launch("gfl_resize_kernel", gfl_resize_kernel, grid, dim3(GFL_RESIZE_BLOCK_X, GFL_RESIZE_BLOCK_Y), arguments,
                    stream));
     return succeed();
 }

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.kernels import times as kernel_times
 from benchmarks.kernels.library import DeviceMemory, NmsCall, nms_params
-from benchmarks.kernels.times import REPEATS, KernelTimer
+from benchmarks.kernels.times import REPEATS, STEPS, KernelTimer
 from gfl_edge.cuda.interface import Launch
 from gfl_edge.cuda.kernels import Kernels
 from tests.support import emulated_kernels
@@ -27,10 +27,6 @@ class RecordingGpu(FakeGpu):
     def __init__(self) -> None:
         super().__init__()
         self.queued: list[str] = []
-
-    def memset(self, address: int, value: int, nbytes: int, stream: int) -> None:
-        self.queued.append("memset")
-        super().memset(address, value, nbytes, stream)
 
     def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
         self.queued.append(self.functions[function][1])
@@ -49,19 +45,16 @@ def memory(gpu: RecordingGpu) -> DeviceMemory:
         return DeviceMemory(gpu)
 
 
-def nms_call(memory: DeviceMemory, per_level: int = 0) -> NmsCall:
+def nms_call(memory: DeviceMemory) -> NmsCall:
     random = np.random.default_rng(0)
     scores = random.uniform(0, 1, (2, ANCHORS, 3)).astype(np.float32)
     corners = random.uniform(0, 50, (2, ANCHORS, 2))
     boxes = np.concatenate((corners, corners + 20), axis=2).astype(np.float32)
-    params = nms_params(scores, strides=STRIDES, input_hw=HW, per_level=per_level, max_candidates=50)
+    params = nms_params(scores, strides=STRIDES, input_hw=HW, max_candidates=50)
     return NmsCall(emulated_kernels.library(), memory, params, scores=scores, boxes=boxes)
 
 
-@pytest.mark.parametrize("per_level", [0, 1])
-def test_each_kernel_is_queued_alone(
-    gpu: RecordingGpu, memory: DeviceMemory, monkeypatch: pytest.MonkeyPatch, per_level: int
-) -> None:
+def test_each_kernel_is_queued_alone(gpu: RecordingGpu, memory: DeviceMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     captured = []
 
     def microseconds(device: object, stream: int, queue: Callable[[], None], runs: int) -> list[float]:
@@ -72,15 +65,10 @@ def test_each_kernel_is_queued_alone(
 
     monkeypatch.setattr(kernel_times, "microseconds", microseconds)
     with gpu.active(), closing(KernelTimer(gpu)) as timer:
-        times = timer.times_us(nms_call(memory, per_level), memory.stream)
-    steps = {
-        "memset and filter": ["memset", "gfl_filter_kernel"],
-        "select": ["gfl_select_kernel"],
-        **({"merge": ["gfl_merge_kernel"]} if per_level else {}),
-        "nms": ["gfl_nms_kernel"],
-    }
-    assert captured == [REPEATS * names for names in steps.values()]
-    assert times == {step: 10.0 * (i + 1) for i, step in enumerate(steps)}
+        times = timer.times_us(nms_call(memory), memory.stream)
+    queued = [("filter",), ("filter", "gather"), ("rank",), ("mask",), ("suppress",)]
+    assert captured == [REPEATS * [f"gfl_{step}_kernel" for step in steps] for steps in queued]
+    assert times == {"filter": 10.0, "gather": 10.0, "rank": 30.0, "mask": 40.0, "suppress": 50.0}
     assert not gpu.graphs
     assert not gpu.modules
 
@@ -88,7 +76,7 @@ def test_each_kernel_is_queued_alone(
 def test_kernels_alone_find_what_the_whole_call_left(
     gpu: RecordingGpu, memory: DeviceMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fake filter wants counts of zero, and the fake NMS candidates: without them the results would change."""
+    """The fakes want what the kernels before them wrote: without it the results would change."""
     with gpu.active(), closing(Kernels(gpu)) as kernels, closing(KernelTimer(gpu)) as timer:
         nms = nms_call(memory)
         kernels.nms(nms.params, *nms.addresses(), nms.workspace, memory.stream)
@@ -102,4 +90,4 @@ def test_kernels_alone_find_what_the_whole_call_left(
             return [1.0] * runs
 
         monkeypatch.setattr(kernel_times, "microseconds", microseconds)
-        assert timer.times_us(nms, memory.stream).keys() == {"memset and filter", "select", "nms"}
+        assert timer.times_us(nms, memory.stream).keys() == set(STEPS)

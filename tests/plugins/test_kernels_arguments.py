@@ -121,8 +121,6 @@ def test_a_workspace_that_is_not_enough(emulated):
         call.workspace_size -= 1
         assert_refused(emulated, call, f"workspace_size is {whole - 1}, expected {whole} bytes or more")
         call.workspace_size = whole
-        call.workspace += 16
-        assert_refused(emulated, call, "workspace is at 0x")
         call.workspace = None
         assert_refused(emulated, call, "workspace is NULL")
 
@@ -144,7 +142,7 @@ def test_no_structures(emulated):
     assert emulated.functions.gfl_resize(None, None, None, None, None) == INVALID_ARGUMENT
 
 
-CUDA_CALLS = ["clearing the workspace", *(f"gfl_{name}_kernel" for name in ("filter", "select", "merge", "nms"))]
+CUDA_CALLS = [f"gfl_{name}_kernel" for name in ("filter", "gather", "rank", "mask", "suppress")]
 
 
 @pytest.mark.parametrize(("number", "what"), list(enumerate(CUDA_CALLS)))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kernels.library import HostMemory, NmsCall, nms_params
-from gfl_edge.cuda.kernels import NmsParams
+from gfl_edge.cuda.kernels import PARAMETERS, NmsParams, Workspace
 from tests.support import emulated_kernels
 from tests.support.kernel_cases import LEVEL_ANCHORS, LEVELS, assert_detections, random_boxes, reference, small_call
 
@@ -25,28 +25,27 @@ def launch(emulated, name, grid, block, shared, *arguments):
     return emulated.functions.gfl_emulate_launch(name.encode(), *sizes, ctypes.c_size_t(shared), pointers)
 
 
-@pytest.mark.parametrize("filter_blocks", [1, 3, 7, 100])
-def test_kernels_launched_one_by_one(emulated, filter_blocks):
-    """By the plan in gfl_kernels.cuh; any number of blocks of the filter will do."""
+@pytest.mark.parametrize("blocks", [1, 3, 7, 100])
+def test_kernels_launched_one_by_one(emulated, blocks):
+    """By the plan in gfl_kernels.cuh; any number of blocks of the first two will do."""
     rng = np.random.default_rng(11)
     anchors, max_candidates = sum(LEVEL_ANCHORS), 40
     scores, boxes = rng.uniform(0, 1, (2, anchors, 60)).astype(np.float32), random_boxes(rng, anchors, 2)
     params = nms_params(scores, **LEVELS, per_level=1, max_candidates=max_candidates)
     with emulated.memory() as memory:
         call = NmsCall(emulated, memory, params, scores=scores, boxes=boxes)
-        sizes = [2 * 4 * 4, 2 * 4 * max_candidates * 8, 2 * 4 * max_candidates * 8, 2 * anchors * 60 * 8]
-        padded = [-(-size // 256) * 256 for size in sizes]
-        assert call.workspace_size == sum(padded)
-        counts, top, merged, keys = (call.workspace + sum(padded[:i]) for i in range(4))
-        ctypes.memset(counts, 0, sizes[0])
-        given, out = call.inputs, [getattr(call.outputs, name) for name, _ in call.outputs._fields_]
-        for name, grid, block, shared, arguments in (
-            ("filter", (filter_blocks, 2), (256,), 0, (given.scores, given.quality, counts, keys)),
-            ("select", (4, 2), (1024,), 2048 * 8, (counts, keys, top)),
-            ("merge", (1, 2), (256,), 0, (counts, top, merged)),
-            ("nms", (2,), (512,), 0, (counts, merged, given.reg_logits, given.boxes, *out)),
+        at = {name: call.workspace + offset for name, offset in vars(Workspace.of(params)).items()}
+        addresses = {**at, **{part: getattr(call.inputs, part) for part, _ in call.inputs._fields_}}
+        addresses |= {part: getattr(call.outputs, part) for part, _ in call.outputs._fields_}
+        for name, grid, block in (
+            ("filter", (blocks, 2), (256,)),
+            ("gather", (blocks, 2), (1024,)),
+            ("rank", (4 * -(-(40 + 1024) // 16), 2), (256,)),
+            ("mask", (5, 2, 2), (128,)),
+            ("suppress", (2,), (512,)),
         ):
-            assert launch(emulated, f"gfl_{name}_kernel", grid, block, shared, params, *arguments) == 0
+            pointers = [addresses[field[0]] for field in PARAMETERS[f"gfl_{name}_kernel"]._fields_[1:]]
+            assert launch(emulated, f"gfl_{name}_kernel", grid, block, 0, params, *pointers) == 0
         found = call.results()
     assert_detections(found, [reference(b, s, params, LEVEL_ANCHORS) for b, s in zip(boxes, scores, strict=True)])
 
@@ -56,7 +55,7 @@ def test_the_emulation_refuses_what_a_gpu_would(emulated):
     assert launch(emulated, "gfl_no_kernel", (1,), (32,), 0) != 0
     assert fault() == b"there is no kernel gfl_no_kernel"
     for grid, block, shared in (((1,), (2048,), 0), ((0,), (32,), 0), ((1,), (32,), 1 << 20)):
-        assert launch(emulated, "gfl_merge_kernel", grid, block, shared) != 0
+        assert launch(emulated, "gfl_mask_kernel", grid, block, shared) != 0
         assert b"is not possible" in fault()
 
 
@@ -65,8 +64,8 @@ def test_the_emulation_notices_a_partial_warp(emulated):
     with emulated.memory() as memory:
         call = small_call(emulated, memory)
         ones = memory.put(np.ones((1, sum(LEVEL_ANCHORS), 2), np.float32))
-        counts, keys = memory.empty(256), memory.empty(8 * 2 * sum(LEVEL_ANCHORS))
-        assert launch(emulated, "gfl_filter_kernel", (1,), (40,), 0, call.params, ones, None, counts, keys) != 0
+        parts = [memory.empty(4096) for _ in range(4)]
+        assert launch(emulated, "gfl_filter_kernel", (1,), (40,), 0, call.params, ones, None, *parts) != 0
         assert emulated.functions.gfl_emulate_fault() == b"a warp operation without all 32 lanes"
 
 

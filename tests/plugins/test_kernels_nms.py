@@ -183,8 +183,8 @@ def test_list_lengths_around_powers_of_two(library, pairs):
         assert_equals_reference(library, random_boxes(rng, pairs), scores, max_detections=4096, **fields)
 
 
-def test_detections_beyond_a_chunk(library):
-    """Hundreds are kept, so that later chunks meet many; none, some and all of a chunk are suppressed by them."""
+def test_detections_beyond_a_word(library):
+    """Hundreds are kept, so that later words meet many; none, some and all of a word are suppressed by them."""
     rng = np.random.default_rng(4)
     boxes = np.concatenate([random_boxes(rng, 300, size=9000)] * 3, axis=1)
     boxes = np.concatenate((boxes, random_boxes(rng, 300, size=9000)), axis=1)
@@ -228,6 +228,41 @@ def check_levels(library, dtype):
 def test_shapes_that_end_inside_of_16_bytes(library, shape, dtype):
     rng = np.random.default_rng(6)
     assert_equals_reference(library, random_boxes(rng, shape[1], shape[0]), rng.uniform(0.1, 1, shape).astype(dtype))
+
+
+TWO_LEVELS = {"strides": (2, 4), "input_hw": (72, 104), "per_level": 1}
+TWO_LEVEL_ANCHORS = (36 * 52, 18 * 26)
+
+
+@pytest.mark.parametrize(("agnostic", "max_detections"), [(0, 4096), (1, 4096), (0, 700)])
+def test_more_candidates_than_the_mask_has(library, agnostic, max_detections):
+    """Those of two long lists together; some of the last are kept, some suppressed, some no boxes."""
+    rng = np.random.default_rng(12)
+    anchors = sum(TWO_LEVEL_ANCHORS)
+    boxes, scores = random_boxes(rng, anchors, size=150), rng.uniform(0.1, 1, (1, anchors, 3)).astype(np.float32)
+    boxes[0, ::50] = np.nan
+    rule = {**TWO_LEVELS, "max_candidates": 4096, "class_agnostic": agnostic, "max_detections": max_detections}
+    found = assert_equals_reference(library, boxes, scores, TWO_LEVEL_ANCHORS, iou_threshold=0.5, **rule)
+    assert found["num_dets"][0, 0] == max_detections or (found["det_scores"] > 0).sum() > 100
+
+
+@pytest.mark.parametrize("gray_levels", [1, 3])
+def test_ties_in_lists_too_long_to_be_ranked(library, gray_levels):
+    rng = np.random.default_rng(13)
+    anchors = sum(TWO_LEVEL_ANCHORS)
+    scores = (rng.integers(1, gray_levels + 1, (2, anchors, 3)) / gray_levels).astype(np.float32)
+    for max_candidates in (1, 10, 900):
+        rule = {**TWO_LEVELS, "max_candidates": max_candidates}
+        assert_equals_reference(library, random_boxes(rng, anchors, 2), scores, TWO_LEVEL_ANCHORS, **rule)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("anchors", [13500, pytest.param(85001, marks=pytest.mark.slow)])
+def test_segments_of_several_tiles(library, anchors, dtype):
+    rng = np.random.default_rng(14)
+    scores = np.zeros((1, anchors, 100), dtype)
+    scores.reshape(-1)[rng.choice(scores.size, 6000, replace=False)] = rng.uniform(0, 1, 6000)
+    assert_equals_reference(library, random_boxes(rng, anchors), scores)
 
 
 def test_quality_is_a_factor(library):

@@ -13,7 +13,7 @@ import numpy as np
 
 from gfl_edge.cuda import kernels
 from gfl_edge.cuda.interface import Launch
-from gfl_edge.ops.boxes import greedy_nms, sound
+from gfl_edge.ops.boxes import pairwise_iou, sound
 from gfl_edge.ops.decode import boxes_from_distances, integral, points
 from gfl_edge.spec import INVALID_CLASS
 
@@ -30,63 +30,130 @@ def scores_of(gpu: FakeGpu, call: Any) -> np.ndarray:
     return 1 / (1 + np.exp(-values)) if params.score_kind == kernels.LOGITS else values
 
 
+def sizes_of(call: Any) -> kernels.NmsSizes:
+    """The launch plan's numbers; models have one list of candidates."""
+    assert not call.params.per_level
+    return kernels.NmsSizes.of(call.params)
+
+
+def segments_of(call: Any) -> tuple[int, int]:
+    """Segments of an image, and pairs of each: shared out evenly, unlike the kernels', which are whole tiles."""
+    segments = sizes_of(call).segments
+    return segments, -(-call.params.num_anchors * call.params.num_classes // segments)
+
+
 def filter_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
-    params = call.params
-    assert not params.per_level
-    assert launch.grid[1] == params.batch
+    params, (segments, length) = call.params, segments_of(call)
+    assert launch.grid[:2] == (segments, params.batch)
     pairs = params.num_anchors * params.num_classes
-    counts = gpu.read(call.counts, (params.batch,), np.uint32)
-    assert not counts.any(), "the counts must be zeroed before"
+    counts = np.zeros((params.batch, segments), np.uint32)
     keys = np.zeros((params.batch, pairs), np.uint64)
     for image, flat in enumerate(scores_of(gpu, call).reshape(params.batch, -1)):
         (found,) = np.nonzero(~(flat <= np.float32(params.score_threshold)))
         bits = np.where(np.isnan(flat), np.float32(0), flat)[found].view(np.uint32)
         words = bits.astype(np.uint64) << np.uint64(32) | (~found.astype(np.uint32))
-        counts[image], keys[image, : len(found)] = len(found), words[::-1]  # in any order
-    gpu.write(call.counts, counts)
+        for segment in np.unique(found // length):
+            own = words[found // length == segment][::-1]  # in any order
+            counts[image, segment], keys[image, segment * length :][: len(own)] = len(own), own
+    histograms = np.zeros((params.batch, segments, 64), np.uint16)
+    histograms[..., 0] = counts
+    gpu.write(call.counts, np.zeros((params.batch, 2), np.uint32))
+    gpu.write(call.segment_counts, counts)
+    gpu.write(call.histograms, histograms)
     gpu.write(call.keys, keys)
 
 
-def select_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
-    params = call.params
-    most = params.max_candidates
-    assert launch.grid == (1, params.batch, 1)
-    assert 8 * max(2048, most) <= launch.shared_bytes < 48 << 10
-    counts = gpu.read(call.counts, (params.batch,), np.uint32)
+def gather_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
+    params, (segments, length) = call.params, segments_of(call)
+    assert launch.grid[:2] == (min(64, segments), params.batch)
+    counts = gpu.read(call.counts, (params.batch, 2), np.uint32).copy()
+    segment_counts = gpu.read(call.segment_counts, (params.batch, segments), np.uint32)
+    histograms = gpu.read(call.histograms, (params.batch, segments, 64), np.uint16)
+    np.testing.assert_array_equal(histograms.sum(2), segment_counts)
+    assert not counts.any(), "the filter zeroes the counts"
     keys = gpu.read(call.keys, (params.batch, params.num_anchors * params.num_classes), np.uint64)
-    top = gpu.read(call.top, (params.batch, most), np.uint64).copy()
-    for image, count in enumerate(counts):
-        best = np.sort(keys[image, :count])[::-1][:most]
-        top[image, : len(best)] = best
-    gpu.write(call.top, top)
+    finalists = np.zeros((params.batch, sizes_of(call).finalists), np.uint64)
+    for image in range(params.batch):
+        parts = [keys[image, i * length :][:count] for i, count in enumerate(segment_counts[image])]
+        best = np.sort(np.concatenate(parts))[-params.max_candidates :]  # in any order
+        counts[image], finalists[image, : len(best)] = (len(best), launch.grid[0]), best
+    gpu.write(call.counts, counts)
+    gpu.write(call.left_counts, segment_counts)
+    gpu.write(call.finalists, finalists)
 
 
-def nms_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
-    params = call.params
-    batch, most = params.batch, params.max_detections
-    assert launch.grid == (batch, 1, 1)
-    counts = gpu.read(call.counts, (batch,), np.uint32)
-    keys = gpu.read(call.sorted, (batch, params.max_candidates), np.uint64)
+def rank_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
+    params, room = call.params, sizes_of(call).finalists
+    assert launch.grid[0] * launch.block[0] >= 16 * room
+    batch, most = params.batch, params.max_candidates
+    counts = gpu.read(call.counts, (batch, 2), np.uint32)
+    keys = gpu.read(call.finalists, (batch, room), np.uint64)
     boxes = boxes_of(gpu, call)
-    num_dets = np.zeros((batch, 1), np.int32)
-    det_boxes, det_scores = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32)
-    det_classes = np.full((batch, most), -1, np.int32)
-    for image in range(batch):
-        own = keys[image, : min(counts[image], params.max_candidates)]
+    top_boxes, top_scores = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32)
+    top_classes = np.zeros((batch, most), np.int32)
+    for image, (count, _) in enumerate(counts):
+        own = np.sort(keys[image, :count])[::-1][:most]
         anchors, classes = np.divmod(~own.astype(np.uint32), params.num_classes)
         candidates = boxes[image, anchors]
         scores = (own >> np.uint64(32)).astype(np.uint32).view(np.float32)
         chosen = sound(candidates, scores) & (scores > 0)
-        keep = chosen.copy()
-        for label in np.unique(classes):
-            members = chosen & (classes == label)
-            keep[members] = greedy_nms(candidates[members], params.iou_threshold)
-        (kept,) = np.nonzero(keep)
+        top_boxes[image, : len(own)], top_scores[image, : len(own)] = candidates, scores
+        top_classes[image, : len(own)] = np.where(chosen, classes, INVALID_CLASS)
+    gpu.write(call.top_boxes, top_boxes)
+    gpu.write(call.top_scores, top_scores)
+    gpu.write(call.top_classes, top_classes)
+
+
+def mask_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
+    """Bits in an order of its own, which only the fake of the next kernel reads."""
+    params, masked = call.params, sizes_of(call).masked
+    words = masked // 32
+    assert launch.grid == (words, -(-words // 4), params.batch)
+    boxes, classes, counts = tops_of(gpu, call)
+    mask = np.zeros((params.batch, words * masked * 4), np.uint8)
+    for image, count in enumerate(counts):
+        own, labels = boxes[image, :count], classes[image, :count]
+        hits = (pairwise_iou(own, own) > params.iou_threshold) & (labels[:, None] == labels)
+        hits &= np.triu(np.ones_like(hits), 1) & (labels != INVALID_CLASS)[:, None]
+        bits = np.zeros((masked, masked), bool)
+        bits[:count, :count] = hits
+        mask[image, : masked * masked // 8] = np.packbits(bits).ravel()
+    gpu.write(call.mask, mask)
+
+
+def tops_of(gpu: FakeGpu, call: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes and classes of the candidates, and how many there are of each image."""
+    params = call.params
+    batch, most = params.batch, params.max_candidates
+    counts = gpu.read(call.counts, (batch, 2), np.uint32)[:, 0]
+    boxes = gpu.read(call.top_boxes, (batch, most, 4), np.float32)
+    return boxes, gpu.read(call.top_classes, (batch, most), np.int32), np.minimum(counts, most)
+
+
+def suppress_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
+    params, masked = call.params, sizes_of(call).masked
+    batch, most = params.batch, params.max_detections
+    assert launch.grid == (batch, 1, 1)
+    boxes, classes, counts = tops_of(gpu, call)
+    scores = gpu.read(call.top_scores, classes.shape, np.float32)
+    mask = gpu.read(call.mask, (batch, masked // 32 * masked * 4), np.uint8)
+    num_dets = np.zeros((batch, 1), np.int32)
+    det_boxes, det_scores = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32)
+    det_classes = np.full((batch, most), -1, np.int32)
+    for image, count in enumerate(counts):
+        hits = np.unpackbits(mask[image, : masked * masked // 8]).reshape(masked, masked).astype(bool)
+        left = np.arange(masked) < count
+        left[:count] &= classes[image, :count] != INVALID_CLASS
+        invalid, kept = int(count - left.sum()), []
+        for candidate in range(count):
+            if left[candidate]:
+                kept.append(candidate)
+                left &= ~hits[candidate]
         kept = kept[:most]
-        num_dets[image] = count = len(kept)
-        det_boxes[image, :count], det_classes[image, :count] = candidates[kept], classes[kept]
-        det_scores[image, :count] = scores[kept]
-        det_classes[image, count:][: np.count_nonzero(~chosen)] = INVALID_CLASS
+        num_dets[image] = found = len(kept)
+        det_boxes[image, :found], det_classes[image, :found] = boxes[image, kept], classes[image, kept]
+        det_scores[image, :found] = scores[image, kept]
+        det_classes[image, found:][:invalid] = INVALID_CLASS
     for address, array in (
         (call.num_dets, num_dets),
         (call.det_boxes, det_boxes),
@@ -140,7 +207,9 @@ def resize_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
 
 KERNELS: dict[str, Callable[[FakeGpu, Any, Launch], None]] = {
     "gfl_filter_kernel": filter_kernel,
-    "gfl_select_kernel": select_kernel,
-    "gfl_nms_kernel": nms_kernel,
+    "gfl_gather_kernel": gather_kernel,
+    "gfl_rank_kernel": rank_kernel,
+    "gfl_mask_kernel": mask_kernel,
+    "gfl_suppress_kernel": suppress_kernel,
     "gfl_resize_kernel": resize_kernel,
 }

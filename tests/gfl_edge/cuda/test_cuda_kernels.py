@@ -11,11 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gfl_edge.cuda import kernels
 from gfl_edge.cuda.kernels import (
     PARAMETERS,
     NmsParams,
+    NmsSizes,
     ResizeParams,
     Workspace,
     kernel_source,
@@ -102,9 +105,27 @@ def test_models_that_the_kernels_do_not_take(changes: dict[str, object], message
 
 def test_workspace_parts_do_not_overlap() -> None:
     params = nms_params(SPEC, 3, SPEC.input_hw)
-    assert Workspace.of(params) == Workspace(0, 256, 256 + 24064, 256 + 24064, 256 + 24064 + 5888)
-    params.per_level = 1
-    assert Workspace.of(params) == Workspace(0, 256, 256 + 48128, 256 + 2 * 48128, 256 + 2 * 48128 + 5888)
+    candidates, pairs = params.max_candidates, params.num_anchors * params.num_classes
+    sizes = NmsSizes.of(params)
+    assert sizes == NmsSizes(1, 2, candidates + 1024, -(-candidates // 32) * 32)
+    finalists, mask = 8 * (candidates + 1024), sizes.masked**2 // 8
+    parts = [
+        4 * 2,
+        4 * 2,
+        4 * 2,
+        2 * 2 * 64,
+        finalists,
+        16 * candidates,
+        4 * candidates,
+        4 * candidates,
+        mask,
+        8 * pairs,
+    ]
+    workspace = list(vars(Workspace.of(params)).values())
+    assert workspace[0] == 0
+    assert np.diff(workspace).tolist() == [-(-3 * part // 256) * 256 for part in parts[:-1]] + [
+        -(-3 * parts[-1] // 256) * 256 + 256
+    ]
 
 
 @pytest.mark.parametrize("per_level", [0, 1])
@@ -114,6 +135,18 @@ def test_the_workspace_is_the_one_of_the_library(batch: int, max_candidates: int
     params = nms_params(spec, batch, spec.input_hw)
     params.per_level = per_level
     assert Workspace.of(params).nbytes == emulated_kernels.library().workspace_size(params)  # type: ignore[arg-type]
+
+
+@given(side=st.integers(1, 4000), more=st.integers(0, 1000), classes=st.sampled_from([1, 80, 365]))
+def test_a_larger_image_never_needs_a_smaller_workspace(side: int, more: int, classes: int) -> None:
+    """Memory is taken for the largest size, and used for the smaller ones too."""
+    library = emulated_kernels.library()
+    before = 0
+    for anchors in (side * 21, side * 21 + more):
+        params = NmsParams(batch=2, num_anchors=anchors, num_classes=classes, max_candidates=1000, max_detections=1)
+        nbytes = library.workspace_size(params)  # type: ignore[arg-type]
+        assert Workspace.of(params).nbytes == nbytes >= before
+        before = nbytes
 
 
 @pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
