@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -204,8 +205,11 @@ def test_what_does_not_fit_is_refused_at_the_build(compiled, changes, message):
     assert log.startswith("GflNms: ")
 
 
+ONE_GPU = "-DCMAKE_CUDA_ARCHITECTURES=75"
+
+
 def configure(folder, *options):
-    words = ["cmake", "-S", str(CHECKOUT / "plugins"), "-B", str(folder), "-DCMAKE_CUDA_ARCHITECTURES=75", *options]
+    words = ["cmake", "-S", str(CHECKOUT / "plugins"), "-B", str(folder), *options]
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
@@ -222,7 +226,7 @@ def cmake():
 def test_cmake_builds_both_libraries_without_a_symbol_of_tensorrt(include, tmp_path):
     if include is None:
         pytest.skip("TENSORRT_INCLUDE_DIR is not set: the folder of TensorRT's NvInfer.h")
-    result = configure(tmp_path, f"-DTENSORRT_INCLUDE_DIR={include}")
+    result = configure(tmp_path, ONE_GPU, f"-DTENSORRT_INCLUDE_DIR={include}")
     assert "Plugin: for TensorRT 1" in result.stdout
     subprocess.run(["cmake", "--build", str(tmp_path)], check=True, capture_output=True)
     for name, symbol in (("libgfl_kernels.so", "gfl_nms"), ("libgfl_edge_plugin.so", "getCreators")):
@@ -235,8 +239,20 @@ def test_cmake_builds_both_libraries_without_a_symbol_of_tensorrt(include, tmp_p
 @pytest.mark.slow
 @pytest.mark.usefixtures("cmake")
 def test_cmake_says_what_it_does_not_find(tmp_path):
-    result = configure(tmp_path, "-DTENSORRT_ROOT=/nowhere", "-DCMAKE_FIND_ROOT_PATH=/nowhere")
+    result = configure(tmp_path, ONE_GPU, "-DTENSORRT_ROOT=/nowhere", "-DCMAKE_FIND_ROOT_PATH=/nowhere")
     if "Plugin: for TensorRT" in result.stdout:
         pytest.skip("TensorRT's headers are installed here")
     assert result.returncode != 0
     assert "TENSORRT_ROOT is /nowhere" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cmake")
+def test_cmake_builds_for_every_gpu_that_nvcc_knows(tmp_path):
+    listed = subprocess.run(["nvcc", "--list-gpu-arch"], check=True, capture_output=True, text=True).stdout
+    known = [int(word.removeprefix("compute_")) for word in listed.split()]
+    newer = {number for number in known if number >= 75}
+    result = configure(tmp_path)
+    built = re.search(r"Kernels for: (.*)", result.stdout)[1].split(";")
+    assert {int(name.removesuffix("-real")) for name in built if name.endswith("-real")} == newer
+    assert [name for name in built if name.endswith("-virtual")] == [f"{min(newer)}-virtual", f"{max(newer)}-virtual"]

@@ -2,14 +2,13 @@
  * workspace, serialize, create again from that, attach, run. On host memory, with the emulated kernels. */
 #include <NvInfer.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "../plugins/tensorrt/gfl_nms_plugin.h"
+#include "../../plugins/tensorrt/gfl_nms_plugin.h"
 
 using namespace nvinfer1;
 
@@ -138,11 +137,13 @@ int run(IPluginCreatorV3One &creator, const PluginFieldCollection &attributes, s
     std::vector<void *> targets;
     for (size_t i = 0; i < tensors.size(); ++i)
         i < static_cast<size_t>(inputs) ? sources.push_back(tensors[i].data) : targets.push_back(tensors[i].data);
-    void *workspace = std::aligned_alloc(256, (size + 255) / 256 * 256);
-    const int32_t status =
-        runtime->enqueue(descs.data(), descs.data() + inputs, sources.data(), targets.data(), workspace, nullptr);
-    std::free(workspace);
-    return status ? 11 : 0;
+    constexpr char guard = 0x5a;
+    std::vector<char> block(size + 512, guard);
+    char *workspace = block.data() + (256 - reinterpret_cast<size_t>(block.data()) % 256) + 16; /* TensorRT promises no more */
+    if (runtime->enqueue(descs.data(), descs.data() + inputs, sources.data(), targets.data(), workspace, nullptr)) return 11;
+    for (const char *byte = workspace + size; byte < block.data() + block.size(); ++byte)
+        if (*byte != guard) return 12;
+    return 0;
 }
 
 }  // namespace
