@@ -47,6 +47,7 @@ class TensorRTBackend:
 
     Attributes:
         nms_place: where NMS runs.
+        pci_bus_id: of the GPU, "0000:0B:00.0".
         stage_ms: milliseconds on the GPU of the last run, by stage: upload, resize, network, nms, download, those that
             there are. Empty before :meth:`time_stages`.
 
@@ -94,6 +95,7 @@ class TensorRTBackend:
         self._no_kernels = False
         self._has_run = False
         self._device = open_device(cuda)
+        self.pci_bus_id = self._device.pci_bus_id
         self._resources = ExitStack()
         # Not a method: what it refers to would live as long as it does
         self._release = weakref.finalize(self, _release, self._device, self._resources, engine_path)

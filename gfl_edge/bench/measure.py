@@ -12,7 +12,7 @@ from gfl_edge.bench.device.counters import Recorder
 from gfl_edge.bench.protocols import Timed, TimedRun
 from gfl_edge.bench.timing import summarize, summarize_stages, warm_up
 from gfl_edge.progress import progress_bar
-from gfl_edge.report.schema import BOUNDARIES, MachineLoad, Run, WarmUp
+from gfl_edge.report.schema import BOUNDARIES, SLOW_CLOCK, MachineLoad, Run, WarmUp, sm_clock_mhz
 
 TURN_SECONDS = 1.0  # of one case before the next has its turn
 MIN_TURN_RUNS = 3
@@ -28,6 +28,7 @@ class Case:
         model: id of the model in the report.
         timed: the protocol.
         recorder: of the device's counters.
+        min_warm_up_seconds: how long it has to run before.
         samples: runs that count.
         warm_up: what came before them.
     """
@@ -35,12 +36,13 @@ class Case:
     model: str
     timed: Timed
     recorder: Recorder
+    min_warm_up_seconds: float = 0.0
     samples: list[TimedRun] = field(default_factory=list)
     warm_up: WarmUp | None = None
 
     def prepare(self) -> None:
         """Run until the times are stable."""
-        self.warm_up = warm_up(lambda: self.timed.step().latency_ms)
+        self.warm_up = warm_up(lambda: self.timed.step().latency_ms, min_seconds=self.min_warm_up_seconds)
 
     def take_turn(self) -> None:
         """Run for a while. The first run does not count: it finds the caches as the case before left them."""
@@ -110,7 +112,17 @@ def warnings(machine: MachineLoad, runs: Sequence[Run]) -> list[str]:
     if throttled := [run for run in runs if run.device.throttled]:
         reasons = sorted({reason for run in throttled for reason in run.device.throttle_reasons})
         found.append(f"the device throttled ({', '.join(reasons)}) in {_listed(throttled, runs)}")
-    return found
+    return found + _clock_warnings(runs)
+
+
+def _clock_warnings(runs: Sequence[Run]) -> list[str]:
+    clocks = [sm_clock_mhz(run.device) or 0.0 for run in runs]
+    highest = max(clocks, default=0.0)
+    slow = [run for run, clock in zip(runs, clocks, strict=True) if 0 < clock < SLOW_CLOCK * highest]
+    if not slow:
+        return []
+    least = min(clock for clock in clocks if clock)
+    return [f"the GPU's clock was as low as {least:.0f} MHz, of {highest:.0f} in other runs, in {_listed(slow, runs)}"]
 
 
 def _listed(found: Sequence[Run], runs: Sequence[Run]) -> str:

@@ -17,13 +17,13 @@ from gfl_edge.backends.select import BackendName
 from gfl_edge.bench import paper
 from gfl_edge.bench.device.counters import Counters, Recorder
 from gfl_edge.bench.device.machine import LoadMeter, process_bytes
-from gfl_edge.bench.device.open import open_counters
+from gfl_edge.bench.device.open import ON_CPU, open_counters
 from gfl_edge.bench.frames import FrameSet, load_frames
 from gfl_edge.bench.graph_cost import graph_cost
 from gfl_edge.bench.measure import Case, run_cases, warnings
 from gfl_edge.bench.protocols import make_protocol
 from gfl_edge.bench.roofline import ASSUMPTIONS, GPUS, bounds
-from gfl_edge.bench.timing import TOLERANCE
+from gfl_edge.bench.timing import MIN_GPU_SECONDS, TOLERANCE
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.ap import evaluate_on, rounded
@@ -190,8 +190,9 @@ class _Model:
                 raise InputError(
                     f"--batch {batch}: {self.path} takes {most} at most. Rebuild it with a larger --max-batch"
                 )
+        least_seconds = 0.0 if self.detector.backend.name in ON_CPU else MIN_GPU_SECONDS
         return [
-            Case(self.id, make_protocol(name, self.detector, frames, batch), Recorder(self.counters))
+            Case(self.id, make_protocol(name, self.detector, frames, batch), Recorder(self.counters), least_seconds)
             for name, batch in kinds
         ]
 

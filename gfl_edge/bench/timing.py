@@ -15,6 +15,7 @@ WINDOWS = 3  # that have to agree
 TOLERANCE = 0.05  # by how much their medians may differ, of the smallest
 MAX_WARM_UP_SECONDS = 20.0
 MAX_WARM_UP_RUNS = 500
+MIN_GPU_SECONDS = 1.0  # of load, before which a GPU may not have raised its clocks
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 
 
@@ -71,22 +72,25 @@ def warm_up(
     tolerance: float = TOLERANCE,
     max_seconds: float = MAX_WARM_UP_SECONDS,
     max_runs: int = MAX_WARM_UP_RUNS,
+    min_seconds: float = 0.0,
 ) -> WarmUp:
     """Call ``run``, which returns its milliseconds, until it takes as long as it did before.
 
     Stable is when the medians of the last ``WINDOWS`` windows of ``WINDOW_RUNS`` runs differ by no more than
-    ``tolerance``. After ``max_seconds`` or ``max_runs`` it ends all the same.
+    ``tolerance``. After ``max_seconds`` or ``max_runs`` it ends all the same, but not before ``min_seconds``.
     """
     needed = WINDOWS * WINDOW_RUNS
     start = time.perf_counter()
     times_ms: list[float] = []
     difference: float | None = None
-    while len(times_ms) < max_runs and time.perf_counter() - start < max_seconds:
+    seconds = 0.0
+    while seconds < min_seconds or (len(times_ms) < max_runs and seconds < max_seconds):
         times_ms.append(run())
         if len(times_ms) >= needed:
             medians = np.median(np.reshape(times_ms[-needed:], (WINDOWS, WINDOW_RUNS)), axis=1)
             difference = float(np.ptp(medians) / medians.min())
-        if len(times_ms) % WINDOW_RUNS == 0 and difference is not None and difference <= tolerance:
+        seconds = time.perf_counter() - start
+        settled = difference is not None and difference <= tolerance
+        if settled and seconds >= min_seconds and len(times_ms) % WINDOW_RUNS == 0:
             break
-    seconds = time.perf_counter() - start
     return WarmUp(len(times_ms), seconds, difference is not None and difference <= tolerance, difference, tolerance)

@@ -50,6 +50,7 @@ class CudaPythonDevice:
         attribute = self._driver.CUdevice_attribute
         self._device = self._call("cuDeviceGet", 0)
         self.name: str = self._call("cuDeviceGetName", 128, self._device).partition(b"\0")[0].decode()
+        self.pci_bus_id: str = self._call("cuDeviceGetPCIBusId", 32, self._device).partition(b"\0")[0].decode()
         self.compute_capability = "sm" + "".join(
             str(self._call("cuDeviceGetAttribute", part, self._device))
             for part in (

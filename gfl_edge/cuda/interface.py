@@ -36,6 +36,7 @@ class CudaDevice(Protocol):
     library: str  # "cuda-python", "pycuda"
     name: str  # "NVIDIA GeForce RTX 2080 Ti"
     compute_capability: str  # "sm75"
+    pci_bus_id: str  # "0000:0B:00.0"; names several cards may have, and their order is another in each library
     driver_version: str  # newest CUDA that the driver runs, "13.0"
     captures: bool  # whether the library can capture CUDA graphs
 

@@ -51,6 +51,7 @@ class PycudaDevice:
             raise _failed(error) from error
         self._device = self._call(self._driver.Device, 0)
         self.name: str = self._call(self._device.name)
+        self.pci_bus_id: str = self._call(self._device.pci_bus_id)
         self.compute_capability = "sm{}{}".format(*self._call(self._device.compute_capability))
         self.driver_version = dotted_version(self._call(self._driver.get_driver_version))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gfl_edge.report import figures
 from gfl_edge.report.figures import Figure
-from gfl_edge.report.schema import BOUNDARIES, RUN_STAGES, MachineLoad, Range, Report
+from gfl_edge.report.schema import BOUNDARIES, RUN_STAGES, SLOW_CLOCK, MachineLoad, Range, Report, sm_clock_mhz
 
 NOT_MEASURED = "not measured"
 NOT_AVAILABLE = "not available"
@@ -113,6 +113,14 @@ def summary_section(report: Report) -> Section:
         for model in report.models
     ):
         words.append("OpenVINO computes in FP32 what a file has in FP16 or BF16: such a file is smaller, not faster.")
+    if any(
+        model.precision == "fp32" and model.backend is not None and model.backend.name in ("tensorrt", "rtx")
+        for model in report.models
+    ):
+        words.append(
+            "From sm80 on, engines of FP32 files compute in TF32, which has the mantissa of FP16, unless they were "
+            "built with --no-tf32."
+        )
     table = Table("Accuracy and speed", headers, tuple(rows))
     return Section("Summary", tuple(words), (), (table,), figures.accuracy(report))
 
@@ -120,7 +128,9 @@ def summary_section(report: Report) -> Section:
 def latency_section(report: Report) -> Section:
     """The times of every run."""
     rows = []
-    for run in report.runs:
+    clocks = [sm_clock_mhz(run.device) for run in report.runs]
+    highest = max((clock for clock in clocks if clock is not None), default=None)
+    for run, clock in zip(report.runs, clocks, strict=True):
         of, warm_up = run.latency, run.warm_up
         times_ms = (of.mean_ms, of.p50_ms, of.p90_ms, of.p95_ms, of.p99_ms, of.max_ms)
         rows.append(
@@ -129,14 +139,25 @@ def latency_section(report: Report) -> Section:
                 *map(milliseconds, times_ms),
                 number(100 * of.cv, 1),
                 f"{warm_up.runs}" if warm_up.stable else f"{warm_up.runs}, unstable",
+                *(() if highest is None else (_clock(clock, highest),)),
             )
         )
+    names: tuple[str, ...]
     names = ("model", "protocol", "batch", "samples", "mean", "p50", "p90", "p95", "p99", "max", "CV, %", "warm-up")
     caption = "Milliseconds per run; CV is standard deviation by mean; warm-up is in runs"
+    if highest is not None:
+        names += ("SM clock, MHz",)
+        caption += f"; a clock is slow below {SLOW_CLOCK:.0%} of the highest here".replace("%", " %")
     differences = sorted({text for run in report.runs for text in run.differences})
     words = ("Where this differs from the protocol's original:",) if differences else ()
     tables = (Table(caption, names, tuple(rows)),)
     return Section("Latency", words, tuple(differences), tables, figures.distribution(report))
+
+
+def _clock(found: float | None, highest: float) -> str:
+    if found is None:
+        return NOT_AVAILABLE
+    return f"{found:.0f}, slow" if found < SLOW_CLOCK * highest else f"{found:.0f}"
 
 
 def stages_section(report: Report) -> Section:

@@ -245,6 +245,14 @@ class DeviceCounters:
     missing: tuple[Missing, ...]
 
 
+SLOW_CLOCK = 0.9  # of the highest mean clock of all runs, below which times of a GPU are not to be compared
+
+
+def sm_clock_mhz(device: DeviceCounters) -> float | None:
+    """The mean clock of a GPU's processors while it worked; None for other devices."""
+    return next((clock.mean for clock in device.clocks_mhz if clock.name in ("sm", "gpu")), None)
+
+
 @dataclass(frozen=True)
 class Run:
     """One model by one protocol and batch."""

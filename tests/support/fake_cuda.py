@@ -93,6 +93,9 @@ class FakeDriver:
     def cuDeviceGetName(self, length: int, dev: str) -> bytes:  # noqa: N802
         return b"Fake RTX 2080 Ti".ljust(length, b"\0")
 
+    def cuDeviceGetPCIBusId(self, length: int, dev: str) -> bytes:  # noqa: N802
+        return b"0000:0B:00.0".ljust(length, b"\0")
+
     def cuDeviceGetAttribute(self, attrib: Attribute, dev: str) -> int:  # noqa: N802
         return {Attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: 7}.get(attrib, 5)
 
@@ -306,6 +309,9 @@ class FakePycudaDevice:
 
     def name(self) -> str:
         return "Fake RTX 2080 Ti"
+
+    def pci_bus_id(self) -> str:
+        return "0000:0B:00.0"
 
     def compute_capability(self) -> tuple[int, int]:
         return (7, 5)

@@ -50,6 +50,7 @@ class FakeGpu:
     library = "fake"
     name = "Fake RTX 2080 Ti"
     compute_capability = "sm75"
+    pci_bus_id = "0000:0B:00.0"
     driver_version = "13.0"
     captures = True
 

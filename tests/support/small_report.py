@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gfl_edge.bench import measure, timing
+from gfl_edge.bench import measure, report, timing
 from gfl_edge.bench.frames import generated_frame
 from gfl_edge.bench.report import BenchRequest, bench
 from tests.support.tiny_engine import tiny_onnx
@@ -28,6 +28,7 @@ def short_turns() -> Iterator[None]:
 
 def _shorten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(measure, "TURN_SECONDS", 0.01)
+    patch.setattr(report, "MIN_GPU_SECONDS", 0.0)
     patch.setattr(timing.warm_up, "__kwdefaults__", {**timing.warm_up.__kwdefaults__, "max_runs": 20})
 
 

@@ -20,10 +20,13 @@ THROTTLE_REASONS = {
 
 
 class NvmlCounters:
-    """The card on which CUDA's device of that name is; the first of several alike.
+    """The card at a place of the PCI bus, which CUDA tells of its device.
+
+    Names do not say which one it is: there may be several alike, and one name begins another's. Numbers do not either:
+    NVML counts cards that ``CUDA_VISIBLE_DEVICES`` hides from CUDA, and in another order.
 
     Args:
-        device_name: CUDA's name of the GPU, "NVIDIA GeForce RTX 2080 Ti"; text after it does no harm.
+        pci_bus_id: "0000:0B:00.0".
 
     Raises:
         MissingDependencyError: nvidia-ml-py is not installed.
@@ -32,32 +35,23 @@ class NvmlCounters:
 
     name = "NVML"
 
-    def __init__(self, device_name: str) -> None:
+    def __init__(self, pci_bus_id: str) -> None:
         self._library = optional.load("pynvml")
         self._open = False
         try:
             self._library.nvmlInit()
             self._open = True
-            self._card = self._find(device_name)
+            self._card = self._library.nvmlDeviceGetHandleByPciBusId(pci_bus_id)
         except self._library.NVMLError as error:
+            what = f"NVML knows no card at {pci_bus_id}" if self._open else "NVML cannot be used"
             self.close()
-            raise BackendError(f"NVML cannot be used ({error}). Is the NVIDIA driver installed?") from error
+            raise BackendError(f"{what} ({error}). Is the NVIDIA driver installed?") from error
         except BaseException:
             self.close()
             raise
         self.missing: dict[str, str] = {}
         self.read()
         self.memory_bytes()
-
-    def _find(self, device_name: str) -> Any:
-        names = []
-        for index in range(self._library.nvmlDeviceGetCount()):
-            card = self._library.nvmlDeviceGetHandleByIndex(index)
-            name = self._library.nvmlDeviceGetName(card)
-            names.append(name.decode() if isinstance(name, bytes) else name)
-            if device_name.startswith(names[-1]):
-                return card
-        raise BackendError(f"NVML knows no {device_name!r}, only {', '.join(names) or 'no card at all'}")
 
     def read(self) -> Reading:
         """See :meth:`gfl_edge.bench.device.counters.Counters.read`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from gfl_edge.backends.base import Backend
 from gfl_edge.bench.device.counters import Counters, Reading
@@ -12,6 +13,17 @@ from gfl_edge.bench.device.nvml import NvmlCounters
 from gfl_edge.errors import BackendError, MissingDependencyError
 
 ON_CPU = ("openvino", "onnxruntime")  # backends that use no GPU
+
+
+@runtime_checkable
+class OnGpu(Protocol):
+    """A backend that says which GPU it runs on.
+
+    Attributes:
+        pci_bus_id: of the GPU, "0000:0B:00.0".
+    """
+
+    pci_bus_id: str
 
 
 class NoCounters:
@@ -45,7 +57,9 @@ def open_counters(backend: Backend, root: Path = Path("/")) -> Counters:
         return JetsonCounters(root)
     if backend.name in ON_CPU:
         return CpuCounters(root)
+    if not isinstance(backend, OnGpu):
+        return NoCounters(f"the backend {backend.name} does not say by pci_bus_id which GPU it runs on")
     try:
-        return NvmlCounters(backend.describe()["device"])
+        return NvmlCounters(backend.pci_bus_id)
     except (BackendError, MissingDependencyError) as error:
         return NoCounters(str(error))

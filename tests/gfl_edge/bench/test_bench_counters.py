@@ -18,6 +18,7 @@ from gfl_edge.bench.device.open import NoCounters, open_counters
 from gfl_edge.errors import BackendError, MissingDependencyError
 from gfl_edge.report.schema import Missing, Range
 
+BUS = "0000:0B:00.0"
 CORE = "sys/devices/system/cpu/cpu{}/"
 RAPL = "sys/class/powercap/intel-rapl:{}/"
 
@@ -140,7 +141,7 @@ class FakeNvml(ModuleType):
 
     def __init__(self):
         super().__init__("pynvml")
-        self.names = [b"NVIDIA T400", "NVIDIA GeForce RTX 2080 Ti"]
+        self.cards = ["0000:03:00.0", "0000:0B:00.0"]  # two of one name
         self.reasons, self.energy_mj, self.starts, self.no_driver = 0, 1000, 0, False
 
     def nvmlInit(self):  # noqa: N802
@@ -151,14 +152,10 @@ class FakeNvml(ModuleType):
     def nvmlShutdown(self):  # noqa: N802
         self.starts -= 1
 
-    def nvmlDeviceGetCount(self):  # noqa: N802
-        return len(self.names)
-
-    def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
-        return index
-
-    def nvmlDeviceGetName(self, card):  # noqa: N802
-        return self.names[card]
+    def nvmlDeviceGetHandleByPciBusId(self, pci_bus_id):  # noqa: N802
+        if pci_bus_id not in self.cards:
+            raise NVMLError("Not Found")
+        return self.cards.index(pci_bus_id)
 
     def nvmlDeviceGetClockInfo(self, card, kind):  # noqa: N802
         assert card == 1
@@ -190,7 +187,7 @@ def nvml(monkeypatch):
 
 
 def test_an_nvidia_card(nvml):
-    counters = NvmlCounters("NVIDIA GeForce RTX 2080 Ti (sm75)")
+    counters = NvmlCounters(BUS)
     nvml.reasons = 0x1 | 0x4 | 0x20  # idle is no throttling
     found = counters.read()
     assert found.clocks_mhz == {"sm": 1545, "memory": 7000}
@@ -204,24 +201,25 @@ def test_an_nvidia_card(nvml):
 
 def test_a_card_without_an_energy_counter(nvml):
     nvml.energy_mj = None
-    counters = NvmlCounters("NVIDIA GeForce RTX 2080 Ti")
+    counters = NvmlCounters(BUS)
     assert counters.read().energy_j is None
     assert counters.missing == {"energy": "NVML: Not Supported"}
 
 
 def test_without_card_or_driver_nvml_is_closed_again(nvml):
-    with pytest.raises(BackendError, match=r"knows no 'NVIDIA H100', only NVIDIA T400, NVIDIA GeForce RTX 2080 Ti"):
-        NvmlCounters("NVIDIA H100")
+    with pytest.raises(BackendError, match=r"knows no card at 0000:FF:00\.0 \(Not Found\)"):
+        NvmlCounters("0000:FF:00.0")
     assert nvml.starts == 0
     nvml.no_driver = True
     with pytest.raises(BackendError, match="NVML cannot be used"):
-        NvmlCounters("NVIDIA T400")
+        NvmlCounters(BUS)
 
 
 def test_which_counters(nvml, tmp_path):
-    gpu = SimpleNamespace(name="rtx", describe=lambda: {"device": "NVIDIA GeForce RTX 2080 Ti (sm75)"})
+    gpu = SimpleNamespace(name="rtx", pci_bus_id=BUS)
     assert isinstance(open_counters(gpu, tmp_path), NvmlCounters)
     assert isinstance(open_counters(SimpleNamespace(name="openvino"), tmp_path), CpuCounters)
+    assert "does not say by pci_bus_id" in open_counters(SimpleNamespace(name="own"), tmp_path).missing["power"]
     nvml.no_driver = True
     counters = open_counters(gpu, tmp_path)
     assert isinstance(counters, NoCounters)

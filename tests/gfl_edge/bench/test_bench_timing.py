@@ -62,3 +62,12 @@ def test_times_that_never_settle_are_said_to():
 def test_too_few_runs_have_no_difference():
     found = warm_up(lambda: 1.0, max_runs=7)
     assert (found.runs, found.stable, found.difference) == (7, False, None)
+
+
+def test_a_gpu_is_under_load_for_a_while_however_steady_it_is(monkeypatch):
+    clock = itertools.count(0.0, 0.02)  # seconds; asked once a run
+    monkeypatch.setattr("gfl_edge.bench.timing.time.perf_counter", lambda: next(clock))
+    found = warm_up(lambda: 5.0, max_runs=20, min_seconds=1.0)
+    assert found.stable
+    assert found.runs >= 45
+    assert found.seconds >= 1.0

@@ -12,7 +12,7 @@ from gfl_edge.bench.device.counters import Reading
 from gfl_edge.bench.measure import Case, run_cases, warnings
 from gfl_edge.bench.protocols import StageReader, TimedRun
 from gfl_edge.bench.timing import summarize, summarize_stages
-from gfl_edge.report.schema import DeviceCounters, MachineLoad, Run, StageRow, WarmUp
+from gfl_edge.report.schema import DeviceCounters, MachineLoad, Range, Run, StageRow, WarmUp
 
 
 class Scripted:
@@ -130,6 +130,19 @@ QUIET_RUN = Run(
 
 def quiet_run(**latency):
     return replace(QUIET_RUN, latency=replace(QUIET_RUN.latency, **latency))
+
+
+def with_clock(mhz, name="sm"):
+    return replace(QUIET_RUN, device=replace(QUIET_RUN.device, clocks_mhz=(Range(name, mhz, mhz, mhz),)))
+
+
+def test_runs_at_a_lower_clock_of_the_gpu_are_named():
+    runs = [with_clock(1800.0), replace(with_clock(1500.0), batch=8), replace(with_clock(1700.0), batch=2)]
+    (found,) = warnings(QUIET, runs)
+    assert found == f"the GPU's clock was as low as 1500 MHz, of 1800 in other runs, in {QUIET_RUN.model} (" + (
+        f"{QUIET_RUN.protocol}, batch 8)"
+    )
+    assert warnings(QUIET, [with_clock(1000.0, "cpu0"), with_clock(4000.0, "cpu0")]) == []
 
 
 def test_a_quiet_machine_has_no_warnings():

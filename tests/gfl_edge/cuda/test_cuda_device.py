@@ -20,6 +20,7 @@ from tests.support.fake_cuda import FILL_MODULE, CUresult, FakeDriver, FakePycud
 class TestBothLibraries:
     def test_what_the_gpu_is(self, device: CudaDevice) -> None:
         assert (device.name, device.compute_capability, device.driver_version) == ("Fake RTX 2080 Ti", "sm75", "12.6")
+        assert device.pci_bus_id == "0000:0B:00.0"
 
     def test_there_and_back(self, device: CudaDevice, fake: FakeDriver | FakePycuda) -> None:
         values = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -175,7 +175,8 @@ class TestContexts:
         assert stub.count("pinned") == 0
 
     def test_looking_at_a_gpu_takes_no_memory_of_it(self, device: CudaDevice, stub: StubDriver) -> None:
-        assert device.compute_capability == "sm75"
+        assert (device.name, device.compute_capability) == ("Stub RTX 2080 Ti", "sm75")
+        assert device.pci_bus_id == "0000:0B:00.0"
         assert "cuDevicePrimaryCtxRetain" not in stub.calls
 
     def test_the_last_context_is_current_again(self, device: CudaDevice, stub: StubDriver) -> None:
