@@ -73,6 +73,8 @@ class ModelSpec:
     max_detections: Count = 100
     source_sha256: OptionalSha256 = ""  # of the checkpoint
     short_long: tuple[DynamicSide, DynamicSide] | None = None  # pixels of a frame's sides; None: the size is fixed
+    # From which detections are worth showing: the highest F1 on images that were held out; None: was not measured
+    recommended_score: Share | None = None
     quantized_layers: Amount = 0  # convolutions that compute in INT8
     float_layers: tuple[str, ...] = ()  # ONNX nodes of the body that stay float32 in "fp16": FP16 cannot hold them
 

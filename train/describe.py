@@ -161,6 +161,7 @@ def describe(
             nms="none",
             source_sha256=source_sha256,
             short_long=short_long,
+            recommended_score=trained.recommended_score,
             **thresholds,
         )
     except ValueError as error:

@@ -15,7 +15,7 @@ from gfl_edge.annotations.checks import OnBad
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
-from gfl_edge.evaluation.ap import Metrics, as_coco, average_precision, coco_results, evaluate
+from gfl_edge.evaluation.ap import Metrics, as_coco, average_precision, best_score, coco_results, evaluate
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.preprocess import Placement
@@ -118,7 +118,10 @@ class Validation:
         )
 
     def __call__(self, network: Network) -> Metrics:
-        """The twelve COCO numbers in percent; ``network`` is left in eval mode."""
+        """The twelve COCO numbers in percent, and "best_score" with its "F1", see :func:`best_score`.
+
+        ``network`` is left in eval mode.
+        """
         predictor = Predictor(network, self._spec, self._process.device)
         results: list[dict[str, Any]] = []
         lost: set[int] = set()  # of which nothing is known, rather than that nothing is in them
@@ -137,6 +140,7 @@ class Validation:
             ids = [record.image_id for record in self._annotations.records if record.image_id not in all_lost]
             results = [result for result in itertools.chain(*gathered) if result["image_id"] not in all_lost]
             metrics = average_precision(self._coco, results, ids)
+            metrics["best_score"], metrics["F1"] = best_score(self._coco, results, ids) or (None, None)
         return from_main(metrics, self._process)
 
     def _detections(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from gfl_edge import optional
 from gfl_edge.annotations.checks import NAMED, OnBad, size_mismatch
 from gfl_edge.annotations.records import Annotations
@@ -246,6 +248,38 @@ def average_precision(
         run.summarize()
     stats = run.stats[: len(METRICS)]  # faster-coco-eval adds numbers of its own
     return {name: 100 * float(value) if value >= 0 else None for name, value in zip(METRICS, stats, strict=True)}
+
+
+def best_score(coco: Any, results: list[dict[str, Any]], image_ids: list[int]) -> tuple[float, float] | None:
+    """The score from which on detections have the highest F1, in hundredths, and that F1 in percent.
+
+    Detections and boxes of all classes count alike. Right is what pycocotools matches at an IoU of 0.5; what lies in a
+    crowd is neither right nor wrong. None where there is no box to find, or nothing right.
+
+    Args:
+        coco, results, image_ids: see :func:`average_precision`.
+
+    Raises:
+        MissingDependencyError: pycocotools is not installed.
+    """
+    with _silent():
+        run = _coco_eval(coco, results, "pycocotools")
+        run.params.imgIds, run.params.iouThrs = image_ids, np.array([0.5])
+        run.params.areaRng, run.params.areaRngLbl = run.params.areaRng[:1], run.params.areaRngLbl[:1]
+        run.evaluate()
+    found = [entry for entry in run.evalImgs if entry is not None]
+    boxes = sum(int((np.asarray(entry["gtIgnore"]) == 0).sum()) for entry in found)
+    scores, matched, ignored = (
+        np.concatenate([np.ravel(entry[name]) for entry in found] or [np.zeros(0)])
+        for name in ("dtScores", "dtMatches", "dtIgnore")
+    )
+    scores, right = scores[ignored == 0], (matched > 0)[ignored == 0]
+    if not boxes:
+        return None
+    candidates = np.arange(99, 0, -1) / 100  # of equals, the highest
+    shown = scores >= candidates[:, None]
+    f1 = 2 * (shown & right).sum(axis=1) / (shown.sum(axis=1) + boxes)
+    return (float(candidates[f1.argmax()]), 100 * float(f1.max())) if f1.any() else None
 
 
 def _coco_eval(coco: Any, results: list[dict[str, Any]], evaluator: Evaluator) -> Any:

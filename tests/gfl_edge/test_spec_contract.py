@@ -33,6 +33,7 @@ OPTIONAL = {
     "max_detections": 100,
     "source_sha256": "",
     "short_long": None,
+    "recommended_score": None,
     "quantized_layers": 0,
     "float_layers": [],
 }

@@ -33,11 +33,11 @@ EXAMPLES = sorted((CHECKOUT / "train" / "configs").glob("*.toml"))
 def test_a_run_and_its_files(toml, capsys):
     assert command.main([str(toml), "--set", "train.epochs=3", "train.workers=1"]) == 0
     captured = capsys.readouterr()
-    assert set(json.loads(captured.out)) == set(METRICS)
+    assert set(json.loads(captured.out)) == {*METRICS, "best_score", "F1"}
     assert "export/to_onnx.py --weights run/best.pt" in captured.err
     last = Checkpoint.load("run/last.pt")
     assert last.class_names == ("white", "gray")
-    assert set(last.metrics) == set(METRICS)
+    assert set(last.metrics) == {*METRICS, "best_score", "F1"}
     assert Config.from_dict(last.config) == read_config(toml, ["train.epochs=3", "train.workers=1"])
     assert Checkpoint.load("run/best.pt").training is None
     average = last.training["average"]
@@ -57,9 +57,13 @@ def test_a_checkpoint_names_what_its_shapes_do_not_show(toml):
 
 
 def test_an_export_takes_classes_and_size_from_the_checkpoint(toml):
-    train(read_config(toml, ["train.epochs=1"]))
+    metrics = train(read_config(toml, ["train.epochs=1"]))
     spec = load_described(Path("run/last.pt"))[1]
     assert (spec.class_names, spec.input_hw) == (("white", "gray"), (64, 64))
+    assert spec.recommended_score == metrics["best_score"]
+    last = Checkpoint.load("run/last.pt")
+    replace(last, metrics={"best_score": 0.42}).save("run/last.pt")
+    assert load_described(Path("run/last.pt"))[1].recommended_score == 0.42
 
 
 def test_a_model_has_the_name_that_its_configuration_gives_it(toml):
@@ -119,7 +123,7 @@ def test_validation_gives_what_evaluate_gives(toml, squares, capsys):
     words += ["--annotations", str(squares / "instances.json"), "--json", "report.json", "--device", "cpu"]
     assert evaluation.main(words) == 0
     report = json.loads(capsys.readouterr().out)
-    assert {name: report[name] for name in METRICS} == pytest.approx(found, abs=0.01)
+    assert {name: report[name] for name in METRICS} == pytest.approx({name: found[name] for name in METRICS}, abs=0.01)
     assert json.loads(Path("report.json").read_text()) == report
     assert report["model"]["name"] == "gfl-r18-64"
 

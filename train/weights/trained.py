@@ -46,6 +46,7 @@ class Trained:
         mean_bgr, std_bgr: gray levels.
         channel_order: in which the network took its three channels.
         score_threshold, iou_threshold, max_detections: of the evaluation.
+        recommended_score: see :class:`gfl_edge.spec.ModelSpec`.
         claims: to be compared with the weights.
     """
 
@@ -61,6 +62,7 @@ class Trained:
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_detections: int | None = None
+    recommended_score: float | None = None
     claims: tuple[Claim, ...] = ()
 
     def __str__(self) -> str:
@@ -73,6 +75,7 @@ class Trained:
             self.mean_bgr and f"mean {_numbers(self.mean_bgr)}, std {_numbers(self.std_bgr or ())} (BGR)",
             self.score_threshold is not None and f"scores above {self.score_threshold:g}",
             self.iou_threshold is not None and f"NMS above an IoU of {self.iou_threshold:g}",
+            self.recommended_score is not None and f"to be shown from a score of {self.recommended_score:g}",
         ]
         return f"{self.origin}: " + (", ".join(text for text in said if text) or "nothing that an export needs")
 
@@ -192,6 +195,7 @@ def trained_of_own(file: CheckpointFile) -> Trained | None:
         input_hw=pair(height_width),
         short_long=pair(short_long),
         resize=entries.choice("config.data.resize", get_args(ResizeRule)),
+        recommended_score=entries.share("metrics.best_score"),
     )
 
 

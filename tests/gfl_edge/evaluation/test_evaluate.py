@@ -17,7 +17,7 @@ from gfl_edge.cli.main import main
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.errors import AnnotationError, InputError
-from gfl_edge.evaluation.ap import METRICS, Evaluator, as_coco, average_precision, evaluate
+from gfl_edge.evaluation.ap import METRICS, Evaluator, as_coco, average_precision, best_score, evaluate
 
 NAMES = ("cat", "dog")
 BOXES = {1: [(0, 10, 20, 30, 40)], 2: [(1, 5, 5, 50, 40), (0, 60, 60, 30, 30)], 3: []}  # class, x, y, w, h
@@ -313,6 +313,44 @@ def random_set(seed):
                 results.append({**found, "score": round(float(rng.random()), 2)})  # with ties
     categories = [{"id": i, "name": str(i)} for i in range(1, 5)]  # the last has neither boxes nor detections
     return {"images": images, "annotations": annotations, "categories": categories}, results
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ((0.9, 0.5, 0.4), (0.4, 80.0)),  # with the wrong one and all boxes: 2 of 3 shown, 2 of 2 found
+        ((0.9, 0.5, 0.001), (0.9, 200 / 3)),  # below a hundredth is no score to show
+        ((0.1, 0.9, 0.1), (0.1, 80.0)),
+        ((0.0, 0.9, 0.0), (0.01, None)),
+    ],
+)
+def test_best_score(scores, expected):
+    """Two boxes, found by the first and the last; the second is wrong, and one in a crowd does not count."""
+    boxes = [[10, 10, 20, 20], [50, 50, 20, 20], [90, 10, 20, 20]]
+    row = {"image_id": 1, "category_id": 1}
+    annotations = [
+        {"id": number, **row, "bbox": box, "area": 400, "iscrowd": 0} for number, box in ((1, boxes[0]), (2, boxes[2]))
+    ]
+    annotations.append({"id": 3, **row, "bbox": [100, 100, 90, 90], "area": 8100, "iscrowd": 1})
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "width": 200, "height": 200}, {"id": 2, "file_name": "2.png"}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }
+    results = [{**row, "bbox": box, "score": score} for box, score in zip(boxes, scores, strict=True)]
+    results.append({**row, "bbox": [120, 120, 20, 20], "score": 0.99})
+    found = best_score(as_coco(content), results, [1, 2])
+    assert found == (None if expected[1] is None else pytest.approx(expected))
+
+
+def test_no_best_score_without_boxes_or_detections():
+    content, results = random_set(0)
+    ids = list(range(1, 31))
+    assert best_score(as_coco({**content, "annotations": []}), results, ids) is None
+    assert best_score(as_coco(content), [], ids) is None
+    score, f1 = best_score(as_coco(content), results, ids)
+    assert 0.01 <= score <= 0.99
+    assert 0 < f1 < 100
 
 
 @pytest.mark.parametrize("seed", range(5))
