@@ -17,12 +17,12 @@ from benchmarks.kernels import times as kernel_times
 from benchmarks.kernels.library import (
     TRAFFIC,
     WORK,
-    Array,
     EmulatedLibrary,
     cached_emulation,
     nms_params,
     ptxas_report,
 )
+from benchmarks.kernels.memory import Array
 from gfl_edge.cuda import open_device
 from gfl_edge.cuda.kernels import LOGITS, NmsParams
 from gfl_edge.errors import GflEdgeError

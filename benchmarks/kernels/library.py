@@ -13,19 +13,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from benchmarks.kernels.memory import Array, DeviceMemory, HostMemory, Memory
 from gfl_edge.cuda import kernels
 from gfl_edge.cuda.interface import CudaDevice
 from gfl_edge.cuda.kernels import FLOAT16, FLOAT32, MAX_LEVELS, NmsParams, ResizeParams
 
 PLUGINS = Path(__file__).resolve().parent.parent.parent / "plugins"
-WORKSPACE_ALIGNMENT = 256
-GUARD = 256  # bytes after every block of host memory that no kernel may touch
-GUARD_VALUE = 0xA5
 ORDERS = ("forward", "reverse", "random")
 WORK = (  # the fields of Work in plugins/emulation/cuda_runtime.h
     "launches",
@@ -42,8 +40,6 @@ WORK = (  # the fields of Work in plugins/emulation/cuda_runtime.h
 )
 # Has the compiler call the emulation before every access to memory, see plugins/emulation/traffic.h
 TRAFFIC = ("-O2", "-DGFL_TRAFFIC", "-fsanitize=thread")
-
-Array = NDArray[Any]
 
 
 class NmsInputs(ctypes.Structure):
@@ -80,102 +76,6 @@ def nms_params(
     )
 
 
-class Memory(Protocol):
-    """Memory that kernels can reach. Blocks live until ``close``."""
-
-    stream: int  # on which its copies run, and kernels should
-
-    def put(self, array: Array) -> int:
-        """Address of a copy of ``array``, or of itself."""
-        ...
-
-    def empty(self, nbytes: int) -> int:
-        """Address of ``nbytes`` bytes, aligned to 256."""
-        ...
-
-    def get(self, address: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """A copy of what lies at ``address``, once everything that was queued on ``stream`` is done."""
-        ...
-
-    def close(self) -> None:
-        """Free all blocks."""
-        ...
-
-
-class HostMemory:
-    """Memory for the emulation: inputs as they are, the rest with a guard after it, which ``close`` checks."""
-
-    stream = 0
-
-    def __init__(self) -> None:
-        self._arrays: list[Array] = []
-        self._guards: list[Array] = []
-
-    def put(self, array: Array) -> int:
-        """See Memory."""
-        contiguous = np.ascontiguousarray(array)
-        self._arrays.append(contiguous)
-        return contiguous.ctypes.data
-
-    def empty(self, nbytes: int) -> int:
-        """See Memory. What is in there is garbage on purpose."""
-        block = np.full(nbytes + GUARD + WORKSPACE_ALIGNMENT, GUARD_VALUE, np.uint8)
-        start = -block.ctypes.data % WORKSPACE_ALIGNMENT
-        self._arrays.append(block)
-        self._guards.append(block[start + nbytes :])
-        return block.ctypes.data + start
-
-    def get(self, address: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """See Memory."""
-        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return np.frombuffer(ctypes.string_at(address, nbytes), dtype).reshape(shape).copy()
-
-    def close(self) -> None:
-        """See Memory; raises AssertionError if a kernel wrote beyond the end of a block."""
-        touched = [guard for guard in self._guards if (guard != GUARD_VALUE).any()]
-        self._arrays.clear()
-        self._guards.clear()
-        assert not touched, "a kernel wrote beyond the end of its memory"
-
-
-class DeviceMemory:
-    """Memory of a GPU. Use it inside of ``with device.active()``."""
-
-    def __init__(self, device: CudaDevice) -> None:
-        self._device = device
-        self.stream = device.create_stream()
-        self._addresses: list[int] = []
-
-    def put(self, array: Array) -> int:
-        """See Memory."""
-        pinned = self._device.pinned_empty(array.shape, array.dtype)
-        pinned[...] = array
-        address = self.empty(array.nbytes)
-        self._device.copy_to_device(address, pinned, self.stream)
-        self._device.synchronize(self.stream)
-        return address
-
-    def empty(self, nbytes: int) -> int:
-        """See Memory."""
-        self._addresses.append(self._device.malloc(nbytes))
-        return self._addresses[-1]
-
-    def get(self, address: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """See Memory."""
-        pinned = self._device.pinned_empty(shape, dtype)
-        self._device.copy_to_host(pinned, address, self.stream)
-        self._device.synchronize(self.stream)
-        return pinned.copy()
-
-    def close(self) -> None:
-        """See Memory."""
-        self._device.synchronize(self.stream)
-        for address in self._addresses:
-            self._device.free(address)
-        self._addresses.clear()
-        self._device.destroy_stream(self.stream)
-
-
 class KernelError(Exception):
     """A function of the library did not return GFL_OK; ``status`` is what it returned, the text is its message."""
 
@@ -185,6 +85,43 @@ class KernelError(Exception):
 
 
 class KernelLibrary(ABC):
+    """The kernels, however they are launched."""
+
+    @abstractmethod
+    def memory(self) -> AbstractContextManager[Memory]:
+        """Memory that the kernels can reach, for a ``with`` block."""
+
+    @abstractmethod
+    def workspace_size(self, params: NmsParams) -> int:
+        """Bytes that an NMS needs; 0 for impossible parameters."""
+
+    @abstractmethod
+    def queue_nms(self, call: NmsCall, stream: int) -> None:
+        """Queue the NMS on ``stream``, 0 for the emulation's; raises KernelError if that fails."""
+
+    @abstractmethod
+    def queue_resize(self, params: ResizeParams, frame: int, uv: int, out: int, stream: int) -> None:
+        """Queue the resize of the frame at address ``frame`` to ``out``, ``uv`` 0 if it has no such plane."""
+
+    def nms(self, params: NmsParams, **arrays: Array | None) -> dict[str, Array]:
+        """Run the NMS once; ``arrays`` and result as for NmsCall."""
+        with self.memory() as memory:
+            call = NmsCall(self, memory, params, **arrays)
+            call.queue()
+            return call.results()
+
+    def resize(self, params: ResizeParams, frame: Array, uv: Array | None = None) -> Array:
+        """Run the resize once on uint8 ``frame`` (rows of ``pitch`` bytes) and ``uv``; uint8 ``[H, W, 3]`` BGR."""
+        shape = (params.out_height, params.out_width, 3)
+        planes = [np.ascontiguousarray(plane).reshape(-1) for plane in (frame, uv) if plane is not None]
+        with self.memory() as memory:
+            start = memory.put(np.concatenate(planes))  # a UV plane follows its Y plane
+            out = memory.empty(int(np.prod(shape)))
+            self.queue_resize(params, start, start + planes[0].nbytes if uv is not None else 0, out, memory.stream)
+            return memory.get(out, shape, np.uint8)
+
+
+class CLibrary(KernelLibrary):
     """The C interface of gfl_kernels.h in a shared library, for a GPU or as an emulation."""
 
     def __init__(self, path: Path) -> None:
@@ -194,10 +131,6 @@ class KernelLibrary(ABC):
         self.functions.gfl_last_error.restype = ctypes.c_char_p
         self.functions.gfl_nms.argtypes = [*[ctypes.c_void_p] * 4, ctypes.c_size_t, ctypes.c_void_p]
         self.functions.gfl_resize.argtypes = [ctypes.c_void_p] * 5
-
-    @abstractmethod
-    def memory(self) -> AbstractContextManager[Memory]:
-        """Memory that the kernels can reach, for a ``with`` block."""
 
     def last_error(self) -> str:
         """The message of gfl_last_error."""
@@ -209,24 +142,17 @@ class KernelLibrary(ABC):
             raise KernelError(status, self.last_error())
 
     def workspace_size(self, params: NmsParams) -> int:
-        """Bytes that gfl_nms needs; 0 for impossible parameters."""
+        """See KernelLibrary."""
         return int(self.functions.gfl_nms_workspace_size(ctypes.byref(params)))
 
-    def nms(self, params: NmsParams, **arrays: Array | None) -> dict[str, Array]:
-        """Run gfl_nms once; ``arrays`` and result as for NmsCall."""
-        with self.memory() as memory:
-            call = NmsCall(self, memory, params, **arrays)
-            call.queue()
-            return call.results()
+    def queue_nms(self, call: NmsCall, stream: int) -> None:
+        """See KernelLibrary."""
+        pointers = [ctypes.byref(part) for part in (call.params, call.inputs, call.outputs)]
+        self.check(self.functions.gfl_nms(*pointers, call.workspace, call.workspace_size, stream or None))
 
-    def resize(self, params: ResizeParams, frame: Array, uv: Array | None = None) -> Array:
-        """Run gfl_resize once on uint8 ``frame`` (rows of ``pitch`` bytes) and ``uv``; uint8 ``[H, W, 3]`` BGR."""
-        shape = (params.out_height, params.out_width, 3)
-        with self.memory() as memory:
-            out = memory.empty(int(np.prod(shape)))
-            planes = [memory.put(plane) if plane is not None else None for plane in (frame, uv)]
-            self.check(self.functions.gfl_resize(ctypes.byref(params), *planes, out, memory.stream or None))
-            return memory.get(out, shape, np.uint8)
+    def queue_resize(self, params: ResizeParams, frame: int, uv: int, out: int, stream: int) -> None:
+        """See KernelLibrary."""
+        self.check(self.functions.gfl_resize(ctypes.byref(params), frame, uv or None, out, stream or None))
 
 
 class NmsCall:
@@ -254,14 +180,11 @@ class NmsCall:
             **{k: memory.empty(4 * int(np.prod(shape))) for k, (shape, _) in self._shapes.items()}
         )
         self.workspace_size = library.workspace_size(params)
-        library.check(int(not self.workspace_size))
         self.workspace = memory.empty(self.workspace_size)
 
     def queue(self, stream: int | None = None) -> None:
         """Queue the kernels on ``stream``, that of the memory if none; raises KernelError if that fails."""
-        pointers = [ctypes.byref(part) for part in (self.params, self.inputs, self.outputs)]
-        stream = (self._memory.stream if stream is None else stream) or None
-        self._library.check(self._library.functions.gfl_nms(*pointers, self.workspace, self.workspace_size, stream))
+        self._library.queue_nms(self, self._memory.stream if stream is None else stream)
 
     def addresses(self) -> tuple[kernels.NmsInputs, kernels.NmsOutputs]:
         """Inputs and outputs as :meth:`gfl_edge.cuda.kernels.Kernels.nms` takes them."""
@@ -278,7 +201,7 @@ class NmsCall:
         }
 
 
-class EmulatedLibrary(KernelLibrary):
+class EmulatedLibrary(CLibrary):
     """The emulation, whose memory is the host's, with its switches."""
 
     def __init__(self, path: Path) -> None:
@@ -308,7 +231,7 @@ class EmulatedLibrary(KernelLibrary):
         return {name: row for name, row in found.items() if row["launches"]}
 
 
-class DeviceLibrary(KernelLibrary):
+class DeviceLibrary(CLibrary):
     """The library for a GPU."""
 
     def __init__(self, path: Path, device: CudaDevice) -> None:

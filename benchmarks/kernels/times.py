@@ -14,7 +14,8 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.kernels.cuda_events import call, microseconds
-from benchmarks.kernels.library import Array, DeviceLibrary, NmsCall, build_for_gpu
+from benchmarks.kernels.library import DeviceLibrary, NmsCall, build_for_gpu
+from benchmarks.kernels.memory import Array
 from gfl_edge.cuda.cuda_python import load_driver
 from gfl_edge.cuda.interface import CudaDevice, Launch
 from gfl_edge.cuda.kernels import Kernels

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 
 import pytest
 
 from benchmarks.kernels.library import DeviceLibrary, build_for_gpu
+from benchmarks.kernels.production import ProductionLibrary
 from gfl_edge.cuda import open_device
 from tests.support import emulated_kernels
 
+GPU_ROADS = ("nvcc", "production", "graph")
+ROADS = ("emulation", *(pytest.param(road, marks=pytest.mark.gpu) for road in GPU_ROADS))
 
-@pytest.fixture(scope="module", params=["emulation", pytest.param("gpu", marks=pytest.mark.gpu)])
+
+@pytest.fixture(scope="module", params=ROADS)
 def library(request, tmp_path_factory):
-    """The kernels as they run here. Emulated threads go on in random order, unless a test says otherwise."""
-    if request.param == "gpu":
+    """The kernels by every road to them. Emulated threads go on in random order, unless a test says otherwise."""
+    if request.param == "emulation":
+        emulated = emulated_kernels.library()
+        emulated.order("random", 0)
+        yield emulated
+    elif request.param == "nvcc":
         if shutil.which("nvcc") is None:
             pytest.skip("no nvcc on PATH; install the CUDA toolkit")
-        return DeviceLibrary(build_for_gpu(tmp_path_factory.mktemp("gpu")), open_device())
-    emulated = emulated_kernels.library()
-    emulated.order("random", 0)
-    return emulated
+        yield DeviceLibrary(build_for_gpu(tmp_path_factory.mktemp("gpu")), open_device())
+    else:
+        device = open_device("cuda-python")
+        with closing(ProductionLibrary(device, captured=request.param == "graph")) as production:
+            yield production
 
 
 @pytest.fixture

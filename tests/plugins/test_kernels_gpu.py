@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kernels.cuda_events import call
-from benchmarks.kernels.library import DeviceLibrary, NmsCall, build_for_gpu, nms_params
-from gfl_edge.cuda import open_device
+from benchmarks.kernels.library import NmsCall, nms_params
 from tests.support.kernel_cases import (
     LEVEL_ANCHORS,
     LEVELS,
@@ -25,14 +24,8 @@ from tests.support.kernel_cases import (
 pytestmark = pytest.mark.gpu
 
 HERE = Path(__file__).resolve().parent
+on_gpu = pytest.mark.parametrize("library", ["nvcc", "production"], indirect=True)
 RUNS = 10_000
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    if shutil.which("nvcc") is None:
-        pytest.skip("no nvcc on PATH; install the CUDA toolkit")
-    return DeviceLibrary(build_for_gpu(tmp_path_factory.mktemp("gpu")), open_device("cuda-python"))
 
 
 def level_input(seed):
@@ -41,22 +34,24 @@ def level_input(seed):
     return random_boxes(rng, anchors, 2), few_high_scores(rng, (2, anchors, 20))
 
 
+@on_gpu
 def test_a_captured_call_can_be_replayed_on_other_input(library):
     boxes, scores = level_input(0)
     params = nms_params(scores, **LEVELS, per_level=1)
     with library.memory() as memory:
         nms = NmsCall(library, memory, params, scores=scores, boxes=boxes)
-        graph = library.device.capture(memory.stream, nms.queue)
+        graph = library.device.capture(memory.stream, lambda: library.queue_nms(nms, memory.stream))
         for seed in (0, 1, 2):
             boxes, scores = level_input(seed)
             for name, array in (("scores", scores), ("boxes", boxes)):
-                call("cuMemcpyHtoD", getattr(nms.inputs, name), array.ctypes.data, array.nbytes)
+                memory.fill(getattr(nms.inputs, name), array)
             library.device.launch_graph(graph, memory.stream)
             expected = [reference(b, s, params, LEVEL_ANCHORS) for b, s in zip(boxes, scores, strict=True)]
             assert_detections(nms.results(), expected)
         library.device.destroy_graph(graph)
 
 
+@on_gpu
 def test_ten_thousand_runs_give_the_same_and_leak_nothing(library):
     rng = np.random.default_rng(1)
     scores = rng.uniform(0, 1, (1, 2000, 80)).astype(np.float32) ** 4
@@ -79,7 +74,7 @@ def test_ten_thousand_runs_give_the_same_and_leak_nothing(library):
 def test_under_the_compute_sanitizer(tool):
     if shutil.which("compute-sanitizer") is None:
         pytest.skip("no compute-sanitizer on PATH; install the CUDA toolkit")
-    cases = "gpu and (decode or quality or beyond_a_word or tied or mask or level_by_level_in_both or nv12)"
+    cases = "nvcc and (decode or quality or beyond_a_word or tied or mask or level_by_level_in_both or nv12)"
     files = [str(HERE / f"test_kernels_{name}.py") for name in ("nms", "decode", "resize")]
     child = [sys.executable, "-m", "pytest", "-q", "-x", *files, "-k", cases]
     words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99", "--target-processes", "all", *child]

@@ -1,0 +1,89 @@
+"""The kernels as gfl_edge runs them, by the real libraries; the stub runs them in the emulation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from benchmarks.kernels.library import NmsCall, nms_params
+from benchmarks.kernels.production import ProductionLibrary
+from gfl_edge.cuda.interface import CudaDevice
+from gfl_edge.cuda.kernels import LOGITS, resize_params
+from gfl_edge.ops.decode import decode
+from gfl_edge.ops.preprocess import resize_into
+from tests.support.kernel_cases import (
+    LEVEL_ANCHORS,
+    LEVELS,
+    assert_detections,
+    assert_equals_reference,
+    few_high_scores,
+    random_boxes,
+    reference,
+)
+from tests.support.tiny_spec import TINY
+
+
+@pytest.fixture(params=[False, True], ids=["calls", "graph"])
+def production(request: pytest.FixtureRequest, device: CudaDevice) -> Iterator[ProductionLibrary]:
+    if request.param and not device.captures:
+        pytest.skip(f"{device.library} captures no graphs")
+    with closing(ProductionLibrary(device, captured=request.param)) as library:
+        yield library
+
+
+@pytest.mark.parametrize("per_level", [0, 1])
+def test_boxes_and_scores(production: ProductionLibrary, per_level: int) -> None:
+    rng = np.random.default_rng(0)
+    anchors = sum(LEVEL_ANCHORS)
+    boxes, scores = random_boxes(rng, anchors, 2), few_high_scores(rng, (2, anchors, 5))
+    lists = LEVEL_ANCHORS if per_level else None
+    for class_agnostic in (0, 1):
+        rule = {**LEVELS, "per_level": per_level, "class_agnostic": class_agnostic, "max_candidates": 100}
+        assert_equals_reference(production, boxes, scores, lists, **rule)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_raw_maps(production: ProductionLibrary, dtype: type) -> None:
+    rng = np.random.default_rng(1)
+    anchors = sum(LEVEL_ANCHORS)
+    logits = rng.permutation(np.linspace(-6, 3, 2 * anchors)).astype(dtype).reshape(2, anchors, 1)
+    reg = rng.normal(0, 3, (2, anchors, 4 * 17)).astype(dtype)
+    params = nms_params(logits, **LEVELS, score_kind=LOGITS, reg_max=16, point_offset=0.5)
+    found = production.nms(params, scores=logits, reg_logits=reg)
+    boxes = decode(reg.astype(np.float32), LEVELS["input_hw"], LEVELS["strides"], 0.5)
+    scores = 1 / (1 + np.exp(-logits.astype(np.float32)))
+    for image, want in enumerate(reference(b, s, params) for b, s in zip(boxes, scores, strict=True)):
+        count = found["num_dets"][image, 0]
+        assert count == len(want[1])
+        np.testing.assert_allclose(found["det_boxes"][image, :count], want[0], rtol=0, atol=1e-3)
+
+
+def test_replayed_on_other_input(device: CudaDevice) -> None:
+    """Nothing of one call is left to the next: no counter has to be cleared."""
+    if not device.captures:
+        pytest.skip(f"{device.library} captures no graphs")
+    anchors = sum(LEVEL_ANCHORS)
+    with closing(ProductionLibrary(device)) as library, library.memory() as memory:
+        rng = np.random.default_rng(2)
+        boxes, scores = random_boxes(rng, anchors), few_high_scores(rng, (1, anchors, 20))
+        params = nms_params(scores)
+        call = NmsCall(library, memory, params, scores=scores, boxes=boxes)
+        graph = device.capture(memory.stream, call.queue)
+        for _ in range(3):
+            boxes, scores = random_boxes(rng, anchors), few_high_scores(rng, (1, anchors, 20))
+            memory.fill(call.inputs.scores, scores)
+            memory.fill(call.inputs.boxes, boxes)
+            device.launch_graph(graph, memory.stream)
+            assert_detections(call.results(), [reference(boxes[0], scores[0], params)])
+        device.destroy_graph(graph)
+
+
+def test_resize(production: ProductionLibrary) -> None:
+    frame = np.random.default_rng(3).integers(0, 256, (48, 61, 3), np.uint8)
+    expected = np.empty((*TINY.input_hw, 3), np.uint8)
+    params = resize_params(TINY, resize_into(frame, expected, TINY.resize), TINY.input_hw)
+    found = production.resize(params, frame)  # type: ignore[arg-type]
+    assert (np.abs(found.astype(int) - expected) > 1).mean() <= 0.01
