@@ -35,7 +35,7 @@ class RecordingGpu(FakeGpu):
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> RecordingGpu:
-    monkeypatch.setattr("gfl_edge.cuda.kernels.compiled", lambda source, compute_capability: FAKE_CUBIN)
+    monkeypatch.setattr("gfl_edge.cuda.kernels.compiled", lambda *_: FAKE_CUBIN)
     return RecordingGpu()
 
 
