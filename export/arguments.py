@@ -113,7 +113,7 @@ def options_from(args: argparse.Namespace) -> ExportOptions:
         ema=args.ema,
         input_hw=tuple(args.input_size) if args.input_size else None,
         class_names=parse_class_names(args.classes) if args.classes is not None else None,
-        nms=args.nms,
+        nms=args.nms or "graph",  # None: to_trt.py was not asked for any
         dcn=args.dcn,
         short_long=tuple(args.dynamic) if args.dynamic else None,
         check_images=args.check_images,

@@ -22,6 +22,7 @@ from export.arguments import ExportOptions
 from export.source import ARTIFACTS, OnnxFile, find_source
 from export.to_onnx import export_model
 from gfl_edge.engine.build import BuildPlan, build_engine, check_plugin_place, check_targets, settle
+from gfl_edge.engine.options import BuildOptions
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.files import check_output, size_bytes
@@ -47,6 +48,8 @@ class EngineRequest:
         output_dir: takes the engine, its sidecar and the ONNX files on the way; made if missing.
         targets, flavor, max_batch: see :func:`gfl_edge.engine.build.plan`.
         export: how a checkpoint is exported.
+        options: how the engine is built.
+        timing_cache: file that full TensorRT reads and writes what it measures; None: none.
         calib_images: folder of images to calibrate INT8 on.
         calibration: how.
         unchecked: download published weights even if no digest of them is known.
@@ -59,6 +62,8 @@ class EngineRequest:
     flavor: str = "auto"
     max_batch: int = 1
     export: ExportOptions = field(default_factory=ExportOptions)
+    options: BuildOptions = field(default_factory=BuildOptions)
+    timing_cache: Path | None = None
     calib_images: Path | None = None
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     unchecked: bool = False
@@ -129,7 +134,9 @@ def build(request: EngineRequest, progress: bool = True) -> EngineResult:
     found = _onnx_for(request, source)
     del source  # a model of hundreds of MB would lie in memory while TensorRT builds
     engine, sidecar = build_engine(
-        BuildPlan(found.onnx, flavor, targets, request.max_batch, found.spec), request.output_dir, progress
+        BuildPlan(found.onnx, flavor, targets, request.max_batch, found.spec, request.options, request.timing_cache),
+        request.output_dir,
+        progress,
     )
     return EngineResult(engine, sidecar, found.onnx, found.float_onnx, found.parity, found.calibration)
 

@@ -25,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--onnx", type=Path, metavar="FILE", help="ONNX file of export/to_onnx.py, instead of --weights"
     )
+    parser.set_defaults(nms=None)  # in the ONNX file's graph, and after the engine; graph keeps it there, too
     build_command.add_build_arguments(parser)
     parser.add_argument("--int8", action="store_true", help="INT8 convolutions, the rest FP16; see calib/calibrate.py")
     parser.add_argument("--calib-images", type=Path, metavar="DIR", help="with --int8: images to calibrate on")
@@ -46,6 +47,8 @@ def _run(args: argparse.Namespace) -> int:
         flavor=args.flavor,
         max_batch=args.max_batch,
         export=arguments.options_from(args),
+        options=build_command.options_from(args),
+        timing_cache=args.timing_cache,
         calib_images=args.calib_images,
         calibration=calibration.options_from(args),
         unchecked=args.unchecked,

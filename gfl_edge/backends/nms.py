@@ -9,7 +9,8 @@
 ==================  ============================  =================================================
 
 On the host it takes 0.60 to 0.86 times as long as in the graph in OpenVINO, and 0.44 to 0.68 times in ONNX Runtime
-(benchmarks/results/nms.json).
+(benchmarks/results/nms.json). For the GPU it is decided when the engine is built: see
+:class:`gfl_edge.engine.options.BuildOptions`.
 """
 
 from __future__ import annotations

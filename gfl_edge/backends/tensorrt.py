@@ -101,6 +101,7 @@ class TensorRTBackend:
         self._release = weakref.finalize(self, _release, self._device, self._resources, engine_path)
         try:
             self._sidecar.check(engine_path, self._flavor, self._version, self._device.compute_capability)
+            self._sidecar.warn_of_device(engine_path, self._device.name)
             with self._device.active():
                 self._make_stream()
                 if self.nms_place == "kernels":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from gfl_edge.console import log, say_path
 from gfl_edge.engine.build import build_engine, plan
+from gfl_edge.engine.options import MAX_WORKSPACE_MIB, BuildNms, BuildOptions
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.parsing.numbers import MAX_BATCH, whole_argument
 from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
@@ -16,6 +18,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--model", type=Path, metavar="M", help=f".onnx file (default: {DESCRIPTION})")
     add_build_arguments(parser)
+    parser.add_argument(
+        "--nms",
+        default="auto",
+        choices=get_args(BuildNms),
+        help="graph: keep NMS in the engine, where auto leaves it to faster kernels after it",
+    )
     parser.add_argument(
         "-o", "--output-dir", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)"
     )
@@ -34,6 +42,23 @@ def add_build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-batch", type=whole_argument(1, MAX_BATCH), default=1, metavar="N", help="largest batch (default: 1)"
     )
+    parser.add_argument(
+        "--no-tf32", action="store_true", help="full FP32 in convolutions of FP32 files, where sm80 and newer take TF32"
+    )
+    parser.add_argument(
+        "--workspace",
+        type=whole_argument(1, MAX_WORKSPACE_MIB),
+        metavar="MIB",
+        help="most memory that a layer may take for itself, as on boards whose GPU shares that of the system",
+    )
+    parser.add_argument(
+        "--timing-cache", type=Path, metavar="FILE", help="keep what full TensorRT measures, for faster builds"
+    )
+
+
+def options_from(args: argparse.Namespace) -> BuildOptions:
+    """How to build, of the options of :func:`add_build_arguments` and ``--nms``."""
+    return BuildOptions("graph" if args.nms == "graph" else "auto", not args.no_tf32, args.workspace)
 
 
 def targets_from(args: argparse.Namespace) -> tuple[str, ...]:
@@ -53,6 +78,7 @@ def announce(engine: Path, sidecar: Sidecar) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build the engine that the options ask for; the exit status."""
-    settled = plan(args.model or bundled_model(), args.flavor, targets_from(args), args.max_batch)
+    how = {"options": options_from(args), "timing_cache": args.timing_cache}
+    settled = plan(args.model or bundled_model(), args.flavor, targets_from(args), args.max_batch, **how)
     announce(*build_engine(settled, args.output_dir))
     return 0

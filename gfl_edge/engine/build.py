@@ -10,17 +10,19 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from gfl_edge import optional
 from gfl_edge.engine.flavor import Flavor, available_flavors, heard, load_flavor, logger_of
 from gfl_edge.engine.groups import FIRST_AMPERE_SM, widen_groups
+from gfl_edge.engine.options import BuildOptions, TimingCache
 from gfl_edge.engine.plugin import load_plugin
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.files import check_output, sha256, size_bytes, write_together
+from gfl_edge.ops.onnx_graph import without_nms
 from gfl_edge.parsing.numbers import MAX_BATCH, whole_number
 from gfl_edge.progress import progress_bar
 from gfl_edge.spec import INPUT_NAME, ExportedNms, ModelSpec, Precision, read_spec
@@ -40,6 +42,8 @@ class BuildPlan:
     targets: tuple[str, ...]  # "sm75", ...
     max_batch: int = 1
     spec: ModelSpec | None = None  # of the ONNX file, where that was read before; None: it is read from the file
+    options: BuildOptions = field(default_factory=BuildOptions)
+    timing_cache: Path | None = None  # read and written by full TensorRT
 
     def engine_name(self, spec: ModelSpec) -> str:
         """``nanodet-plus-m-416-fp16-rtx-sm75.engine``; parts that are not the default are named too."""
@@ -47,9 +51,11 @@ class BuildPlan:
         return "-".join((spec.file_stem, *batch, self.flavor, *self.targets)) + ".engine"
 
 
-def plan(onnx: Path, flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1) -> BuildPlan:
-    """What is to be built of ``onnx`` on this machine; see :func:`settle`."""
-    return BuildPlan(onnx, *settle(flavor, targets, max_batch), max_batch)
+def plan(
+    onnx: Path, flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1, **options: Any
+) -> BuildPlan:
+    """What is to be built of ``onnx`` on this machine; see :func:`settle`. ``options`` are further fields."""
+    return BuildPlan(onnx, *settle(flavor, targets, max_batch), max_batch, **options)
 
 
 def settle(flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1) -> tuple[Flavor, tuple[str, ...]]:
@@ -148,7 +154,8 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
         BuildError: TensorRT refused the model, with its messages.
         PrecisionError: the network is not of the precision that the ONNX file declares.
     """
-    spec = plan.spec or read_spec(plan.onnx)
+    file_spec = plan.spec or read_spec(plan.onnx)
+    plan, spec = replace(plan, spec=file_spec), plan.options.spec_of(file_spec, plan.max_batch)
     check_plugin_place(spec.nms, plan.flavor)
     check_targets(spec.precision, plan.targets)
     check_made_for_engines(spec, plan.onnx)
@@ -156,7 +163,7 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
     int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
     described = f"{spec.name} {int8}{spec.precision}"
     logger.info("building %s for %s with %s", described, ", ".join(plan.targets), plan.flavor)
-    engine = output_dir / plan.engine_name(spec)
+    engine = output_dir / plan.engine_name(file_spec)
     check_output(engine, size_bytes(plan.onnx))  # before minutes of work; an engine is about as large
     start = time.perf_counter()
     content, convolutions = _serialize(plan, spec, progress)
@@ -171,9 +178,21 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
         build_seconds=round(time.perf_counter() - start, 2),
         convolutions=convolutions.total,
         int8_convolutions=convolutions.int8,
+        options=plan.options,
+        cut_nms=spec != file_spec,
+        device=_device_name(plan.flavor),
     )
     write_together({engine: content, sidecar_path(engine): sidecar.to_json()})
     return engine, sidecar
+
+
+def _device_name(flavor: Flavor) -> str | None:
+    """Of the GPU that full TensorRT tries kernels on; TensorRT-RTX needs none."""
+    if flavor == "rtx":
+        return None
+    from gfl_edge.cuda import open_device
+
+    return open_device().name
 
 
 def check_plugin_place(nms: ExportedNms, flavor: Flavor) -> None:
@@ -220,13 +239,14 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> tuple[bytes,
     else:
         trt = load_flavor(plan.flavor)
 
+    timing_cache = TimingCache(plan.timing_cache, plan.flavor) if plan.timing_cache else None
     if spec.nms == "plugin":
         load_plugin(plan.flavor, plan.onnx.parent)
     logger = logger_of(plan.flavor)
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(plan.flavor, trt.__version__))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(_onnx_for(plan), str(plan.onnx)):
+    if not parser.parse(_onnx_for(plan, spec), str(plan.onnx)):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         listed = "; ".join(f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors)
         raise BuildError(f"{plan.flavor} {trt.__version__} cannot parse {plan.onnx}: {listed}")
@@ -239,23 +259,35 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> tuple[bytes,
     profile.set_shape(INPUT_NAME, smallest, usual, trt.Dims4(plan.max_batch, *high_hw, 3))
     config.add_optimization_profile(profile)
     _set_rtx_options(config, plan, trt)
+    plan.options.apply(config, trt)
+    if timing_cache:
+        timing_cache.use(config)
     messages: deque[str] = deque(maxlen=5)
-    with heard(messages), _monitored(config, plan.flavor, f"building {spec.file_stem}", progress) as monitor:
+    with (
+        heard(messages),
+        _monitored(config, plan.flavor, f"building {(plan.spec or spec).file_stem}", progress) as monitor,
+    ):
         serialized = builder.build_serialized_network(network, config)
     if monitor.canceled:
         raise KeyboardInterrupt
     if serialized is None:
         raise BuildError(f"{plan.flavor} {trt.__version__} could not build {plan.onnx}: {'; '.join(messages)}")
+    if timing_cache:
+        timing_cache.save(config)
     return bytes(serialized), convolutions
 
 
-def _onnx_for(plan: BuildPlan) -> bytes:
-    """The ONNX file, for TensorRT-RTX with its groups as wide as the targets take them."""
+def _onnx_for(plan: BuildPlan, spec: ModelSpec) -> bytes:
+    """The ONNX file, without what is left out, for TensorRT-RTX with its groups as wide as the targets take them."""
     content = plan.onnx.read_bytes()
-    if plan.flavor != "rtx":
-        return content  # full TensorRT tries kernels on the GPU itself
+    cut = plan.spec is not None and spec.nms != plan.spec.nms
+    if plan.flavor != "rtx" and not cut:  # full TensorRT tries kernels on the GPU itself
+        return content
     model = optional.load("onnx").load_model_from_string(content)
-    return bytes(model.SerializeToString()) if widen_groups(model, plan.targets) else content
+    if cut:
+        without_nms(model, spec)
+    widened = plan.flavor == "rtx" and widen_groups(model, plan.targets)
+    return bytes(model.SerializeToString()) if cut or widened else content
 
 
 def _network_flags(flavor: Flavor, version: str) -> int:

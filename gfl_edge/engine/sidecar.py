@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from gfl_edge.engine.flavor import Flavor
+from gfl_edge.engine.options import BuildOptions
 from gfl_edge.errors import ContractError, EngineMismatchError, InputError, ModelFileError
 from gfl_edge.parsing.fields import Amount, Limits, NotNegative, Sha256
 from gfl_edge.parsing.json_text import json_text, read_json
 from gfl_edge.parsing.validation import build
 from gfl_edge.spec import ModelSpec
+
+_LOG = logging.getLogger(__name__)
 
 
 def sidecar_path(engine: str | Path) -> Path:
@@ -39,12 +43,17 @@ class Sidecar:
     build_seconds: NotNegative
     convolutions: Amount  # of the network that TensorRT was given, as it read them
     int8_convolutions: Amount  # those whose input and weights are INT8
+    options: BuildOptions = field(default_factory=BuildOptions)
+    cut_nms: bool = False  # whether NMS, which the ONNX file has in its graph, was left out
+    device: Annotated[str, Limits(max_length=256)] | None = None  # GPU that kernels were tried on; None: TensorRT-RTX
 
     @property
     def rebuild_command(self) -> str:
         """The command that builds this engine again for the machine at hand."""
         batch = f" --max-batch {self.max_batch}" if self.max_batch > 1 else ""
-        return f"gfl-edge build --model {self.spec.file_stem}.onnx{batch} --flavor {self.flavor} --target current"
+        onnx = (dataclasses.replace(self.spec, nms="graph") if self.cut_nms else self.spec).file_stem
+        options = f"{batch} --flavor {self.flavor} --target current{self.options.arguments}"
+        return f"gfl-edge build --model {onnx}.onnx{options}"
 
     def to_json(self) -> bytes:
         """The content of the file, which is written together with its engine."""
@@ -91,6 +100,20 @@ class Sidecar:
             problems.append(f"built for {', '.join(self.targets)}, this GPU is {device_sm}")
         if problems:
             raise EngineMismatchError(f"{engine}: {'; '.join(problems)}. Rebuild with: {self.rebuild_command}")
+
+    def warn_of_device(self, engine: str | Path, device_name: str) -> None:
+        """Warn where the engine was built on another GPU, of the same compute capability, than it is to run on.
+
+        It runs there, by kernels that were the fastest on the other one.
+        """
+        if self.device is not None and self.device != device_name:
+            _LOG.warning(
+                "%s was built on a %s and may be slower on this %s. Rebuild with: %s",
+                engine,
+                self.device,
+                device_name,
+                self.rebuild_command,
+            )
 
     def check_file(self, engine: str | Path) -> bytes:
         """Read the engine; raise ModelFileError if it is not the file that the sidecar describes."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from gfl_edge.annotations.class_names import name_problem
+from gfl_edge.engine.options import BuildOptions
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.spec import ModelSpec
 
 SHA256 = st.text("0123456789abcdef", min_size=64, max_size=64)
 FILE_NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", fullmatch=True)
 CLASS_NAMES = st.text(min_size=1, max_size=20).filter(lambda name: name.strip() != "" and not name_problem(name))
+WORKSPACES = st.none() | st.integers(1, 1 << 20)
 SHARES = st.floats(0, 1)
 
 
@@ -58,4 +60,7 @@ def sidecars(draw: st.DrawFn) -> Sidecar:
         build_seconds=draw(st.floats(0, 1e9)),
         convolutions=draw(st.integers(0, 10**6)),
         int8_convolutions=draw(st.integers(0, 10**6)),
+        options=draw(st.builds(BuildOptions, st.sampled_from(("auto", "graph")), st.booleans(), WORKSPACES)),
+        cut_nms=draw(st.booleans()),
+        device=draw(st.none() | st.text("NVIDIA RTX 2080", max_size=20)),
     )

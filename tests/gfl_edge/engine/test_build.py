@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import signal
+from types import SimpleNamespace
 
 import onnx
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from gfl_edge.cli import main as cli
 from gfl_edge.engine import build
 from gfl_edge.engine.build import BuildPlan, Convolutions, build_engine, check_contract, check_precision, plan
+from gfl_edge.engine.options import BuildOptions, TimingCache
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BackendError, BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.spec import read_spec
@@ -35,7 +37,8 @@ def network_of(path):
     "key", [("fp32", "graph"), ("fp16", "graph"), ("fp16", "none"), ("fp16", "raw"), ("fp32", "raw")]
 )
 def test_an_engine_and_what_it_says_of_itself(small_onnx, key, tmp_path):
-    engine, sidecar = build_engine(BuildPlan(small_onnx[key], "rtx", ("sm75",)), tmp_path, progress=False)
+    settled = BuildPlan(small_onnx[key], "rtx", ("sm75",), options=BuildOptions(nms="graph"))
+    engine, sidecar = build_engine(settled, tmp_path, progress=False)
     precision, nms = key
     extra = {"graph": "", "none": "-nonms", "raw": "-raw"}[nms]
     assert engine.name == f"nanodet-plus-m-0.1x-64x96-{precision}{extra}-rtx-sm75.engine"
@@ -54,6 +57,72 @@ def test_raw_maps_leave_the_network_in_its_precision(small_onnx, precision):
     network, _keep = network_of(small_onnx[precision, "raw"])
     dtype = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}[precision]
     assert [network.get_output(i).dtype for i in range(network.num_outputs)] == [dtype, dtype]
+
+
+def test_nms_is_left_to_the_kernels_after_the_engine(small_onnx, tmp_path):
+    """Unless it is asked for in the graph: there it costs a GPU dozens of operations over all pairs."""
+    path = small_onnx["fp16", "graph"]
+    engine, sidecar = build_engine(BuildPlan(path, "rtx", ("sm75",)), tmp_path, progress=False)
+    assert engine.name == "nanodet-plus-m-0.1x-64x96-fp16-rtx-sm75.engine"
+    assert sidecar.spec == dataclasses.replace(read_spec(path), nms="none")
+    assert sidecar.cut_nms
+    assert sidecar.onnx_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sidecar.rebuild_command.startswith("gfl-edge build --model nanodet-plus-m-0.1x-64x96-fp16.onnx --flavor")
+
+
+@pytest.mark.parametrize(
+    ("nms", "candidates", "built"), [("graph", 100, "none"), ("graph", 5000, "graph"), ("raw", 100, "raw")]
+)
+def test_what_the_kernels_have_no_room_for_stays_in_the_graph(small_onnx, nms, candidates, built):
+    spec = dataclasses.replace(read_spec(small_onnx["fp16", "graph"]), nms=nms, max_candidates=candidates)
+    assert BuildOptions().spec_of(spec, 1).nms == built
+    assert BuildOptions(nms="graph").spec_of(spec, 1) == spec
+
+
+def test_options_reach_tensorrt():
+    config = trt.Builder(trt.Logger(trt.Logger.ERROR)).create_builder_config()
+    BuildOptions().apply(config, trt)
+    assert config.get_flag(trt.BuilderFlag.TF32)
+    BuildOptions(tf32=False, workspace_mib=256).apply(config, trt)
+    assert not config.get_flag(trt.BuilderFlag.TF32)
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 256 << 20
+
+
+class FakeCacheConfig:
+    """The timing cache of ``IBuilderConfig``: one that begins with "other" is of another GPU."""
+
+    cache = None
+
+    def create_timing_cache(self, content):
+        return SimpleNamespace(content=content, serialize=lambda: content + b"measured")
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert not ignore_mismatch
+        if cache.content.startswith(b"other"):
+            return False
+        self.cache = cache
+        return True
+
+    def get_timing_cache(self):
+        return self.cache
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, b""), (b"kernels ", b"kernels "), (b"other ", b"")])
+def test_the_timing_cache_is_read_and_written(before, after, tmp_path, caplog):
+    path = tmp_path / "timing.cache"
+    if before is not None:
+        path.write_bytes(before)
+    cache, config = TimingCache(path, "tensorrt"), FakeCacheConfig()
+    cache.use(config)
+    cache.save(config)
+    assert path.read_bytes() == after + b"measured"
+    assert ("is of another GPU or TensorRT" in caplog.text) == (before == b"other ")
+
+
+def test_rtx_has_no_timing_cache(small_onnx, tmp_path):
+    plan = BuildPlan(small_onnx["fp16", "graph"], "rtx", ("sm75",), timing_cache=tmp_path / "timing.cache")
+    with pytest.raises(InputError, match=r"--timing-cache .*timing\.cache is for full TensorRT"):
+        build_engine(plan, tmp_path, progress=False)
 
 
 def test_rtx_builds_what_can_be_captured():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from gfl_edge.engine.options import BuildOptions
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import ContractError
 from tests.support.specs import sidecars
@@ -55,6 +57,9 @@ def changed(**fields: Any) -> Callable[[dict[str, Any]], None]:
         (changed(engine_sha256="0" * 63), "engine_sha256 '0+"),
         (changed(engine_sha256="Z" * 64), "engine_sha256 'Z+"),
         (changed(build_seconds=-1), "build_seconds -1: expected 0 or more"),
+        (changed(device=75), "device 75: expected a text"),
+        (changed(options={"nms": "host"}), r"options\.nms 'host': expected one of 'auto', 'graph'"),
+        (changed(options={"workspace_mib": 0}), r"options\.workspace_mib 0: expected 1"),
         (changed(build_seconds="x"), "build_seconds 'x': expected a number"),
         (changed(colour=1), "colour: no such field"),
         (changed(spec=None), "spec: None: expected a table"),
@@ -108,3 +113,21 @@ def test_what_never_ends_is_not_read(engine: Path) -> None:
     sidecar_path(engine).symlink_to("/dev/zero")
     with pytest.raises(Exception, match=r"m\.engine\.json is missing"):
         Sidecar.read(engine)
+
+
+def test_how_to_build_it_again() -> None:
+    options = BuildOptions(nms="graph", tf32=False, workspace_mib=64)
+    sidecar = dataclasses.replace(SIDECAR, options=options)
+    command = f"gfl-edge build --model {TINY.file_stem}.onnx --max-batch 3 --flavor rtx --target current"
+    assert sidecar.rebuild_command == f"{command} --nms graph --no-tf32 --workspace 64"
+    assert SIDECAR.rebuild_command == command
+
+
+def test_another_gpu_of_the_same_kind_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    sidecar = dataclasses.replace(SIDECAR, flavor="tensorrt", device="NVIDIA GeForce RTX 2080 Ti")
+    sidecar.warn_of_device("m.engine", "NVIDIA GeForce RTX 2080 Ti")
+    SIDECAR.warn_of_device("m.engine", "NVIDIA T4")
+    assert not caplog.records
+    sidecar.warn_of_device("m.engine", "NVIDIA T4")
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("m.engine was built on a NVIDIA GeForce RTX 2080 Ti and may be slower on this NVIDIA T4. ")

@@ -133,7 +133,7 @@ def test_an_engine_and_its_sidecar_stay_together(tmp_path: Path, monkeypatch: py
     from tests.support.tiny_engine import tiny_onnx
 
     spec = tiny_onnx(tmp_path / "tiny.onnx")
-    monkeypatch.setattr(build, "_serialize", lambda plan, spec, progress: content)
+    monkeypatch.setattr(build, "_serialize", lambda plan, spec, progress: (content, build.Convolutions(1, 0)))
     monkeypatch.setattr(build, "load_flavor", lambda flavor: argparse.Namespace(__version__="1.0"))
     plan = build.BuildPlan(tmp_path / "tiny.onnx", "rtx", ("sm75",), spec=spec)
     content = b"old"
