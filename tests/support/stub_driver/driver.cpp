@@ -991,19 +991,27 @@ extern "C" void stub_set(const char *what, long value) {
 }
 
 /* How much there is: "device", "pinned" (blocks), "streams" (of the user), "events", "modules", "graphs", "references" (of the
- * primary context), "stack" (of the calling thread), "queued" (pieces of work). */
+ * primary context), "stack" (of the calling thread), "queued" (pieces of work), "capturing" (streams). */
 extern "C" long stub_count(const char *what) {
     std::lock_guard<std::recursive_mutex> lock(mutex);
     const std::string name = what;
-    long pinned = 0, queued = 0, own = 0;
+    long pinned = 0, queued = 0, own = 0, capturing = 0;
     for (auto &[address, block] : blocks) pinned += block.pinned;
     for (auto &[handle, stream] : streams) {
         queued += handle == 1 ? 0 : (long)stream->work.size();
         own += handle > 2;
+        capturing += handle != 1 && stream->capture;
     }
     const std::map<std::string, long> found = {
         {"device", (long)blocks.size() - pinned}, {"pinned", pinned}, {"streams", own}, {"events", (long)events.size()},
         {"modules", (long)modules.size()}, {"graphs", (long)(graphs.size() + executables.size())}, {"references", references},
-        {"stack", (long)stack.size()}, {"queued", queued}};
+        {"stack", (long)stack.size()}, {"queued", queued}, {"capturing", capturing}};
     return found.at(name);
+}
+
+/* Bytes of the block that begins at `address`; 0 where none does. */
+extern "C" long stub_block_size(uintptr_t address) {
+    std::lock_guard<std::recursive_mutex> lock(mutex);
+    auto found = blocks.find(address);
+    return found == blocks.end() ? 0 : (long)found->second.size;
 }

@@ -55,7 +55,7 @@ class StubDriver:
 
     def count(self, what: str) -> int:
         """ "device" and "pinned" blocks, "streams", "events", "modules", "graphs", "references" of the primary context,
-        "stack" of this thread, "queued" pieces of work.
+        "stack" of this thread, "queued" pieces of work, "capturing" streams.
         """
         return int(self._library.stub_count(what.encode()))
 
