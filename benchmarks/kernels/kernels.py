@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -11,20 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.kernels import times as kernel_times
+from benchmarks.kernels.inputs import PAIRS, KernelInput, made, real
 from benchmarks.kernels.library import (
     TRAFFIC,
     WORK,
     EmulatedLibrary,
     cached_emulation,
-    nms_params,
     ptxas_report,
 )
-from benchmarks.kernels.memory import Array
 from gfl_edge.cuda import open_device
-from gfl_edge.cuda.kernels import LOGITS, NmsParams
 from gfl_edge.errors import GflEdgeError
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -51,9 +49,6 @@ SIZES = (
     *((8400, classes, 1) for classes in (1, 20, 365)),
     *((3598, 80, batch) for batch in (2, 8)),
 )
-PAIRS = 2000  # above the threshold in every image, whatever its size
-REG_MAX = 16
-STRIDE = 8
 
 
 def measure(folder: Path) -> dict[str, Any]:
@@ -106,63 +101,28 @@ def _work() -> dict[str, Any]:
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         return {"not_measured": "no C++ compiler for the emulation"}
     return {
-        "input": f"float16 logits with {PAIRS} pairs per image above 0.05, or all at threshold 0; 1000 candidates",
+        "made": f"logits with {PAIRS} pairs per image above 0.05, or all at threshold 0; boxes hardly overlap",
+        "real": "two frames of a clip by the bundled person detector; from 1000 candidates on the best",
         "rows": work_rows(EmulatedLibrary(cached_emulation(TRAFFIC))),
         "before": json.loads(BEFORE.read_text(encoding="utf-8")),
     }
 
 
 def work_rows(library: EmulatedLibrary) -> list[dict[str, Any]]:
-    """What each kernel does at each size, by an emulation that was built to count it."""
-    rows = []
-    for all_pass in (False, True):
-        for anchors, classes, batch in SIZES:
-            if all_pass and anchors * classes * batch > MAX_ALL_PASS:
-                continue
-            params, arrays = detector_input(anchors, classes, batch, np.float16)
-            if all_pass:
-                params.score_threshold = 0.0
-            size = {"anchors": anchors, "classes": classes, "batch": batch}
-            rows.append(
-                {**size, "score_threshold": round(params.score_threshold, 3), **_counted(library, params, arrays)}
-            )
-    return rows
+    """What each kernel does with each input, by an emulation that was built to count it."""
+    inputs = [made(*size, np.float16) for size in SIZES]
+    inputs += [made(*size, np.float16, 0.0) for size in SIZES if math.prod(size) <= MAX_ALL_PASS]
+    return [{**one.named, **counted(library, one)} for one in (*inputs, *real())]
 
 
-def _counted(library: EmulatedLibrary, params: NmsParams, arrays: dict[str, Array]) -> dict[str, Any]:
+def counted(library: EmulatedLibrary, one: KernelInput) -> dict[str, Any]:
     """Of one call: by kernel what it did, and the longest way through all of them."""
     library.work()
-    library.nms(params, **arrays)
+    library.nms(one.params, **one.arrays)
     work = {name: {what: count for what, count in row.items() if count} for name, row in library.work().items()}
     # One block after another has to wait for the slowest block of the kernel before
     longest = {what: sum(row.get(what, 0) for row in work.values()) for what in WORK if what.startswith("block_")}
     return {"longest_way": longest, "kernels": work}
-
-
-def input_hw(anchors: int) -> tuple[int, int]:
-    """Pixels of an input that has so many anchors at one level of stride 8."""
-    columns = next(n for n in range(int(anchors**0.5), 0, -1) if anchors % n == 0)
-    return STRIDE * columns, STRIDE * (anchors // columns)
-
-
-def detector_input(anchors: int, classes: int, batch: int, dtype: type) -> tuple[Any, dict[str, Array]]:
-    """Parameters and arrays like a detector's: most logits far below the threshold, PAIRS per image above it."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(-8, 1, (batch, anchors * classes)).clip(max=-4).astype(np.float32)
-    above = min(PAIRS, anchors * classes)
-    for image in logits:
-        image[rng.choice(image.size, above, replace=False)] = rng.uniform(-2.9, 3, above)
-    reg: NDArray[np.float32] = rng.normal(0, 2, (batch, anchors, 4 * (REG_MAX + 1))).astype(np.float32)
-    arrays: dict[str, Array] = {"scores": logits.reshape(batch, anchors, classes).astype(dtype)}
-    params = nms_params(
-        arrays["scores"],
-        score_kind=LOGITS,
-        reg_max=REG_MAX,
-        strides=(STRIDE,),
-        input_hw=input_hw(anchors),
-        point_offset=0.5,
-    )
-    return params, {**arrays, "reg_logits": reg.astype(dtype)}
 
 
 def _times(folder: Path) -> dict[str, Any]:
@@ -172,4 +132,4 @@ def _times(folder: Path) -> dict[str, Any]:
         return {"not_measured": str(error)}
     if shutil.which("nvcc") is None:
         return {"not_measured": "no nvcc on PATH to build the library"}
-    return kernel_times.measure(folder, device, detector_input)
+    return kernel_times.measure(folder, device)

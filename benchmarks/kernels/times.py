@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.kernels.cuda_events import call, microseconds
+from benchmarks.kernels.inputs import KernelInput, made, real
 from benchmarks.kernels.library import DeviceLibrary, NmsCall, build_for_gpu
 from benchmarks.kernels.memory import Array
 from gfl_edge.cuda.cuda_python import load_driver
@@ -22,23 +23,22 @@ from gfl_edge.cuda.kernels import Kernels
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.decode import decode
 
-MakeInput = Callable[[int, int, int, type], tuple[Any, dict[str, Array]]]
-
 RUNS = 200
 REPEATS = 20  # of a kernel inside of one graph, as events are coarse
 ANCHORS, BATCHES, DTYPES = (3598, 8400, 22400), (1, 8), (np.float32, np.float16)
 CLASSES = (1, 20, 365)  # beside 80
-GOAL = {"anchors": 22400, "classes": 80, "batch": 1, "microseconds": 60}  # on Hopper
+GOAL = {"anchors": 22400, "classes": 80, "batch": 1, "microseconds": {"H100": 20, "RTX 2080 Ti": 35}}
 STEPS = ("filter", "gather", "rank", "mask", "suppress")
 
 
-def measure(folder: Path, device: CudaDevice, make_input: MakeInput) -> dict[str, Any]:
-    """Microseconds of decode and NMS by size; ``folder`` takes the library, ``device`` is cuda-python's."""
+def measure(folder: Path, device: CudaDevice) -> dict[str, Any]:
+    """Microseconds of decode and NMS by input; ``folder`` takes the library, ``device`` is cuda-python's."""
     library = DeviceLibrary(build_for_gpu(folder), device)
     sizes = [(anchors, 80, batch) for anchors in ANCHORS for batch in BATCHES]
     sizes += [(8400, classes, 1) for classes in CLASSES]
     with device.active(), closing(KernelTimer(device)) as timer:
-        rows = [_row(library, timer, make_input, size, dtype) for size in sizes for dtype in DTYPES]
+        inputs = [made(*size, dtype) for size in sizes for dtype in DTYPES]
+        rows = [_row(library, timer, one) for one in (*inputs, *real())]
         bandwidth = _bandwidth()
     return {
         "gpu": device.name,
@@ -49,28 +49,21 @@ def measure(folder: Path, device: CudaDevice, make_input: MakeInput) -> dict[str
     }
 
 
-def _row(
-    library: DeviceLibrary, timer: KernelTimer, make_input: MakeInput, size: tuple[int, int, int], dtype: type
-) -> dict[str, Any]:
-    anchors, classes, batch = size
-    params, arrays = make_input(anchors, classes, batch, dtype)
+def _row(library: DeviceLibrary, timer: KernelTimer, one: KernelInput) -> dict[str, Any]:
     with library.memory() as memory:
-        nms = NmsCall(library, memory, params, **arrays)
+        nms = NmsCall(library, memory, one.params, **one.arrays)
         whole = median_us(library.device, memory.stream, nms.queue)
         kernels = timer.times_us(nms, memory.stream)
-    moved = arrays["scores"].nbytes
+    moved = one.arrays["scores"].nbytes
     # The filter is what reads all of the input; the rest depends only on the candidates
     fraction = moved / (kernels["filter"] * 1e-6) / _bandwidth()
     return {
-        "anchors": anchors,
-        "classes": classes,
-        "batch": batch,
-        "dtype": np.dtype(dtype).name,
+        **one.named,
         "microseconds": round(whole, 2),
         "kernels_us": {name: round(value, 2) for name, value in kernels.items()},
         "score_bytes": moved,
         "fraction_of_memory_bandwidth_in_filter": round(fraction, 3),
-        "others_us": _others(params, arrays) if classes == 80 else {},
+        "others_us": _others(one.params, one.arrays) if one.params.num_classes in (1, 80) else {},
     }
 
 

@@ -337,7 +337,7 @@ class Kernels:
             "filter": (sizes.segments, params.batch, 1),
             "gather": (min(sizes.segments, numbers["GATHER_BLOCKS"]), params.batch, 1),
             "rank": (sizes.lists * ranks, params.batch, 1),
-            "mask": (sizes.masked // _WORD, _divide_up(sizes.masked, numbers["MASK_THREADS"]), params.batch),
+            "mask": (sizes.masked // _WORD, sizes.masked // _WORD, params.batch),
             "suppress": (params.batch, 1, 1),
         }
         addresses = {**at, **vars(inputs), **vars(outputs)}

@@ -221,7 +221,7 @@ GflStatus queue_nms(GflNmsParams params, GflNmsInputs inputs, GflNmsOutputs outp
     GFL_TRY(launch("gfl_rank_kernel", gfl_rank_kernel, dim3(lists * ranks, images), dim3(GFL_RANK_THREADS), rank, stream));
     void *overlaps[] = {&params, &counts, &top_boxes, &top_classes, &mask};
     GFL_TRY(launch("gfl_mask_kernel", gfl_mask_kernel,
-                   dim3(masked / GFL_WARP, divide_up(masked, GFL_MASK_THREADS), images), dim3(GFL_MASK_THREADS), overlaps,
+                   dim3(masked / GFL_WARP, masked / GFL_WARP, images), dim3(GFL_MASK_THREADS), overlaps,
                    stream));
     void *suppress[] = {&params,      &counts,           &mask,              &top_boxes,          &top_scores,
                         &top_classes, &outputs.num_dets, &outputs.det_boxes, &outputs.det_scores, &outputs.det_classes};

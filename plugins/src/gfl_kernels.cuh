@@ -14,7 +14,7 @@
  *   1      gfl_filter_kernel    (S, N)                                                  GFL_FILTER_THREADS
  *   2      gfl_gather_kernel    (min(S, GFL_GATHER_BLOCKS), N)                          GFL_GATHER_THREADS
  *   3      gfl_rank_kernel      (L * ceil(F / (GFL_RANK_THREADS / GFL_RANK_GROUP)), N)  GFL_RANK_THREADS
- *   4      gfl_mask_kernel      (W / 32, ceil(W / GFL_MASK_THREADS), N)                 GFL_MASK_THREADS
+ *   4      gfl_mask_kernel      (W / 32, W / 32, N)                                     GFL_MASK_THREADS
  *   5      gfl_suppress_kernel  (N)                                                     GFL_SUPPRESS_THREADS
  *
  *   gfl_filter_kernel(params, scores, quality or NULL, counts, segment_counts, histograms, keys)

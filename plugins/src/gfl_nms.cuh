@@ -165,40 +165,44 @@ extern "C" __global__ void __launch_bounds__(GFL_RANK_THREADS)
 /* ---- Mask ---- */
 
 /* Which candidates would suppress which, of the first gfl_mask_candidates: bit i of mask[n][w][j] says that 32 w + i, if it is
- * kept, takes j away, which comes after it; a candidate that can be no detection takes itself away. A warp per word of 32
- * candidates, a candidate that may be suppressed per lane.
+ * kept, takes j away, which comes after it; a candidate that can be no detection takes itself away. A block per word of 32
+ * candidates and 32 that may be suppressed, one per lane; a warp per byte of the word.
  * counts [N, L + 1], top_boxes, top_classes [N, L * M] -> mask [N, W / 32, W]. */
 extern "C" __global__ void __launch_bounds__(GFL_MASK_THREADS)
     gfl_mask_kernel(const __grid_constant__ GflNmsParams params, const unsigned *__restrict__ counts,
                     const float4 *__restrict__ top_boxes, const int *__restrict__ top_classes,
-                    unsigned *__restrict__ mask) {
-    constexpr unsigned warps = GFL_MASK_THREADS / GFL_WARP;
-    __shared__ float4 row_boxes[warps][GFL_WARP];
-    __shared__ int row_classes[warps][GFL_WARP];
+                    unsigned char *__restrict__ mask) {
+    constexpr unsigned rows = 8, warps = GFL_WARP / rows;
+    static_assert(GFL_MASK_THREADS == warps * GFL_WARP, "a warp has a byte");
+    __shared__ float4 row_boxes[warps][rows];
+    __shared__ int row_classes[warps][rows];
     const int image = blockIdx.z;
     const unsigned lane = threadIdx.x % GFL_WARP, warp = threadIdx.x / GFL_WARP;
-    const unsigned column = blockIdx.x * GFL_WARP + lane, word = blockIdx.y * warps + warp;
+    const unsigned column = blockIdx.x * GFL_WARP + lane, first_row = blockIdx.y * GFL_WARP + warp * rows;
     const unsigned room = gfl_mask_candidates(params), candidates = gfl_num_candidates(params, counts, image);
     const unsigned size = candidates < room ? candidates : room;
-    if (word > blockIdx.x || blockIdx.x * GFL_WARP >= size) return; /* the whole warp */
+    if (blockIdx.y > blockIdx.x || blockIdx.x * GFL_WARP >= size) return; /* the whole block */
     const size_t base = (size_t)image * gfl_num_lists(params) * params.max_candidates;
-    const unsigned row = word * GFL_WARP + lane; /* there is one, as the column's word is not before it, or no use of it */
-    row_classes[warp][lane] = row < size ? top_classes[base + row] : GFL_INVALID_CLASS;
-    if (row < size) row_boxes[warp][lane] = top_boxes[base + row];
+    if (lane < rows) {
+        const bool there = first_row + lane < size;
+        row_classes[warp][lane] = there ? top_classes[base + first_row + lane] : GFL_INVALID_CLASS;
+        if (there) row_boxes[warp][lane] = top_boxes[base + first_row + lane];
+    }
     __syncwarp();
     const bool valid = column < size;
     const int label = valid ? top_classes[base + column] : GFL_INVALID_CLASS;
     const float4 box = valid ? top_boxes[base + column] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     unsigned hits = 0;
-#pragma unroll 4
-    for (unsigned i = 0; i < GFL_WARP; ++i) {
+#pragma unroll
+    for (unsigned i = 0; i < rows; ++i) {
         const int other = row_classes[warp][i];
-        if (other == GFL_INVALID_CLASS || word * GFL_WARP + i >= column) continue;
+        if (other == GFL_INVALID_CLASS || first_row + i >= column) continue;
         if ((params.class_agnostic || other == label) && gfl_overlaps(row_boxes[warp][i], box, params.iou_threshold))
             hits |= 1u << i;
     }
-    if (word == blockIdx.x && valid && label == GFL_INVALID_CLASS) hits |= 1u << lane;
-    mask[((size_t)image * (room / GFL_WARP) + word) * room + column] = hits;
+    if (valid && label == GFL_INVALID_CLASS && first_row <= column && column < first_row + rows)
+        hits |= 1u << (column - first_row);
+    mask[(((size_t)image * (room / GFL_WARP) + blockIdx.y) * room + column) * warps + warp] = (unsigned char)hits;
 }
 
 /* ---- Suppress ---- */

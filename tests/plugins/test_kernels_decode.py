@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.kernels.inputs import real
 from benchmarks.kernels.library import nms_params
 from gfl_edge.ops.decode import decode
 from gfl_edge.spec import INVALID_CLASS
@@ -49,6 +50,15 @@ def test_decode(library, dtype, reg_max, per_level, point_offset):
     lists = LEVEL_ANCHORS if per_level else None
     scores = sigmoid(logits)
     assert_close(found, [reference(b, s, params, lists) for b, s in zip(boxes, scores, strict=True)])
+
+
+@pytest.mark.parametrize("one", list(real()), ids=lambda one: f"{one.named['input']} at {one.named['score_threshold']}")
+def test_real_head_outputs(library, one):
+    found = library.nms(one.params, **one.arrays)
+    strides = tuple(one.params.strides[: one.params.num_levels])
+    boxes = decode(one.arrays["reg_logits"].astype(np.float32), (416, 416), strides, 0.0)
+    assert_close(found, [reference(boxes[0], sigmoid(one.arrays["scores"])[0], one.params)])
+    assert found["num_dets"][0, 0] > 5
 
 
 def test_odd_distributions(library):

@@ -41,7 +41,7 @@ def test_kernels_launched_one_by_one(emulated, blocks):
             ("filter", (blocks, 2), (256,)),
             ("gather", (blocks, 2), (1024,)),
             ("rank", (4 * -(-(40 + 1024) // 16), 2), (256,)),
-            ("mask", (5, 2, 2), (128,)),
+            ("mask", (5, 5, 2), (128,)),
             ("suppress", (2,), (512,)),
         ):
             pointers = [addresses[field[0]] for field in PARAMETERS[f"gfl_{name}_kernel"]._fields_[1:]]

@@ -108,7 +108,7 @@ def mask_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
     """Bits in an order of its own, which only the fake of the next kernel reads."""
     params, masked = call.params, sizes_of(call).masked
     words = masked // 32
-    assert launch.grid == (words, -(-words // 4), params.batch)
+    assert launch.grid == (words, words, params.batch)
     boxes, classes, counts = tops_of(gpu, call)
     mask = np.zeros((params.batch, words * masked * 4), np.uint8)
     for image, count in enumerate(counts):
