@@ -1,0 +1,92 @@
+"""All that a lent GPU is asked, in 25 minutes: python benchmarks/gpu.py -o DIR.
+
+Each stage is a process with a limit of time, and a line of DIR/stages.jsonl that is written when it ends, so that one
+that fails or hangs stops no other and nothing that was measured is lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gfl_edge.console import log, run_command
+from gfl_edge.files import check_output
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A module of ``benchmarks/lent``, and how long it may take."""
+
+    name: str
+    seconds: int
+
+
+# The most valuable first; together 25 minutes at most
+STAGES = (
+    Stage("machine", 60),
+    Stage("results", 240),
+    Stage("replay", 120),
+    Stage("times", 360),
+    Stage("sanitizer", 360),
+    Stage("engines", 360),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status, 1 where a stage failed."""
+    parser = argparse.ArgumentParser(prog="benchmarks/gpu.py", description=__doc__)
+    parser.add_argument("-o", "--output-dir", type=Path, required=True, metavar="DIR", help="takes stages.jsonl")
+    parser.add_argument("--dry-run", action="store_true", help="little work, to see that every stage runs")
+    parser.add_argument("--only", nargs="+", choices=[stage.name for stage in STAGES], help="these stages")
+    return run_command(parser, _run, argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+    lines = args.output_dir / "stages.jsonl"
+    check_output(lines)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    wanted = [stage for stage in STAGES if args.only is None or stage.name in args.only]
+    return max((_stage(stage, lines, args.dry_run) for stage in wanted), default=0)
+
+
+def _stage(stage: Stage, lines: Path, small: bool) -> int:
+    result = (lines.parent / f"{stage.name}.json").resolve()
+    result.unlink(missing_ok=True)
+    words = [sys.executable, "-m", "benchmarks.lent.child", stage.name, str(result), *(["--small"] if small else [])]
+    start = time.monotonic()
+    status, said = _process(words, stage.seconds)
+    row: dict[str, Any] = {"stage": stage.name, "status": status, "seconds": round(time.monotonic() - start, 1)}
+    if status == "done":
+        row["result"] = json.loads(result.read_text())
+    else:
+        row["said"] = said
+    with lines.open("a") as file:
+        file.write(f"{json.dumps(row)}\n")
+    log(f"{stage.name}: {status} after {row['seconds']} s")
+    return int(status != "done")
+
+
+def _process(words: Sequence[str], seconds: int) -> tuple[str, list[str]]:
+    """Whether it came to its end, and the last lines of what it said."""
+    try:
+        done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        said = error.stderr or b""
+        return f"stopped after {seconds} s", said.decode(errors="replace").splitlines()[-20:]
+    return ("done" if done.returncode == 0 else "failed"), (done.stdout + done.stderr).splitlines()[-20:]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Whether the kernels give on this GPU what NumPy gives, by every road to them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.kernels.library import DeviceLibrary, KernelLibrary, build_for_gpu, nms_params
+from benchmarks.kernels.memory import Array
+from benchmarks.kernels.production import ProductionLibrary
+from gfl_edge.cuda import open_device
+from gfl_edge.cuda.interface import CudaDevice
+from gfl_edge.ops.boxes import multiclass_nms
+
+SIZES = ((50, 3), (3598, 80), (8400, 80), (22400, 80), (22400, 365))  # anchors, classes
+RULE: dict[str, Any] = {"score_threshold": 0.05, "iou_threshold": 0.6, "max_candidates": 1000, "max_detections": 100}
+
+
+def measure(folder: Path, small: bool) -> dict[str, Any]:
+    """By road, how many calls gave the same bits, and the first that did not."""
+    device = open_device("cuda-python")
+    sizes, seeds = (SIZES[:1], 2) if small else (SIZES, 10)
+    return {name: _compare(library, sizes, seeds) for name, library in _roads(folder, device, small)}
+
+
+def _roads(folder: Path, device: CudaDevice, small: bool) -> Iterator[tuple[str, KernelLibrary]]:
+    for name, captured in (("NVRTC and cuLaunchKernel", False), ("the same in a CUDA graph", True)):
+        with closing(ProductionLibrary(device, captured)) as production:
+            yield name, production
+    if shutil.which("nvcc") and not small:
+        yield "nvcc", DeviceLibrary(build_for_gpu(folder), device)
+
+
+def _compare(library: KernelLibrary, sizes: tuple[tuple[int, int], ...], seeds: int) -> dict[str, Any]:
+    same, different = 0, []
+    for anchors, classes in sizes:
+        for seed in range(seeds):
+            boxes, scores = _input(anchors, classes, seed)
+            with np.errstate(all="ignore"):
+                expected = multiclass_nms(boxes[0], scores[0], **RULE)
+            found = library.nms(nms_params(scores, **RULE), scores=scores, boxes=boxes)
+            if _is(found, expected):
+                same += 1
+            else:
+                different.append({"anchors": anchors, "classes": classes, "seed": seed})
+    return {"same": same, "different": different[:10]}
+
+
+def _input(anchors: int, classes: int, seed: int) -> tuple[Array, Array]:
+    """Boxes that overlap, and scores of which few are high and many alike: ties are decided by their place."""
+    random = np.random.default_rng(seed)
+    corner = random.uniform(0, 400, (1, anchors, 2))
+    boxes = np.concatenate((corner, corner + random.exponential(50, corner.shape)), axis=2).astype(np.float32)
+    scores = np.round(random.uniform(0, 1, (1, anchors, classes)) ** 12, 2).astype(np.float32)
+    return boxes, scores
+
+
+def _is(found: dict[str, Array], expected: tuple[Array, ...]) -> bool:
+    count = int(found["num_dets"][0, 0])
+    if count != len(expected[1]):
+        return False
+    names = ("det_boxes", "det_scores", "det_classes")
+    return all(np.array_equal(found[name][0, :count], values) for name, values in zip(names, expected, strict=True))
