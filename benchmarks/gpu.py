@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -19,8 +20,11 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gfl_edge.console import log, run_command
+from gfl_edge.console import run_command
 from gfl_edge.files import check_output
+from gfl_edge.parsing.json_text import json_text
+
+logger = logging.getLogger("gfl_edge.benchmarks.gpu")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -73,8 +77,8 @@ def _stage(stage: Stage, lines: Path, small: bool) -> int:
     else:
         row["said"] = said
     with lines.open("a") as file:
-        file.write(f"{json.dumps(row)}\n")
-    log(f"{stage.name}: {status} after {row['seconds']} s")
+        file.write(f"{json_text(row)}\n")
+    logger.info("%s: %s after %s s", stage.name, status, row["seconds"])
     return int(status != "done")
 
 

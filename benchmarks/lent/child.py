@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 import tempfile
 from pathlib import Path
+
+from gfl_edge.parsing.json_text import json_text
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     stage = importlib.import_module(f"benchmarks.lent.{args.stage}")
     with tempfile.TemporaryDirectory() as folder:
         found = stage.measure(Path(folder) if args.small else args.result.parent, args.small)
-    args.result.write_text(json.dumps(found))
+    args.result.write_text(json_text(found))
     return 0
 
 

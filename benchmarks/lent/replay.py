@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kernels.cuda_events import call
-from benchmarks.kernels.kernels import detector_input
+from benchmarks.kernels.inputs import made
 from benchmarks.kernels.library import NmsCall
 from benchmarks.kernels.production import ProductionLibrary
 from gfl_edge.cuda import open_device
@@ -20,9 +20,9 @@ RUNS = 10_000
 def measure(folder: Path, small: bool) -> dict[str, Any]:
     """Runs, how many differed from the first, and bytes of the GPU that are missing afterwards."""
     device, runs = open_device("cuda-python"), 3 if small else RUNS
-    params, arrays = detector_input(200 if small else 22400, 4 if small else 80, 1, np.float16)
+    one = made(200 if small else 22400, 4 if small else 80, 1, np.float16)
     with closing(ProductionLibrary(device)) as library, library.memory() as memory:
-        nms = NmsCall(library, memory, params, **arrays)
+        nms = NmsCall(library, memory, one.params, **one.arrays)
         nms.queue()
         first = nms.results()
         graph = device.capture(memory.stream, lambda: library.queue_nms(nms, memory.stream))

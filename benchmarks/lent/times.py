@@ -6,6 +6,7 @@ import shutil
 import statistics
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +15,7 @@ import numpy as np
 
 from benchmarks.kernels import times as kernel_times
 from benchmarks.kernels.cuda_events import microseconds
-from benchmarks.kernels.kernels import detector_input
+from benchmarks.kernels.inputs import made, real
 from benchmarks.kernels.library import NmsCall
 from benchmarks.kernels.production import ProductionLibrary
 from gfl_edge.cuda import open_device
@@ -33,19 +34,19 @@ def measure(folder: Path, small: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"resize_us": _resize(device, small)}
     if small or shutil.which("nvcc") is None:
         return {**found, "nms_us": _nms(device, small)}
-    return {**found, **kernel_times.measure(folder, device, detector_input)}
+    return {**found, **kernel_times.measure(folder, device)}
 
 
-def _nms(device: CudaDevice, small: bool) -> dict[str, float]:
+def _nms(device: CudaDevice, small: bool) -> list[dict[str, Any]]:
     """Without nvcc: of the road that gfl_edge itself takes."""
-    found = {}
-    for anchors in (200,) if small else kernel_times.ANCHORS:
-        params, arrays = detector_input(anchors, 4 if small else 80, 1, np.float16)
+    inputs = [made(200, 4, 1, np.float16)] if small else [made(22400, 80, 1, np.float16), *real()]
+    rows = []
+    for one in inputs:
         with closing(ProductionLibrary(device)) as library, library.memory() as memory:
-            nms = NmsCall(library, memory, params, **arrays)
-            queue = lambda: library.queue_nms(nms, memory.stream)  # noqa: B023, E731
-            found[str(anchors)] = _median_us(device, memory.stream, queue, small)
-    return found
+            nms = NmsCall(library, memory, one.params, **one.arrays)
+            queue = partial(library.queue_nms, nms, memory.stream)
+            rows.append({**one.named, "microseconds": _median_us(device, memory.stream, queue, small)})
+    return rows
 
 
 def _median_us(device: CudaDevice, stream: int, queue: Callable[[], None], small: bool) -> float:
@@ -62,6 +63,6 @@ def _resize(device: CudaDevice, small: bool) -> dict[str, float]:
             input_hw = (16, 16) if small else INPUT_HW
             params = resize_params(spec, place_frame(hw, input_hw, "stretch"), input_hw)
             frame, out = memory.empty(3 * hw[0] * hw[1]), memory.empty(3 * input_hw[0] * input_hw[1])
-            queue = lambda: library.queue_resize(params, frame, 0, out, memory.stream)  # noqa: B023, E731
+            queue = partial(library.queue_resize, params, frame, 0, out, memory.stream)
             found["x".join(map(str, hw))] = _median_us(device, memory.stream, queue, small)
     return found

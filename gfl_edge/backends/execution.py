@@ -66,7 +66,7 @@ class Execution:
             raise self.failed("cannot load this engine", advice)
         return engine
 
-    def open(
+    def start(
         self,
         contract: Mapping[str, TensorContract],
         addresses: Mapping[str, int],

@@ -99,6 +99,8 @@ class TensorRTBackend:
         self._resources = ExitStack()
         # Not a method: what it refers to would live as long as it does
         self._release = weakref.finalize(self, _release, self._device, self._resources, engine_path)
+        # At the end of the process the driver frees everything, while threads of a camera may still run
+        self._release.atexit = False
         try:
             self._sidecar.check(engine_path, self._flavor, self._version, self._device.compute_capability)
             self._sidecar.warn_of_device(engine_path, self._device.name)
@@ -175,7 +177,7 @@ class TensorRTBackend:
         wanted = cuda_graphs and self._device.captures and not compiles_late
         self._execution = Execution(self._path, content, self._sidecar, self._device)
         self._resources.callback(self._execution.close)
-        captured = self._execution.open(self._contract, self._addresses, self._stream if wanted else None)
+        captured = self._execution.start(self._contract, self._addresses, self._stream if wanted else None)
         self._graph = RepeatedWork(self._device, self._stream, captured)
         self._resources.callback(self._graph.clear)
         self._resources.callback(self._device.synchronize, self._stream)  # what a failed run may have left there

@@ -23,6 +23,8 @@ from gfl_edge.errors import BackendError, MissingDependencyError
 
 _LOG = logging.getLogger(__name__)
 
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda has no name for
+
 
 class PycudaDevice:
     """See :class:`gfl_edge.cuda.interface.CudaDevice`.
@@ -109,7 +111,8 @@ class PycudaDevice:
 
     def create_stream(self) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.create_stream`."""
-        stream = self._call(self._driver.Stream)
+        # Non-blocking, as cuda-python's: never waits for work that other libraries put on the default stream
+        stream = self._call(self._driver.Stream, _NON_BLOCKING)
         handle = int(stream.handle)
         self._streams[handle] = stream
         return handle

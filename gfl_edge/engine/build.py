@@ -85,6 +85,11 @@ def settle(flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1
         )
     known = rtx_targets() if chosen == "rtx" else wanted
     unknown = [target for target in wanted if target not in known]
+    if device_sm in unknown:
+        raise InputError(
+            f"TensorRT-RTX does not support the GPU here, {device_sm}, only {', '.join(known)}. Install full TensorRT, "
+            "with: pip install 'gfl-edge[tensorrt]'"
+        )
     if unknown:
         raise InputError(
             f"unknown target {', '.join(unknown)}: TensorRT-RTX here builds for {', '.join(known)} and current"

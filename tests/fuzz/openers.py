@@ -17,11 +17,12 @@ OPENERS: dict[str, tuple[str, ...] | str] = {
     "gfl_edge/annotations/coco.py": ("coco-evaluation", "coco-training"),
     "gfl_edge/annotations/text.py": ("text", "xml-text", "yolo-labels", "yolo-list", "voc", "voc-list", "image-ids"),
     "gfl_edge/bench/device/sysfs.py": SYSTEM,
-    "gfl_edge/cuda/compiler.py": MADE_HERE,
+    "gfl_edge/cuda/kept.py": MADE_HERE,
     "gfl_edge/cuda/kernels.py": MADE_HERE,
     "gfl_edge/doctor/gpu.py": SYSTEM,
     "gfl_edge/doctor/jetson.py": SYSTEM,
     "gfl_edge/engine/build.py": ("onnx-description",),  # TensorRT parses what that let pass
+    "gfl_edge/engine/options.py": MADE_HERE,
     "gfl_edge/engine/sidecar.py": ("sidecar",),
     "gfl_edge/environment.py": SYSTEM,
     "gfl_edge/files/found.py": ("text", "image", "onnx-description"),

@@ -260,7 +260,7 @@ class FakePycuda(ModuleType):
         self.memory = HostMemory()
         self.Device = lambda number: FakePycudaDevice(self, number)
         self.Context = SimpleNamespace(pop=lambda: self.record("pop"))
-        self.Stream = lambda: FakePycudaStream(self)
+        self.Stream = lambda flags=0: FakePycudaStream(self, flags)
         self.Event = lambda: FakePycudaEvent(self)
 
     def record(self, name: str) -> None:
@@ -382,7 +382,8 @@ class FakePycudaFunction:
 class FakePycudaStream:
     handle = 0x57
 
-    def __init__(self, library: FakePycuda) -> None:
+    def __init__(self, library: FakePycuda, flags: int) -> None:
+        assert flags == 1, "a blocking stream waits for the default one"
         self.library = library
 
     def synchronize(self) -> None:

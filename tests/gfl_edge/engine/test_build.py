@@ -256,6 +256,15 @@ class TestPlan:
         assert plan(self.onnx).targets == ("sm89",)
         assert plan(self.onnx, targets=("current", "sm75", "SM89")).targets == ("sm89", "sm75")
 
+    def test_a_data_center_gpu_needs_full_tensorrt(self, monkeypatch):
+        monkeypatch.setattr(build, "current_sm", lambda required=False: "sm90")
+        monkeypatch.setattr(build, "rtx_targets", lambda: ("sm75", "sm89"))
+        for targets in ((), ("current",), ("sm75", "sm90")):
+            with pytest.raises(
+                InputError, match=r"does not support the GPU here, sm90, only sm75, sm89\. Install full"
+            ):
+                plan(self.onnx, "rtx", targets)
+
     def test_full_tensorrt_is_preferred_for_this_gpu(self, monkeypatch):
         monkeypatch.setattr(build, "current_sm", lambda required=False: "sm87")
         monkeypatch.setattr(build, "available_flavors", lambda: ("tensorrt", "rtx"))
