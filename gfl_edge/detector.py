@@ -6,14 +6,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gfl_edge.backends.base import Backend, FrameBackend, checked_backend
+from gfl_edge.backends.base import Backend, Begun, FrameBackend, OverlappingBackend, Performance, checked_backend
 from gfl_edge.backends.checks import check_arrays
 from gfl_edge.backends.nms import NmsChoice, nms_place
 from gfl_edge.backends.select import BackendName, open_backend
@@ -27,8 +27,8 @@ from gfl_edge.zoo.bundled import bundled_model
 
 logger = logging.getLogger(__name__)
 
-# Input buffers kept for the next frames: one in the network, one ready, one being filled
-SPARE_INPUTS = 3
+# Input buffers kept for the next frames: one in the network, one ready, one being filled; more where runs overlap
+SPARE_INPUTS = 8
 
 
 @dataclass(eq=False)
@@ -50,13 +50,32 @@ class Prepared:
     ms: float
 
 
+@dataclass(eq=False)
+class Started:
+    """A run of the network that was started, to be finished once.
+
+    Attributes:
+        prepared: what it runs on.
+        inputs: its buffer, until it is finished.
+        begun: the run; None where the backend has one at a time, so that it is over.
+        start_s: seconds of ``time.perf_counter`` when it began.
+        inference: what came of it; None before it is over.
+    """
+
+    prepared: Prepared
+    start_s: float
+    inputs: Image | None = None
+    begun: Begun | None = None
+    inference: Inference | None = None
+
+
 class Inference(NamedTuple):
     """What the network found in prepared frames.
 
     Attributes:
         detections: of each frame.
         ms: milliseconds by stage: preprocess, network, postprocess. What the GPU does of the other stages is part of
-            network.
+            network, and so is, where runs overlap, the time that this one waited for others.
         invalid: of each frame, how many candidates the model gave that can be no detections, and were left out: see
             :func:`gfl_edge.ops.boxes.sound`. Of a sound model always 0.
     """
@@ -79,7 +98,8 @@ class Detector:
     said once by the log.
 
     One run of the network at a time: calls from several threads wait for each other. :meth:`prepare` waits for nothing,
-    so that frames can be made ready while the network runs. Usable as a context manager.
+    so that frames can be made ready while the network runs. With ``performance="throughput"`` each core of a CPU runs a
+    frame of its own, for many frames of which none is urgent: :meth:`infer_all`. Usable as a context manager.
 
     Args:
         model: ``.onnx`` or ``.engine`` file; None: the bundled person detector, see
@@ -87,6 +107,7 @@ class Detector:
             :class:`gfl_edge.backends.base.Backend` lists, which the detector closes.
         backend: of a file: "auto", "openvino", "onnxruntime", "tensorrt" or "rtx".
         nms: of a file: where NMS is to run, "auto", "graph" or "host"; see :mod:`gfl_edge.backends.nms`.
+        performance: of a file: what to be fast at, "latency" or "throughput".
 
     Attributes:
         path: the model's file; None where a backend was given.
@@ -99,19 +120,23 @@ class Detector:
     """
 
     def __init__(
-        self, model: str | Path | Backend | None = None, backend: BackendName = "auto", nms: NmsChoice = "auto"
+        self,
+        model: str | Path | Backend | None = None,
+        backend: BackendName = "auto",
+        nms: NmsChoice = "auto",
+        performance: Performance = "latency",
     ) -> None:
         self.path: Path | None = None
         self.backend: Backend
         if model is None or isinstance(model, (str, Path)):
             self.path = bundled_model() if model is None else Path(model)
-            self.backend = open_backend(self.path, backend, nms)
+            self.backend = open_backend(self.path, backend, nms, performance)
         else:
             self.backend = checked_backend(model)
-            if (backend, nms) != ("auto", "auto"):
+            if (backend, nms, performance) != ("auto", "auto", "latency"):
                 raise InputError(
-                    f"backend={backend!r}, nms={nms!r} with an open backend ({self.backend.name}): they choose how a "
-                    "file is opened. Leave them out"
+                    f"backend={backend!r}, nms={nms!r}, performance={performance!r} with an open backend "
+                    f"({self.backend.name}): they choose how a file is opened. Leave them out"
                 )
         self.spec: ModelSpec = self.backend.spec
         self._running = threading.Lock()
@@ -172,26 +197,86 @@ class Detector:
             if isinstance(self.backend, FrameBackend):
                 outputs, placements = self.backend.run_frames(prepared.frames, prepared.input_hw)
             else:
-                inputs, prepared.inputs = prepared.inputs, None
-                if inputs is None:
-                    raise InputError(
-                        "these frames were inferred already, and their buffer holds others: prepare them again"
-                    )
+                inputs = _taken(prepared)
                 outputs, placements = self.backend.run(inputs), prepared.placements
                 self._spare.append(inputs)
-            ran = time.perf_counter()
-            check_arrays(outputs, len(placements), self.backend.name, self.spec, prepared.input_hw)
-            detections, invalid = [], []
-            for index, placement in enumerate(placements):
-                found = postprocess.detections(outputs, index, self.spec, prepared.input_hw)
-                # Backends reuse their output buffers, so everything that leaves here is a copy
-                copies = (placement.to_frame(found.boxes), np.array(found.scores), np.array(found.classes))
-                detections.append(Detections(*copies, self.spec.class_names))
-                invalid.append(found.invalid)
-                if found.invalid:
-                    self._tell_of(found)
-            ms = {"network": 1000 * (ran - start), "postprocess": 1000 * (time.perf_counter() - ran)}
-        return Inference(detections, {"preprocess": prepared.ms, **ms}, invalid)
+            ms = {"preprocess": prepared.ms, "network": 1000 * (time.perf_counter() - start)}
+            return self._detected(outputs, placements, prepared.input_hw, ms)
+
+    @property
+    def in_flight(self) -> int:
+        """How many runs may be started before the first of them is finished: 1, or more for throughput on a CPU."""
+        return self.backend.in_flight if isinstance(self.backend, OverlappingBackend) else 1
+
+    def start(self, prepared: Prepared) -> Started:
+        """Begin to infer, to be followed by :meth:`finish` in the same order.
+
+        With :attr:`in_flight` runs started this waits until one of them is finished by another thread.
+
+        Raises:
+            As :meth:`infer`.
+        """
+        start_s = time.perf_counter()
+        if isinstance(self.backend, OverlappingBackend) and self.backend.in_flight > 1:
+            inputs = _taken(prepared)
+            return Started(prepared, start_s, inputs, self.backend.begin(inputs))
+        return Started(prepared, start_s, inference=self.infer(prepared))
+
+    def finish(self, started: Started) -> Inference:
+        """Wait for a run that :meth:`start` began, and return what it found; raises as :meth:`infer`."""
+        prepared, inputs, begun = started.prepared, started.inputs, started.begun
+        if inputs is None or begun is None:
+            assert started.inference is not None
+            return started.inference
+        try:
+            outputs = begun.outputs()
+            ms = {"preprocess": prepared.ms, "network": 1000 * (time.perf_counter() - started.start_s)}
+            return self._detected(outputs, prepared.placements, prepared.input_hw, ms)
+        finally:
+            begun.release()
+            self._spare.append(inputs)
+
+    def infer_all(self, prepared: Iterable[Prepared]) -> Iterator[Inference]:
+        """Infer several, one after the other: what was found, in order, with up to :attr:`in_flight` of them under way.
+
+        They are taken from ``prepared`` as they are needed, and no more of them than are under way. An error ends it.
+
+        Raises:
+            As :meth:`infer`.
+        """
+        under_way: deque[Started] = deque()
+        try:
+            for one in prepared:
+                under_way.append(self.start(one))
+                if len(under_way) >= self.in_flight:
+                    yield self.finish(under_way.popleft())
+            while under_way:
+                yield self.finish(under_way.popleft())
+        finally:
+            for started in under_way:
+                if started.begun is not None:
+                    started.begun.release()
+
+    def _detected(
+        self,
+        outputs: postprocess.Outputs,
+        placements: Sequence[Placement],
+        input_hw: tuple[int, int],
+        ms: dict[str, float],
+    ) -> Inference:
+        """What the outputs of a run mean; ``ms`` are those of the stages before."""
+        start = time.perf_counter()
+        check_arrays(outputs, len(placements), self.backend.name, self.spec, input_hw)
+        detections, invalid = [], []
+        for index, placement in enumerate(placements):
+            found = postprocess.detections(outputs, index, self.spec, input_hw)
+            # Backends reuse their output buffers, so everything that leaves here is a copy
+            copies = (placement.to_frame(found.boxes), np.array(found.scores), np.array(found.classes))
+            detections.append(Detections(*copies, self.spec.class_names))
+            invalid.append(found.invalid)
+            if found.invalid:
+                self._tell_of(found)
+        return Inference(detections, {**ms, "postprocess": 1000 * (time.perf_counter() - start)}, invalid)
 
     def _tell_of(self, found: postprocess.Found) -> None:
         """Say once that some candidates of a frame are invalid, and once that all are: then the model is of no use."""
@@ -256,6 +341,14 @@ class Detector:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _taken(prepared: Prepared) -> Image:
+    """The inputs of ``prepared``, which has none from now on."""
+    inputs, prepared.inputs = prepared.inputs, None
+    if inputs is None:
+        raise InputError("these frames were inferred already, and their buffer holds others: prepare them again")
+    return inputs
 
 
 def _checked_batch(frames: Iterable[AnyFrame]) -> list[AnyFrame]:

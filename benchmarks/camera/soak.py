@@ -44,6 +44,7 @@ class MadeUpDetector:
         name, max_batch = "made up", None
 
     backend = Backend()
+    in_flight = 1
 
     def prepare(self, frames: Sequence[Any]) -> Sequence[Any]:
         """Nothing to do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from gfl_edge.errors import InputError
 from gfl_edge.ops.postprocess import Outputs
 from gfl_edge.ops.preprocess import AnyFrame, Placement
 from gfl_edge.spec import ModelSpec
+
+Performance = Literal["latency", "throughput"]  # one image as soon as possible, or as many images a second
 
 
 class Backend(Protocol):
@@ -56,6 +58,40 @@ class FrameBackend(Backend, Protocol):
         Raises:
             InputError: a size that the model does not take, more frames than ``max_batch``, or one that is no image.
             BackendError: the library failed.
+        """
+        ...
+
+
+class Begun(Protocol):
+    """A run that was begun. One thread may wait for it while another begins the next."""
+
+    def outputs(self) -> Outputs:
+        """Wait for what :meth:`Backend.run` returns. The arrays are overwritten after :meth:`release`.
+
+        Raises:
+            BackendError: the library failed.
+        """
+        ...
+
+    def release(self) -> None:
+        """Let another run take the place of this one, after waiting for its end. Calling it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class OverlappingBackend(Backend, Protocol):
+    """A backend that has several runs under way at once.
+
+    Attributes:
+        in_flight: how many, at most.
+    """
+
+    in_flight: int
+
+    def begin(self, images: NDArray[np.uint8]) -> Begun:
+        """Begin what :meth:`Backend.run` does, as soon as less than ``in_flight`` runs are under way.
+
+        The images must not change until it is released. Raises as :meth:`Backend.run`.
         """
         ...
 

@@ -1,13 +1,23 @@
-"""Running an ONNX file on the CPU: OpenVINO, the fast default, and ONNX Runtime, the reference."""
+"""Running an ONNX file on the CPU: OpenVINO, the fast default, and ONNX Runtime, the reference.
+
+For latency all cores compute one batch. For throughput each core computes one of its own, which takes longer for each
+and less for all, since cores do not wait for each other at every layer.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge import optional
+from gfl_edge.backends.base import Performance
 from gfl_edge.backends.checks import check_batch, check_outputs
 from gfl_edge.backends.signal_stack import signal_stack_kept
 from gfl_edge.backends.tied_scores import with_ordered_topk
@@ -16,6 +26,7 @@ from gfl_edge.ops.postprocess import Outputs
 from gfl_edge.spec import INPUT_NAME, ModelSpec
 
 HALF_SCALES_FROM = (2025, 3)  # version of OpenVINO
+WAITING = 1  # run that is begun while every core is busy, so that none is idle while the caller prepares the next
 
 
 class OnnxRuntimeBackend:
@@ -24,6 +35,7 @@ class OnnxRuntimeBackend:
     Args:
         model: ``onnx.ModelProto`` of the gfl_edge contract.
         spec: its description.
+        performance: what to be fast at.
 
     Raises:
         BackendError: ONNX Runtime refuses the model, or would: it is bfloat16.
@@ -32,7 +44,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
     max_batch: int | None = None
 
-    def __init__(self, model: Any, spec: ModelSpec) -> None:
+    def __init__(self, model: Any, spec: ModelSpec, performance: Performance = "latency") -> None:
         self.spec = spec
         self._library = optional.load("onnxruntime")
         if spec.precision == "bf16":
@@ -42,6 +54,8 @@ class OnnxRuntimeBackend:
             )
         options = self._library.SessionOptions()
         options.log_severity_level = 4  # errors reach the caller as exceptions
+        if performance == "throughput":
+            options.intra_op_num_threads = 1
         if spec.quantized_layers and spec.precision == "fp16":
             # ONNX Runtime 1.31 makes int32 biases with FP16 scales, too small for FP16, which costs 0.7 AP
             options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -51,6 +65,16 @@ class OnnxRuntimeBackend:
             )
         except Exception as error:  # its exception types are private
             raise BackendError(f"ONNX Runtime cannot load {spec.name}: {_one_line(error)}") from error
+        threads = cores() if performance == "throughput" else 1
+        self.in_flight = threads + WAITING if performance == "throughput" else 1
+        self._places = threading.Semaphore(self.in_flight)
+        self._threads = ThreadPoolExecutor(threads, "gfl_edge onnxruntime")
+
+    def begin(self, images: NDArray[np.uint8]) -> _BegunCall:
+        """See :meth:`gfl_edge.backends.base.OverlappingBackend.begin`."""
+        check_batch(images, self.spec, self.max_batch)
+        self._places.acquire()
+        return _BegunCall(self._threads.submit(self.run, images), self._places)
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See :meth:`gfl_edge.backends.base.Backend.run`."""
@@ -69,7 +93,30 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """See :meth:`gfl_edge.backends.base.Backend.close`."""
+        self._threads.shutdown()
         self._session = None
+
+
+class _BegunCall:
+    """A call in another thread; see :class:`gfl_edge.backends.base.Begun`."""
+
+    def __init__(self, call: Future[Outputs], places: threading.Semaphore) -> None:
+        self._call, self._places, self._held = call, places, True
+
+    def outputs(self) -> Outputs:
+        """See :meth:`gfl_edge.backends.base.Begun.outputs`."""
+        return self._call.result()
+
+    def release(self) -> None:
+        """See :meth:`gfl_edge.backends.base.Begun.release`."""
+        if self._held:
+            self._held = False
+            self._call.exception()  # waits
+            self._places.release()
+
+    def __del__(self) -> None:
+        """What nobody waits for any more, since a camera was stopped, is released."""
+        self.release()
 
 
 class OpenVinoBackend:
@@ -80,6 +127,7 @@ class OpenVinoBackend:
     Args:
         model: ``onnx.ModelProto`` of the gfl_edge contract.
         spec: its description.
+        performance: what to be fast at.
 
     Raises:
         BackendError: OpenVINO refuses the model.
@@ -88,7 +136,7 @@ class OpenVinoBackend:
     name = "openvino"
     max_batch: int | None = None
 
-    def __init__(self, model: Any, spec: ModelSpec) -> None:
+    def __init__(self, model: Any, spec: ModelSpec, performance: Performance = "latency") -> None:
         self.spec = spec
         self._library = optional.load("openvino")
         version = str(self._library.__version__).partition("-")[0]
@@ -104,35 +152,55 @@ class OpenVinoBackend:
         model = with_ordered_topk(model)
         inlined = optional.load("onnx.inliner").inline_local_functions(model)  # it knows no model-local functions
         self._content = inlined.SerializeToString()
-        self._compiled: dict[int | None, Any] = {}
-        self._request(1)
-
-    def _request(self, images: int) -> Any:
-        batch = images if self.spec.short_long is None else None
-        if batch not in self._compiled:
+        self._settings = {
+            "PERFORMANCE_HINT": performance.upper(),
             # On CPUs with bf16 or f16 units OpenVINO would otherwise lower the precision by itself
-            settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-            try:
-                network = self._core.read_model(self._content, b"")
-                if batch is not None:
-                    network.reshape({INPUT_NAME: [batch, *self.spec.input_hw, 3]})
-                with signal_stack_kept():
-                    self._compiled[batch] = self._core.compile_model(network, "CPU", settings).create_infer_request()
-            except RuntimeError as error:
-                raise BackendError(f"OpenVINO cannot load {self.spec.name}: {_one_line(error)}") from error
-        return self._compiled[batch]
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self.in_flight = 1
+        self._all_requests: list[Any] = []
+        self._requests: dict[int | None, SimpleQueue[Any]] = {}  # that are free, by batch size
+        self._requests_for(1)
+
+    def _requests_for(self, images: int) -> SimpleQueue[Any]:
+        """Those that are free, for that batch size."""
+        batch = images if self.spec.short_long is None else None
+        if batch in self._requests:
+            return self._requests[batch]
+        try:
+            network = self._core.read_model(self._content, b"")
+            if batch is not None:
+                network.reshape({INPUT_NAME: [batch, *self.spec.input_hw, 3]})
+            with signal_stack_kept():
+                compiled = self._core.compile_model(network, "CPU", self._settings)
+                if not self._requests and self._settings["PERFORMANCE_HINT"] == "THROUGHPUT":
+                    self.in_flight = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + WAITING
+                requests = [compiled.create_infer_request() for _ in range(self.in_flight)]
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot load {self.spec.name}: {_one_line(error)}") from error
+        self._all_requests += requests
+        self._requests[batch] = SimpleQueue()
+        for request in requests:
+            self._requests[batch].put(request)
+        return self._requests[batch]
+
+    def begin(self, images: NDArray[np.uint8]) -> _BegunRequest:
+        """See :meth:`gfl_edge.backends.base.OverlappingBackend.begin`."""
+        check_batch(images, self.spec, self.max_batch)
+        return _BegunRequest(self._requests_for(len(images)), np.ascontiguousarray(images), self.spec)
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See :meth:`gfl_edge.backends.base.Backend.run`."""
         check_batch(images, self.spec, self.max_batch)
-        request = self._request(len(images))
+        free = self._requests_for(len(images))
+        request = free.get()
         try:
             request.infer({INPUT_NAME: np.ascontiguousarray(images)}, share_inputs=True)
-            outputs = {name: request.get_tensor(name).data for name in self.spec.output_names}
+            return _outputs_of(request, self.spec, images)
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed on {self.spec.name}: {_one_line(error)}") from error
-        check_outputs(outputs, self.spec, images)
-        return outputs
+            raise _failure(self.spec, error) from error
+        finally:
+            free.put(request)
 
     def describe(self) -> dict[str, str]:
         """See :meth:`gfl_edge.backends.base.Backend.describe`."""
@@ -143,7 +211,66 @@ class OpenVinoBackend:
 
     def close(self) -> None:
         """See :meth:`gfl_edge.backends.base.Backend.close`."""
-        self._compiled.clear()
+        for request in self._all_requests:
+            with contextlib.suppress(RuntimeError):  # whoever asked for its outputs was told
+                request.wait()
+        self._all_requests.clear()
+        self._requests.clear()
+
+
+class _BegunRequest:
+    """An inference request of OpenVINO that was started; see :class:`gfl_edge.backends.base.Begun`.
+
+    Args:
+        free: requests that may be taken, to which this one returns.
+        images: must not change before.
+        spec: of the model.
+    """
+
+    def __init__(self, free: SimpleQueue[Any], images: NDArray[np.uint8], spec: ModelSpec) -> None:
+        self._free, self._images, self._spec = free, images, spec
+        self._request: Any = free.get()
+        try:
+            self._request.start_async({INPUT_NAME: images}, share_inputs=True)
+        except RuntimeError as error:
+            self.release()
+            raise _failure(spec, error) from error
+
+    def outputs(self) -> Outputs:
+        """See :meth:`gfl_edge.backends.base.Begun.outputs`."""
+        try:
+            self._request.wait()
+            return _outputs_of(self._request, self._spec, self._images)
+        except RuntimeError as error:
+            raise _failure(self._spec, error) from error
+
+    def release(self) -> None:
+        """See :meth:`gfl_edge.backends.base.Begun.release`."""
+        if self._request is not None:
+            request, self._request = self._request, None
+            with contextlib.suppress(RuntimeError):  # whoever asked for the outputs was told
+                request.wait()
+            self._free.put(request)
+
+    def __del__(self) -> None:
+        """What nobody waits for any more, since a camera was stopped, is released."""
+        self.release()
+
+
+def _outputs_of(request: Any, spec: ModelSpec, images: NDArray[np.uint8]) -> Outputs:
+    """Views of what an ended request of OpenVINO computed."""
+    outputs = {name: request.get_tensor(name).data for name in spec.output_names}
+    check_outputs(outputs, spec, images)
+    return outputs
+
+
+def _failure(spec: ModelSpec, error: RuntimeError) -> BackendError:
+    return BackendError(f"OpenVINO failed on {spec.name}: {_one_line(error)}")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gfl_edge import optional
-from gfl_edge.backends.base import Backend
+from gfl_edge.backends.base import Backend, Performance
 from gfl_edge.backends.nms import NmsChoice, place_on_cpu
 from gfl_edge.backends.onnx_cpu import OnnxRuntimeBackend, OpenVinoBackend
 from gfl_edge.backends.tensorrt import TensorRTBackend
@@ -18,13 +18,16 @@ BackendName = Literal["auto", "openvino", "onnxruntime", "tensorrt", "rtx"]
 CpuBackendName = Literal["auto", "openvino", "onnxruntime"]
 
 
-def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice = "auto") -> Backend:
+def open_backend(
+    path: str | Path, backend: BackendName = "auto", nms: NmsChoice = "auto", performance: Performance = "latency"
+) -> Backend:
     """Load ``path`` with the backend that fits it.
 
     Args:
         path: ``.onnx`` (OpenVINO, ONNX Runtime) or ``.engine`` (TensorRT, TensorRT-RTX).
         backend: "auto" takes OpenVINO where it is installed, else ONNX Runtime, and the engine's own TensorRT.
         nms: where NMS is to run; "auto" takes the fastest place, see :mod:`gfl_edge.backends.nms`.
+        performance: what to be fast at on a CPU.
 
     Raises:
         InputError: unknown backend, one that does not run this kind of file, or NMS where this file cannot have it.
@@ -33,7 +36,7 @@ def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice
         MissingDependencyError: the library is not installed.
     """
     path = Path(path)
-    for value, choices in ((backend, BackendName), (nms, NmsChoice)):
+    for value, choices in ((backend, BackendName), (nms, NmsChoice), (performance, Performance)):
         if value not in get_args(choices):
             raise InputError(f"unknown choice {value!r}: expected one of {', '.join(get_args(choices))}")
     if path.suffix == ".onnx":
@@ -43,7 +46,7 @@ def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice
                 f"gfl-edge build --model {path} --flavor {backend}"
             )
         model, spec = load_contract(path)
-        return open_onnx_backend(model, spec, backend, nms, str(path))
+        return open_onnx_backend(model, spec, backend, nms, str(path), performance)
     if path.suffix == ".engine":
         if backend == "openvino" or backend == "onnxruntime":
             raise InputError(
@@ -58,7 +61,12 @@ def open_backend(path: str | Path, backend: BackendName = "auto", nms: NmsChoice
 
 
 def open_onnx_backend(
-    model: Any, spec: ModelSpec, backend: CpuBackendName = "auto", nms: NmsChoice = "auto", origin: str = "MODEL.onnx"
+    model: Any,
+    spec: ModelSpec,
+    backend: CpuBackendName = "auto",
+    nms: NmsChoice = "auto",
+    origin: str = "MODEL.onnx",
+    performance: Performance = "latency",
 ) -> Backend:
     """Load a model that is in memory, for the CPU.
 
@@ -68,6 +76,7 @@ def open_onnx_backend(
         backend: see :func:`open_backend`.
         nms: see :func:`open_backend`.
         origin: name of the file, for messages.
+        performance: what to be fast at.
 
     Raises:
         InputError: NMS where this model cannot have it.
@@ -87,4 +96,5 @@ def open_onnx_backend(
         backend = installed
     if spec.has_nms and place == "host":
         spec = without_nms(model, spec)
-    return OpenVinoBackend(model, spec) if backend == "openvino" else OnnxRuntimeBackend(model, spec)
+    made = OpenVinoBackend if backend == "openvino" else OnnxRuntimeBackend
+    return made(model, spec, performance)

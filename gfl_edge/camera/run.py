@@ -21,6 +21,7 @@ from contextlib import ExitStack
 from numbers import Integral
 from pathlib import Path
 
+from gfl_edge.backends.base import Performance
 from gfl_edge.backends.select import BackendName
 from gfl_edge.camera.delivery import Delivery, video_path
 from gfl_edge.camera.feeds import CameraFrame, Feeds
@@ -29,7 +30,7 @@ from gfl_edge.camera.status import LatencyHistogram, StageTimes, StatusLine
 from gfl_edge.camera.stop_signals import StopSignals
 from gfl_edge.camera.summary import CameraSummary, StoppedBy, rate
 from gfl_edge.detections import Detections
-from gfl_edge.detector import Detector, Prepared
+from gfl_edge.detector import Detector, Inference, Prepared, Started
 from gfl_edge.errors import InputError, SourceError
 from gfl_edge.files import check_output
 from gfl_edge.media.containers import RESERVE_BYTES
@@ -41,6 +42,7 @@ from gfl_edge.media.opening import (
     check_reconnect_seconds,
     check_source,
     followed,
+    is_recorded,
     sources_of,
 )
 from gfl_edge.media.sinks import VideoSink, Window, why_no_window
@@ -70,9 +72,10 @@ def run_camera(
 ) -> CameraSummary:
     """Detect in every frame of one or more sources until they end, a window is closed, or Ctrl-C or SIGTERM arrives.
 
-    Reading, resizing, the network, drawing and writing overlap, so that the slowest of them sets the pace. Files wait
-    for it and lose no frame. Of a live source the newest frame is taken and older ones are dropped, so that no image is
-    older than a few times what the slowest stage takes. The frames of a source stay in order.
+    Reading, resizing, the network, drawing and writing overlap, so that the slowest of them sets the pace. On a CPU a
+    file, or several sources, also have a frame in the network for each core. Files wait and lose no frame. Of a live
+    source the newest frame is taken and older ones are dropped, so that no image is older than a few times what the
+    slowest stage takes. The frames of a source stay in order.
 
     Several sources take turns, so that an image may be older by a turn of the others. An engine that was built for
     batches runs the frames that wait, one of each source, as one. A source that fails is logged and left out, as long
@@ -82,7 +85,8 @@ def run_camera(
     the run, an error too, what was written until then is kept and whole; a frame is in all outputs or in none.
 
     Args:
-        model: model file, or a detector, which is left open; None: the bundled person detector.
+        model: model file, or a detector, which is left open, and is as fast as it was made to be, see
+            :func:`performance_for`; None: the bundled person detector.
         source: see :func:`gfl_edge.media.opening.open_source`; or several of them. Threads of their own read them and
             close them at the end.
         backend: what runs a model file.
@@ -110,7 +114,7 @@ def run_camera(
         stop = stack.enter_context(StopSignals())
         window = _window(show)
         if model is None or isinstance(model, (str, Path)):
-            detector = stack.enter_context(Detector(model, backend))
+            detector = stack.enter_context(Detector(model, backend, performance=performance_for(sources)))
         else:
             detector = model
         batch = min(len(sources), detector.backend.max_batch or 1)  # CPUs, which take any, gain nothing from it
@@ -126,6 +130,12 @@ def run_camera(
         with run.status:
             stopped_by = run.until_it_ends(stop)
     return run.summary(stopped_by)
+
+
+def performance_for(sources: Sequence[Source]) -> Performance:
+    """Latency for one camera or stream, whose newest frame counts; throughput for files, and for several sources."""
+    one_live = len(sources) == 1 and not is_recorded(sources[0])
+    return "latency" if one_live else "throughput"
 
 
 def _check_sources(sources: Sequence[Source], reconnect_seconds: float) -> None:
@@ -239,7 +249,12 @@ class CameraRun:
         waiting = WAITING_LIVE if any(feed.live for feed in self._feeds.feeds) else WAITING
         add, draws = self._pipeline.add, self._delivery.draws
         prepared = add("preprocess", self._feeds, self.prepare, "network", waiting)
-        found = add("network", prepared, self.infer, "draw" if draws else "write", waiting)
+        after = "draw" if draws else "write"
+        if self._detector.in_flight > 1:  # those that are started: one is being finished, the others wait
+            started = add("network", prepared, self.start_network, "detections", self._detector.in_flight - 1)
+            found = add("detections", started, self.finish_network, after, waiting)
+        else:
+            found = add("network", prepared, self.infer, after, waiting)
         return add("draw", found, self.draw, "write", waiting) if draws else found
 
     def prepare(self, items: list[CameraFrame]) -> list[tuple[list[CameraFrame], Prepared]]:
@@ -251,7 +266,20 @@ class CameraRun:
     def infer(self, ready: tuple[list[CameraFrame], Prepared]) -> list[CameraFrame]:
         """Run the network on a batch."""
         items, prepared = ready
-        found = self._detector.infer(prepared)
+        return self._with(items, self._detector.infer(prepared))
+
+    def start_network(self, ready: tuple[list[CameraFrame], Prepared]) -> list[tuple[list[CameraFrame], Started]]:
+        """Begin to run the network on a batch."""
+        items, prepared = ready
+        return [(items, self._detector.start(prepared))]
+
+    def finish_network(self, started: tuple[list[CameraFrame], Started]) -> list[CameraFrame]:
+        """Wait for the network."""
+        items, run = started
+        return self._with(items, self._detector.finish(run))
+
+    def _with(self, items: list[CameraFrame], found: Inference) -> list[CameraFrame]:
+        """The frames with what was found in them."""
         # The batch may have been filled up
         for item, detections, invalid in zip(items, found.detections, found.invalid, strict=False):
             item.detections, item.invalid = detections.above(self._score), invalid

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from gfl_edge.camera import run_camera
+from gfl_edge.camera.run import performance_for
 from gfl_edge.cli.options import add_drawn_score, add_model, drawn_score, open_detector
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.parsing.numbers import number_argument, whole_argument
@@ -47,10 +48,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Detect until the sources end or a signal comes; print the summary."""
-    with open_detector(args) as detector:
+    sources = args.source or [0]
+    with open_detector(args, performance_for(sources)) as detector:
         summary = run_camera(
             detector,
-            args.source or 0,
+            sources,
             score=drawn_score(args, detector),
             show=args.show,
             output=args.output,

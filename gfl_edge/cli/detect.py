@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write annotated copies of the images; print the summary."""
-    with open_detector(args) as detector:
+    with open_detector(args, "throughput") as detector:
         summary = detect_images(detector, args.images, output_dir=args.output_dir, score=drawn_score(args, detector))
     print(json_text(summary.to_dict(), indent=2))
     return 0

@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure AP and print it as JSON."""
     check_result(args)
-    with open_detector(args) as detector:
+    with open_detector(args, "throughput") as detector:
         result = evaluate(
             detector, args.images, args.annotations, args.limit, evaluator=args.evaluator, on_bad=args.on_bad
         )

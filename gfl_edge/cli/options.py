@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from gfl_edge.annotations.checks import OnBad
+from gfl_edge.backends.base import Performance
 from gfl_edge.backends.nms import NmsChoice
 from gfl_edge.backends.select import BackendName
 from gfl_edge.console import log
@@ -29,11 +30,11 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nms", choices=get_args(NmsChoice), default="auto", help="where NMS runs (default: auto)")
 
 
-def open_detector(args: argparse.Namespace) -> Detector:
-    """The detector that the options of :func:`add_model` name."""
+def open_detector(args: argparse.Namespace, performance: Performance) -> Detector:
+    """The detector that the options of :func:`add_model` name, fast at what the command needs."""
     if args.model is None:
         log(f"no model named: taking {DESCRIPTION} ({PROPERTIES})")
-    return Detector(args.model, args.backend, args.nms)
+    return Detector(args.model, args.backend, args.nms, performance)
 
 
 def add_drawn_score(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,8 @@ import contextlib
 import io
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from gfl_edge import optional
 from gfl_edge.annotations.checks import NAMED, OnBad, size_mismatch
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.detections import Detections
-from gfl_edge.detector import Detector
+from gfl_edge.detector import Detector, Prepared
 from gfl_edge.errors import AnnotationError, ImageError, InputError
 from gfl_edge.evaluation.truth import match_categories, read_truth
 from gfl_edge.media.images import read_image
@@ -42,14 +43,15 @@ class Evaluation:
         images: how many images were evaluated.
         skipped: names of images that could not be read and so were left out.
         left_out: names of the annotations' categories that the model does not know, over which nothing is averaged.
-        ms_per_image: mean milliseconds of pre-processing, network and post-processing, without reading the file.
+        images_per_second: from the first image to the last, reading included, with as many under way as the detector
+            runs at once.
     """
 
     metrics: Metrics
     images: int
     skipped: tuple[str, ...]
     left_out: tuple[str, ...]
-    ms_per_image: float
+    images_per_second: float
 
     def percent(self, name: str) -> float:
         """One of the metrics of all sizes, which every evaluation has, such as "AP"."""
@@ -65,7 +67,7 @@ class Evaluation:
             "images": self.images,
             "skipped": list(self.skipped),
             "left_out": list(self.left_out),
-            "ms_per_image": round(self.ms_per_image, 3),
+            "images_per_second": round(self.images_per_second, 3),
         }
 
 
@@ -81,7 +83,8 @@ def evaluate(
     """Run ``detector`` over a COCO data set and compute AP, over the classes that it knows.
 
     Args:
-        detector: classes are matched to the annotation file's categories by name.
+        detector: classes are matched to the annotation file's categories by name. Fastest with
+            ``performance="throughput"``.
         images: folder of the annotation file's ``file_name`` entries.
         annotations: COCO instances JSON.
         limit: only the first so many images, in order of id.
@@ -111,12 +114,12 @@ def evaluate_on(
     category_ids = match_categories(truth, detector.spec.class_names)
     coco, frames = as_coco(truth.to_coco()), Frames.of(truth, f"evaluating {detector.spec.name}", progress)
     results: list[dict[str, Any]] = []
-    evaluated, total_ms = [], 0.0
-    for image_id, frame in frames:
-        found, milliseconds = timed(detector, frame)
-        total_ms += milliseconds
+    evaluated: list[int] = []
+    start = time.perf_counter()
+    for image_id, found in infer_frames(detector, frames):
         evaluated.append(image_id)
         results.extend(coco_results(found, image_id, category_ids))
+    seconds = time.perf_counter() - start
     metrics = average_precision(coco, results, evaluated, evaluator, category_ids)
     if metrics["AP"] is None:
         raise AnnotationError(
@@ -124,7 +127,7 @@ def evaluate_on(
             f"cannot be computed. Copy the others again: {', '.join(frames.skipped[:NAMED])}"
         )
     left_out = tuple(name for name in truth.class_names if name not in detector.spec.class_names)
-    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, total_ms / len(evaluated))
+    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, len(evaluated) / seconds)
 
 
 def rounded(metrics: Metrics, digits: int = 3) -> Metrics:
@@ -187,6 +190,19 @@ class Frames:
             yield image_id, frame
         if len(self.skipped) == len(self._files):
             raise InputError(f"none of the {len(self._files)} images under {self._folder} can be used: {reasons[0]}")
+
+
+def infer_frames(detector: Detector, frames: Iterable[tuple[int, Image]]) -> Iterator[tuple[int, Detections]]:
+    """What a detector finds in frames, by their ids, in order, with as many under way as it runs at once."""
+    ids: deque[int] = deque()
+
+    def prepared() -> Iterator[Prepared]:
+        for image_id, frame in frames:
+            ids.append(image_id)
+            yield detector.prepare([frame])
+
+    for inference in detector.infer_all(prepared()):
+        yield ids.popleft(), inference.detections[0]
 
 
 def timed(detector: Detector, frame: Image) -> tuple[Detections, float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,8 @@ from gfl_edge.progress import track
 from gfl_edge.redact import shown_source
 
 if TYPE_CHECKING:
-    from gfl_edge.detector import Detector
+    from gfl_edge.detector import Detector, Prepared
+    from gfl_edge.ops.preprocess import Image
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ def detect_images(
     """Detect in image files and write annotated copies, with progress on stderr.
 
     Args:
-        detector: run once per image.
+        detector: run once per image; fastest with ``performance="throughput"``.
         paths: image files, and folders of which the images directly inside are taken, sorted by name.
         output_dir: made if it is missing. A copy keeps its image's name; where another copy or an input has that name
             already, a number is added: ``dog-2.jpg``. Older files of that name are replaced, inputs never.
@@ -82,25 +84,46 @@ def detect_images(
     sources = _collect(paths)
     outputs = _output_paths(sources, Path(output_dir))
     check_output(outputs[0])
-    images, skipped, reasons, invalid = [], [], [], 0
-    for source, output in track(zip(sources, outputs, strict=True), "detect", len(sources), enabled=len(sources) > 1):
-        try:
-            image = read_image(source)
-            found = detector.infer(detector.prepare([image]))
-        except (ImageError, FrameError) as error:
-            reason = f"it {error.reason}" if isinstance(error, ImageError) else str(error)
-            logger.warning("%s skipped: %s", source, reason)
-            reasons.append(f"{source}: {reason}")
-            skipped.append(str(source))
-            continue
+    readable = _Readable(zip(sources, outputs, strict=True), len(sources), detector)
+    images, invalid = [], 0
+    for found in detector.infer_all(readable):
+        source, output, image = readable.under_way.popleft()
         detections = found.detections[0].above(score)
         invalid += found.invalid[0]
         write_image(output, draw_detections(image, detections, out=image))
         images.append(AnnotatedImage(source, output, detections))
+    skipped, reasons = list(readable.reasons), list(readable.reasons.values())
     if not images:
         several = f"none of {len(reasons)} images can be used: " if len(reasons) > 1 else ""
         raise SourceError(several + reasons[0])
     return ImagesSummary(tuple(images), tuple(skipped), invalid)
+
+
+class _Readable:
+    """Reads image files and prepares them, with progress on stderr; those that cannot be used are left out and logged.
+
+    Attributes:
+        under_way: source, output and image of those that are not yet written.
+        reasons: why an image cannot be used, by its path.
+    """
+
+    def __init__(self, paths: Iterable[tuple[Path, Path]], count: int, detector: Detector) -> None:
+        self.under_way: deque[tuple[Path, Path, Image]] = deque()
+        self.reasons: dict[str, str] = {}
+        self._paths, self._count, self._detector = paths, count, detector
+
+    def __iter__(self) -> Iterator[Prepared]:
+        for source, output in track(self._paths, "detect", self._count, enabled=self._count > 1):
+            try:
+                image = read_image(source)
+                prepared = self._detector.prepare([image])
+            except (ImageError, FrameError) as error:
+                reason = f"it {error.reason}" if isinstance(error, ImageError) else str(error)
+                logger.warning("%s skipped: %s", source, reason)
+                self.reasons[str(source)] = f"{source}: {reason}"
+                continue
+            self.under_way.append((source, output, image))
+            yield prepared
 
 
 def _collect(paths: Iterable[str | Path]) -> list[Path]:

@@ -87,6 +87,18 @@ def sources_of(source: Source | Iterable[Source]) -> list[Source]:
         return [source]  # type: ignore[list-item]
 
 
+def is_recorded(source: Source) -> bool:
+    """Whether a source is a file or a folder of them, which waits for its reader, rather than a camera or stream."""
+    if isinstance(source, FrameSource):
+        return not source.live
+    if not isinstance(source, (str, os.PathLike)):
+        return False
+    try:
+        return os.path.isfile(source) or os.path.isdir(source)  # noqa: PTH112, PTH113  False for what is no path
+    except ValueError:
+        return False
+
+
 def check_source(source: object) -> None:
     """Raise InputError for what is no source, whatever there is to open."""
     if isinstance(source, FrameSource):

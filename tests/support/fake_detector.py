@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ class FakeDetector:
         name = "fake"
         max_batch: int | None = None
 
+    in_flight = 1
+
     def __init__(self) -> None:
         self.backend = self.Backend()
         self.calls = self.closed = 0
@@ -31,11 +33,14 @@ class FakeDetector:
         return Detections(boxes, np.array([0.9, 0.2], np.float32), np.array([0, 1], np.int32), ("person", "dog"))
 
     def prepare(self, frames: list[np.ndarray]) -> list[np.ndarray]:
-        return frames
+        return [check_frame(frame) for frame in frames]
 
     def infer(self, prepared: list[np.ndarray]) -> Inference:
         ms = {"preprocess": 1.0, "network": 20.0, "postprocess": 0.5}
         return Inference([self(frame) for frame in prepared], ms, [0] * len(prepared))
+
+    def infer_all(self, prepared: Iterable[list[np.ndarray]]) -> Iterator[Inference]:
+        return map(self.infer, prepared)
 
     def close(self) -> None:
         self.closed += 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gfl_edge.cli.main import main
 from gfl_edge.detections import Detections
-from gfl_edge.detector import Detector
+from gfl_edge.detector import Detector, Inference
 from gfl_edge.errors import AnnotationError, InputError
 from gfl_edge.evaluation.agreement import Match, agree, match
 from gfl_edge.evaluation.ap import METRICS, evaluate
@@ -62,6 +62,12 @@ class Fake(Detector):
                 for c, x, y, w, h in BOXES[number]
             )
         )
+
+    def prepare(self, frames):
+        return frames
+
+    def infer(self, prepared):
+        return Inference([self(frame) for frame in prepared], {}, [0])
 
 
 @pytest.fixture
