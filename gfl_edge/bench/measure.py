@@ -43,10 +43,12 @@ class Case:
     def prepare(self) -> None:
         """Run until the times are stable."""
         self.warm_up = warm_up(lambda: self.timed.step().latency_ms, min_seconds=self.min_warm_up_seconds)
+        self.timed.rest()
 
     def take_turn(self) -> None:
-        """Run for a while. The first run does not count: it finds the caches as the case before left them."""
-        self.timed.step()
+        """Run for a while. The first do not count: they find the caches as the case before left them."""
+        for _ in range(self.timed.in_flight):
+            self.timed.step()
         with self.recorder.turn() as turn:
             start, halfway = time.perf_counter(), False
             while turn.images < MIN_TURN_RUNS * self.timed.batch or time.perf_counter() - start < TURN_SECONDS:
@@ -55,6 +57,7 @@ class Case:
                 if not halfway and time.perf_counter() - start > TURN_SECONDS / 2:
                     self.recorder.read(turn)
                     halfway = True
+        self.timed.rest()
 
     def result(self) -> Run:
         """For the report."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from gfl_edge.bench import paper
 from gfl_edge.bench.device.open import ON_CPU
 from gfl_edge.bench.frames import FrameSet
 from gfl_edge.detections import Detections
-from gfl_edge.detector import Detector
+from gfl_edge.detector import Detector, Started
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import read_image
 from gfl_edge.ops import postprocess
@@ -111,10 +112,15 @@ class Timed(Protocol):
 
     name: ProtocolName
     batch: int
+    in_flight: int  # runs that are under way at once
     stages: StageReader
 
     def step(self) -> TimedRun:
         """Run once, on the next frames."""
+        ...
+
+    def rest(self) -> None:
+        """Finish what is under way, so that nothing runs beside the next that is timed."""
         ...
 
     def differences(self) -> list[str]:
@@ -126,7 +132,7 @@ class Stream:
     """See :data:`gfl_edge.report.schema.BOUNDARIES`."""
 
     name: ProtocolName = "stream"
-    batch = 1
+    batch = in_flight = 1
 
     def __init__(self, detector: Detector, frames: FrameSet) -> None:
         self._detector, self.stages = detector, StageReader(detector)
@@ -150,6 +156,9 @@ class Stream:
         draw_detections(frame, found.detections[0].above(DRAW_SCORE))
         return TimedRun(latency_ms, {**outside, **stages, "draw": _since_ms(start)})
 
+    def rest(self) -> None:
+        """Nothing is under way."""
+
     def differences(self) -> list[str]:
         """None."""
         return []
@@ -162,25 +171,42 @@ class Offline:
 
     def __init__(self, detector: Detector, frames: FrameSet, batch: int) -> None:
         self._detector, self.batch, self.stages = detector, batch, StageReader(detector)
+        self.in_flight = detector.in_flight
         self._next = itertools.cycle(frames.images)
+        self._under_way: deque[Started] = deque()
 
     def step(self) -> TimedRun:
+        """Finish a batch, with as many under way as there can be; its latency is the time since the batch before."""
+        start, prepared_ms = time.perf_counter(), 0.0
+        while len(self._under_way) < self.in_flight:
+            prepared = self._detector.prepare(itertools.islice(self._next, self.batch))
+            self._under_way.append(self._detector.start(prepared))
+            prepared_ms += prepared.ms
+        ms = self._detector.finish(self._under_way.popleft()).ms
+        latency_ms = _since_ms(start)
+        if self.in_flight > 1:  # the network runs beside the other stages
+            ms = {**ms, "preprocess": prepared_ms, "network": max(0.0, latency_ms - prepared_ms - ms["postprocess"])}
+        return TimedRun(latency_ms, self.stages.split(ms))
+
+    def rest(self) -> None:
         """See :class:`Timed`."""
-        frames = list(itertools.islice(self._next, self.batch))
-        start = time.perf_counter()
-        ms = self._detector.infer(self._detector.prepare(frames)).ms
-        return TimedRun(_since_ms(start), self.stages.split(ms))
+        while self._under_way:
+            self._detector.finish(self._under_way.popleft())
 
     def differences(self) -> list[str]:
-        """None."""
-        return []
+        """See :class:`Timed`."""
+        if self.in_flight == 1:
+            return []
+        return [
+            f"{self.in_flight} batches are under way at once: of the network, its time is what the others left of it"
+        ]
 
 
 class GFocal:
     """See :data:`gfl_edge.report.schema.BOUNDARIES`."""
 
     name: ProtocolName = "gfocal"
-    batch = 1
+    batch = in_flight = 1
 
     def __init__(self, detector: Detector, frames: FrameSet) -> None:
         self._detector, self.stages = detector, StageReader(detector)
@@ -202,6 +228,9 @@ class GFocal:
         end = time.perf_counter()
         stages = self.stages.split({"network": 1000 * (ran - start), "postprocess": 1000 * (end - ran)})
         return TimedRun(1000 * (end - start), stages)
+
+    def rest(self) -> None:
+        """Nothing is under way."""
 
     def differences(self) -> list[str]:
         """See :class:`Timed`."""

@@ -167,6 +167,7 @@ class _Model:
     def __init__(self, path: Path, request: BenchRequest) -> None:
         self.path, before = path, process_bytes()
         self.detector = Detector(path, request.backend, request.nms)
+        self._offline: Detector | None = None  # another, for throughput
         self.counters: Counters = open_counters(self.detector.backend)
         self._device_bytes = self.counters.memory_bytes()
         self._host_bytes = process_bytes() - before
@@ -179,6 +180,8 @@ class _Model:
     def __exit__(self, *_: object) -> None:
         self.counters.close()
         self.detector.close()
+        if self._offline is not None:
+            self._offline.close()
 
     def cases(self, request: BenchRequest, frames: FrameSet) -> list[Case]:
         """The protocol, and a batch each."""
@@ -191,10 +194,14 @@ class _Model:
                     f"--batch {batch}: {self.path} takes {most} at most. Rebuild it with a larger --max-batch"
                 )
         least_seconds = 0.0 if self.detector.backend.name in ON_CPU else MIN_GPU_SECONDS
-        return [
-            Case(self.id, make_protocol(name, self.detector, frames, batch), Recorder(self.counters), least_seconds)
-            for name, batch in kinds
-        ]
+        protocols = [make_protocol(name, self._detector_for(name, request), frames, batch) for name, batch in kinds]
+        return [Case(self.id, protocol, Recorder(self.counters), least_seconds) for protocol in protocols]
+
+    def _detector_for(self, protocol: ProtocolName, request: BenchRequest) -> Detector:
+        if protocol != "offline" or self.detector.backend.name not in ON_CPU:
+            return self.detector
+        self._offline = self._offline or Detector(self.path, request.backend, request.nms, "throughput")
+        return self._offline
 
     def row(self, truth: Annotations | None, progress: bool) -> ModelRow:
         """What the report says about the model itself."""

@@ -189,7 +189,7 @@ def batches_section(report: Report) -> Section:
     rows = tuple(
         (run.model, str(run.batch), milliseconds(run.latency.p50_ms), number(run.latency.fps, 1)) for run in runs
     )
-    table = Table(BOUNDARIES["offline"], ("model", "batch", "p50 of a batch, ms", "images per second"), rows)
+    table = Table(BOUNDARIES["offline"], ("model", "batch", "p50 between batches, ms", "images per second"), rows)
     return Section("Throughput by batch", (), (), (table,), figures.batches(report))
 
 

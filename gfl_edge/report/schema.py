@@ -21,7 +21,8 @@ ProtocolName = Literal["stream", "offline", "gfocal"]
 BOUNDARIES: dict[ProtocolName, str] = {
     "stream": "one frame at a time, from a BGR frame in memory to its detections, resize included; reading the file "
     "and drawing are timed beside it",
-    "offline": "batches, from BGR frames in memory to their detections, resize included",
+    "offline": "batches, on a CPU several under way at once, from BGR frames in memory to their detections, resize "
+    "included; the time of one is that since the one before",
     "gfocal": "batch 1, as GFocal's tools/benchmark.py: from an input that is resized already to detections in pixels "
     "of the frame: upload, forward, decode and NMS; no image loading, no resize",
 }

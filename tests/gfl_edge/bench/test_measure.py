@@ -18,7 +18,7 @@ from gfl_edge.report.schema import DeviceCounters, MachineLoad, Range, Run, Stag
 class Scripted:
     """A protocol of scripted times, that notes when it ran."""
 
-    name, batch = "stream", 1
+    name, batch, in_flight = "stream", 1, 1
 
     def __init__(self, name, log):
         self._name, self._log, self.stages = name, log, StageReader(Fixed())
@@ -26,6 +26,9 @@ class Scripted:
     def step(self):
         self._log.append(self._name)
         return TimedRun(5.0, {"network": 4.0, "nms": 0.5})
+
+    def rest(self):
+        pass
 
     def differences(self):
         return []

@@ -106,14 +106,14 @@ def test_max_frames(tmp_path: Path, detector: FakeDetector) -> None:
 def test_model_path_is_opened_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[object, FakeDetector]] = []
 
-    def build(*arguments: object) -> FakeDetector:
-        opened.append((arguments, FakeDetector()))
+    def build(*arguments: object, performance: str) -> FakeDetector:
+        opened.append(((*arguments, performance), FakeDetector()))
         return opened[-1][1]
 
     monkeypatch.setattr("gfl_edge.camera.run.Detector", build)
     run_camera("model.onnx", make_video(tmp_path / "in.avi", frames=2), backend="openvino")
     ((arguments, detector),) = opened
-    assert arguments == ("model.onnx", "openvino")
+    assert arguments == ("model.onnx", "openvino", "throughput")
     assert (detector.calls, detector.closed) == (2, 1)
     with pytest.raises(SourceError):
         run_camera("model.onnx", tmp_path / "missing.avi")
