@@ -20,7 +20,10 @@ class FakeDetector:
         name = "fake"
         max_batch: int | None = None
 
-    in_flight = 1
+    class Spec:
+        recommended_score: float | None = None
+
+    in_flight, spec = 1, Spec()
 
     def __init__(self) -> None:
         self.backend = self.Backend()
