@@ -40,15 +40,30 @@ __device__ inline void gfl_frame_pixel(const GflResizeParams &params, const uint
     bgr[2] = pixel[rgb ? 0 : 2];
 }
 
+/* value * place in 1024ths, rounded, a half to the even one: exact, as the product has 24 + 16 bits. From 2^36 on, which is
+ * outside of every frame, it grows no further. */
+__device__ inline long long gfl_1024ths(float value, int place) {
+    const unsigned bits = __float_as_uint(value), exponent = bits >> 23 & 255;
+    const unsigned mantissa = (bits & 0x7fffff) | (exponent ? 1u << 23 : 0u);
+    const unsigned long long product = (unsigned long long)mantissa * (unsigned)place;
+    const int shift = 140 - (exponent ? (int)exponent : 1); /* 1024 * value is mantissa / 2^shift */
+    unsigned long long whole = 0;
+    if (shift <= 0)
+        whole = product << (shift > -22 ? -shift : 22);
+    else if (shift <= 40)
+        whole = (product + (1ull << (shift - 1)) - 1 + (product >> shift & 1)) >> shift;
+    return bits >> 31 ? -(long long)whole : (long long)whole;
+}
+
 /* The frame coordinate of a pixel: whole part and fraction. With a black border as cv2.warpAffine has it, whose coordinates
- * are 1/1024ths rounded to 1/32 pixel, which matters by up to 8 gray levels; double, as 1/1024 of a pixel at 4096 is at the
- * end of what float32 holds. Far outside, where nothing is to be seen, is as good as just outside. */
+ * are 1/1024ths rounded to 1/32 pixel, which matters by up to 8 gray levels; in integers, as 1/1024 of a pixel at 4096 is at
+ * the end of what float32 holds. Far outside, where nothing is to be seen, is as good as just outside. */
 __device__ inline int gfl_coordinate(const GflResizeParams &params, int place, float step, float start, int frame_size,
                                      float *fraction) {
     if (params.black_border) {
-        const double fine = rint((double)place * step * 1024.0) + rint(start * 1024.0);
-        const double limited = fmin(fmax(fine, -2048.0), 1024.0 * (frame_size + 2));
-        const int fixed = ((int)limited + 16) >> 5;
+        const long long fine = gfl_1024ths(step, place) + gfl_1024ths(start, 1), highest = 1024ll * (frame_size + 2);
+        const int limited = (int)(fine < -2048 ? -2048 : fine > highest ? highest : fine);
+        const int fixed = (limited + 16) >> 5;
         *fraction = (float)(fixed & 31) / 32.0f;
         return fixed >> 5;
     }

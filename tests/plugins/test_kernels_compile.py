@@ -63,6 +63,16 @@ def test_no_register_spills(target, tmp_path):
 
 
 @needs_nvcc
+def test_nothing_is_computed_in_doubles(tmp_path):
+    """Of which most GPUs do one in the time of 32 or 64 others."""
+    words = ["nvcc", "-std=c++17", "-arch=compute_75", "-ptx", "-I", str(PLUGINS / "include"), "-x", "cu"]
+    subprocess.run([*words, str(PLUGINS / "src/gfl_kernels.cuh"), "-o", str(tmp_path / "all.ptx")], check=True)
+    text = (tmp_path / "all.ptx").read_text()
+    assert "gfl_resize_kernel" in text
+    assert ".f64" not in text
+
+
+@needs_nvcc
 def test_the_library_exports_its_interface(tmp_path):
     library = build_for_gpu(tmp_path, "sm_86").read_bytes()
     header = (PLUGINS / "include" / "gfl_kernels.h").read_text()

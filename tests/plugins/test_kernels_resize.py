@@ -127,6 +127,50 @@ def test_far_outside_is_black_or_the_edge(library):
         assert (library.resize(params, frame) == 77).all()
 
 
+def in_doubles(frame, params):
+    """The resize with a black border, coordinates in float64: what the integers of the kernel must agree with."""
+    sizes = ((params.out_width, params.frame_width), (params.out_height, params.frame_height))
+    steps, starts = (params.step_x, params.step_y), (params.start_x, params.start_y)
+    wholes, fractions = [], []
+    for (out, size), step, start in zip(sizes, steps, starts, strict=True):
+        fine = np.rint(np.arange(out) * np.float64(step) * 1024) + np.rint(np.float64(start) * 1024)
+        fixed = (np.clip(fine, -2048, 1024 * (size + 2)).astype(int) + 16) >> 5
+        wholes.append((fixed >> 5) + 2)
+        fractions.append((fixed & 31).astype(np.float32) / np.float32(32))
+    padded = np.pad(frame, ((2, 5), (2, 5), (0, 0))).astype(np.float32)
+    (left, top), (along, down) = wholes, (fractions[0][None, :, None], fractions[1][:, None, None])
+    rows = [
+        padded[top + i][:, left] + along * (padded[top + i][:, left + 1] - padded[top + i][:, left]) for i in (0, 1)
+    ]
+    return (rows[0] + down * (rows[1] - rows[0]) + np.float32(0.5)).astype(np.uint8)
+
+
+ODD_STEPS = [0.0, -0.0, 1e-45, 1e-38, 2**-11, 2**-10, 3 * 2**-11, -(2**-11), 0.5, 1.5, 2.0**35, -(2.0**35), 1 / 3, 1e9]
+
+
+@given(
+    step=st.one_of(st.sampled_from(ODD_STEPS), st.floats(-8, 8, width=32), st.floats(-1e9, 1e9, width=32)),
+    start=st.one_of(st.sampled_from(ODD_STEPS), st.floats(-8, 8, width=32), st.floats(-1e9, 1e9, width=32)),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=200, deadline=None)
+def test_coordinates_in_integers_are_those_in_doubles(library, step, start, seed):
+    frame = np.random.default_rng(seed).integers(0, 256, (9, 13, 3), np.uint8)
+    params = resize_params((9, 13), (16, 40), "letterbox")
+    params.step_x, params.start_x, params.step_y = step, start, 0.4
+    np.testing.assert_array_equal(library.resize(params, frame), in_doubles(frame, params))
+
+
+@pytest.mark.parametrize("side", [65535, 65534, 1921])
+def test_coordinates_of_the_last_pixels(library, side):
+    """The largest product there is; half of the values lie between two 1024ths."""
+    frame = np.random.default_rng(0).integers(0, 256, (1, side, 3), np.uint8)
+    for step in (1.0, np.float32(1 + 2**-11), np.nextafter(np.float32(1), np.float32(0))):
+        params = resize_params((1, side), (1, side), "letterbox")
+        params.step_x, params.start_x = step, np.float32(2**-11)
+        np.testing.assert_array_equal(library.resize(params, frame), in_doubles(frame, params))
+
+
 BAD_RESIZE = [
     ("format", 3, "format is 3, expected 0..2"),
     ("frame_height", 0, "frame_height is 0, expected 1..65535"),
