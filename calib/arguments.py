@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from calib.histogram import METHODS, Method
+from calib.noise import MAX_DB
 from gfl_edge.annotations.checks import OnBad
 from gfl_edge.cli.options import add_on_bad
 from gfl_edge.errors import InputError
@@ -30,8 +31,8 @@ class CalibrationOptions:
     eval_limit: int | None = None
     on_bad: OnBad = "error"  # bad boxes, missing and doubled images: refuse them, or leave them out
     max_ap_drop: float = 0.3
+    min_snr_db: float = 30.0  # of scores and boxes: below, layers stay float
     probe_images: int = 4
-    always_rank: bool = False
 
     def request(self, onnx: Path, images: Path, output: Path) -> CalibrationRequest:
         """The calibration of that model on those images with these options."""
@@ -57,6 +58,7 @@ class CalibrationRequest(CalibrationOptions):
         if self.annotations is None and self.eval_limit is not None:
             raise InputError("--eval-limit without --annotations: there is nothing to measure")
         number("--max-ap-drop", self.max_ap_drop, 0, 100)
+        number("--min-snr-db", self.min_snr_db, 0, MAX_DB)
         whole_number("--probe-images", self.probe_images)
         whole_number("--num-images", self.num_images)
         whole_number("--seed", self.seed, 0, MAX_SEED)
@@ -96,15 +98,17 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         type=number_argument(0, 100),
         default=0.3,
         metavar="AP",
-        help="points that INT8 may cost; layers stay float until it does not cost more (default: 0.3)",
+        help="points that INT8 may cost; more layers stay float until it does not cost more (default: 0.3)",
+    )
+    group.add_argument(
+        "--min-snr-db",
+        type=number_argument(0, MAX_DB),
+        default=30.0,
+        metavar="DB",
+        help="signal to noise of scores and boxes; the noisiest layers stay float for it, up to a fifth of the "
+        "convolutions (default: 30; 0: none does)",
     )
     group.add_argument("--cache", type=Path, metavar="JSON", help="ranges of an earlier calibration of this model")
-    group.add_argument(
-        "--sensitivity",
-        action="store_true",
-        dest="always_rank",
-        help="rank the layers even if no layer must stay float",
-    )
     group.add_argument(
         "--probe-images", type=whole_argument(), default=4, metavar="N", help="on which noise is measured (default: 4)"
     )

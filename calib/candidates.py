@@ -106,6 +106,11 @@ class Candidates:
         """That can be INT8, in the order of the graph."""
         return self._graph.layers
 
+    @property
+    def convolutions(self) -> int:
+        """How many there are, those that stay float in any case among them."""
+        return qdq.count_layers(self.model.graph)["convolutions"]
+
     def float32(self, float_layers: Collection[str]) -> ModelProto:
         """The float32 graph without NMS, with Q/DQ pairs except on ``float_layers``."""
         return self._graph.quantized(self._ranges, self._means, float_layers)

@@ -125,18 +125,25 @@ def equalize(model: ModelProto, links: Iterable[Link], ranges: Mapping[str, Sequ
 
 
 def _factors(link: Link, ranges: Floats, readers: list[Floats]) -> Floats:
-    """What each channel is divided by, ``[C]``, 1 for the widest.
+    """What each channel is divided by, ``[C]``, 1 for the widest and a power of two for all.
+
+    Powers of two are exact, and the same on every processor even where the ranges differ in their last bits.
 
     Where every channel has weights of its own, as in a depthwise convolution, these take any factor. Elsewhere a factor
     makes the weights of one channel larger than those of others, and the root evens both out.
     """
     widths = np.maximum(ranges / max(float(ranges.max()), 1e-12), MIN_FACTOR)
     if all(values.shape[1] == 1 for values in readers):
-        return np.asarray(widths, np.float32)
+        return _powers_of_two(widths)
     largest = np.zeros_like(widths)
     for node, values in zip(link.readers, readers, strict=True):
         magnitudes = np.abs(values).max(axis=(2, 3))
         np.maximum.at(largest, input_channels(node, values), magnitudes)
     largest = np.maximum(largest / max(float(largest.max()), 1e-12), MIN_FACTOR)
     factors = np.sqrt(widths / largest)
-    return np.asarray(factors / factors.max(), np.float32)
+    return _powers_of_two(factors / factors.max())
+
+
+def _powers_of_two(values: Floats) -> Floats:
+    """The nearest ones, by the logarithm."""
+    return np.asarray(np.exp2(np.round(np.log2(values))), np.float32)

@@ -1,7 +1,7 @@
 """How large an activation may be before it is clipped: the range of a tensor from the histogram of its magnitudes.
 
-INT8 has 127 steps on either side of zero, so a range r makes steps of r / 127. A wide one rounds coarsely, a narrow one
-clips. The methods weigh this differently; which is best depends on the model.
+INT8 has 127 steps on either side of zero, so a range r makes steps of r / 127; uint8 has 255 in all. A wide range
+rounds coarsely, a narrow one clips. The methods weigh this differently; which is best depends on the model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ METHODS: tuple[Method, ...] = ("entropy", "max", "percentile", "mse")
 
 BINS = 2048
 STEPS = 127  # of INT8, symmetric, on one side
+UNSIGNED_STEPS = 255  # of uint8
 PERCENTILE = 99.99
 NARROWEST = 1e-36  # width of a bin whose inverse float32 can hold
 MAX_VALUES = 1 << 19  # of one call of Histogram.add that are counted
@@ -57,8 +58,18 @@ class Histogram:
         else:
             self.counts[0] += len(magnitudes)
 
-    def range(self, method: Method) -> float:
-        """The magnitude from which on values are clipped; 0 for a tensor that is 0 everywhere."""
+    def unsigned_steps(self) -> int:
+        """The steps that uint8 with a zero of its own has on the wider side of zero: 255 where no value is negative."""
+        width = self.most - self.least
+        return round(UNSIGNED_STEPS * self.largest / width) if width > 0 else STEPS
+
+    def range(self, method: Method, steps: int = STEPS) -> float:
+        """The magnitude from which on values are clipped; 0 for a tensor that is 0 everywhere.
+
+        Args:
+            method: which of them.
+            steps: on the wider side of zero.
+        """
         if self.largest == 0.0:
             return 0.0
         if method == "max":
@@ -69,21 +80,21 @@ class Histogram:
             return min(self.largest, (last + 1) * self.width)
         costs = _divergence if method == "entropy" else _squared_error
         used = min(BINS, int(np.ceil(self.largest / self.width)))
-        candidates = np.arange(min(STEPS + 1, used), used + STRIDE, STRIDE).clip(max=used)
-        values = [costs(self.counts, int(bins)) for bins in candidates]
+        candidates = np.arange(min(steps + 1, used), used + STRIDE, STRIDE).clip(max=used)
+        values = [costs(self.counts, int(bins), steps) for bins in candidates]
         best = candidates[len(values) - 1 - int(np.argmin(values[::-1]))]  # of equals the widest
         return min(self.largest, float(best) * self.width)
 
 
-def _squared_error(counts: NDArray[np.int64], bins: int) -> float:
-    """Mean squared error in bins of rounding to ``STEPS`` steps and clipping at ``bins`` bins."""
+def _squared_error(counts: NDArray[np.int64], bins: int, steps: int) -> float:
+    """Mean squared error in bins of rounding to ``steps`` steps and clipping at ``bins`` bins."""
     centers = np.arange(len(counts)) + 0.5
-    step = bins / STEPS
-    rounded = np.minimum(np.round(centers / step), STEPS) * step
+    step = bins / steps
+    rounded = np.minimum(np.round(centers / step), steps) * step
     return float((counts * (rounded - centers) ** 2).sum() / counts.sum())
 
 
-def _divergence(counts: NDArray[np.int64], bins: int) -> float:
+def _divergence(counts: NDArray[np.int64], bins: int, steps: int) -> float:
     """Kullback-Leibler divergence of the clipped distribution from its quantized form (Migacz, GTC 2017).
 
     What is clipped counts only in the last bin of the reference; a quantized step spreads its count evenly over those
@@ -93,12 +104,12 @@ def _divergence(counts: NDArray[np.int64], bins: int) -> float:
     reference[0] = 0.0
     kept = reference.copy()
     reference[-1] += counts[bins:].sum()
-    steps = np.minimum(np.arange(bins) * (STEPS + 1) // bins, STEPS)
+    step_of = np.minimum(np.arange(bins) * (steps + 1) // bins, steps)
     filled = kept > 0
-    totals = np.bincount(steps, weights=kept, minlength=STEPS + 1)
-    members = np.bincount(steps, weights=filled, minlength=STEPS + 1)
+    totals = np.bincount(step_of, weights=kept, minlength=steps + 1)
+    members = np.bincount(step_of, weights=filled, minlength=steps + 1)
     spread = np.divide(totals, members, out=np.zeros_like(totals), where=members > 0)
-    quantized = np.where(filled, spread[steps], 0.0)
+    quantized = np.where(filled, spread[step_of], 0.0)
     if reference.sum() == 0 or quantized.sum() == 0:
         return 0.0
     p, q = reference / reference.sum(), quantized / quantized.sum()

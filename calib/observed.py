@@ -1,7 +1,12 @@
-"""What a model's activations look like on images, and the file that keeps it."""
+"""What a model's activations look like on images, and the file that keeps it.
+
+Processors differ in the last bits of what they compute. So ranges and means are kept in few digits: two processors give
+the same ones, and then the same INT8 file, unless a value lies within a millionth of where rounding turns.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from calib.histogram import METHODS, Histogram, Method
+from calib.histogram import METHODS, STEPS, Histogram, Method
 from calib.qdq import Range
 from gfl_edge.errors import CalibrationError, InputError
 from gfl_edge.files import write_atomically
@@ -22,7 +27,9 @@ from gfl_edge.parsing.validation import build, shown
 from gfl_edge.progress import track
 from gfl_edge.spec import INPUT_NAME
 
-FORMAT = 2
+FORMAT = 3
+RANGE_BITS = 6  # of the mantissa that ranges keep: they are at most 1/32 wider than observed
+MEAN_STEPS = 128  # of a channel's mean, in the range of its tensor
 MAX_CACHE_BYTES = 1 << 25  # that of a ResNet-101 with 2048 channels takes 8 MB
 ADVICE = "Leave out --cache to calibrate"
 
@@ -102,6 +109,7 @@ def observe(
     inputs: Iterable[NDArray[np.uint8]],
     count: int,
     progress: bool = True,
+    unsigned: bool = False,
 ) -> tuple[dict[Method, dict[str, float]], dict[str, list[float]], dict[str, list[float]]]:
     """Run a float32 graph over images and find the range of each of ``tensors`` by every method.
 
@@ -112,6 +120,7 @@ def observe(
         inputs: images, uint8 ``[1, H, W, 3]``.
         count: how many they are.
         progress: draw a progress line on stderr.
+        unsigned: the tensors get uint8 with a zero of its own each, which has more steps than INT8.
 
     Returns:
         Ranges by method and tensor, bounds by tensor, and means of channels by tensor.
@@ -130,6 +139,21 @@ def observe(
             histograms[name].add(flat)
             if name in conv_inputs:
                 means[name] = means.get(name, np.float64(0)) + values.mean(axis=(0, 2, 3), dtype=np.float64) / count
-    ranges = {method: {name: found.range(method) for name, found in histograms.items()} for method in METHODS}
-    bounds = {name: [found.least, found.most] for name, found in histograms.items()}
-    return ranges, bounds, {name: values.tolist() for name, values in means.items()}
+    steps = {name: found.unsigned_steps() if unsigned else STEPS for name, found in histograms.items()}
+    ranges = {
+        method: {name: rounded_up(found.range(method, steps[name])) for name, found in histograms.items()}
+        for method in METHODS
+    }
+    bounds = {name: [-rounded_up(-found.least), rounded_up(found.most)] for name, found in histograms.items()}
+    grids = {name: rounded_up(histograms[name].largest) / MEAN_STEPS for name in means}
+    return ranges, bounds, {name: _in_steps(values, grids[name]) for name, values in means.items()}
+
+
+def rounded_up(magnitude: float) -> float:
+    """The next of the numbers with ``RANGE_BITS`` bits of mantissa, for one that is not negative."""
+    mantissa, exponent = math.frexp(magnitude)
+    return math.ldexp(math.ceil(mantissa * 2**RANGE_BITS), exponent - RANGE_BITS)
+
+
+def _in_steps(values: NDArray[np.float64], step: float) -> list[float]:
+    return (np.round(values / step) * step).tolist() if step > 0 else values.tolist()

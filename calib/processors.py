@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-UNSIGNED_STEPS = 255
+from calib.histogram import UNSIGNED_STEPS
+
 MAX_SUM = 127  # steps of two weights; rounding may make it 128
 
 

@@ -199,7 +199,8 @@ def correct_biases(model: ModelProto, channel_means: Mapping[str, Sequence[float
         if means.size <= channels.max():
             raise CalibrationError(f"no means of {activation.input[0]}. Calibrate without --cache")
         rounded = quantize_weights(exact, scales, 0) * scales.reshape(-1, 1, 1, 1)
-        added = ((rounded - exact).sum(axis=(2, 3)) * means[channels]).sum(axis=1)
+        errors = (rounded - exact).sum(axis=(2, 3), dtype=np.float64)
+        added = (errors * means[channels]).sum(axis=1)
         name = f"{node.input[2]}_of_{node_id(node)}"  # a bias may be shared, and belongs to float layers too
         bias = numpy_helper.to_array(graph.initializers[node.input[2]]) - added
         model.graph.initializer.append(numpy_helper.from_array(bias.astype(np.float32), name))

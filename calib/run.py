@@ -21,7 +21,7 @@ from calib.journal import Journal
 from calib.observed import Observed, observe
 from calib.qdq import QdqGraph
 from calib.record import CalibrationRecord
-from calib.search import Cost
+from calib.search import Choice
 from calib.sensitivity import Probe
 from gfl_edge.errors import CalibrationError
 from gfl_edge.files import check_output, sha256, size_bytes, write_atomically
@@ -71,10 +71,10 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
     method, snr_db = _choose_method(request, graph, observed, probe)
     candidates = Candidates(model, graph, observed.clipped(method), observed.channel_means)
     journal = _journal(request, model, observed, method)
-    cost, float_layers = _search(request, candidates, probe, gauge, journal)
+    choice, float_layers = _search(request, candidates, probe, gauge, journal)
     measured = None
-    if gauge is not None and cost.reference is not None:
-        measured = gauge.comparison(journal.trials[tuple(float_layers)], cost.reference)
+    if gauge is not None and choice.reference is not None:
+        measured = gauge.comparison(journal.trials[tuple(float_layers)], choice.reference)
     finished = candidates.finished(float_layers)
     record = CalibrationRecord(
         method=method,
@@ -109,7 +109,8 @@ def _observe(
     graph = placement.place(plain, for_cpu=model.target == "cpu")
     if cached is not None:
         return graph, cached
-    found = observe(plain, graph.activations(), graph.conv_inputs(), images.inputs(model.spec), count)
+    inputs, unsigned = images.inputs(model.spec), model.target == "cpu"
+    found = observe(plain, graph.activations(), graph.conv_inputs(), inputs, count, unsigned=unsigned)
     observed = Observed(channel_ranges, *found, model.sha256, images.digest, images.names)
     path = request.beside(".calibration.json")
     observed.write(path)
@@ -145,26 +146,24 @@ def _journal(request: CalibrationRequest, model: FloatModel, observed: Observed,
 
 def _search(
     request: CalibrationRequest, candidates: Candidates, probe: Probe, gauge: Gauge | None, journal: Journal
-) -> tuple[Cost, list[str]]:
-    """What INT8 costs, and the layers that stay float for it to cost no more than it may.
+) -> tuple[Choice, list[str]]:
+    """The choice, and its layers.
 
     Raises:
-        CalibrationError: it costs more however many stay float; says which layers hurt most.
+        CalibrationError: INT8 costs too much however many stay float; says which layers hurt most.
     """
-    cost = search.measure(candidates, gauge, journal)
-    if cost.passes and not request.always_rank:
-        return cost, []
-    ranking = search.rank(candidates, probe, journal)
-    chosen = search.choose(candidates, cost, ranking, gauge, journal)
-    path, table = request.beside(".sensitivity.svg"), sensitivity.table(ranking, TABLE_ROWS)
-    sensitivity.draw(path, candidates.model.spec.name, ranking, chosen or [])
-    logger.info("%s\nall layers: %s, %s", table, path.with_suffix(".json"), path)
-    if chosen is None:
-        best = max(found.AP for found in journal.trials.values())
-        assert cost.reference is not None
-        raise CalibrationError(
-            f"INT8 costs more than {request.max_ap_drop:g} AP however many layers stay float: {best:.2f} at best, "
-            f"{cost.reference.AP:.2f} without. Nothing was written. The layers that hurt most:\n{table}\n"
-            "Calibrate on more or other --images, or fine-tune by train/train.py --set quantize.enabled=true"
-        )
-    return cost, chosen
+    choice = search.choose(candidates, probe, gauge, journal, request.min_snr_db)
+    table = sensitivity.table(choice.ranking, TABLE_ROWS)
+    if choice.ranking:
+        path, kept = request.beside(".sensitivity.svg"), choice.float_layers or []
+        sensitivity.draw(path, candidates.model.spec.name, choice.ranking, kept)
+        logger.info("%s\nall layers: %s, %s", table, path.with_suffix(".json"), path)
+    if choice.float_layers is not None:
+        return choice, choice.float_layers
+    best = max(found.AP for found in journal.trials.values())
+    assert choice.reference is not None
+    raise CalibrationError(
+        f"INT8 costs more than {request.max_ap_drop:g} AP however many layers stay float: {best:.2f} at best, "
+        f"{choice.reference.AP:.2f} without. Nothing was written. The layers that hurt most:\n{table}\n"
+        "Calibrate on more or other --images, or fine-tune by train/train.py --set quantize.enabled=true"
+    )

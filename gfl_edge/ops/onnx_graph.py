@@ -48,14 +48,21 @@ def tensor_types(model: Any) -> dict[str, int]:
     return types | {value.name: value.type.tensor_type.elem_type for value in values}
 
 
-def open_session(model: Any, outputs: Iterable[str] = ()) -> Any:
-    """ONNX Runtime on the CPU, with these tensors of the graph among the outputs; ``model`` is not changed."""
+def open_session(model: Any, outputs: Iterable[str] = (), simulated: bool = False) -> Any:
+    """ONNX Runtime on the CPU; ``model`` is not changed.
+
+    Args:
+        model: to run.
+        outputs: tensors of the graph that are to be among the outputs.
+        simulated: compute Q/DQ pairs as they are written, in float, and not by INT8 kernels, which differ by processor.
+    """
     onnxruntime, value_info = optional.load("onnxruntime"), optional.load("onnx").ValueInfoProto
     copy = copy_model(model)
     present = {output.name for output in copy.graph.output}
     copy.graph.output.extend(value_info(name=name) for name in outputs if name not in present)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_quant_qdq", str(int(simulated)))
     return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -13,16 +13,17 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from calib import qdq
+from calib import equalize, observed, qdq
 from calib.arguments import CalibrationRequest
 from calib.gauge import Gauge
 from calib.images import choose_images
 from calib.noise import Decoded, signal_to_noise
 from calib.record import RECORD_KEY, Accuracy, CalibrationRecord
 from calib.run import calibrate
+from calib.search import MIN_SHARE
 from gfl_edge.detector import Detector
 from gfl_edge.errors import CalibrationError, InputError
-from gfl_edge.ops.onnx_graph import OnnxGraph
+from gfl_edge.ops.onnx_graph import OnnxGraph, open_session
 from gfl_edge.spec import load_contract, read_spec, spec_of
 from tests.support.calibration import IMAGES
 
@@ -35,8 +36,8 @@ class TestFile:
         model, spec = load_contract(found.path)
         record = found.record
         assert spec == found.spec
-        assert record.quantized == spec.quantized_layers <= record.convolutions - 6  # and none of few channels
-        assert record.float_layers == []
+        assert record.quantized == spec.quantized_layers <= record.convolutions - 6
+        assert record.quantized >= MIN_SHARE * record.convolutions
         assert record.measured is None
         assert qdq.count_layers(model)["quantized"] == spec.quantized_layers > 20
 
@@ -73,11 +74,11 @@ class TestFile:
         """By the libraries that are really there; INT8 may cost anything."""
         request = CalibrationRequest(
             float_onnx, calib_images, tmp_path / "cpu.int8.onnx", num_images=IMAGES, probe_images=1,
-            annotations=annotations, eval_images=calib_images, max_ap_drop=100.0, always_rank=True,
+            annotations=annotations, eval_images=calib_images, max_ap_drop=100.0,
         )  # fmt: skip
         record = calibrate(request).record
         assert record.target == "cpu"
-        assert record.float_layers == []
+        assert record.quantized >= MIN_SHARE * record.convolutions
         assert record.measured.reference.AP > 90
         assert record.measured.drop == pytest.approx(record.measured.reference.AP - record.measured.AP)
         assert (record.measured.annotations, record.measured.backend) == ("truth.json", "openvino")
@@ -90,9 +91,35 @@ class TestFile:
         assert len(table["layers"]) > 10
         assert {row["kind"] for row in table["layers"]} == {"Conv"}
 
+    def test_last_bits_of_activations_do_not_reach_the_file(self, calibrated, tmp_path, monkeypatch):
+        """Processors differ by about a millionth; where one of thousands of numbers turns, a tensor or two follow."""
+        found, request = calibrated
+        rng = np.random.default_rng(0)
+
+        class Shaken:
+            def __init__(self, *arguments):
+                self.session = open_session(*arguments)
+
+            def run(self, *arguments):
+                runs = self.session.run(*arguments)
+                return [x * rng.uniform(1 - 1e-6, 1 + 1e-6, x.shape).astype(np.float32) for x in runs]
+
+        monkeypatch.setattr(observed, "open_session", Shaken)
+        monkeypatch.setattr(equalize, "open_session", Shaken)
+        again = calibrate(dataclasses.replace(request, output=tmp_path / "again.int8.onnx"))
+        before, after = (
+            {tensor.name: tensor.SerializeToString() for tensor in onnx.load(path).graph.initializer}
+            for path in (found.path, again.path)
+        )
+        assert before.keys() == after.keys()
+        assert sum(before[name] != after[name] for name in before) <= 3 < len(before) / 20
+
 
 class TestGate:
-    """With a gauge by which INT8 costs a point of AP for every convolution beyond those that are allowed."""
+    """With a gauge by which INT8 costs a point of AP for every convolution beyond those that are allowed.
+
+    The first that is measured has as many layers float as the noise asks for.
+    """
 
     @pytest.fixture
     def request_for(self, calib_images, annotations, tmp_path):
@@ -106,7 +133,7 @@ class TestGate:
 
     @pytest.fixture
     def gauge(self, monkeypatch):
-        """Allows as many convolutions less than all; None: none at all. Returns those of every model measured."""
+        """Allows as many convolutions less than at first; None: none at all. Returns those of every model measured."""
 
         def allow(fewer):
             measured = []
@@ -168,6 +195,7 @@ def float_layers(model):
         ({"eval_limit": 5}, "without --annotations"),
         ({"max_ap_drop": -1.0}, "expected 0..100"),
         ({"probe_images": 0}, "expected a whole number, 1"),
+        ({"min_snr_db": -1.0}, "min-snr-db.* expected 0..140"),
         ({"num_images": 4}, "at least 16"),
         ({"target": "cpu"}, "is fp16, and what stays float for --target cpu is fp32"),
         ({"output": "out.engine"}, "expected another .onnx file"),

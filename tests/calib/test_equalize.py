@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from calib import equalize
 from gfl_edge.errors import CalibrationError
@@ -23,6 +23,17 @@ class TestEqualize:
         np.testing.assert_allclose(run(model), expected, rtol=2e-5, atol=1e-3 * np.abs(expected).mean())
         even = np.abs(run(model, "z")).max(axis=(0, 2, 3))
         assert even.max() / even.min() < uneven.max() / uneven.min() / 3
+
+    def test_channels_are_scaled_by_powers_of_two(self):
+        model, weights = conv_net(), {}
+        links = equalize.find_links(model)
+        for state in ("before", "after"):
+            tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "w1")
+            weights[state] = numpy_helper.to_array(tensor).copy()
+            equalize.equalize(model, links, {"z": np.geomspace(1, 30, 8).tolist()})
+        exponents = np.log2(weights["after"] / weights["before"])
+        np.testing.assert_array_equal(exponents, np.round(exponents))
+        assert len(np.unique(exponents)) > 1
 
     def test_not_through_a_sigmoid(self):
         assert equalize.find_links(conv_net(activation="Sigmoid")) == []

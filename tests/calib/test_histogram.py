@@ -55,3 +55,19 @@ class TestHistogram:
         assert histogram.width == 0 or histogram.width * BINS >= histogram.largest * (1 - 1e-6)
         for method in METHODS:
             assert 0 <= histogram.range(method) <= histogram.largest
+
+
+class TestUnsigned:
+    @pytest.mark.parametrize(("low", "steps"), [(0.0, 255), (-1.0, 128), (-0.1, 232)])
+    def test_steps_on_the_wider_side(self, low, steps):
+        found = Histogram()
+        found.add(np.float32([low, 0.5, 1.0]))
+        assert found.unsigned_steps() == steps
+
+    def test_nothing_seen(self):
+        assert Histogram().unsigned_steps() == STEPS
+
+    def test_more_steps_clip_less(self):
+        found = Histogram()
+        found.add(np.random.default_rng(0).exponential(size=100_000).astype(np.float32))
+        assert found.range("mse", 255) > found.range("mse")

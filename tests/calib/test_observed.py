@@ -6,10 +6,13 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calib.images import MIN_IMAGES, choose_images
-from calib.observed import Observed
+from calib.observed import RANGE_BITS, Observed, rounded_up
 from calib.run import calibrate
 from gfl_edge.errors import CalibrationError
 from gfl_edge.files import sha256
@@ -37,8 +40,8 @@ class TestCache:
         [
             (lambda values: values.pop("ranges"), "missing ranges"),
             (lambda values: values.update(ranges={}), r"ranges: \{\}: expected a table that is not empty"),
-            (lambda values: values.update(format=9), "format 9, this gfl_edge reads 2"),
-            (lambda values: values.update(format=True), "format True, this gfl_edge reads 2"),
+            (lambda values: values.update(format=9), "format 9, this gfl_edge reads 3"),
+            (lambda values: values.update(format=True), "format True, this gfl_edge reads 3"),
             (lambda values: values["ranges"]["max"].update(t=math.nan), "NaN is no number"),
             (lambda values: values["ranges"]["max"].update(t=-1), r"ranges\.max\.t -1: expected 0\.\."),
             (lambda values: values["ranges"]["max"].update(t=1e300), r"ranges\.max\.t 1e\+300: expected 0\.\."),
@@ -82,3 +85,11 @@ class TestCache:
         again = dataclasses.replace(request, output=tmp_path / "again.onnx", cache=request.beside(".calibration.json"))
         assert calibrate(again).record == found.record
         assert again.output.read_bytes() == found.path.read_bytes()
+
+
+@given(st.floats(0, 1e30))
+def test_ranges_keep_few_digits_and_all_values(magnitude):
+    found = rounded_up(magnitude)
+    assert magnitude <= found <= magnitude * (1 + 2.0 ** (1 - RANGE_BITS))
+    assert rounded_up(found) == found
+    assert np.float32(found) == found or found < 1e-30
