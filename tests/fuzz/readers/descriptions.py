@@ -150,7 +150,7 @@ def small_report() -> list[bytes]:
 
 
 CACHE = {
-    "format": 2,
+    "format": 3,
     "channel_ranges": {"a": [1.0, 2.5]},
     "ranges": {"max": {"a": 2.0}, "entropy": {"a": 1.5}},
     "bounds": {"a": [-1.5, 2.0]},
