@@ -64,6 +64,9 @@ MEASUREMENTS = {
     "assigner": Measurement("assigner", "training.assigner", ("losses of gfl",)),
     "camera": Measurement("camera", "camera.camera", BUNDLED, draw="draw"),
     "coverage": Measurement("coverage", "coverage.coverage"),
+    "dead-channels": Measurement(
+        "dead_channels", "accuracy.dead_channels", (*PLUS_416, "settings person", *BUNDLED, *LEARNED)
+    ),
     "engine-options": Measurement("engine_options", "artifacts.options", (*PLUS_416, GROUPS)),
     "engines": Measurement("engines", "artifacts.engines", (*PUBLISHED, GROUPS)),
     "evaluation": Measurement("evaluation", "accuracy.evaluation", PLUS_416),

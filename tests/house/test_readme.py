@@ -194,6 +194,36 @@ def test_int8_engine_table():
     assert not expected
 
 
+def decibels(model, treatment):
+    """Of a row of the table of dead channels, as it stands there."""
+    method = treatment.removeprefix("ranges by ")
+    row = model["treatments"].get(treatment if method == treatment else "as calibrated")
+    if row is None:
+        return "was not measured"
+    methods = ("entropy", "max", "percentile", "mse") if method == treatment else (method,)
+    return f"{max(row[method] for method in methods):.1f}"
+
+
+def test_dead_channels_table():
+    models = result("dead_channels.json")["models"]
+    columns = [models[name] for name in ("EfficientNet-Lite0", "bundled detector", "nanodet-plus-m-416")]
+    rows = table("treatment")
+    for treatment, *cells in rows:
+        assert cells == [decibels(model, treatment) for model in columns]
+    shown = {treatment for treatment, *_ in rows}
+    assert shown >= {treatment for model in columns for treatment in model["treatments"]}
+
+
+def test_dead_channels_claims():
+    found = result("dead_channels.json")
+    for label, *cells in table("bundled detector"):
+        row = found["accuracy"][label]
+        assert cells == [f"{row[name]:.1f}" for name in ("AP", "AP50", "AR100")]
+    claimed = re.findall(r"(\d+) of its\s+(\d+) channels", TEXT)
+    bundled = found["models"]["bundled detector"]
+    assert claimed == [(str(bundled["dead_channels"]), str(bundled["channels"]))]
+
+
 @pytest.mark.parametrize("boxes", [100, 500])
 def test_assigner_claims(boxes):
     row = next(row for row in result("assigner.json")["by_boxes"] if row["boxes"] == boxes)
