@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,19 @@ from typing import Any
 from onnx import ModelProto
 
 from benchmarks.accuracy import treatments
-from benchmarks.accuracy.person import People
+from benchmarks.models import IMAGES as HELD_OUT
 from benchmarks.models import export
 from benchmarks.training.training import read_shipped, train_seconds
 from calib import equalize, placement, qdq
 from calib.arguments import CalibrationRequest
-from calib.candidates import Candidates, FloatModel
-from calib.histogram import METHODS
-from calib.images import choose_images
+from calib.candidates import FloatModel
+from calib.histogram import METHODS, Method
+from calib.images import MIN_IMAGES, choose_images
 from calib.observed import Observed, observe
 from calib.qdq import QdqGraph
 from calib.sensitivity import Probe
 from export.arguments import ExportRequest
 from export.to_onnx import export_onnx
-from gfl_edge.detector import Detector
 from gfl_edge.files import write_atomically
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.zoo.bundled import bundled_model
@@ -35,7 +35,7 @@ from train.weights.find import data_folder
 
 logger = logging.getLogger(__name__)
 
-CALIBRATION, IMAGES, PROBES = "coco128/train2017", 16, 4
+CALIBRATION, IMAGES, PROBES = "coco128/train2017", 16, 6
 LITE, BUNDLED, TUNED = "EfficientNet-Lite0", "bundled detector", "fine-tuned with fake quantization"
 OTHER = "nanodet-plus-m-416"
 RECIPE, SIDE, EPOCHS, TUNING_EPOCHS = "person", 320, 3, 1  # through the 128 images of coco128
@@ -48,7 +48,6 @@ def measure(folder: Path) -> dict[str, Any]:
     What ``folder`` has already is not made again.
     """
     paths = {BUNDLED: bundled_model(), OTHER: export(OTHER, folder, "fp16")}
-    ap = _kept(folder / "accuracy.json", lambda: accuracy(bundled_model(), folder))
     models = {name: _measured(name, path, folder) for name, path in paths.items()}
     lite, tuned = trained(folder)
     models[LITE] = _measured(LITE, lite, folder)
@@ -56,13 +55,13 @@ def measure(folder: Path) -> dict[str, Any]:
     return {
         "calibrated_on": CALIBRATION,
         "calibration_images": IMAGES,
-        "probe_images": PROBES,
+        "compared_on": HELD_OUT,
+        "compared_images": PROBES,
         "recipe": f"train/configs/{RECIPE}.toml on coco128 alone",
         "input_hw": (SIDE, SIDE),
         "epochs": EPOCHS,
         "fine_tuning_epochs": TUNING_EPOCHS,
         "models": models,
-        "accuracy": ap,
     }
 
 
@@ -76,6 +75,21 @@ def _kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         write_atomically(path, json_text(make()).encode())
     found: dict[str, Any] = json.loads(path.read_text())
     return found
+
+
+@dataclass(frozen=True)
+class Treated:
+    """A float32 graph after a treatment, and what calibration makes of it."""
+
+    changed: int  # tensors or channels
+    plain: ModelProto
+    graph: QdqGraph
+    observed: Observed
+    means: dict[str, list[float]]  # of channels, from which biases are corrected
+
+    def quantized(self, method: Method) -> ModelProto:
+        """With Q/DQ pairs on all that can be INT8."""
+        return self.graph.quantized(self.observed.clipped(method), self.means)
 
 
 @dataclass(frozen=True)
@@ -109,31 +123,28 @@ class Subject:
         }
 
     def probe(self) -> Probe:
-        """What forms of the model are compared on."""
-        return Probe(self.plain(), self.model.spec, self.images[:PROBES])
+        """What forms of the model are compared on: images that no range is from."""
+        held_out = choose_images(data_folder() / HELD_OUT, MIN_IMAGES, 0).inputs(self.model.spec)
+        return Probe(self.plain(), self.model.spec, list(itertools.islice(held_out, PROBES)))
 
     def decibels(self, name: str) -> dict[str, Any]:
         """Of a treatment, by each method that ranges are found by, of all convolutions in INT8."""
         logger.info("== %s: %s", self.model.spec.name, name)
-        plain, probe = self.plain(), self.probe()
+        treated, probe = self.treated(name), self.probe()
+        found: dict[str, Any] = {"changed": treated.changed, "float_db": round(probe.snr_db(treated.plain), 1)}
+        return found | {method: round(probe.snr_db(treated.quantized(method)), 2) for method in METHODS}
+
+    def treated(self, name: str) -> Treated:
+        """The model after a treatment."""
+        plain = self.plain()
         changed = TREATMENTS[name](plain, self.images)
-        graph, observed = self.observed(plain)
-        means = _zeros(observed.channel_means) if name == UNCORRECTED else observed.channel_means
-        found: dict[str, Any] = {"changed": changed, "float_db": round(probe.snr_db(plain), 1)}
-        for method in METHODS:
-            found[method] = round(probe.snr_db(graph.quantized(observed.clipped(method), means)), 2)
-        return found
-
-    def observed(self, plain: ModelProto) -> tuple[QdqGraph, Observed]:
-        """The graph with Q/DQ pairs and what its activations look like."""
         graph = placement.place(plain, for_cpu=self.model.target == "cpu")
-        found = observe(plain, graph.activations(), graph.conv_inputs(), self.images, len(self.images))
-        return graph, Observed({}, *found, self.model.sha256, self.digest, self.names)
-
-
-def _zeros(means: Mapping[str, list[float]]) -> dict[str, list[float]]:
-    """Means for which nothing is corrected."""
-    return {name: [0.0] * len(found) for name, found in means.items()}
+        found = observe(plain, graph.activations(), graph.conv_inputs(), self.images, len(self.images), progress=False)
+        observed = Observed({}, *found, self.model.sha256, self.digest, self.names)
+        means = observed.channel_means
+        if name == UNCORRECTED:
+            means = {tensor: [0.0] * len(values) for tensor, values in means.items()}
+        return Treated(changed, plain, graph, observed, means)
 
 
 Treatment = Callable[[ModelProto, treatments.Images], int]  # of a float32 graph, in place; how much it changed
@@ -141,7 +152,7 @@ Treatment = Callable[[ModelProto, treatments.Images], int]  # of a float32 graph
 
 def _equalize(model: ModelProto, images: treatments.Images) -> int:
     links = equalize.find_links(model)
-    equalize.equalize(model, links, equalize.channel_ranges(model, links, images, len(images)))
+    equalize.equalize(model, links, equalize.channel_ranges(model, links, images, len(images), progress=False))
     return len(links)
 
 
@@ -200,23 +211,3 @@ def exported(config: Config, onnx: Path) -> Path:
     if not onnx.is_file():
         export_onnx(ExportRequest(config.train.output / LAST, precision="fp16"), onnx)
     return onnx
-
-
-def accuracy(onnx: Path, folder: Path) -> dict[str, Any]:
-    """AP of people by the bundled detector in float, in INT8 as calibrated, and with biases not corrected."""
-    subject, people = Subject.load(onnx, folder), People()
-    plain, probe = subject.plain(), subject.probe()
-    _equalize(plain, subject.images)
-    graph, observed = subject.observed(plain)
-    means, ranges = observed.channel_means, {method: observed.clipped(method) for method in METHODS}
-    best = max(METHODS, key=lambda method: probe.snr_db(graph.quantized(ranges[method], means)))
-    paths = {"float": onnx}
-    for label, used in ((TODAY, means), (UNCORRECTED, _zeros(means))):
-        paths[label] = folder / f"{label}.onnx"
-        finished = Candidates(subject.model, graph, ranges[best], used).finished(())
-        paths[label].write_bytes(finished.SerializeToString())
-    found: dict[str, Any] = {"method": best}
-    for label, path in paths.items():
-        with Detector(path, "onnxruntime") as detector:
-            found[label] = people.accuracy(people.detect(detector))
-    return found
