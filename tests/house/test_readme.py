@@ -216,9 +216,6 @@ def test_dead_channels_table():
 
 def test_dead_channels_claims():
     found = result("dead_channels.json")
-    for label, *cells in table("bundled detector"):
-        row = found["accuracy"][label]
-        assert cells == [f"{row[name]:.1f}" for name in ("AP", "AP50", "AR100")]
     claimed = re.findall(r"(\d+) of its\s+(\d+) channels", TEXT)
     bundled = found["models"]["bundled detector"]
     assert claimed == [(str(bundled["dead_channels"]), str(bundled["channels"]))]
