@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from benchmarks.kernels.memory import Array, DeviceMemory, HostMemory, Memory
+from benchmarks.kernels.memory import Array, HostMemory, Memory, memory_of
 from gfl_edge.cuda import kernels
 from gfl_edge.cuda.interface import CudaDevice
 from gfl_edge.cuda.kernels import FLOAT16, FLOAT32, MAX_LEVELS, NmsParams, ResizeParams
@@ -238,15 +238,9 @@ class DeviceLibrary(CLibrary):
         super().__init__(path)
         self.device = device
 
-    @contextmanager
-    def memory(self) -> Iterator[Memory]:
+    def memory(self) -> AbstractContextManager[Memory]:
         """See KernelLibrary. The GPU is this thread's for the ``with`` block."""
-        with self.device.active():
-            memory = DeviceMemory(self.device)
-            try:
-                yield memory
-            finally:
-                memory.close()
+        return memory_of(self.device)
 
 
 def build_emulation(folder: Path, flags: tuple[str, ...] = ("-O2",)) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -123,3 +125,14 @@ class DeviceMemory:
             self._device.free(address)
         self._addresses.clear()
         self._device.destroy_stream(self.stream)
+
+
+@contextmanager
+def memory_of(device: CudaDevice) -> Iterator[Memory]:
+    """Memory of a GPU, which is this thread's for the ``with`` block."""
+    with device.active():
+        memory = DeviceMemory(device)
+        try:
+            yield memory
+        finally:
+            memory.close()

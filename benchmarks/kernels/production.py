@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from benchmarks.kernels.library import KernelLibrary, NmsCall
-from benchmarks.kernels.memory import DeviceMemory, Memory
+from benchmarks.kernels.memory import Memory, memory_of
 from gfl_edge.cuda.interface import CudaDevice
 from gfl_edge.cuda.kernels import Kernels, NmsParams, ResizeParams, Workspace
 
@@ -25,15 +25,9 @@ class ProductionLibrary(KernelLibrary):
         with device.active():
             self._kernels = Kernels(device)
 
-    @contextmanager
-    def memory(self) -> Iterator[Memory]:
+    def memory(self) -> AbstractContextManager[Memory]:
         """See KernelLibrary. The GPU is this thread's for the ``with`` block."""
-        with self.device.active():
-            memory = DeviceMemory(self.device)
-            try:
-                yield memory
-            finally:
-                memory.close()
+        return memory_of(self.device)
 
     def workspace_size(self, params: NmsParams) -> int:
         """See KernelLibrary."""

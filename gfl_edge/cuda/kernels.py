@@ -293,9 +293,8 @@ class Kernels:
 
     def __init__(self, device: CudaDevice) -> None:
         self._device = device
-        self._source = kernel_source()
         compiler = open_compiler(device.driver_version)
-        image = compiled(self._source, device.compute_capability, compiler)
+        image = compiled(kernel_source(), device.compute_capability, compiler)
         try:
             self._module = device.load_module(image)
         except BackendError as error:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.kernels import times as kernel_times
-from benchmarks.kernels.library import DeviceMemory, NmsCall, nms_params
+from benchmarks.kernels.library import NmsCall, nms_params
+from benchmarks.kernels.memory import DeviceMemory
 from benchmarks.kernels.times import REPEATS, STEPS, KernelTimer
 from gfl_edge.cuda.interface import Launch
 from gfl_edge.cuda.kernels import Kernels
