@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
+import pytest
 from onnx import TensorProto, helper
 from onnx.inliner import inline_local_functions
 
@@ -60,6 +60,7 @@ def run(boxes, scores, spec=SPEC, rounds=ROUNDS):
 
 @functools.cache
 def openvino_request(spec=SPEC, batch=2):
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
     model = inline_local_functions(with_ordered_topk(graph(spec)))
     core = openvino.Core()
     network = core.read_model(model.SerializeToString(), b"")
