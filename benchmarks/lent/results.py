@@ -1,4 +1,4 @@
-"""Whether the kernels give on this GPU what NumPy gives, by every road to them."""
+"""Whether the kernels give on this GPU what NumPy and OpenCV give, by every road to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,17 +16,27 @@ from benchmarks.kernels.memory import Array
 from benchmarks.kernels.production import ProductionLibrary
 from gfl_edge.cuda import open_device
 from gfl_edge.cuda.interface import CudaDevice
+from gfl_edge.cuda.kernels import resize_params
 from gfl_edge.ops.boxes import multiclass_nms
+from gfl_edge.ops.preprocess import resize_into
+from gfl_edge.optional import available
+from gfl_edge.spec import ModelSpec, ResizeRule
 
 SIZES = ((50, 3), (3598, 80), (8400, 80), (22400, 80), (22400, 365))  # anchors, classes
+FRAMES = ((1080, 1920), (480, 640), (333, 501))
+INPUT_HW = (416, 416)
+RULES: tuple[ResizeRule, ...] = ("stretch", "letterbox", "fit")
 RULE: dict[str, Any] = {"score_threshold": 0.05, "iou_threshold": 0.6, "max_candidates": 1000, "max_detections": 100}
 
 
 def measure(folder: Path, small: bool) -> dict[str, Any]:
-    """By road, how many calls gave the same bits, and the first that did not."""
+    """By road, how many calls gave the same bits, and the first that did not; what resizing differs by."""
     device = open_device("cuda-python")
     sizes, seeds = (SIZES[:1], 2) if small else (SIZES, 10)
-    return {name: _compare(library, sizes, seeds) for name, library in _roads(folder, device, small)}
+    found: dict[str, Any] = {}
+    for name, library in _roads(folder, device, small):
+        found[name] = {**_compare(library, sizes, seeds), "resize": _resize(library, FRAMES[2:] if small else FRAMES)}
+    return found
 
 
 def _roads(folder: Path, device: CudaDevice, small: bool) -> Iterator[tuple[str, KernelLibrary]]:
@@ -58,6 +69,26 @@ def _input(anchors: int, classes: int, seed: int) -> tuple[Array, Array]:
     boxes = np.concatenate((corner, corner + random.exponential(50, corner.shape)), axis=2).astype(np.float32)
     scores = np.round(random.uniform(0, 1, (1, anchors, classes)) ** 12, 2).astype(np.float32)
     return boxes, scores
+
+
+def _resize(library: KernelLibrary, frames: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+    """By rule, gray levels between the kernel and OpenCV at most, and the share of pixels that are over one apart."""
+    if not available("cv2"):
+        return {"not_measured": "OpenCV is not installed"}
+    found: dict[str, Any] = {}
+    for rule in RULES:
+        apart = [_apart(library, frame_hw, rule) for frame_hw in frames]
+        share = max(float((each > 1).any(axis=2).mean()) for each in apart)
+        found[rule] = {"most": max(int(each.max()) for each in apart), "over_one": round(share, 5)}
+    return found
+
+
+def _apart(library: KernelLibrary, frame_hw: tuple[int, int], rule: ResizeRule) -> Array:
+    frame = np.random.default_rng(0).integers(0, 256, (*frame_hw, 3), np.uint8)
+    expected = np.empty((*INPUT_HW, 3), np.uint8)
+    placement = resize_into(frame, expected, rule)
+    spec = cast(ModelSpec, SimpleNamespace(resize=rule))  # of a whole one, more would have to be installed
+    return np.abs(library.resize(resize_params(spec, placement, INPUT_HW), frame).astype(int) - expected)
 
 
 def _is(found: dict[str, Array], expected: tuple[Array, ...]) -> bool:

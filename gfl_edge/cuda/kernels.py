@@ -206,7 +206,7 @@ def resize_params(
     step_x, step_y = 1 / scale_x, 1 / scale_y
     start_x, start_y = (step_x - 1) / 2, (step_y - 1) / 2  # cv2.resize aligns the images' edges
     if spec.resize == "letterbox":
-        start_x, start_y = -left * step_x, -top * step_y  # cv2.warpAffine their pixels of index 0
+        start_x, start_y = -left * step_x, -top * step_y  # a letterbox their pixels of index 0
     return ResizeParams(
         format=pixel_format,
         frame_height=height,

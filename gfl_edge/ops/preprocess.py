@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ Boxes = NDArray[np.float32]
 
 PADDING_BGR = (104, 116, 124)  # the ImageNet mean, to whole gray levels
 MIN_SIDE = 2  # pixels; a frame that is one pixel wide or high cannot show an object
+MAX_LETTERBOX_SIDE = 32766  # pixels, of a frame; OpenCV's maps hold 16 bits
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,35 @@ def resize_into(frame: AnyFrame, out: Image, rule: ResizeRule, short_long: tuple
         out[...] = PADDING_BGR
         out[:new_height, :new_width] = cv2.resize(frame, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
     else:
-        matrix = np.array([[scale_x, 0, left], [0, scale_y, top]])
-        cv2.warpAffine(frame, matrix, (width, height), dst=out, flags=cv2.INTER_LINEAR)
+        if max(frame_hw) > MAX_LETTERBOX_SIDE:
+            found = f"frame is {frame_hw[1]} x {frame_hw[0]} pixels, and a letterbox takes {MAX_LETTERBOX_SIDE} a side"
+            raise FrameError(f"{found} at most. Cut it into parts, or make it smaller first")
+        step_x, step_y = 1 / scale_x, 1 / scale_y
+        maps = letterbox_maps(frame_hw, (height, width), (step_x, step_y), (-left * step_x, -top * step_y))
+        cv2.remap(frame, *maps, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_CONSTANT)
     return placement
+
+
+@lru_cache(maxsize=4)
+def letterbox_maps(
+    frame_hw: tuple[int, int], out_hw: tuple[int, int], steps_xy: tuple[float, float], starts_xy: tuple[float, float]
+) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+    """The pixel of a frame for each output pixel, index times step plus start, in 32nds of a pixel, for cv2.remap.
+
+    Every version of OpenCV, the CUDA kernels and those with whom the networks were trained so read the same places:
+    cv2.warpAffine rounds like this up to OpenCV 4, and no longer in 5.
+
+    Returns:
+        Whole pixels int16 ``[H, W, 2]`` (x, y), and fractions uint16 ``[H, W]``, 32 times that of y plus that of x.
+    """
+    (height, width), (out_height, out_width) = frame_hw, out_hw
+    x = _places_32nds(out_width, steps_xy[0], starts_xy[0], width)
+    y = _places_32nds(out_height, steps_xy[1], starts_xy[1], height)[:, None]
+    whole = np.stack(np.broadcast_arrays(x >> 5, y >> 5), axis=2).astype(np.int16)
+    return whole, ((y & 31) * 32 + (x & 31)).astype(np.uint16)
+
+
+def _places_32nds(count: int, step: float, start: float, size: int) -> NDArray[np.int64]:
+    """Of ``count`` pixels along one axis, by way of 1024ths; far outside is as good as just outside."""
+    fine = np.rint(np.arange(count) * step * 1024) + np.rint(start * 1024)
+    return np.asarray((np.clip(fine, -2048, 1024 * (size + 2)).astype(np.int64) + 16) >> 5)

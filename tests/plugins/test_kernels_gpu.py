@@ -59,17 +59,21 @@ def test_ten_thousand_runs_give_the_same_and_leak_nothing(library):
         nms = NmsCall(library, memory, nms_params(scores), scores=scores, boxes=random_boxes(rng, 2000))
         nms.queue()
         first = nms.results()
-        free_before = int(call("cuMemGetInfo"))
-        for i in range(RUNS):
-            nms.queue()
-            if i % 500 == 0:
-                for name, values in nms.results().items():
-                    np.testing.assert_array_equal(values, first[name])
-        for name, values in nms.results().items():
-            np.testing.assert_array_equal(values, first[name])
-        assert int(call("cuMemGetInfo")) >= free_before - (1 << 20)
+
+        def bytes_taken():
+            free_before = int(call("cuMemGetInfo"))
+            for i in range(RUNS // 10):
+                nms.queue()
+                if i % 250 == 249:
+                    for name, values in nms.results().items():
+                        np.testing.assert_array_equal(values, first[name])
+            return free_before - int(call("cuMemGetInfo"))
+
+        # Other processes take memory of the same GPU now and then; what leaks here, leaks every time
+        assert min(bytes_taken() for _ in range(10)) <= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
 def test_under_the_compute_sanitizer(tool):
     if shutil.which("compute-sanitizer") is None:

@@ -15,6 +15,7 @@ from gfl_edge.cuda import kernels
 from gfl_edge.cuda.interface import Launch
 from gfl_edge.ops.boxes import pairwise_iou, sound
 from gfl_edge.ops.decode import boxes_from_distances, integral, points
+from gfl_edge.ops.preprocess import letterbox_maps
 from gfl_edge.spec import INVALID_CLASS
 
 if TYPE_CHECKING:
@@ -192,9 +193,9 @@ def resize_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
     out = np.empty((*out_hw, 3), np.uint8)
     if params.black_border:
         assert content_hw == out_hw
-        steps = [[params.step_x, 0, params.start_x], [0, params.step_y, params.start_y]]
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        cv2.warpAffine(frame, np.array(steps), out_hw[::-1], dst=out, flags=flags)
+        steps, starts = (params.step_x, params.step_y), (params.start_x, params.start_y)
+        maps = letterbox_maps((height, width), out_hw, steps, starts)
+        cv2.remap(frame, *maps, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_CONSTANT)
     else:
         assert np.isclose(params.step_x, params.frame_width / content_hw[1])
         assert np.isclose(params.step_y, params.frame_height / content_hw[0])

@@ -50,6 +50,38 @@ def test_letterbox_is_nanodets_warp():
     assert placement == Placement((100, 50), (0.64, 0.64), (16.0, 0.0))
 
 
+@pytest.mark.parametrize("frame_hw", [(2, 2), (37, 91), (640, 427), (1080, 1920), (3, 32766)])
+def test_letterbox_is_the_same_in_every_version_of_opencv(frame_hw):
+    """cv2.warpAffine up to OpenCV 4 rounds positions to 1/32 pixel; written out here, as later ones do not."""
+    frame = np.random.default_rng(0).integers(0, 256, (*frame_hw, 3), np.uint8)
+    out = np.full((96, 64, 3), 7, np.uint8)
+    placement = resize_into(frame, out, "letterbox")
+    (scale, _), (left, top) = placement.scale_xy, placement.offset_xy
+    x, y = (
+        np.rint((np.rint(np.arange(size) / scale * 1024) + np.rint(-offset / scale * 1024) + 0.5) / 32) / 32
+        for size, offset in ((64, left), (96, top))
+    )
+    expected = bilinear(np.pad(frame, ((1, 2), (1, 2), (0, 0))), x.clip(-1, frame_hw[1]), y.clip(-1, frame_hw[0]))
+    assert np.abs(out - expected).max() <= 0.51
+    if cv2.__version__ < "5":
+        matrix = np.array([[scale, 0, left], [0, scale, top]])
+        np.testing.assert_array_equal(out, cv2.warpAffine(frame, matrix, (64, 96), flags=cv2.INTER_LINEAR))
+
+
+def bilinear(padded, x, y):
+    """``padded`` has a pixel more before the first of the frame, and two after its last."""
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    along, down = (x - left)[None, :, None], (y - top)[:, None, None]
+    upper, lower = ((1 - along) * padded[top + i][:, left + 1] + along * padded[top + i][:, left + 2] for i in (1, 2))
+    return (1 - down) * upper + down * lower
+
+
+@pytest.mark.parametrize("frame_hw", [(32767, 4), (4, 32767), (40000, 100)])
+def test_a_frame_too_long_for_opencvs_maps_is_refused(frame_hw):
+    with pytest.raises(FrameError, match=rf"{frame_hw[1]} x {frame_hw[0]} pixels, .* 32766 a side at most"):
+        resize_into(np.zeros((*frame_hw, 3), np.uint8), np.empty((64, 64, 3), np.uint8), "letterbox")
+
+
 def test_fit_is_a_keep_ratio_resize_in_the_corner_on_the_mean_color():
     frame = np.random.default_rng(0).integers(0, 256, (101, 51, 3), np.uint8)
     out = np.zeros((64, 96, 3), np.uint8)

@@ -17,6 +17,8 @@ def test_every_stage_comes_to_its_end(tmp_path: Path) -> None:
     assert rows["machine"]["result"]["gpu"] == "Stub RTX 2080 Ti"
     for road in rows["results"]["result"].values():
         assert (road["same"], road["different"]) == (2, [])
+        assert road["resize"]["stretch"] == {"most": 1, "over_one": 0}
+        assert road["resize"]["letterbox"]["over_one"] < 0.01
     replay = rows["replay"]["result"]
     assert (replay["compared_runs_that_differ"], replay["bytes_missing"]) == (0, 0)
     assert rows["times"]["result"]["resize_us"]["24x32"] > 0
