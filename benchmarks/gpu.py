@@ -1,7 +1,8 @@
 """All that a lent GPU is asked, in 25 minutes: python benchmarks/gpu.py -o DIR.
 
 Each stage is a process with a limit of time, and a line of DIR/stages.jsonl that is written when it ends, so that one
-that fails or hangs stops no other and nothing that was measured is lost.
+that fails or hangs stops no other and nothing that was measured is lost. DIR/gpu.json has the results of all of them, as
+benchmarks/results has them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import fingerprints
+from gfl_edge import environment
 from gfl_edge.console import run_command
-from gfl_edge.files import check_output
+from gfl_edge.files import check_output, write_atomically
 from gfl_edge.parsing.json_text import json_text
 
 logger = logging.getLogger("gfl_edge.benchmarks.gpu")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+DONE = "done"
+SUBJECTS = ("kernels",)  # of the fingerprints that the results carry
 
 
 @dataclass(frozen=True)
@@ -58,28 +63,35 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    lines = args.output_dir / "stages.jsonl"
+    lines, whole = args.output_dir / "stages.jsonl", args.output_dir / "gpu.json"
     check_output(lines)
+    check_output(whole)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     wanted = [stage for stage in STAGES if args.only is None or stage.name in args.only]
-    return max((_stage(stage, lines, args.dry_run) for stage in wanted), default=0)
+    described = environment.describe(["python", "benchmarks/gpu.py", *sys.argv[1:]])
+    described |= {"commit": fingerprints.commit(), "fingerprint": fingerprints.take(SUBJECTS)}
+    rows = [_stage(stage, lines, args.dry_run) for stage in wanted]
+    stages = {row.pop("stage"): row for row in rows}
+    write_atomically(whole, f"{json_text({**described, 'stages': stages}, indent=1)}\n".encode())
+    return int(any(row["status"] != DONE for row in rows))
 
 
-def _stage(stage: Stage, lines: Path, small: bool) -> int:
+def _stage(stage: Stage, lines: Path, small: bool) -> dict[str, Any]:
+    """Its row."""
     result = (lines.parent / f"{stage.name}.json").resolve()
     result.unlink(missing_ok=True)
     words = [sys.executable, "-m", "benchmarks.lent.child", stage.name, str(result), *(["--small"] if small else [])]
     start = time.monotonic()
     status, said = _process(words, stage.seconds)
     row: dict[str, Any] = {"stage": stage.name, "status": status, "seconds": round(time.monotonic() - start, 1)}
-    if status == "done":
+    if status == DONE:
         row["result"] = json.loads(result.read_text())
     else:
         row["said"] = said
     with lines.open("a") as file:
         file.write(f"{json_text(row)}\n")
     logger.info("%s: %s after %s s", stage.name, status, row["seconds"])
-    return int(status != "done")
+    return row
 
 
 def _process(words: Sequence[str], seconds: int) -> tuple[str, list[str]]:
@@ -89,7 +101,7 @@ def _process(words: Sequence[str], seconds: int) -> tuple[str, list[str]]:
     except subprocess.TimeoutExpired as error:
         said = error.stderr or b""
         return f"stopped after {seconds} s", said.decode(errors="replace").splitlines()[-20:]
-    return ("done" if done.returncode == 0 else "failed"), (done.stdout + done.stderr).splitlines()[-20:]
+    return (DONE if done.returncode == 0 else "failed"), (done.stdout + done.stderr).splitlines()[-20:]
 
 
 if __name__ == "__main__":

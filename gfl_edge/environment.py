@@ -14,6 +14,7 @@ from gfl_edge._version import __version__
 PACKAGES = (
     "numpy",
     "opencv-python",
+    "opencv-python-headless",
     "onnx",
     "onnxruntime",
     "openvino",
@@ -24,9 +25,11 @@ PACKAGES = (
     "tensorrt_rtx_cu12",
     "tensorrt_rtx_cu13",
     "cuda-python",
+    "cuda-bindings",
     "nvidia-cuda-nvrtc",
     "pycuda",
     "torch",
+    "torchvision",
     "nvidia-ml-py",
     "mutmut",
 )

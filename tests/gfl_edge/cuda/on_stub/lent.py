@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import fingerprints, gpu
 
 
 def test_every_stage_comes_to_its_end(tmp_path: Path) -> None:
@@ -23,6 +23,9 @@ def test_every_stage_comes_to_its_end(tmp_path: Path) -> None:
     assert (replay["compared_runs_that_differ"], replay["bytes_missing"]) == (0, 0)
     assert rows["times"]["result"]["resize_us"]["24x32"] > 0
     assert sum(stage.seconds for stage in gpu.STAGES) <= 25 * 60
+    whole = json.loads((tmp_path / "gpu.json").read_text())
+    assert whole["stages"]["replay"]["result"] == replay
+    assert whole["fingerprint"] == fingerprints.take(["kernels"])
 
 
 def test_a_stage_that_fails_stops_no_other(
