@@ -1,8 +1,7 @@
 """All that a lent GPU is asked, in 25 minutes: python benchmarks/gpu.py -o DIR.
 
 Each stage is a process with a limit of time, and a line of DIR/stages.jsonl that is written when it ends, so that one
-that fails or hangs stops no other and nothing that was measured is lost. DIR/gpu.json has the results of all of them, as
-benchmarks/results has them.
+that fails or hangs stops no other and nothing that was measured is lost. DIR/gpu.json has them all, as a result.
 """
 
 from __future__ import annotations
