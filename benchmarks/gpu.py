@@ -44,11 +44,13 @@ class Stage:
 # The most valuable first; together 25 minutes at most
 STAGES = (
     Stage("machine", 60),
-    Stage("results", 240),
-    Stage("replay", 120),
-    Stage("times", 360),
+    Stage("results", 150),
+    Stage("replay", 90),
+    Stage("times", 300),
+    Stage("networks", 210),
+    Stage("accuracy", 90),
     Stage("sanitizer", 360),
-    Stage("engines", 360),
+    Stage("engines", 240),
 )
 
 

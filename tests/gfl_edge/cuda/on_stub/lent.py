@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import fingerprints, gpu
+from benchmarks.lent import networks
+from gfl_edge import optional
 
 
 def test_every_stage_comes_to_its_end(tmp_path: Path) -> None:
@@ -22,10 +25,48 @@ def test_every_stage_comes_to_its_end(tmp_path: Path) -> None:
     replay = rows["replay"]["result"]
     assert (replay["compared_runs_that_differ"], replay["bytes_missing"]) == (0, 0)
     assert rows["times"]["result"]["resize_us"]["24x32"] > 0
+    check_networks(rows["networks"]["result"])
     assert sum(stage.seconds for stage in gpu.STAGES) <= 25 * 60
     whole = json.loads((tmp_path / "gpu.json").read_text())
     assert whole["stages"]["replay"]["result"] == replay
     assert whole["fingerprint"] == fingerprints.take(["kernels"])
+
+
+def check_networks(result: dict[str, Any]) -> None:
+    """PyTorch on the CPU, and all around it as it would be on a GPU."""
+    if not optional.available("torch"):
+        assert result == {"not_measured": "PyTorch is not installed"}
+        return
+    assert [row["model"] for row in result["rows"]] == ["gfl", "gflv2", "nanodet-plus"]
+    for row in result["rows"]:
+        assert "error" not in row
+        kernels = row["kernels_against_numpy"]
+        assert kernels["candidates"] > 100
+        assert kernels["same_order"]
+        assert kernels["detections"] == kernels["expected_detections"] > 0
+        assert kernels["max_box_difference_px"] < 1e-3
+        assert kernels["max_score_difference"] < 1e-6
+        assert row["resizing_against_host"]["max_difference"] <= 1
+        rounding = row["fp16_against_fp32"]
+        assert rounding["not_finite"] == 0
+        assert min(rounding["signal_to_noise_db"].values()) > 30
+        assert list(row["stream"]["stages_p50_ms"])[:5] == ["upload", "resize", "network", "nms", "download"]
+        assert min(row[protocol]["fps"] for protocol in ("gfocal", "stream")) > 0
+
+
+def test_a_network_that_fails_takes_no_other_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from benchmarks.lent import torch_network
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(torch_network, "give_candidates", fail)
+    rows = networks.measure(tmp_path, small=True)["rows"]
+    assert [row["error"] for row in rows] == ["RuntimeError: no room"] * 3
+    assert [json.loads(line)["error"] for line in (tmp_path / "networks.jsonl").read_text().splitlines()]
+    monkeypatch.setattr(networks, "SECONDS", -1)
+    assert [row["not_measured"] for row in networks.measure(tmp_path, small=True)["rows"]] == ["-1 s were over"] * 3
 
 
 def test_a_stage_that_fails_stops_no_other(
