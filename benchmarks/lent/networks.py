@@ -174,7 +174,8 @@ def _parts(wanted: Wanted, device: CudaDevice, effort: Effort) -> Iterator[dict[
     with closing(TorchBackend(network, spec, device)) as backend:
         frames, user = FrameSet((frame,), None, 0), Detector(backend)
         for protocol in (GFocal(user, frames), Stream(user, frames)):
-            yield {protocol.name: _timed(protocol.step, effort), "sm_clock_mhz": _sm_clock_mhz()}
+            timed = _timed(protocol.step, effort)
+            yield {protocol.name: {**timed, "sm_clock_mhz": _sm_clock_mhz(device)}}
             if protocol.name == "gfocal":
                 yield {"graph": backend.graph, "differs_from_protocol": protocol.differences()}
         yield {"kernels_against_numpy": torch_parity.of_kernels(backend, images)}
@@ -206,9 +207,10 @@ def _timed(step: Callable[[], TimedRun], effort: Effort) -> dict[str, Any]:
     }
 
 
-def _sm_clock_mhz() -> float | None:
+def _sm_clock_mhz(device: CudaDevice) -> float | None:
+    """Right after the runs, as ``nvidia-smi`` says it."""
     if shutil.which("nvidia-smi") is None:
         return None
-    words = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "-i", "0"]
+    words = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "-i", device.pci_bus_id]
     said = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
     return float(said) if said.replace(".", "", 1).isdigit() else None

@@ -23,6 +23,7 @@ CANDIDATES = 1200  # pairs above the threshold, of random weights: more than the
 SPREAD = 2.0  # standard deviation of random logits, about what trained ones have
 SETTLING_HW = (256, 256)  # of the images that random batch norms take their statistics from
 Part = tuple[Tensor, Tensor]  # weight and bias of a layer, or of some of its outputs
+OFFSET_CELLS = 0.05  # of random deformable convolutions; larger ones amplify rounding as trained networks do not
 BRANCH = 0.3  # of the strength of a residual branch, which would be 0 in a fresh network
 
 
@@ -126,7 +127,8 @@ def _strengthen(detector: Detector) -> None:
         if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
             nn.init.constant_(module.weight, BRANCH)
         if isinstance(module, DeformConv2d):
-            nn.init.normal_(module.conv_offset.weight, std=0.01)
+            weight = module.conv_offset.weight
+            nn.init.normal_(weight, std=OFFSET_CELLS / math.sqrt(weight[0].numel()))
 
 
 @torch.no_grad()
