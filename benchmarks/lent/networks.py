@@ -45,21 +45,21 @@ MODELS = (  # the most valuable first
     "gflv2-x101-dcn-2x",
 )
 BY_BOTH_OPERATORS = ("gfl-x101-dcn-2x",)
-FRAME_HW = (1080, 1920)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done."""
+    """How much is done, and on what PyTorch computes."""
 
     runs: int
     seconds: float  # at most, of one protocol's runs
     warm_up_seconds: float
     frame_hw: tuple[int, int]
+    place: str
 
 
-MUCH = Effort(200, 4.0, 0.7, FRAME_HW)
-LITTLE = Effort(2, 1.0, 0.0, (48, 80))
+MUCH = Effort(200, 4.0, 0.7, (1080, 1920), "cuda")
+LITTLE = Effort(2, 1.0, 0.0, (48, 80), "cpu")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _parts(wanted: Wanted, device: CudaDevice, effort: Effort) -> Iterator[dict[
     from benchmarks.lent.torch_network import RawNetwork, give_candidates, operators, random_detector, use_operator
     from gfl_edge.ops.preprocess import single_input
 
-    place = torch.device("cpu" if effort is LITTLE else "cuda")
+    place = torch.device(effort.place)
     frame = generated_frame(np.random.default_rng(0), effort.frame_hw)
     detector, spec = random_detector(wanted.architecture, wanted.input_hw, place)
     images = single_input(frame, spec)

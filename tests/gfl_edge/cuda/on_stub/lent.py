@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from benchmarks import fingerprints, gpu
 from benchmarks.lent import networks
 from gfl_edge import optional
+from gfl_edge.cuda.interface import CudaDevice
+from tests.support.stub_driver.library import StubDriver
 
 
 def test_every_stage_comes_to_its_end(tmp_path: Path) -> None:
@@ -78,3 +82,38 @@ def test_a_stage_that_fails_stops_no_other(
     rows = [json.loads(line) for line in (tmp_path / "stages.jsonl").read_text().splitlines()]
     assert [row["status"] for row in rows] == ["failed", "done", "stopped after 0 s"]
     assert "No module named 'benchmarks.lent.nonsense'" in " ".join(rows[0]["said"])
+
+
+def test_a_network_is_captured_with_the_kernels(
+    stub: StubDriver, cuda_python: CudaDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for PyTorch's own capture, which needs a GPU: the maps of the first run again and again."""
+    pytest.importorskip("torch")
+    from benchmarks.lent import torch_backend
+
+    class Captured(torch_backend.OnHost):
+        ran = False
+
+        def queue(self) -> None:
+            if not self.ran:
+                self.ran = True
+                super().queue()
+            for name in (torch_backend.CLASSES, torch_backend.EDGES):
+                self._device.copy_to_device(self.addresses[name], self._pinned[name], self.stream)
+
+        def capture(self, queue: Callable[[], None]) -> Callable[[], None]:
+            self.graph = self._device.capture(self.stream, queue)
+            return lambda: self._device.launch_graph(self.graph, self.stream)
+
+        def close(self) -> None:
+            self._device.destroy_graph(self.graph)
+            super().close()
+
+    monkeypatch.setattr(torch_backend, "OnHost", Captured)
+    (*_, wanted) = networks._tiny()
+    row = networks._attempt(wanted, cuda_python, replace(networks.LITTLE, runs=6))
+    assert "error" not in row
+    assert row["graph"] == "yes"
+    assert list(row["gfocal"]["stages_p50_ms"]) == ["upload", "network", "nms", "download"]
+    assert row["kernels_against_numpy"]["same_order"]
+    assert stub.calls.count("cuGraphLaunch") > 5
