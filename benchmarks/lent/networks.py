@@ -158,7 +158,14 @@ def _parts(wanted: Wanted, device: CudaDevice, effort: Effort) -> Iterator[dict[
 
     from benchmarks.lent import torch_parity
     from benchmarks.lent.torch_backend import TorchBackend
-    from benchmarks.lent.torch_network import RawNetwork, give_candidates, operators, random_detector, use_operator
+    from benchmarks.lent.torch_network import (
+        TORCHVISION,
+        RawNetwork,
+        give_candidates,
+        operators,
+        random_detector,
+        use_operator,
+    )
     from gfl_edge.ops.preprocess import single_input
 
     place = torch.device(effort.place)
@@ -171,7 +178,8 @@ def _parts(wanted: Wanted, device: CudaDevice, effort: Effort) -> Iterator[dict[
     if wanted.operator:
         use_operator(network, operators()[wanted.operator])
     torch.backends.cudnn.benchmark = True  # of what is timed alone: trying all algorithms takes seconds
-    with closing(TorchBackend(network, spec, device)) as backend:
+    own_stream = wanted.operator != TORCHVISION
+    with closing(TorchBackend(network, spec, device, own_stream)) as backend:
         frames, user = FrameSet((frame,), None, 0), Detector(backend)
         for protocol in (GFocal(user, frames), Stream(user, frames)):
             timed = _timed(protocol.step, effort)
@@ -179,10 +187,11 @@ def _parts(wanted: Wanted, device: CudaDevice, effort: Effort) -> Iterator[dict[
             if protocol.name == "gfocal":
                 yield {"graph": backend.graph, "differs_from_protocol": protocol.differences()}
         yield {"kernels_against_numpy": torch_parity.of_kernels(backend, images)}
+        maps = torch_parity.raw_maps(backend)
         yield {"resizing_against_host": torch_parity.of_resizing(backend, frame)}
     torch.backends.cudnn.benchmark = False
     exact = RawNetwork(detector, replace(spec, precision="fp32"), torch.float32)
-    yield {"fp16_against_fp32": torch_parity.of_rounding(network, exact, spec, on_device)}
+    yield {"fp16_against_fp32": torch_parity.of_rounding(maps, exact, spec, on_device)}
 
 
 def _timed(step: Callable[[], TimedRun], effort: Effort) -> dict[str, Any]:

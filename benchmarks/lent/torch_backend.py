@@ -7,6 +7,7 @@ PyTorch captures: its allocator has to know, and our kernels are launched on the
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -57,11 +58,19 @@ class Placed(Protocol):
 
 
 class OnCuda:
-    """The network on the GPU itself."""
+    """The network on the GPU itself.
 
-    def __init__(self, network: RawNetwork, spec: ModelSpec) -> None:
-        self._network = network
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    Args:
+        network: there.
+        spec: its description.
+        own_stream: False: all goes through the default stream, which cannot be captured, for operators that know no
+            other.
+    """
+
+    def __init__(self, network: RawNetwork, spec: ModelSpec, own_stream: bool) -> None:
+        self._network, self._own_stream = network, own_stream
+        own: Any = torch.cuda.Stream
+        self._stream = own() if own_stream else torch.cuda.default_stream()
         self.stream = int(self._stream.cuda_stream)
         self._tensors = {
             name: torch.zeros(shape, dtype=torch.uint8 if name == IMAGES else network.dtype, device="cuda")
@@ -76,8 +85,11 @@ class OnCuda:
             for name, found in zip((CLASSES, EDGES), self._network(self._tensors[IMAGES]), strict=True):
                 self._tensors[name].copy_(found)
 
-    def capture(self, queue: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, queue: Callable[[], None]) -> Callable[[], None] | None:
         """See Placed."""
+        if not self._own_stream:
+            return None
+        gc.collect()  # what is freed meanwhile could void the capture
         graph = torch.cuda.CUDAGraph()
         with capturing(), torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             queue()
@@ -144,6 +156,7 @@ class TorchBackend:
         network: on the GPU, or on the CPU for a dry run.
         spec: its description, of a fixed size and with raw maps.
         device: the GPU.
+        own_stream: see :class:`OnCuda`.
 
     Attributes:
         stage_ms: milliseconds on the GPU of the last run, by stage.
@@ -154,7 +167,7 @@ class TorchBackend:
     max_batch: int | None = 1
     nms_place: NmsPlace = "kernels"
 
-    def __init__(self, network: RawNetwork, spec: ModelSpec, device: CudaDevice) -> None:
+    def __init__(self, network: RawNetwork, spec: ModelSpec, device: CudaDevice, own_stream: bool = True) -> None:
         self.spec, self._device, self.pci_bus_id = spec, device, device.pci_bus_id
         self._resources, self.stage_ms = ExitStack(), dict[str, float]()
         self._runs = 0
@@ -163,7 +176,7 @@ class TorchBackend:
         try:
             with device.active():
                 on_gpu = next(network.parameters()).is_cuda
-                self._placed: Placed = OnCuda(network, spec) if on_gpu else OnHost(network, spec, device)
+                self._placed: Placed = OnCuda(network, spec, own_stream) if on_gpu else OnHost(network, spec, device)
                 self._open()
         except BaseException:
             self.close()
@@ -230,7 +243,7 @@ class TorchBackend:
         except Exception as error:  # of PyTorch, which raises many kinds, and ours
             self.graph = f"no: {error}"
         else:
-            self.graph = "no: the network runs on the CPU" if self._replay is None else "yes"
+            self.graph = "no: the network does not run on a stream of its own" if self._replay is None else "yes"
 
     def read(self, name: str) -> NDArray[Any]:
         """A copy of what lies in the memory of the input, or of a raw map, after a run."""

@@ -23,6 +23,7 @@ CANDIDATES = 1200  # pairs above the threshold, of random weights: more than the
 SPREAD = 2.0  # standard deviation of random logits, about what trained ones have
 SETTLING_HW = (256, 256)  # of the images that random batch norms take their statistics from
 Part = tuple[Tensor, Tensor]  # weight and bias of a layer, or of some of its outputs
+TORCHVISION = "torchvision"
 OFFSET_CELLS = 0.05  # of random deformable convolutions; larger ones amplify rounding as trained networks do not
 BRANCH = 0.3  # of the strength of a residual branch, which would be 0 in a fresh network
 
@@ -79,7 +80,12 @@ def use_operator(network: nn.Module, operator: DeformOperator) -> bool:
 
 
 def operators() -> dict[str, DeformOperator]:
-    """What computes a deformable convolution here, the fastest first."""
+    """What computes a deformable convolution here.
+
+    torchvision's works on the default stream alone (its issue 9513, version 0.26): on another it neither waits for what
+    comes before it nor enters a graph. In FP16 it computes in FP16 where it samples, too, to 1/16 of a cell from cell
+    64 on.
+    """
     found: dict[str, DeformOperator] = {"grid_sample": deform_conv2d}
     try:
         theirs = importlib.import_module("torchvision.ops").deform_conv2d
@@ -99,7 +105,7 @@ def operators() -> dict[str, DeformOperator]:
     ) -> Tensor:
         return theirs(x, offset, weight, bias, stride=stride, padding=padding, mask=mask)
 
-    return {"torchvision": by_torchvision, **found}
+    return {**found, TORCHVISION: by_torchvision}
 
 
 def architecture_of(name: str) -> Architecture:

@@ -28,7 +28,7 @@ def of_kernels(backend: TorchBackend, images: Image) -> dict[str, Any]:
     spec = backend.spec
     outputs = {name: array.copy() for name, array in backend.run(images).items()}
     found = postprocess.detections(outputs, 0, spec, spec.input_hw)
-    cls_logits, reg_logits = (backend.read(name)[0].astype(np.float32) for name in (CLASSES, EDGES))
+    cls_logits, reg_logits = raw_maps(backend)
     boxes = decode(reg_logits, spec.input_hw, spec.strides, spec.point_offset)
     scores = postprocess.sigmoid(cls_logits)
     rule = ("score_threshold", "iou_threshold", "max_candidates", "max_detections")
@@ -38,6 +38,11 @@ def of_kernels(backend: TorchBackend, images: Image) -> dict[str, Any]:
         "candidates": int(np.count_nonzero(scores > spec.score_threshold)),
         **_differences((found.boxes, found.scores, found.classes), expected),
     }
+
+
+def raw_maps(backend: TorchBackend) -> list[NDArray[np.float32]]:
+    """What the network left in the last run: class logits ``[A, C]``, and those of edges."""
+    return [backend.read(name)[0].astype(np.float32) for name in (CLASSES, EDGES)]
 
 
 def _differences(found: tuple[NDArray[Any], ...], expected: tuple[NDArray[Any], ...]) -> dict[str, Any]:
@@ -75,18 +80,17 @@ def of_resizing(backend: TorchBackend, frame: Image) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def of_rounding(network: RawNetwork, exact: RawNetwork, spec: ModelSpec, images: Tensor) -> dict[str, Any]:
+def of_rounding(found: list[NDArray[np.float32]], exact: RawNetwork, spec: ModelSpec, images: Tensor) -> dict[str, Any]:
     """Raw maps of a network against those of the same in float32, without TF32.
 
     Args:
-        network: whose maps are judged.
-        exact: in float32.
-        spec: of both.
-        images: uint8 ``[1, H, W, 3]`` BGR, where the networks are.
+        found: the raw maps, as :func:`raw_maps` gives them.
+        exact: the network in float32.
+        spec: its description.
+        images: uint8 ``[1, H, W, 3]`` BGR that gave them, where the network is.
     """
     with _without_tf32():
-        wanted = [_host(level) for level in exact(images)]
-    found = [_host(level) for level in network(images)]
+        wanted = [maps[0].cpu().numpy() for maps in exact(images)]
     scores, boxes = _decoded(found, spec)
     exact_scores, exact_boxes = _decoded(wanted, spec)
     pairs = np.maximum(scores, exact_scores) > spec.score_threshold
@@ -113,10 +117,6 @@ class _without_tf32:  # noqa: N801  # a context
 
     def __exit__(self, *_: object) -> None:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = self._before
-
-
-def _host(maps: Tensor) -> NDArray[np.float32]:
-    return maps[0].float().cpu().numpy()
 
 
 def _decoded(maps: list[NDArray[np.float32]], spec: ModelSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
