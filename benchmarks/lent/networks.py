@@ -31,6 +31,7 @@ from gfl_edge.parsing.json_text import json_text
 if TYPE_CHECKING:
     from train.models.build import Architecture
 
+FIRST_RUNS = 6  # in which algorithms are chosen and the graph is captured, which may take seconds
 SECONDS = 140  # after which no network is begun
 MODELS = (  # the most valuable first
     "gfl-x101-dcn-2x",
@@ -196,11 +197,10 @@ def _parts(wanted: Wanted, device: CudaDevice, effort: Effort) -> Iterator[dict[
 
 def _timed(step: Callable[[], TimedRun], effort: Effort) -> dict[str, Any]:
     """Statistics of the latency, and the medians of the stages."""
-    warm = warm_up(
-        lambda: step().latency_ms, max_seconds=2 * effort.warm_up_seconds, min_seconds=effort.warm_up_seconds
-    )
-    for _ in range(max(0, 6 - warm.runs)):  # until the graph is there
+    for _ in range(FIRST_RUNS):
         step()
+    seconds = effort.warm_up_seconds
+    warm = warm_up(lambda: step().latency_ms, max_seconds=2 * seconds, min_seconds=seconds)
     runs: list[TimedRun] = []
     start = time.monotonic()
     while len(runs) < effort.runs and time.monotonic() - start < effort.seconds:
@@ -210,7 +210,7 @@ def _timed(step: Callable[[], TimedRun], effort: Effort) -> dict[str, Any]:
     stages = {name: float(np.median([run.stages_ms[name] for run in runs])) for name in runs[0].stages_ms}
     return {
         "runs": latency.samples,
-        "warm_up_runs": warm.runs,
+        "warm_up_runs": FIRST_RUNS + warm.runs,
         **{name: round(getattr(latency, name), 4) for name in names},
         "stages_p50_ms": {name: round(ms, 4) for name, ms in stages.items()},
     }
