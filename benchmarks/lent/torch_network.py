@@ -93,17 +93,10 @@ def operators() -> dict[str, DeformOperator]:
         return found
 
     def by_torchvision(
-        x: Tensor,
-        weight: Tensor,
-        offset: Tensor,
-        mask: Tensor | None,
-        bias: Tensor | None,
-        *,
-        stride: int,
-        padding: int,
-        groups: int,  # torchvision takes them from the shape of the weight
+        x: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None, **settings: int
     ) -> Tensor:
-        return theirs(x, offset, weight, bias, stride=stride, padding=padding, mask=mask)
+        del settings["groups"]  # which torchvision takes from the shape of the weight
+        return theirs(x, offset, weight, bias, mask=mask, **settings)
 
     return {**found, TORCHVISION: by_torchvision}
 
