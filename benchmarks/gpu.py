@@ -80,7 +80,9 @@ def _run(args: argparse.Namespace) -> int:
 def _stage(stage: Stage, lines: Path, small: bool) -> dict[str, Any]:
     """Its row."""
     result = (lines.parent / f"{stage.name}.json").resolve()
-    result.unlink(missing_ok=True)
+    so_far = result.with_suffix(".jsonl")  # of a stage that writes its rows one by one
+    for old in (result, so_far):
+        old.unlink(missing_ok=True)
     words = [sys.executable, "-m", "benchmarks.lent.child", stage.name, str(result), *(["--small"] if small else [])]
     start = time.monotonic()
     status, said = _process(words, stage.seconds)
@@ -89,6 +91,8 @@ def _stage(stage: Stage, lines: Path, small: bool) -> dict[str, Any]:
         row["result"] = json.loads(result.read_text())
     else:
         row["said"] = said
+        if so_far.is_file():
+            row["so_far"] = [json.loads(line) for line in so_far.read_text().split("\n")[:-1]]
     with lines.open("a") as file:
         file.write(f"{json_text(row)}\n")
     logger.info("%s: %s after %s s", stage.name, status, row["seconds"])

@@ -84,6 +84,21 @@ def test_a_stage_that_fails_stops_no_other(
     assert "No module named 'benchmarks.lent.nonsense'" in " ".join(rows[0]["said"])
 
 
+def test_rows_of_a_stage_that_is_stopped_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tmp_path / "networks.jsonl"
+
+    def stop(*_: object) -> tuple[str, list[str]]:
+        rows.write_text('{"model": "gfl"}\n{"mod')
+        return "stopped after 1 s", []
+
+    rows.write_text("of an earlier run\n")
+    monkeypatch.setattr(gpu, "_process", stop)
+    assert gpu.main(["-o", str(tmp_path), "--only", "networks", "replay"]) == 1
+    stages = json.loads((tmp_path / "gpu.json").read_text())["stages"]
+    assert stages["networks"]["so_far"] == [{"model": "gfl"}]
+    assert "so_far" not in stages["replay"]
+
+
 def test_a_network_is_captured_with_the_kernels(
     stub: StubDriver, cuda_python: CudaDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
