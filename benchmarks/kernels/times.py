@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +18,11 @@ from benchmarks.kernels.cuda_events import call, microseconds
 from benchmarks.kernels.inputs import KernelInput, made, real
 from benchmarks.kernels.library import DeviceLibrary, NmsCall, build_for_gpu
 from benchmarks.kernels.memory import Array
+from gfl_edge.cuda.compiler import compiled, open_compiler
 from gfl_edge.cuda.cuda_python import load_driver
 from gfl_edge.cuda.interface import CudaDevice, Launch
 from gfl_edge.cuda.kernels import Kernels
+from gfl_edge.cuda.source import CudaSource
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.decode import decode
 
@@ -28,7 +31,7 @@ REPEATS = 20  # of a kernel inside of one graph, as events are coarse
 ANCHORS, BATCHES, DTYPES = (3598, 8400, 22400), (1, 8), (np.float32, np.float16)
 CLASSES = (1, 20, 365)  # beside 80
 GOAL = {"anchors": 22400, "classes": 80, "batch": 1, "microseconds": {"H100": 20, "RTX 2080 Ti": 35}}
-STEPS = ("filter", "gather", "rank", "mask", "suppress")
+STEPS = ("filter", "rank", "suppress")
 
 
 def measure(folder: Path, device: CudaDevice) -> dict[str, Any]:
@@ -39,10 +42,11 @@ def measure(folder: Path, device: CudaDevice) -> dict[str, Any]:
     with device.active(), closing(KernelTimer(device)) as timer:
         inputs = [made(*size, dtype) for size in sizes for dtype in DTYPES]
         rows = [_row(library, timer, one) for one in (*inputs, *real())]
-        bandwidth = _bandwidth()
+        bandwidth, floors = _bandwidth(), launch_floors_us(device)
     return {
         "gpu": device.name,
         "goal": GOAL,
+        "kernels_that_do_nothing_us": floors,
         "memory_bytes_per_second": bandwidth,
         "how": f"medians of {RUNS} CUDA graphs by events, caches warm; a kernel alone: {REPEATS} times in a graph",
         "rows": rows,
@@ -105,16 +109,11 @@ class KernelTimer:
         self._kernels = Kernels(cast(CudaDevice, self._some_kernels))
 
     def times_us(self, nms: NmsCall, stream: int) -> dict[str, float]:
-        """Microseconds of each step of a call, which must have run as a whole: each finds what those before it left.
+        """Microseconds of each step of a call, which must have run as a whole: each finds what those before it left."""
+        return {step: self._time_us(step, nms, stream) for step in STEPS}
 
-        The gathering counts on from the zeros of the filter: it is timed with the filter, less the filter's own time.
-        """
-        filtering, both = (self._time_us(steps, nms, stream) for steps in (STEPS[:1], STEPS[:2]))
-        others = {step: self._time_us((step,), nms, stream) for step in STEPS[2:]}
-        return {STEPS[0]: filtering, STEPS[1]: max(both - filtering, 0.0), **others}
-
-    def _time_us(self, steps: tuple[str, ...], nms: NmsCall, stream: int) -> float:
-        self._some_kernels.wanted = {f"gfl_{step}_kernel" for step in steps}
+    def _time_us(self, step: str, nms: NmsCall, stream: int) -> float:
+        self._some_kernels.wanted = {f"gfl_{step}_kernel"}
 
         def queue() -> None:
             for _ in range(REPEATS):
@@ -125,6 +124,27 @@ class KernelTimer:
     def close(self) -> None:
         """Unload the kernels."""
         self._kernels.close()
+
+
+def launch_floors_us(device: CudaDevice) -> dict[str, float]:
+    """Microseconds of graphs of one, four and REPEATS kernels that do nothing: below them no kernel can get."""
+    source = CudaSource("nothing.cu", 'extern "C" __global__ void nothing(int) {}\n', {})
+    image = compiled(source, device.compute_capability, open_compiler(device.driver_version))
+    module, stream = device.load_module(image), device.create_stream()
+    function, parameters = device.get_function(module, "nothing"), _Nothing()
+
+    def queue(launches: int) -> None:
+        for _ in range(launches):
+            device.launch(function, Launch((1, 1, 1), (32, 1, 1)), parameters, stream)
+
+    found = {str(number): median_us(device, stream, partial(queue, number)) for number in (1, len(STEPS), REPEATS)}
+    device.destroy_stream(stream)
+    device.unload_module(module)
+    return {number: round(value, 2) for number, value in found.items()}
+
+
+class _Nothing(ctypes.Structure):
+    _fields_ = (("number", ctypes.c_int32),)
 
 
 def median_us(device: CudaDevice, stream: int, queue: Callable[[], None]) -> float:

@@ -25,6 +25,7 @@ from gfl_edge.errors import BackendError
 _LOG = logging.getLogger(__name__)
 
 OLDEST = (12, 9, 1)  # cuda-python; those before hold Python's lock in cuStreamSynchronize
+_OVERLAP_FROM = (90, 12030)  # compute capability, and driver: older ones cannot capture launches that overlap
 
 
 class CudaPythonDevice:
@@ -58,7 +59,10 @@ class CudaPythonDevice:
                 attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             )
         )
-        self.driver_version = dotted_version(self._call("cuDriverGetVersion"))
+        version = self._call("cuDriverGetVersion")
+        self.driver_version = dotted_version(version)
+        capability = int(self.compute_capability.removeprefix("sm"))
+        self._can_overlap = capability >= _OVERLAP_FROM[0] and version >= _OVERLAP_FROM[1]
 
     def _call(self, function: str, *arguments: Any) -> Any:
         """Call a driver function, whose answers are tuples (status, value), and return the value."""
@@ -157,8 +161,26 @@ class CudaPythonDevice:
     def launch(self, function: int, launch: Launch, parameters: ctypes.Structure, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.launch`."""
         addresses = parameter_addresses(parameters)
+        if launch.overlaps and self._can_overlap:
+            config = self._overlapping(launch, stream)
+            self._call("cuLaunchKernelEx", config, function, ctypes.addressof(addresses), 0)
+            return
         threads = (*launch.grid, *launch.block, launch.shared_bytes)
         self._call("cuLaunchKernel", function, *threads, stream, ctypes.addressof(addresses), 0)
+
+    def _overlapping(self, launch: Launch, stream: int) -> Any:
+        """The driver's description of a launch that need not wait for the kernel before it."""
+        attribute, value, config = (
+            getattr(self._driver, name)() for name in ("CUlaunchAttribute", "CUlaunchAttributeValue", "CUlaunchConfig")
+        )
+        value.programmaticStreamSerializationAllowed = 1
+        attribute.id = self._driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        attribute.value = value
+        config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = launch.block
+        config.sharedMemBytes, config.hStream = launch.shared_bytes, stream
+        config.attrs, config.numAttrs = [attribute], 1
+        return config
 
     def capture(self, stream: int, queue: Callable[[], None]) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.capture`."""

@@ -22,6 +22,7 @@ class Launch:
     grid: tuple[int, int, int]  # blocks, in x, y and z
     block: tuple[int, int, int]  # threads of a block, in x, y and z
     shared_bytes: int = 0  # of dynamic shared memory per block, 48 KiB at most
+    overlaps: bool = False  # may begin while the kernel before it on the stream runs, as it waits for that by itself
 
 
 class CudaDevice(Protocol):

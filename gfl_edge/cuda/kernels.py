@@ -28,11 +28,13 @@ SCORES, LOGITS = 0, 1  # GflScoreKind
 BGR, NV12 = 0, 2  # GflPixelFormat
 
 _PART = 256  # bytes that every part of the workspace is aligned to
-_WORD = 32  # candidates of a word of the mask
 # Name that #include has -> path in plugins/
 _FILES = {
     "gfl_kernels.h": "include/gfl_kernels.h",
-    **{f"gfl_{name}.cuh": f"src/gfl_{name}.cuh" for name in ("kernels", "common", "candidates", "nms", "resize")},
+    **{
+        f"gfl_{name}.cuh": f"src/gfl_{name}.cuh"
+        for name in ("kernels", "common", "candidates", "rank", "boxes", "nms", "resize")
+    },
 }
 
 
@@ -111,21 +113,18 @@ def _parameters(name: str, params: type[ctypes.Structure], *pointers: str) -> ty
 # By kernel, in the order of its parameters
 PARAMETERS = {
     "gfl_filter_kernel": _parameters(
-        "Filter", NmsParams, "scores", "quality", "counts", "segment_counts", "histograms", "keys"
-    ),
-    "gfl_gather_kernel": _parameters(
-        "Gather", NmsParams, "segment_counts", "histograms", "keys", "counts", "left_counts", "finalists"
+        "Filter", NmsParams, "scores", "quality", "narrowed", "segment_counts", "bin_counts", "keys"
     ),
     "gfl_rank_kernel": _parameters(
         "Rank",
         NmsParams,
-        *("counts", "finalists", "reg_logits", "boxes", "top_boxes", "top_scores", "top_classes"),
+        *("segment_counts", "bin_counts", "keys", "narrowed", "reg_logits", "boxes"),
+        *("num_candidates", "top_boxes", "top_scores", "top_classes"),
     ),
-    "gfl_mask_kernel": _parameters("Mask", NmsParams, "counts", "top_boxes", "top_classes", "mask"),
     "gfl_suppress_kernel": _parameters(
         "Suppress",
         NmsParams,
-        *("counts", "mask", "top_boxes", "top_scores", "top_classes"),
+        *("num_candidates", "top_boxes", "top_scores", "top_classes"),
         *("num_dets", "det_boxes", "det_scores", "det_classes"),
     ),
     "gfl_resize_kernel": _parameters("Resize", ResizeParams, "frame", "uv", "out"),
@@ -233,33 +232,27 @@ class NmsSizes:
     lists: int
     segments: int
     finalists: int
-    masked: int
 
     @classmethod
     def of(cls, params: NmsParams) -> NmsSizes:
         """Those of a call with ``params``."""
         numbers, lists = _constants(), params.num_levels if params.per_level else 1
-        segments = tiles = params.num_anchors * params.num_classes // numbers["FILTER_TILE"] + 2 * lists
-        if tiles > numbers["SEGMENTS"]:
-            segments = max(numbers["SEGMENTS"], _divide_up(tiles, numbers["SEGMENT_TILES"])) + lists
-        masked = min(lists * params.max_candidates, numbers["MASK_CANDIDATES"])
-        finalists = params.max_candidates + numbers["SPARE_FINALISTS"]
-        return cls(lists, segments, finalists, _divide_up(masked, _WORD) * _WORD)
+        steps = params.num_anchors * params.num_classes // numbers["SEGMENT_STEP"]
+        segments = min(steps, numbers["SEGMENTS"]) + 2 * lists
+        return cls(lists, segments, params.max_candidates + numbers["SPARE_FINALISTS"])
 
 
 @dataclass(frozen=True)
 class Workspace:
     """Where the parts of the NMS' own memory lie, in bytes from its beginning, aligned; it may begin anywhere."""
 
-    counts: int
+    narrowed: int
+    num_candidates: int
     segment_counts: int
-    left_counts: int
-    histograms: int
-    finalists: int
+    bin_counts: int
     top_boxes: int
     top_scores: int
     top_classes: int
-    mask: int
     keys: int
     nbytes: int
 
@@ -269,12 +262,10 @@ class Workspace:
         sizes, images = NmsSizes.of(params), params.batch
         candidates, segments = sizes.lists * params.max_candidates, sizes.segments
         parts = [
-            4 * (sizes.lists + 1),
-            *(4 * segments, 4 * segments, 2 * segments * _constants()["BINS"]),
-            8 * sizes.lists * sizes.finalists,
+            *(4 * sizes.lists, 4),
+            *(4 * segments, 4 * segments * _constants()["BINS"]),
             *(16 * candidates, 4 * candidates, 4 * candidates),
-            4 * (sizes.masked // _WORD) * sizes.masked,
-            8 * params.num_anchors * params.num_classes,
+            8 * (params.num_anchors * params.num_classes + sizes.lists * sizes.finalists),
         ]
         places = offsets([images * part for part in parts], _PART)
         places[-1] += _PART
@@ -331,17 +322,15 @@ class Kernels:
         part, sizes, numbers = Workspace.of(params), NmsSizes.of(params), _constants()
         begin = _divide_up(workspace, _PART) * _PART
         at = {name: begin + offset for name, offset in vars(part).items()}
-        ranks = _divide_up(sizes.finalists, numbers["RANK_THREADS"] // numbers["RANK_GROUP"])
         grids = {
             "filter": (sizes.segments, params.batch, 1),
-            "gather": (min(sizes.segments, numbers["GATHER_BLOCKS"]), params.batch, 1),
-            "rank": (sizes.lists * ranks, params.batch, 1),
-            "mask": (sizes.masked // _WORD, sizes.masked // _WORD, params.batch),
+            "rank": (_divide_up(sizes.lists * sizes.finalists, numbers["RANK_FINALISTS"]), params.batch, 1),
             "suppress": (params.batch, 1, 1),
         }
         addresses = {**at, **vars(inputs), **vars(outputs)}
         for kernel, grid in grids.items():
-            name, launch = f"gfl_{kernel}_kernel", Launch(grid, (numbers[f"{kernel.upper()}_THREADS"], 1, 1))
+            block = (numbers[f"{kernel.upper()}_THREADS"], 1, 1)
+            name, launch = f"gfl_{kernel}_kernel", Launch(grid, block, overlaps=kernel != "filter")
             pointers = (addresses[field[0]] for field in PARAMETERS[name]._fields_[1:])
             self._launch(name, launch, stream, params, *pointers)
 

@@ -115,6 +115,12 @@ inline unsigned atomicOr(unsigned *target, unsigned value) {
     return before;
 }
 
+inline unsigned atomicExch(unsigned *target, unsigned value) {
+    const unsigned before = *target;
+    *target = value;
+    return before;
+}
+
 /* Blocks run one after another: what one wrote, all see. */
 inline void __threadfence() {}
 template <typename Value>

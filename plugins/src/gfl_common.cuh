@@ -4,23 +4,19 @@
 
 #include "gfl_kernels.h"
 
-#define GFL_FILTER_THREADS 256
-#define GFL_FILTER_TILE 4096 /* elements that a block reads at a time, 16 per thread */
-#define GFL_GATHER_THREADS 1024
-#define GFL_GATHER_BLOCKS 64 /* of an image at most: each adds up the histograms of all segments */
-#define GFL_RANK_THREADS 256
-#define GFL_RANK_GROUP 16 /* threads that compare a finalist with all others */
-#define GFL_RANK_CHUNK 1024 /* finalists in shared memory at a time */
-#define GFL_MASK_THREADS 128
+#define GFL_FILTER_THREADS 512
+#define GFL_FILTER_TILE 8192 /* elements that a block looks through at a time, 16 per thread */
+#define GFL_RANK_THREADS 512
+#define GFL_RANK_FINALISTS 16 /* that a block ranks, a warp each */
+#define GFL_RANK_CHUNK 2048 /* finalists in shared memory at a time */
 #define GFL_SUPPRESS_THREADS 512
 #define GFL_RESIZE_BLOCK_X 32
 #define GFL_RESIZE_BLOCK_Y 8
 
-#define GFL_SEGMENTS 256 /* of an image, about, as long as they are of GFL_SEGMENT_TILES tiles or less */
-#define GFL_SEGMENT_TILES 8
-#define GFL_BINS 64 /* of a segment's histogram */
+#define GFL_SEGMENTS 256 /* of an image, about; one more at both ends of each list */
+#define GFL_SEGMENT_STEP 512 /* elements that a segment has, at least, and a multiple of it */
+#define GFL_BINS 32 /* of a segment's keys, by score */
 #define GFL_SPARE_FINALISTS 1024 /* that enter the ranking beside max_candidates, as bins are no exact cut */
-#define GFL_MASK_CANDIDATES 4096 /* whose overlaps the mask has; those after them are compared one by one */
 #define GFL_SPREAD_FROM 0.0009765625f
 #define GFL_MAX_BINS 33 /* of an edge's distribution */
 #define GFL_WARP 32
@@ -33,6 +29,23 @@
 #endif
 
 typedef unsigned long long GflKey;
+
+/* ---- Launches that overlap ---- */
+
+/* From sm_90 on a kernel may be launched to begin while the one before it on the stream runs (programmatic dependent launch):
+ * once all blocks of that one have let it, or have ended. It may neither read nor write what others do before it has waited for
+ * their end, also blocks that have nothing to do, so that the kernel after it need not wait for anything else. */
+__device__ inline void gfl_let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+__device__ inline void gfl_wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 /* ---- Lists of candidates ---- */
 
@@ -57,74 +70,50 @@ __host__ __device__ inline unsigned gfl_max_finalists(const GflNmsParams &params
     return params.max_candidates + GFL_SPARE_FINALISTS;
 }
 
-/* Candidates whose overlaps the mask has, as whole words. */
-__host__ __device__ inline unsigned gfl_mask_candidates(const GflNmsParams &params) {
-    const unsigned all = gfl_num_lists(params) * params.max_candidates;
-    return ((all < GFL_MASK_CANDIDATES ? all : GFL_MASK_CANDIDATES) + GFL_WARP - 1) / GFL_WARP * GFL_WARP;
-}
-
-/* Of an image, those of all lists together; counts [N, L + 1] after the gathering. */
-__device__ inline unsigned gfl_num_candidates(const GflNmsParams &params, const unsigned *counts, int image) {
-    const int lists = gfl_num_lists(params);
-    unsigned sum = 0;
-    for (int list = 0; list < lists; ++list) {
-        const unsigned count = counts[image * (lists + 1) + list];
-        sum += count < (unsigned)params.max_candidates ? count : (unsigned)params.max_candidates;
-    }
-    return sum;
-}
-
 /* ---- Segments ---- */
 
-/* Part of a list of an image, which is one block's of the filter: elements of the whole batch. Tiles begin at whole vectors of
- * 16 bytes, lists need not: loads of a list's first tile may begin before the list. */
+/* Part of a list of an image, which is one block's of the filter: elements of the whole batch. Segments begin at whole vectors
+ * of 16 bytes, lists need not: loads of a list's first segment may begin before the list. */
 typedef struct {
-    size_t first, begin, end; /* where its first tile begins, its first element lies, and its last one ends */
+    size_t first, begin, end; /* where its first vector begins, its first element lies, and its last one ends */
     int list;
+    unsigned index, segments; /* which one of its list it is, and of how many */
 } GflSegment;
 
-/* Tiles of an image, at most. */
-__host__ __device__ inline unsigned gfl_max_tiles(const GflNmsParams &params) {
-    return (unsigned)params.num_anchors * (unsigned)params.num_classes / GFL_FILTER_TILE + 2 * gfl_num_lists(params);
+__host__ __device__ inline unsigned gfl_num_pairs(const GflNmsParams &params) {
+    return (unsigned)params.num_anchors * (unsigned)params.num_classes;
 }
 
-__host__ __device__ inline unsigned gfl_segment_tiles(const GflNmsParams &params) {
-    const unsigned tiles = (gfl_max_tiles(params) + GFL_SEGMENTS - 1) / GFL_SEGMENTS;
-    return tiles < GFL_SEGMENT_TILES ? tiles : GFL_SEGMENT_TILES;
+__host__ __device__ inline unsigned gfl_segment_length(const GflNmsParams &params) {
+    return (gfl_num_pairs(params) / (GFL_SEGMENTS * GFL_SEGMENT_STEP) + 1) * GFL_SEGMENT_STEP;
 }
 
 /* Segments of an image, at most; never fewer for a larger image. */
 __host__ __device__ inline unsigned gfl_max_segments(const GflNmsParams &params) {
-    const unsigned tiles = gfl_max_tiles(params);
-    if (tiles <= GFL_SEGMENTS) return tiles;
-    const unsigned long_ones = (tiles + GFL_SEGMENT_TILES - 1) / GFL_SEGMENT_TILES;
-    return (long_ones > GFL_SEGMENTS ? long_ones : GFL_SEGMENTS) + gfl_num_lists(params);
+    const unsigned steps = gfl_num_pairs(params) / GFL_SEGMENT_STEP;
+    return (steps < GFL_SEGMENTS ? steps : GFL_SEGMENTS) + 2 * gfl_num_lists(params);
 }
-
-__device__ inline int gfl_vector(const GflNmsParams &params) { return params.dtype == GFL_FLOAT16 ? 8 : 4; }
 
 __device__ inline bool gfl_find_segment(const GflNmsParams &params, int image, unsigned index, GflSegment *found) {
-    const size_t length = (size_t)gfl_segment_tiles(params) * GFL_FILTER_TILE;
-    size_t begin = (size_t)image * params.num_anchors * params.num_classes;
+    const unsigned length = gfl_segment_length(params), lanes = params.dtype == GFL_FLOAT16 ? 8 : 4;
+    size_t begin = (size_t)image * gfl_num_pairs(params);
     for (int list = 0; list < gfl_num_lists(params); ++list) {
-        const size_t end = begin + (size_t)gfl_list_anchors(params, list) * params.num_classes;
-        const size_t first = begin - begin % gfl_vector(params) + index * length;
-        if (first < end) {
-            found->first = first;
-            found->begin = first > begin ? first : begin;
-            found->end = first + length < end ? first + length : end;
+        const unsigned lead = (unsigned)begin & (lanes - 1); /* elements of the first vector that are another list's */
+        const unsigned size = lead + (unsigned)gfl_list_anchors(params, list) * (unsigned)params.num_classes;
+        const unsigned segments = (size + length - 1) / length;
+        if (index < segments) {
+            found->first = begin - lead + (size_t)index * length;
+            found->begin = index ? found->first : begin;
+            found->end = begin - lead + (index + 1 < segments ? (size_t)(index + 1) * length : size);
             found->list = list;
+            found->index = index;
+            found->segments = segments;
             return true;
         }
-        index -= (unsigned)((end - (begin - begin % gfl_vector(params)) + length - 1) / length);
-        begin = end;
+        index -= segments;
+        begin += size - lead;
     }
     return false;
-}
-
-/* The element of the batch that bit `bit` of this thread stands for, see gfl_passed. */
-__device__ inline size_t gfl_element(size_t tile, int bit, int lanes) {
-    return tile + (size_t)(bit / lanes * GFL_FILTER_THREADS + threadIdx.x) * lanes + bit % lanes;
 }
 
 /* ---- Keys ---- */

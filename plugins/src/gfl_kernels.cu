@@ -156,12 +156,12 @@ size_t align(size_t size) { return (size + kAlignment - 1) / kAlignment * kAlign
 
 /* Byte offsets, see the launch plan in gfl_kernels.cuh. */
 struct Workspace {
-    size_t counts, segment_counts, left_counts, histograms, finalists, top_boxes, top_scores, top_classes, mask, keys, size;
+    size_t narrowed, num_candidates, segment_counts, bin_counts, top_boxes, top_scores, top_classes, keys, size;
 };
 
 Workspace plan_workspace(const GflNmsParams &params) {
-    const size_t images = params.batch, lists = gfl_num_lists(params), segments = images * gfl_max_segments(params);
-    const size_t candidates = images * lists * params.max_candidates, masked = gfl_mask_candidates(params);
+    const size_t images = params.batch, lists = images * gfl_num_lists(params), segments = images * gfl_max_segments(params);
+    const size_t candidates = lists * params.max_candidates;
     size_t end = 0;
     const auto part = [&end](size_t size) {
         const size_t begin = end;
@@ -169,16 +169,14 @@ Workspace plan_workspace(const GflNmsParams &params) {
         return begin;
     };
     Workspace plan;
-    plan.counts = part(images * (lists + 1) * sizeof(unsigned));
+    plan.narrowed = part(lists * sizeof(unsigned));
+    plan.num_candidates = part(images * sizeof(unsigned));
     plan.segment_counts = part(segments * sizeof(unsigned));
-    plan.left_counts = part(segments * sizeof(unsigned));
-    plan.histograms = part(segments * GFL_BINS * sizeof(unsigned short));
-    plan.finalists = part(images * lists * gfl_max_finalists(params) * sizeof(GflKey));
+    plan.bin_counts = part(segments * GFL_BINS * sizeof(unsigned));
     plan.top_boxes = part(candidates * sizeof(float4));
     plan.top_scores = part(candidates * sizeof(float));
     plan.top_classes = part(candidates * sizeof(int));
-    plan.mask = part(images * masked / GFL_WARP * masked * sizeof(unsigned));
-    plan.keys = part(images * params.num_anchors * params.num_classes * sizeof(GflKey));
+    plan.keys = part((images * gfl_num_pairs(params) + lists * gfl_max_finalists(params)) * sizeof(GflKey));
     plan.size = end + kAlignment; /* it may begin anywhere */
     return plan;
 }
@@ -197,35 +195,58 @@ GflStatus launch(const char *name, Kernel *kernel, dim3 grid, dim3 block, void *
                                              static_cast<cudaStream_t>(stream)));
 }
 
+#if CUDART_VERSION >= 12030
+/* Whether kernels can begin while the one before them runs, also when they are captured. */
+bool can_overlap() {
+    int device = 0, major = 0, version = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9 &&
+           cudaDriverGetVersion(&version) == cudaSuccess && version >= 12030;
+}
+
+/* As launch(), of a kernel that waits by itself for the one before it. */
+template <typename Kernel>
+GflStatus launch_overlapping(const char *name, Kernel *kernel, dim3 grid, dim3 block, void **arguments, void *stream) {
+    if (!can_overlap()) return launch(name, kernel, grid, block, arguments, stream);
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.stream = static_cast<cudaStream_t>(stream);
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return check_cuda(name, cudaLaunchKernelExC(&config, (const void *)kernel, arguments));
+}
+#else
+template <typename Kernel>
+GflStatus launch_overlapping(const char *name, Kernel *kernel, dim3 grid, dim3 block, void **arguments, void *stream) {
+    return launch(name, kernel, grid, block, arguments, stream);
+}
+#endif
+
 unsigned divide_up(size_t value, size_t step) { return (unsigned)((value + step - 1) / step); }
 
 GflStatus queue_nms(GflNmsParams params, GflNmsInputs inputs, GflNmsOutputs outputs, char *workspace, void *stream) {
     const Workspace plan = plan_workspace(params);
     const unsigned lists = gfl_num_lists(params), images = params.batch, segments = gfl_max_segments(params);
-    const unsigned masked = gfl_mask_candidates(params);
-    void *counts = workspace + plan.counts, *segment_counts = workspace + plan.segment_counts;
-    void *left_counts = workspace + plan.left_counts, *histograms = workspace + plan.histograms;
-    void *finalists = workspace + plan.finalists, *top_boxes = workspace + plan.top_boxes;
-    void *top_scores = workspace + plan.top_scores, *top_classes = workspace + plan.top_classes;
-    void *mask = workspace + plan.mask, *keys = workspace + plan.keys;
+    void *narrowed = workspace + plan.narrowed, *num_candidates = workspace + plan.num_candidates;
+    void *segment_counts = workspace + plan.segment_counts, *bin_counts = workspace + plan.bin_counts;
+    void *top_boxes = workspace + plan.top_boxes, *top_scores = workspace + plan.top_scores;
+    void *top_classes = workspace + plan.top_classes, *keys = workspace + plan.keys;
 
-    void *filter[] = {&params, &inputs.scores, &inputs.quality, &counts, &segment_counts, &histograms, &keys};
+    void *filter[] = {&params, &inputs.scores, &inputs.quality, &narrowed, &segment_counts, &bin_counts, &keys};
     GFL_TRY(launch("gfl_filter_kernel", gfl_filter_kernel, dim3(segments, images), dim3(GFL_FILTER_THREADS), filter, stream));
-    void *gather[] = {&params, &segment_counts, &histograms, &keys, &counts, &left_counts, &finalists};
-    GFL_TRY(launch("gfl_gather_kernel", gfl_gather_kernel,
-                   dim3(segments < GFL_GATHER_BLOCKS ? segments : GFL_GATHER_BLOCKS, images), dim3(GFL_GATHER_THREADS),
-                   gather, stream));
-    void *rank[] = {&params,       &counts,    &finalists,  &inputs.reg_logits,
-                    &inputs.boxes, &top_boxes, &top_scores, &top_classes};
-    const unsigned ranks = divide_up(gfl_max_finalists(params), GFL_RANK_THREADS / GFL_RANK_GROUP);
-    GFL_TRY(launch("gfl_rank_kernel", gfl_rank_kernel, dim3(lists * ranks, images), dim3(GFL_RANK_THREADS), rank, stream));
-    void *overlaps[] = {&params, &counts, &top_boxes, &top_classes, &mask};
-    GFL_TRY(launch("gfl_mask_kernel", gfl_mask_kernel,
-                   dim3(masked / GFL_WARP, masked / GFL_WARP, images), dim3(GFL_MASK_THREADS), overlaps,
-                   stream));
-    void *suppress[] = {&params,      &counts,           &mask,              &top_boxes,          &top_scores,
-                        &top_classes, &outputs.num_dets, &outputs.det_boxes, &outputs.det_scores, &outputs.det_classes};
-    return launch("gfl_suppress_kernel", gfl_suppress_kernel, dim3(images), dim3(GFL_SUPPRESS_THREADS), suppress, stream);
+    void *rank[] = {&params,           &segment_counts, &bin_counts,     &keys,      &narrowed,  &inputs.reg_logits,
+                    &inputs.boxes, &num_candidates, &top_boxes, &top_scores, &top_classes};
+    const unsigned ranks = divide_up((size_t)lists * gfl_max_finalists(params), GFL_RANK_FINALISTS);
+    GFL_TRY(launch_overlapping("gfl_rank_kernel", gfl_rank_kernel, dim3(ranks, images), dim3(GFL_RANK_THREADS), rank,
+                               stream));
+    void *suppress[] = {&params,           &num_candidates,    &top_boxes,          &top_scores,         &top_classes,
+                        &outputs.num_dets, &outputs.det_boxes, &outputs.det_scores, &outputs.det_classes};
+    return launch_overlapping("gfl_suppress_kernel", gfl_suppress_kernel, dim3(images), dim3(GFL_SUPPRESS_THREADS), suppress,
+                              stream);
 }
 
 }  // namespace

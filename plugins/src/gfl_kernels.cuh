@@ -1,53 +1,49 @@
-/* The device code: filter, gather, rank, mask, suppress; resize. Compiles with nvcc, with NVRTC (no header but gfl_kernels.h
- * and those beside this one) and, under plugins/emulation, with a host compiler.
+/* The device code: filter, rank, suppress; resize. Compiles with nvcc, with NVRTC (no header but gfl_kernels.h and those
+ * beside this one) and, under plugins/emulation, with a host compiler.
  *
  * Launch plan
  *
  * Names: N batch, A anchors, C classes, M max_candidates; L lists of candidates per image: num_levels if per_level, else 1.
- * T = A * C / GFL_FILTER_TILE + 2 L tiles of an image at most, rounded down. S segments of an image at most: T, or, if that is
- * above GFL_SEGMENTS, max(GFL_SEGMENTS, ceil(T / GFL_SEGMENT_TILES)) + L. F = M + GFL_SPARE_FINALISTS finalists of a list.
- * W = min(L * M, GFL_MASK_CANDIDATES), rounded up to whole words of 32, candidates in the mask.
+ * S = min(A * C / GFL_SEGMENT_STEP, GFL_SEGMENTS) + 2 L segments of an image at most, rounded down.
+ * F = M + GFL_SPARE_FINALISTS finalists of a list.
  * Kernels are extern "C"; `params` is a GflNmsParams by value (96 bytes), the rest are pointers to device memory. There is no
  * dynamic shared memory.
  *
- *   order  kernel               grid (x, y, z)                                          block
- *   1      gfl_filter_kernel    (S, N)                                                  GFL_FILTER_THREADS
- *   2      gfl_gather_kernel    (min(S, GFL_GATHER_BLOCKS), N)                          GFL_GATHER_THREADS
- *   3      gfl_rank_kernel      (L * ceil(F / (GFL_RANK_THREADS / GFL_RANK_GROUP)), N)  GFL_RANK_THREADS
- *   4      gfl_mask_kernel      (W / 32, W / 32, N)                                     GFL_MASK_THREADS
- *   5      gfl_suppress_kernel  (N)                                                     GFL_SUPPRESS_THREADS
+ *   order  kernel               grid (x, y, z)                            block
+ *   1      gfl_filter_kernel    (S, N)                                    GFL_FILTER_THREADS
+ *   2      gfl_rank_kernel      (ceil(L * F / GFL_RANK_FINALISTS), N)     GFL_RANK_THREADS
+ *   3      gfl_suppress_kernel  (N)                                       GFL_SUPPRESS_THREADS
  *
- *   gfl_filter_kernel(params, scores, quality or NULL, counts, segment_counts, histograms, keys)
- *   gfl_gather_kernel(params, segment_counts, histograms, keys, counts, left_counts, finalists)
- *   gfl_rank_kernel(params, counts, finalists, reg_logits or NULL, boxes or NULL, top_boxes, top_scores, top_classes)
- *   gfl_mask_kernel(params, counts, top_boxes, top_classes, mask)
- *   gfl_suppress_kernel(params, counts, mask, top_boxes, top_scores, top_classes,
+ *   gfl_filter_kernel(params, scores, quality or NULL, narrowed, segment_counts, bin_counts, keys)
+ *   gfl_rank_kernel(params, segment_counts, bin_counts, keys, narrowed, reg_logits or NULL, boxes or NULL,
+ *                   num_candidates, top_boxes, top_scores, top_classes)
+ *   gfl_suppress_kernel(params, num_candidates, top_boxes, top_scores, top_classes,
  *                       num_dets, det_boxes, det_scores, det_classes)
  *   gfl_resize_kernel(GflResizeParams by value, frame, uv or NULL, out)  grid (ceil(out_width / GFL_RESIZE_BLOCK_X),
  *                  ceil(out_height / GFL_RESIZE_BLOCK_Y)), block (GFL_RESIZE_BLOCK_X, GFL_RESIZE_BLOCK_Y), alone
  *
- * Any grid x of 1 or more is right for the first two. Workspace, every part 256 byte aligned, in this order; what is in there
+ * Any grid x of 1 or more is right for the first. Workspace, every part 256 byte aligned, in this order; what is in there
  * before does not matter:
- *   counts          unsigned int        [N, L + 1]         finalists of each list and, last, blocks that have gathered
+ *   narrowed        unsigned int        [N, L]             finalists of lists with too many keys in one bin, else 0
+ *   num_candidates  unsigned int        [N]                of all lists together
  *   segment_counts  unsigned int        [N, S]             pairs above the threshold, or NaN, per segment
- *   left_counts     unsigned int        [N, S]             of those, the finalists
- *   histograms      unsigned short      [N, S, GFL_BINS]   pairs per segment by score
- *   finalists       unsigned long long  [N, L, F]          keys that may be among the best M of their list, in any order
+ *   bin_counts      unsigned int        [N, S, GFL_BINS]   of those, the ones in a bin of scores or above it
  *   top_boxes       float4              [N, L * M]         candidates, the best of all lists together, by falling key
  *   top_scores      float               [N, L * M]
  *   top_classes     int                 [N, L * M]
- *   mask            unsigned int        [N, W / 32, W]     which of them suppress which
- *   keys            unsigned long long  [N, A * C]         a segment's keys, in any order, from the place of its first pair on
+ *   keys            unsigned long long  [N, A * C]         a segment's keys from the place of its first pair on, the highest
+ *                                                          bin first, in any order within a bin
+ *                   behind them         [N, L, F]          finalists of lists with too many keys in one bin, in any order
  *
  * A key is (bits of the float32 score) << 32 | ~(anchor * C + class): scores above a threshold of 0 or more are positive,
  * so that a larger key is a higher score or, at equal scores, a lower pair; a NaN score is 0 there. Keys are unique, so every
- * result is deterministic although the order inside of `keys` and `finalists` is not.
+ * result is deterministic although the order inside of `keys` is not.
  */
 #ifndef GFL_KERNELS_CUH
 #define GFL_KERNELS_CUH
 
-#include "gfl_candidates.cuh"
 #include "gfl_nms.cuh"
+#include "gfl_rank.cuh"
 #include "gfl_resize.cuh"
 
 #endif

@@ -38,10 +38,8 @@ def test_kernels_launched_one_by_one(emulated, blocks):
         addresses = {**at, **{part: getattr(call.inputs, part) for part, _ in call.inputs._fields_}}
         addresses |= {part: getattr(call.outputs, part) for part, _ in call.outputs._fields_}
         for name, grid, block in (
-            ("filter", (blocks, 2), (256,)),
-            ("gather", (blocks, 2), (1024,)),
-            ("rank", (4 * -(-(40 + 1024) // 16), 2), (256,)),
-            ("mask", (5, 5, 2), (128,)),
+            ("filter", (blocks, 2), (512,)),
+            ("rank", (-(-4 * (40 + 1024) // 16), 2), (512,)),
             ("suppress", (2,), (512,)),
         ):
             pointers = [addresses[field[0]] for field in PARAMETERS[f"gfl_{name}_kernel"]._fields_[1:]]
@@ -55,7 +53,7 @@ def test_the_emulation_refuses_what_a_gpu_would(emulated):
     assert launch(emulated, "gfl_no_kernel", (1,), (32,), 0) != 0
     assert fault() == b"there is no kernel gfl_no_kernel"
     for grid, block, shared in (((1,), (2048,), 0), ((0,), (32,), 0), ((1,), (32,), 1 << 20)):
-        assert launch(emulated, "gfl_mask_kernel", grid, block, shared) != 0
+        assert launch(emulated, "gfl_rank_kernel", grid, block, shared) != 0
         assert b"is not possible" in fault()
 
 

@@ -78,7 +78,7 @@ def test_ten_thousand_runs_give_the_same_and_leak_nothing(library):
 def test_under_the_compute_sanitizer(tool):
     if shutil.which("compute-sanitizer") is None:
         pytest.skip("no compute-sanitizer on PATH; install the CUDA toolkit")
-    cases = "nvcc and (decode or quality or beyond_a_word or tied or mask or level_by_level_in_both or nv12)"
+    cases = "nvcc and (decode or quality or beyond_a_word or tied or near or level_by_level_in_both or nv12)"
     files = [str(HERE / f"test_kernels_{name}.py") for name in ("nms", "decode", "resize")]
     child = [sys.executable, "-m", "pytest", "-q", "-x", *files, "-k", cases]
     words = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "99", "--target-processes", "all", *child]

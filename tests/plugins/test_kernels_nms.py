@@ -235,7 +235,7 @@ TWO_LEVEL_ANCHORS = (36 * 52, 18 * 26)
 
 
 @pytest.mark.parametrize(("agnostic", "max_detections"), [(0, 4096), (1, 4096), (0, 700)])
-def test_more_candidates_than_the_mask_has(library, agnostic, max_detections):
+def test_more_candidates_than_are_near(library, agnostic, max_detections):
     """Those of two long lists together; some of the last are kept, some suppressed, some no boxes."""
     rng = np.random.default_rng(12)
     anchors = sum(TWO_LEVEL_ANCHORS)

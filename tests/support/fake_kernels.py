@@ -56,100 +56,70 @@ def filter_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
         for segment in np.unique(found // length):
             own = words[found // length == segment][::-1]  # in any order
             counts[image, segment], keys[image, segment * length :][: len(own)] = len(own), own
-    histograms = np.zeros((params.batch, segments, 64), np.uint16)
-    histograms[..., 0] = counts
-    gpu.write(call.counts, np.zeros((params.batch, 2), np.uint32))
+    bins = np.zeros((params.batch, segments, 32), np.uint32)
+    bins[..., 0] = counts
+    gpu.write(call.narrowed, np.zeros(params.batch, np.uint32))
     gpu.write(call.segment_counts, counts)
-    gpu.write(call.histograms, histograms)
+    gpu.write(call.bin_counts, bins)
     gpu.write(call.keys, keys)
 
 
-def gather_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
+def finalists_of(gpu: FakeGpu, call: Any) -> list[np.ndarray]:
+    """Of each image all keys, in any order."""
     params, (segments, length) = call.params, segments_of(call)
-    assert launch.grid[:2] == (min(64, segments), params.batch)
-    counts = gpu.read(call.counts, (params.batch, 2), np.uint32).copy()
-    segment_counts = gpu.read(call.segment_counts, (params.batch, segments), np.uint32)
-    histograms = gpu.read(call.histograms, (params.batch, segments, 64), np.uint16)
-    np.testing.assert_array_equal(histograms.sum(2), segment_counts)
-    assert not counts.any(), "the filter zeroes the counts"
+    counts = gpu.read(call.segment_counts, (params.batch, segments), np.uint32)
+    bins = gpu.read(call.bin_counts, (params.batch, segments, 32), np.uint32)
+    np.testing.assert_array_equal(bins[..., 0], counts)
+    assert not gpu.read(call.narrowed, (params.batch,), np.uint32).any(), "the filter zeroes them"
     keys = gpu.read(call.keys, (params.batch, params.num_anchors * params.num_classes), np.uint64)
-    finalists = np.zeros((params.batch, sizes_of(call).finalists), np.uint64)
-    for image in range(params.batch):
-        parts = [keys[image, i * length :][:count] for i, count in enumerate(segment_counts[image])]
-        best = np.sort(np.concatenate(parts))[-params.max_candidates :]  # in any order
-        counts[image], finalists[image, : len(best)] = (len(best), launch.grid[0]), best
-    gpu.write(call.counts, counts)
-    gpu.write(call.left_counts, segment_counts)
-    gpu.write(call.finalists, finalists)
+    return [
+        np.concatenate([keys[image, i * length :][:count] for i, count in enumerate(counts[image])])
+        for image in range(params.batch)
+    ]
 
 
 def rank_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
     params, room = call.params, sizes_of(call).finalists
-    assert launch.grid[0] * launch.block[0] >= 16 * room
+    assert launch.grid[0] * launch.block[0] >= 32 * room
     batch, most = params.batch, params.max_candidates
-    counts = gpu.read(call.counts, (batch, 2), np.uint32)
-    keys = gpu.read(call.finalists, (batch, room), np.uint64)
-    boxes = boxes_of(gpu, call)
+    boxes, counts = boxes_of(gpu, call), np.zeros(batch, np.uint32)
     top_boxes, top_scores = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32)
     top_classes = np.zeros((batch, most), np.int32)
-    for image, (count, _) in enumerate(counts):
-        own = np.sort(keys[image, :count])[::-1][:most]
+    for image, keys in enumerate(finalists_of(gpu, call)):
+        own = np.sort(keys)[::-1][:most]
+        counts[image] = len(own)
         anchors, classes = np.divmod(~own.astype(np.uint32), params.num_classes)
         candidates = boxes[image, anchors]
         scores = (own >> np.uint64(32)).astype(np.uint32).view(np.float32)
         chosen = sound(candidates, scores) & (scores > 0)
         top_boxes[image, : len(own)], top_scores[image, : len(own)] = candidates, scores
         top_classes[image, : len(own)] = np.where(chosen, classes, INVALID_CLASS)
+    gpu.write(call.num_candidates, counts)
     gpu.write(call.top_boxes, top_boxes)
     gpu.write(call.top_scores, top_scores)
     gpu.write(call.top_classes, top_classes)
 
 
-def mask_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
-    """Bits in an order of its own, which only the fake of the next kernel reads."""
-    params, masked = call.params, sizes_of(call).masked
-    words = masked // 32
-    assert launch.grid == (words, words, params.batch)
-    boxes, classes, counts = tops_of(gpu, call)
-    mask = np.zeros((params.batch, words * masked * 4), np.uint8)
-    for image, count in enumerate(counts):
-        own, labels = boxes[image, :count], classes[image, :count]
-        hits = (pairwise_iou(own, own) > params.iou_threshold) & (labels[:, None] == labels)
-        hits &= np.triu(np.ones_like(hits), 1) & (labels != INVALID_CLASS)[:, None]
-        bits = np.zeros((masked, masked), bool)
-        bits[:count, :count] = hits
-        mask[image, : masked * masked // 8] = np.packbits(bits).ravel()
-    gpu.write(call.mask, mask)
-
-
-def tops_of(gpu: FakeGpu, call: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes and classes of the candidates, and how many there are of each image."""
-    params = call.params
-    batch, most = params.batch, params.max_candidates
-    counts = gpu.read(call.counts, (batch, 2), np.uint32)[:, 0]
-    boxes = gpu.read(call.top_boxes, (batch, most, 4), np.float32)
-    return boxes, gpu.read(call.top_classes, (batch, most), np.int32), np.minimum(counts, most)
-
-
 def suppress_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
-    params, masked = call.params, sizes_of(call).masked
+    params, candidates = call.params, call.params.max_candidates
     batch, most = params.batch, params.max_detections
     assert launch.grid == (batch, 1, 1)
-    boxes, classes, counts = tops_of(gpu, call)
-    scores = gpu.read(call.top_scores, classes.shape, np.float32)
-    mask = gpu.read(call.mask, (batch, masked // 32 * masked * 4), np.uint8)
+    counts = gpu.read(call.num_candidates, (batch,), np.uint32)
+    boxes = gpu.read(call.top_boxes, (batch, candidates, 4), np.float32)
+    scores = gpu.read(call.top_scores, (batch, candidates), np.float32)
+    classes = gpu.read(call.top_classes, (batch, candidates), np.int32)
     num_dets = np.zeros((batch, 1), np.int32)
     det_boxes, det_scores = np.zeros((batch, most, 4), np.float32), np.zeros((batch, most), np.float32)
     det_classes = np.full((batch, most), -1, np.int32)
     for image, count in enumerate(counts):
-        hits = np.unpackbits(mask[image, : masked * masked // 8]).reshape(masked, masked).astype(bool)
-        left = np.arange(masked) < count
-        left[:count] &= classes[image, :count] != INVALID_CLASS
+        own, labels = boxes[image, :count], classes[image, :count]
+        hits = (pairwise_iou(own, own) > params.iou_threshold) & (labels[:, None] == labels)
+        left = labels != INVALID_CLASS
         invalid, kept = int(count - left.sum()), []
         for candidate in range(count):
             if left[candidate]:
                 kept.append(candidate)
-                left &= ~hits[candidate]
+                left[candidate + 1 :] &= ~hits[candidate, candidate + 1 :]
         kept = kept[:most]
         num_dets[image] = found = len(kept)
         det_boxes[image, :found], det_classes[image, :found] = boxes[image, kept], classes[image, kept]
@@ -208,9 +178,7 @@ def resize_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
 
 KERNELS: dict[str, Callable[[FakeGpu, Any, Launch], None]] = {
     "gfl_filter_kernel": filter_kernel,
-    "gfl_gather_kernel": gather_kernel,
     "gfl_rank_kernel": rank_kernel,
-    "gfl_mask_kernel": mask_kernel,
     "gfl_suppress_kernel": suppress_kernel,
     "gfl_resize_kernel": resize_kernel,
 }

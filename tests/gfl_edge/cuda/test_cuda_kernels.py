@@ -106,19 +106,16 @@ def test_workspace_parts_do_not_overlap() -> None:
     params = nms_params(SPEC, 3, SPEC.input_hw)
     candidates, pairs = params.max_candidates, params.num_anchors * params.num_classes
     sizes = NmsSizes.of(params)
-    assert sizes == NmsSizes(1, 2, candidates + 1024, -(-candidates // 32) * 32)
-    finalists, mask = 8 * (candidates + 1024), sizes.masked**2 // 8
+    assert sizes == NmsSizes(1, pairs // 512 + 2, candidates + 1024)
     parts = [
-        4 * 2,
-        4 * 2,
-        4 * 2,
-        2 * 2 * 64,
-        finalists,
+        4,
+        4,
+        4 * sizes.segments,
+        4 * sizes.segments * 32,
         16 * candidates,
         4 * candidates,
         4 * candidates,
-        mask,
-        8 * pairs,
+        8 * pairs + 8 * (candidates + 1024),
     ]
     workspace = list(vars(Workspace.of(params)).values())
     assert workspace[0] == 0

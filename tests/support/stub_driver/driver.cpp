@@ -905,9 +905,8 @@ API cuFuncGetAttribute(int *value, int, uintptr_t function) {
 }
 
 /* Parameters come one by one or, as from pycuda, in one block. */
-API cuLaunchKernel(uintptr_t function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                   unsigned shared, uintptr_t stream, void **parameters, void **extra) {
-    ENTER(cuLaunchKernel, CONTEXT);
+static int launch(std::unique_lock<std::recursive_mutex> &lock, uintptr_t function, unsigned gx, unsigned gy, unsigned gz,
+                  unsigned bx, unsigned by, unsigned bz, unsigned shared, uintptr_t stream, void **parameters, void **extra) {
     auto found = functions.find(function);
     if (found == functions.end()) return INVALID_HANDLE;
     if (!gx || !gy || !gz || !bx || !by || !bz || bx * by * bz > 1024 || gy > 65535 || gz > 65535) return INVALID_VALUE;
@@ -925,6 +924,36 @@ API cuLaunchKernel(uintptr_t function, unsigned gx, unsigned gy, unsigned gz, un
         call.values.emplace_back(parameters ? (const char *)parameters[i] : packed + parameter.offset, parameter.size);
     }
     return queue(lock, stream, [call] { return run(call); });
+}
+
+API cuLaunchKernel(uintptr_t function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned shared, uintptr_t stream, void **parameters, void **extra) {
+    ENTER(cuLaunchKernel, CONTEXT);
+    return launch(lock, function, gx, gy, gz, bx, by, bz, shared, stream, parameters, extra);
+}
+
+struct Attribute {
+    int id;
+    alignas(8) char value[64];
+};
+
+struct LaunchConfig {
+    unsigned grid[3], block[3], shared;
+    uintptr_t stream;
+    Attribute *attributes;
+    unsigned number;
+};
+
+/* Of all attributes, only the one that lets a kernel begin before the one ahead of it on the stream has ended; where a GPU or a
+ * driver is too old for it, no launch may ask for it. */
+API cuLaunchKernelEx(const LaunchConfig *config, uintptr_t function, void **parameters, void **extra) {
+    constexpr int overlap = 6;
+    ENTER(cuLaunchKernelEx, CONTEXT);
+    for (unsigned i = 0; i < config->number; ++i)
+        if (config->attributes[i].id != overlap || sm < 90 || driver_version < 12030) return NOT_SUPPORTED;
+    const auto &[x, y, z] = config->grid;
+    const auto &[bx, by, bz] = config->block;
+    return launch(lock, function, x, y, z, bx, by, bz, config->shared, config->stream, parameters, extra);
 }
 
 /* Names that the newest version of a function has; the others are found as they are. */

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.kernels.library import NmsCall, nms_params
 from benchmarks.kernels.production import ProductionLibrary
+from gfl_edge.cuda import cuda_python, open_device
 from gfl_edge.cuda.interface import CudaDevice
 from gfl_edge.cuda.kernels import LOGITS, resize_params
 from gfl_edge.ops.decode import decode
@@ -23,6 +24,7 @@ from tests.support.kernel_cases import (
     random_boxes,
     reference,
 )
+from tests.support.stub_driver.library import StubDriver
 from tests.support.tiny_spec import TINY
 
 
@@ -79,6 +81,27 @@ def test_replayed_on_other_input(device: CudaDevice) -> None:
             device.launch_graph(graph, memory.stream)
             assert_detections(call.results(), [reference(boxes[0], scores[0], params)])
         device.destroy_graph(graph)
+
+
+@pytest.mark.parametrize(
+    ("sm", "first_driver", "overlapping"), [(90, 12030, 2), (121, 13000, 2), (89, 12030, 0), (90, 13010, 0)]
+)
+def test_launches_overlap_where_gpu_and_driver_can(
+    stub: StubDriver, monkeypatch: pytest.MonkeyPatch, sm: int, first_driver: int, overlapping: int
+) -> None:
+    """All but the first: the network before it does not let it begin early. The driver here is of CUDA 13.0."""
+    monkeypatch.setattr(cuda_python, "_OVERLAP_FROM", (90, first_driver))
+    stub.set("sm", sm)
+    try:
+        rng = np.random.default_rng(4)
+        boxes, scores = random_boxes(rng, 300), few_high_scores(rng, (1, 300, 5))
+        with closing(ProductionLibrary(open_device("cuda-python"), captured=True)) as library:
+            stub.clear_calls()
+            assert_equals_reference(library, boxes, scores)
+        assert stub.calls.count("cuLaunchKernelEx") == overlapping
+        assert stub.calls.count("cuLaunchKernel") == 3 - overlapping
+    finally:
+        stub.set("sm", 75)
 
 
 def test_resize(production: ProductionLibrary) -> None:
