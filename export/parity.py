@@ -103,7 +103,7 @@ def compare(detector: Detector, model: ModelProto, spec: ModelSpec) -> Parity:
     """
     images = compared_images(spec)
     input_hw = (images.shape[1], images.shape[2])
-    reference = ExportedDetector(detector, replace(spec, precision="fp32", nms="none")).eval()
+    reference = ExportedDetector(detector, replace(spec, precision="fp32", nms="none"), rewritten=False).eval()
     if spec.nms == "plugin":
         model = _without_plugin(model, spec)
     if spec.precision == "bf16":
@@ -142,7 +142,7 @@ def rounding(detector: Detector, spec: ModelSpec) -> tuple[float, float]:
         The largest difference of scores, and of edges in strides.
     """
     images = compared_images(spec)
-    reference = ExportedDetector(detector, replace(spec, precision="fp32", nms="none")).eval()
+    reference = ExportedDetector(detector, replace(spec, precision="fp32", nms="none"), rewritten=False).eval()
     rounded = ExportedDetector(detector, replace(spec, nms="none")).eval()
     with torch.no_grad():
         boxes, scores = (value.numpy() for value in rounded(torch.from_numpy(images)))
