@@ -47,10 +47,10 @@ STAGES = (
     Stage("results", 150),
     Stage("replay", 90),
     Stage("times", 300),
-    Stage("networks", 210),
+    Stage("networks", 150),
     Stage("accuracy", 90),
     Stage("sanitizer", 360),
-    Stage("engines", 240),
+    Stage("engines", 300),
 )
 
 

@@ -61,6 +61,12 @@ def deform_conv2d(
     Returns:
         ``[N, D, Ho, Wo]`` in the dtype of ``x``.
     """
+    points = sample_points(x, offset, mask, stride=stride, padding=padding)
+    return F.conv2d(points.to(x.dtype), weight, bias, stride=KERNEL_SIZE, groups=groups)
+
+
+def sample_points(x: Tensor, offset: Tensor, mask: Tensor | None, *, stride: int, padding: int) -> Tensor:
+    """``x`` at all displaced kernel points, float32 ``[N, C, 3 * Ho, 3 * Wo]``; see :func:`deform_conv2d`."""
     # Float: FP16 has steps of an eighth of a cell beyond 128, and GridSample wants both inputs of one type
     shifts = offset.float()
     dy, dx = _interleave(shifts[:, 0::2]), _interleave(shifts[:, 1::2])
@@ -73,7 +79,7 @@ def deform_conv2d(
     points = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     if mask is not None:
         points = points * _interleave(mask.float())
-    return F.conv2d(points.to(x.dtype), weight, bias, stride=KERNEL_SIZE, groups=groups)
+    return points
 
 
 def _interleave(planes: Tensor) -> Tensor:

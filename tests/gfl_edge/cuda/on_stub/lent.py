@@ -126,7 +126,7 @@ def test_a_network_is_captured_with_the_kernels(
 
     monkeypatch.setattr(torch_backend, "OnHost", Captured)
     (*_, wanted) = networks._tiny()
-    row = networks._attempt(wanted, cuda_python, replace(networks.LITTLE, runs=6))
+    row = networks._attempt(wanted, cuda_python, replace(networks.LITTLE, first_runs=6))
     assert "error" not in row
     assert row["graph"] == "yes"
     assert list(row["gfocal"]["stages_p50_ms"]) == ["upload", "network", "nms", "download"]
