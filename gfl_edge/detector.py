@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gfl_edge.backends.base import Backend, Begun, FrameBackend, OverlappingBackend, Performance, checked_backend
+from gfl_edge.backends.base import (
+    Backend,
+    Begun,
+    FrameBackend,
+    OverlappingBackend,
+    OverlappingFrameBackend,
+    Performance,
+    checked_backend,
+)
 from gfl_edge.backends.checks import check_arrays
 from gfl_edge.backends.nms import NmsChoice, nms_place
 from gfl_edge.backends.select import BackendName, open_backend
@@ -58,6 +66,7 @@ class Started:
         prepared: what it runs on.
         inputs: its buffer, until it is finished.
         begun: the run; None where the backend has one at a time, so that it is over.
+        placements: where each frame lies in the input.
         start_s: seconds of ``time.perf_counter`` when it began.
         inference: what came of it; None before it is over.
     """
@@ -66,6 +75,7 @@ class Started:
     start_s: float
     inputs: Image | None = None
     begun: Begun | None = None
+    placements: Sequence[Placement] = ()
     inference: Inference | None = None
 
 
@@ -99,7 +109,8 @@ class Detector:
 
     One run of the network at a time: calls from several threads wait for each other. :meth:`prepare` waits for nothing,
     so that frames can be made ready while the network runs. With ``performance="throughput"`` each core of a CPU runs a
-    frame of its own, for many frames of which none is urgent: :meth:`infer_all`. Usable as a context manager.
+    frame of its own, and a GPU takes frames while it works on others, for many frames of which none is urgent:
+    :meth:`infer_all`. Usable as a context manager.
 
     Args:
         model: ``.onnx`` or ``.engine`` file; None: the bundled person detector, see
@@ -205,8 +216,10 @@ class Detector:
 
     @property
     def in_flight(self) -> int:
-        """How many runs may be started before the first of them is finished: 1, or more for throughput on a CPU."""
-        return self.backend.in_flight if isinstance(self.backend, OverlappingBackend) else 1
+        """How many runs may be started before the first of them is finished: 1, or more for throughput."""
+        if isinstance(self.backend, (OverlappingBackend, OverlappingFrameBackend)):
+            return self.backend.in_flight
+        return 1
 
     def start(self, prepared: Prepared) -> Started:
         """Begin to infer, to be followed by :meth:`finish` in the same order.
@@ -217,24 +230,28 @@ class Detector:
             As :meth:`infer`.
         """
         start_s = time.perf_counter()
-        if isinstance(self.backend, OverlappingBackend) and self.backend.in_flight > 1:
+        if self.in_flight > 1 and isinstance(self.backend, OverlappingFrameBackend):
+            begun, placements = self.backend.begin_frames(prepared.frames, prepared.input_hw)
+            return Started(prepared, start_s, begun=begun, placements=placements)
+        if self.in_flight > 1 and isinstance(self.backend, OverlappingBackend):
             inputs = _taken(prepared)
-            return Started(prepared, start_s, inputs, self.backend.begin(inputs))
+            return Started(prepared, start_s, inputs, self.backend.begin(inputs), prepared.placements)
         return Started(prepared, start_s, inference=self.infer(prepared))
 
     def finish(self, started: Started) -> Inference:
         """Wait for a run that :meth:`start` began, and return what it found; raises as :meth:`infer`."""
-        prepared, inputs, begun = started.prepared, started.inputs, started.begun
-        if inputs is None or begun is None:
+        prepared, begun = started.prepared, started.begun
+        if begun is None:
             assert started.inference is not None
             return started.inference
         try:
             outputs = begun.outputs()
             ms = {"preprocess": prepared.ms, "network": 1000 * (time.perf_counter() - started.start_s)}
-            return self._detected(outputs, prepared.placements, prepared.input_hw, ms)
+            return self._detected(outputs, started.placements, prepared.input_hw, ms)
         finally:
             begun.release()
-            self._spare.append(inputs)
+            if started.inputs is not None:
+                self._spare.append(started.inputs)
 
     def infer_all(self, prepared: Iterable[Prepared]) -> Iterator[Inference]:
         """Infer several, one after the other: what was found, in order, with up to :attr:`in_flight` of them under way.

@@ -79,6 +79,24 @@ class Begun(Protocol):
 
 
 @runtime_checkable
+class OverlappingFrameBackend(FrameBackend, Protocol):
+    """A backend that has several runs on frames under way at once.
+
+    Attributes:
+        in_flight: how many, at most.
+    """
+
+    in_flight: int
+
+    def begin_frames(self, frames: Sequence[AnyFrame], input_hw: tuple[int, int]) -> tuple[Begun, list[Placement]]:
+        """Begin what :meth:`FrameBackend.run_frames` does, as soon as less than ``in_flight`` runs are under way.
+
+        The frames may change afterwards. Raises as :meth:`FrameBackend.run_frames`.
+        """
+        ...
+
+
+@runtime_checkable
 class OverlappingBackend(Backend, Protocol):
     """A backend that has several runs under way at once.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from gfl_edge.cuda.events import Mark, unmarked
+from gfl_edge.cuda.events import SENT, Mark, unmarked
 from gfl_edge.cuda.interface import CudaDevice
 from gfl_edge.cuda.kernels import NV12, Kernels, NmsInputs, NmsOutputs, Workspace, nms_params, resize_params
 from gfl_edge.cuda.memory import MirroredMemory, offsets
@@ -115,19 +115,28 @@ class GpuFrames:
         target: int,
         stream: int,
         mark: Mark = unmarked,
+        sending: int | None = None,
+        join: Callable[[], None] = lambda: None,
     ) -> None:
         """Queue the copy of the frames that were taken, and their resize into the input at address ``target``.
 
-        ``formats`` are the kernels' numbers of the frames' pixel formats.
-
-        ``mark`` is called with "upload" and "resize" where these end.
+        Args:
+            placements: where each frame lies in the input.
+            formats: the kernels' numbers of the frames' pixel formats.
+            input_hw: of the input, in pixels.
+            target: its address.
+            stream: where the resize is queued.
+            mark: is called with "upload" and "resize" where these end.
+            sending: where the copy is queued; None: there, too.
+            join: lets ``stream`` wait for what is on ``sending``.
         """
         assert self._memory is not None
         pixels = [math.prod(placement.frame_hw) for placement in placements]
         nbytes = [3 * count // 2 if kind == NV12 else 3 * count for count, kind in zip(pixels, formats, strict=True)]
         *starts, end = offsets(nbytes, _ALIGNMENT)
-        self._memory.upload(end, stream)
-        mark("upload")
+        self._memory.upload(end, stream if sending is None else sending)
+        mark(SENT)
+        join()
         slot_bytes = 3 * input_hw[0] * input_hw[1]
         for index, (placement, kind, start) in enumerate(zip(placements, formats, starts, strict=True)):
             params = resize_params(self._spec, placement, input_hw, kind)

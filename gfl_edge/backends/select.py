@@ -27,7 +27,7 @@ def open_backend(
         path: ``.onnx`` (OpenVINO, ONNX Runtime) or ``.engine`` (TensorRT, TensorRT-RTX).
         backend: "auto" takes OpenVINO where it is installed, else ONNX Runtime, and the engine's own TensorRT.
         nms: where NMS is to run; "auto" takes the fastest place, see :mod:`gfl_edge.backends.nms`.
-        performance: what to be fast at on a CPU.
+        performance: what to be fast at.
 
     Raises:
         InputError: unknown backend, one that does not run this kind of file, or NMS where this file cannot have it.
@@ -52,7 +52,7 @@ def open_backend(
             raise InputError(
                 f"{path} is an engine, backend {backend} runs ONNX files. Give the .onnx it was built from"
             )
-        return TensorRTBackend(path, None if backend == "auto" else backend, nms=nms)
+        return TensorRTBackend(path, None if backend == "auto" else backend, nms=nms, performance=performance)
     raise ModelFileError(
         f"{path}: a model is an .onnx or .engine file, not {path.suffix or 'a name without suffix'!r}. "
         "Export a checkpoint, in a checkout of gfl_edge, with: "

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gfl_edge.backends.base import Performance
 from gfl_edge.backends.checks import check_batch, check_shape
 from gfl_edge.backends.execution import Execution
+from gfl_edge.backends.gpu_slots import Slot, on_host
 from gfl_edge.backends.gpu_stages import GpuFrames, GpuNms
 from gfl_edge.backends.nms import NmsChoice, NmsPlace, place_on_gpu
 from gfl_edge.cuda import CudaLibrary, open_device
 from gfl_edge.cuda.captures import after_capture
-from gfl_edge.cuda.events import START, Mark, StageEvents, unmarked
-from gfl_edge.cuda.graphs import RepeatedWork
+from gfl_edge.cuda.events import SENT, START
 from gfl_edge.cuda.interface import CudaDevice
 from gfl_edge.cuda.kernels import BGR, NV12, Kernels, nms_params
 from gfl_edge.engine.contract import DTYPE_OF, engine_contract
@@ -35,18 +38,22 @@ from gfl_edge.spec import INPUT_NAME
 
 _LOG = logging.getLogger(__name__)
 
+IN_FLIGHT = 2  # for throughput: one is in the network, the next is copied to the GPU
+
 
 class TensorRTBackend:
-    """An engine on the GPU, for both flavors of TensorRT. Implements :class:`gfl_edge.backends.base.FrameBackend`.
+    """An engine on the GPU, for both flavors of TensorRT.
 
-    Memory is allocated once, for the largest batch; that of the frames grows with them. The arrays that are returned
-    are views on it: the next call overwrites them, and they stay readable after :meth:`close`.
+    Implements :class:`gfl_edge.backends.base.OverlappingFrameBackend`. Memory is allocated once, for the largest batch;
+    that of the frames grows with them. The arrays that are returned are views on it: the next call overwrites them, and
+    they stay readable after :meth:`close`.
 
     After an engine without NMS the project's kernels do what is left to do, on the engine's stream, so that the
     outputs are detections. Where the kernels cannot be used, a warning says why, and the outputs are the engine's own.
 
     Attributes:
         nms_place: where NMS runs.
+        in_flight: how many runs may be under way.
         pci_bus_id: of the GPU, "0000:0B:00.0".
         stage_ms: milliseconds on the GPU of the last run, by stage: upload, resize, network, nms, download, those that
             there are. Empty before :meth:`time_stages`.
@@ -58,6 +65,7 @@ class TensorRTBackend:
         nms: where NMS is to run, see :mod:`gfl_edge.backends.nms`; "host" leaves it to the caller.
         cuda_graphs: capture what follows resizing, from the network to the download, and replay it. Where this is not
             done, TensorRT-RTX has graphs of its own of the network.
+        performance: "throughput" copies the next frames to the GPU while it works on those before.
 
     Raises:
         ModelFileError: engine or sidecar is missing, or the engine is not the file that the sidecar describes.
@@ -76,6 +84,7 @@ class TensorRTBackend:
         *,
         nms: NmsChoice = "auto",
         cuda_graphs: bool = True,
+        performance: Performance = "latency",
     ) -> None:
         self._path = engine_path
         self._sidecar = Sidecar.read(engine_path)
@@ -88,9 +97,11 @@ class TensorRTBackend:
         self._version = self._load_library()
         self._contract = engine_contract(self.spec)
         self._addresses: dict[str, int] = {}  # of the tensors on the device
-        self._pinned: dict[str, NDArray[Any]] = {}  # flat, of those that are copied from or to the host
-        self._nms: GpuNms | None = None
-        self._frames: GpuFrames | None = None
+        self._pinned: dict[str, NDArray[Any]] = {}  # flat: the input, where it was resized on the host
+        self.in_flight = IN_FLIGHT if performance == "throughput" else 1
+        self._slots: list[Slot] = []
+        self._free: SimpleQueue[Slot] = SimpleQueue()
+        self._queueing = threading.Lock()  # of the stream, and of what is set before
         self._kernels: Kernels | None = None
         self._no_kernels = False
         self._has_run = False
@@ -126,11 +137,12 @@ class TensorRTBackend:
 
     def _make_stream(self) -> None:
         """Make what all work goes through; ``_resources`` gives everything back in reverse order."""
-        self._stream = self._device.create_stream()
+        self._stream = self._sending = self._device.create_stream()
         self._resources.callback(self._device.destroy_stream, self._stream)
+        if self.in_flight > 1:
+            self._sending = self._device.create_stream()
+            self._resources.callback(self._device.destroy_stream, self._sending)
         self.stage_ms: dict[str, float] = {}
-        self._stage_events: StageEvents | None = None
-        self._mark: Mark = unmarked
         # What is made later, at first use, goes after the context, which waits for the work that is still queued
         self._late_resources = self._resources.enter_context(ExitStack())
 
@@ -142,12 +154,8 @@ class TensorRTBackend:
             _LOG.warning("%s: NMS runs on the host, since %s", self._path, str(error))
             self.nms_place = "host"
             return
-        kernels = self._open_kernels("NMS and resizing run")
-        if kernels is None:
+        if self._open_kernels("NMS and resizing run") is None:
             self.nms_place = "host"
-        else:
-            self._nms = GpuNms(self._device, kernels, self.spec, self._sidecar.max_batch)
-            self._late_resources.callback(self._nms.close)
 
     def _open_kernels(self, what: str) -> Kernels | None:
         """The kernels, loaded at the first call; None, and one warning, where they cannot be used."""
@@ -168,7 +176,7 @@ class TensorRTBackend:
         self._resources.callback(self._pinned.clear)
         for name, tensor in self._contract.items():
             count, dtype = self._sidecar.max_batch * math.prod(tensor.item_shape), np.dtype(DTYPE_OF[tensor.dtype])
-            if name == INPUT_NAME or self._nms is None:  # it is copied from or to the host
+            if name == INPUT_NAME:
                 self._pinned[name] = self._device.pinned_empty((count,), dtype)
             self._addresses[name] = self._device.malloc(count * dtype.itemsize)
             self._resources.callback(self._device.free, self._addresses[name])
@@ -178,9 +186,27 @@ class TensorRTBackend:
         self._execution = Execution(self._path, content, self._sidecar, self._device)
         self._resources.callback(self._execution.close)
         captured = self._execution.start(self._contract, self._addresses, self._stream if wanted else None)
-        self._graph = RepeatedWork(self._device, self._stream, captured)
-        self._resources.callback(self._graph.clear)
+        for _ in range(self.in_flight):
+            self._make_slot(captured)
         self._resources.callback(self._device.synchronize, self._stream)  # what a failed run may have left there
+        self._resources.callback(self._device.synchronize, self._sending)
+
+    def _make_slot(self, captured: bool) -> None:
+        """Make the place of a run."""
+        nms, pinned = None, {}
+        if self.nms_place == "kernels":
+            assert self._kernels is not None
+            nms = GpuNms(self._device, self._kernels, self.spec, self._sidecar.max_batch)
+        else:  # the engine's outputs are copied to the host
+            for name, tensor in self._contract.items():
+                if name != INPUT_NAME:
+                    shape = (self._sidecar.max_batch * math.prod(tensor.item_shape),)
+                    pinned[name] = self._device.pinned_empty(shape, DTYPE_OF[tensor.dtype])
+        slot = Slot(self._device, self._stream, self._sending, captured, nms, pinned)
+        self._late_resources.callback(slot.close)
+        self._resources.callback(slot.graph.clear)
+        self._slots.append(slot)
+        self._free.put(slot)
 
     def _check_open(self) -> None:
         if not self._release.alive:
@@ -188,98 +214,128 @@ class TensorRTBackend:
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """See :meth:`gfl_edge.backends.base.Backend.run`."""
-        self._check_open()
         check_batch(images, self.spec, self.max_batch)
-        with self._device.active():
-            self._execution.set_shape(images.shape, self._graph.clear)
-            np.copyto(self._host(INPUT_NAME, images.shape), images)
-            return self._run_images()
+        return _over(self._begin(images.shape, partial(self._queue_images, images)))
 
     def run_frames(self, frames: Sequence[AnyFrame], input_hw: tuple[int, int]) -> tuple[Outputs, list[Placement]]:
         """See :meth:`gfl_edge.backends.base.FrameBackend.run_frames`."""
-        self._check_open()
-        shape = (len(frames), *input_hw, 3)
-        check_shape(shape, self.spec, self.max_batch)
-        sizes = [checked_size(frame) for frame in frames]
-        formats = [NV12 if isinstance(frame, Nv12Frame) else BGR for frame in frames]
-        with self._device.active():
-            self._execution.set_shape(shape, self._graph.clear)
-            stage = self._open_frames()
-            if stage is None:  # they are resized on the host
-                slots = self._host(INPUT_NAME, shape)
-                rule, short_long = self.spec.resize, self.spec.short_long
-                placed = [resize_into(frame, slot, rule, short_long) for frame, slot in zip(frames, slots, strict=True)]
-                return self._run_images(), placed
-            stage.take(frames)
-            placements = [place_frame(size, input_hw, self.spec.resize, self.spec.short_long) for size in sizes]
-            self._mark(START)
-            stage.queue(placements, formats, input_hw, self._addresses[INPUT_NAME], self._stream, self._mark)
-            return self._run(("upload", "resize")), placements
+        begun, placements = self.begin_frames(frames, input_hw)
+        return _over(begun), placements
 
-    def _open_frames(self) -> GpuFrames | None:
+    def begin_frames(self, frames: Sequence[AnyFrame], input_hw: tuple[int, int]) -> tuple[_BegunSlot, list[Placement]]:
+        """See :meth:`gfl_edge.backends.base.OverlappingFrameBackend.begin_frames`."""
+        shape = (len(frames), *input_hw, 3)
+        self._check_open()
+        check_shape(shape, self.spec, self.max_batch)
+        rule, short_long = self.spec.resize, self.spec.short_long
+        placements = [place_frame(checked_size(frame), input_hw, rule, short_long) for frame in frames]
+        return self._begin(shape, partial(self._queue_frames, frames, placements)), placements
+
+    def _begin(self, shape: tuple[int, ...], queue_input: Callable[[Slot], None]) -> _BegunSlot:
+        """Begin a run on what ``queue_input`` brings into the network's input of that shape."""
+        self._check_open()
+        slot = self._free.get()
+        try:
+            with self._queueing, self._device.active():
+                self._check_open()
+                self._execution.set_shape(shape, self._settle)
+                queue_input(slot)
+                slot.run(partial(self._queue, slot))
+        except BaseException:
+            self._free.put(slot)
+            raise
+        return _BegunSlot(self, slot, self._output_shapes(shape))
+
+    def _settle(self) -> None:
+        """Wait for what is queued, and forget the graphs, since what they hold is about to change."""
+        self._device.synchronize(self._stream)
+        for slot in self._slots:
+            slot.graph.clear()
+
+    def _queue_images(self, images: NDArray[np.uint8], slot: Slot) -> None:
+        self._send(slot, images.shape, lambda target: np.copyto(target, images))
+
+    def _queue_frames(self, frames: Sequence[AnyFrame], placements: Sequence[Placement], slot: Slot) -> None:
+        shape = self._execution.shape
+        stage = self._open_frames(slot)
+        if stage is None:
+            self._send(slot, shape, partial(self._resize_on_host, frames))
+            return
+        stage.take(frames)
+        formats = [NV12 if isinstance(frame, Nv12Frame) else BGR for frame in frames]
+        slot.mark(START)
+        target, input_hw = self._addresses[INPUT_NAME], (shape[1], shape[2])
+        stage.queue(placements, formats, input_hw, target, self._stream, slot.mark, slot.sending, slot.join)
+        slot.sent = (SENT, "resize")
+
+    def _resize_on_host(self, frames: Sequence[AnyFrame], inputs: NDArray[np.uint8]) -> None:
+        for frame, each in zip(frames, inputs, strict=True):
+            resize_into(frame, each, self.spec.resize, self.spec.short_long)
+
+    def _send(self, slot: Slot, shape: tuple[int, ...], fill: Callable[[NDArray[np.uint8]], None]) -> None:
+        """Bring what ``fill`` writes into the network's input; there is one of it, so that runs do not overlap."""
+        if self.in_flight > 1:
+            self._device.synchronize(self._stream)
+        inputs = on_host(self._pinned[INPUT_NAME], shape)
+        fill(inputs)
+        slot.mark(START)
+        self._device.copy_to_device(self._addresses[INPUT_NAME], inputs, slot.sending)
+        slot.mark(SENT)
+        slot.join()
+        slot.sent = (SENT,)
+
+    def _open_frames(self, slot: Slot) -> GpuFrames | None:
         """What resizes frames, made at the first call; None where the kernels cannot be used."""
-        if self._frames is None and (kernels := self._open_kernels("resizing runs")):
+        if slot.frames is None and (kernels := self._open_kernels("resizing runs")):
             wait = partial(self._device.synchronize, self._stream)  # for what a failed run may have left there
-            self._frames = GpuFrames(self._device, kernels, self.spec, wait)
-            self._late_resources.callback(self._frames.close)
-        return self._frames
+            slot.frames = GpuFrames(self._device, kernels, self.spec, wait)
+        return slot.frames
 
     def time_stages(self) -> None:
         """Time the stages of every run from now on, which costs the GPU some microseconds each."""
         self._check_open()
-        if self._stage_events is None:
-            with self._device.active():
-                self._device.synchronize(self._stream)
-                self._graph.clear()  # it has no events
-            self._stage_events = StageEvents(self._device, self._stream)
-            self._late_resources.callback(self._stage_events.close)
-            self._mark = self._stage_events.mark
+        with self._queueing, self._device.active():
+            self._device.synchronize(self._stream)
+            for slot in self._slots:
+                slot.measure()
 
-    def _run_images(self) -> Outputs:
-        """Run the batch that lies in pinned memory."""
-        self._mark(START)
-        pinned = self._host(INPUT_NAME, self._execution.shape)
-        self._device.copy_to_device(self._addresses[INPUT_NAME], pinned, self._stream)
-        self._mark("upload")
-        return self._run(("upload",))
-
-    def _run(self, sent: tuple[str, ...]) -> Outputs:
-        """Run the batch that is on its way into the input; ``sent`` are the stages so far.
-
-        They are not in the graph, which so holds for frames of every size.
-        """
-        self._graph.run(self._queue)
-        self._device.synchronize(self._stream)
-        if not self._has_run:  # everything is compiled now
-            self._has_run = True
-            self._execution.keep_kernels()
-        if self._stage_events is not None:
-            self.stage_ms = self._stage_events.read((*sent, "network", *(("nms",) if self._nms else ()), "download"))
-        if self._nms is not None:
-            return self._nms.outputs(self._execution.shape[0])
-        return {name: self._host(name, shape) for name, shape in self._output_shapes().items()}
-
-    def _queue(self) -> None:
+    def _queue(self, slot: Slot) -> None:
         """Queue everything from the network to the download."""
         self._execution.queue(self._stream)
-        self._mark("network")
-        if self._nms is not None:
-            batch, height, width, _ = self._execution.shape
-            self._nms.queue(batch, (height, width), self._addresses, self._stream, self._mark)
-            return
-        for name, shape in self._output_shapes().items():
-            self._device.copy_to_host(self._host(name, shape), self._addresses[name], self._stream)
-        self._mark("download")
-
-    def _output_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the engine's outputs, by name, at the size that is set."""
+        slot.mark("network")
         batch, height, width, _ = self._execution.shape
+        if slot.nms is not None:
+            slot.nms.queue(batch, (height, width), self._addresses, self._stream, slot.mark)
+            return
+        for name, shape in self._output_shapes(self._execution.shape).items():
+            self._device.copy_to_host(on_host(slot.pinned[name], shape), self._addresses[name], self._stream)
+        slot.mark("download")
+
+    def _output_shapes(self, input_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Of the engine's outputs, by name, for an input of that shape."""
+        batch, height, width, _ = input_shape
         contract = engine_contract(self.spec, (height, width))
         return {name: (batch, *tensor.item_shape) for name, tensor in contract.items() if name != INPUT_NAME}
 
-    def _host(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        """The part of a tensor's pinned memory that ``shape`` takes, as such."""
-        return self._pinned[name][: math.prod(shape)].reshape(shape)
+    def _finish(self, slot: Slot) -> None:
+        """Wait for the end of a run."""
+        self._check_open()
+        with self._device.active():
+            slot.wait()
+            if not self._has_run:  # everything is compiled now
+                self._has_run = True
+                self._execution.keep_kernels()
+            self.stage_ms = slot.stage_ms()
+
+    def _give_back(self, slot: Slot, is_over: bool) -> None:
+        """Let another run have the place of one, after its end."""
+        if not is_over and self._release.alive:
+            try:
+                with self._device.active():
+                    slot.wait()
+            except BackendError as error:
+                _LOG.debug("a run of %s failed: %s", self._path, error)
+        self._free.put(slot)
 
     def describe(self) -> dict[str, str]:
         """See :meth:`gfl_edge.backends.base.Backend.describe`."""
@@ -294,6 +350,35 @@ class TensorRTBackend:
     def close(self) -> None:
         """See :meth:`gfl_edge.backends.base.Backend.close`; it also happens when nothing refers to this any more."""
         self._release()
+
+
+class _BegunSlot:
+    """Implements :class:`gfl_edge.backends.base.Begun`."""
+
+    def __init__(self, backend: TensorRTBackend, slot: Slot, shapes: dict[str, tuple[int, ...]]) -> None:
+        self._backend, self._slot, self._shapes = backend, slot, shapes
+        self._is_over = self._is_released = False
+
+    def outputs(self) -> Outputs:
+        """See :meth:`gfl_edge.backends.base.Begun.outputs`."""
+        if not self._is_over:
+            self._backend._finish(self._slot)
+            self._is_over = True
+        return self._slot.outputs(self._shapes)
+
+    def release(self) -> None:
+        """See :meth:`gfl_edge.backends.base.Begun.release`."""
+        if not self._is_released:
+            self._is_released = True
+            self._backend._give_back(self._slot, self._is_over)
+
+
+def _over(begun: _BegunSlot) -> Outputs:
+    """What a run gives, once it is over; the next may have its place, and overwrites it."""
+    try:
+        return begun.outputs()
+    finally:
+        begun.release()
 
 
 def _release(device: CudaDevice, resources: ExitStack, path: str | Path) -> None:

@@ -231,6 +231,14 @@ class CudaPythonDevice:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_event`."""
         self._release("cuEventDestroy", event)
 
+    def wait_for_event(self, event: int, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.wait_for_event`."""
+        self._call("cuStreamWaitEvent", stream, event, 0)
+
+    def synchronize_event(self, event: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize_event`."""
+        self._call("cuEventSynchronize", event)
+
     def synchronize(self, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""
         self._call("cuStreamSynchronize", stream)

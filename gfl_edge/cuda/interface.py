@@ -138,6 +138,14 @@ class CudaDevice(Protocol):
         """Give an event back."""
         ...
 
+    def wait_for_event(self, event: int, stream: int) -> None:
+        """Let what is queued on ``stream`` from now on wait for an event that was recorded on another."""
+        ...
+
+    def synchronize_event(self, event: int) -> None:
+        """Wait until an event that was recorded is reached, whatever was queued after it."""
+        ...
+
     def synchronize(self, stream: int) -> None:
         """Wait until all that is queued on ``stream`` is done."""
         ...

@@ -192,6 +192,14 @@ class PycudaDevice:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.destroy_event`."""
         after_capture(partial(self._events.pop, event))
 
+    def wait_for_event(self, event: int, stream: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.wait_for_event`."""
+        self._call(self._streams[stream].wait_for_event, self._events[event])
+
+    def synchronize_event(self, event: int) -> None:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize_event`."""
+        self._call(self._events[event].synchronize)
+
     def synchronize(self, stream: int) -> None:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.synchronize`."""
         self._call(self._streams[stream].synchronize)

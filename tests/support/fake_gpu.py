@@ -8,6 +8,7 @@ the graph is launched, with the addresses and parameters of the capture. Every a
 from __future__ import annotations
 
 import ctypes
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ from gfl_edge.errors import BackendError
 from tests.support.fake_kernels import KERNELS
 
 FAKE_CUBIN = b"kernels for the fake GPU"  # the only module that it loads
-NOT_WHILE_CAPTURING = {"malloc", "free", "pinned_empty", "synchronize", "load_module", "unload_module"}
+WAITING = {"synchronize", "synchronize_event"}
+NOT_WHILE_CAPTURING = {"malloc", "free", "pinned_empty", "load_module", "unload_module", *WAITING}
 
 
 class FakeGpu:
@@ -63,6 +65,7 @@ class FakeGpu:
         self.functions: dict[int, tuple[int, str]] = {}  # module and name
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.events: dict[int, int | None] = {}
+        self.recorded_on: dict[int, int] = {}  # the stream of each event
         self.worked = 0
         self.capturing: list[Callable[[], None]] | None = None
         self.calls: Counter[str] = Counter()
@@ -70,6 +73,8 @@ class FakeGpu:
         self.fail_in = ""  # name of the method that raises
         self.depth = 0
         self._next = 0x7F0000000000
+        self._working = threading.RLock()  # a stream's work is done in order, whoever waits for it
+        self._capturing_thread = 0
 
     def assert_nothing_left(self) -> None:
         assert not self.memory
@@ -85,7 +90,7 @@ class FakeGpu:
         self.calls[method] += 1
         if method == self.fail_in:
             raise BackendError(f"CUDA failed in {method}: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure")
-        if self.capturing is not None and method in NOT_WHILE_CAPTURING:
+        if self._captures() and method in NOT_WHILE_CAPTURING:
             raise BackendError(f"CUDA failed in {method}: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
 
     def _address(self, nbytes: int = 1) -> int:
@@ -96,7 +101,11 @@ class FakeGpu:
     def queue(self, stream: int, work: Callable[[], None]) -> None:
         """Put work on a stream, or into the graph that is being captured from it."""
         assert stream in self.streams
-        (self.streams[stream] if self.capturing is None else self.capturing).append(work)
+        (self.capturing if self._captures() else self.streams[stream]).append(work)
+
+    def _captures(self) -> bool:
+        """Whether this thread does; the others go on."""
+        return self.capturing is not None and self._capturing_thread == threading.get_ident()
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -198,6 +207,7 @@ class FakeGpu:
         self._enter("capture")
         assert stream in self.streams
         assert self.capturing is None
+        self._capturing_thread = threading.get_ident()
         self.capturing = captured = []
         with capturing():
             try:
@@ -230,7 +240,27 @@ class FakeGpu:
             self.worked -= 1  # this is no work
             self.events[event] = self.worked
 
+        self.events[event], self.recorded_on[event] = None, stream
         self.queue(stream, note)
+
+    def wait_for_event(self, event: int, stream: int) -> None:
+        self._enter("wait_for_event")
+        assert event in self.recorded_on
+
+        def reach() -> None:
+            self.worked -= 1  # this is no work
+            self._reach(event)
+
+        self.queue(stream, reach)
+
+    def synchronize_event(self, event: int) -> None:
+        self._enter("synchronize_event")
+        self._reach(event)
+
+    def _reach(self, event: int) -> None:
+        with self._working:
+            while self.events[event] is None:
+                self._work(self.recorded_on[event])
 
     def elapsed_ms(self, start: int, end: int) -> float:
         """A millisecond for each piece of work in between."""
@@ -246,9 +276,13 @@ class FakeGpu:
 
     def synchronize(self, stream: int) -> None:
         self._enter("synchronize")
-        while self.streams[stream]:
-            self.worked += 1
-            self.streams[stream].pop(0)()
+        with self._working:
+            while self.streams[stream]:
+                self._work(stream)
+
+    def _work(self, stream: int) -> None:
+        self.worked += 1
+        self.streams[stream].pop(0)()
 
     def read(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         nbytes = prod(shape) * np.dtype(dtype).itemsize

@@ -27,7 +27,8 @@ from tests.support.fake_tensorrt import FakeTensorRT
 from tests.support.tiny_engine import DECODED, HW, RAW, SPEC, WITHOUT_NMS, random_frames
 
 Load = Callable[..., TensorRTBackend]
-FRAMES = {"copy_to_device": 1, "launch_graph": 1, "synchronize": 1}  # and a launch each, which resizes
+# And a launch each, which resizes
+FRAMES = {"copy_to_device": 1, "launch_graph": 1, "record_event": 1, "synchronize_event": 1}
 
 
 class TestDynamicSize:
@@ -137,3 +138,10 @@ class TestCamera:
         assert changes <= 8
         replayed = [size for size, calls in runs if calls == {**FRAMES, "launch": size}]
         assert len(replayed) >= len(runs) - 3 * (changes + 1)
+
+    def test_several_are_copied_beside_the_network(self, engine: Any, gpu: FakeGpu, sources: Sources) -> None:
+        names = sources.add(*(FakeSource(f"s{i}", 20, period_s=0.001 * i, hw=(32, 64)) for i in range(3)))
+        with Detector(engine(DECODED), performance="throughput") as detector:
+            summary = run_camera(detector, names, show=False)
+        assert sum(source.frames for source in summary.sources) == 60
+        assert gpu.calls["wait_for_event"] > 10

@@ -101,6 +101,7 @@ struct Stream {
 
 struct Event {
     bool timed, recorded = false, captured = false;
+    std::shared_ptr<Stream> stream; /* where it was recorded last */
     uint64_t reached = 0; /* pieces of work done by the GPU until then; 0: not yet */
 };
 
@@ -195,15 +196,23 @@ std::shared_ptr<Stream> stream_of(uintptr_t handle) {
 }
 
 /* Done without the lock, since a host function may wait for another thread that calls CUDA. */
+void work_once(std::unique_lock<std::recursive_mutex> &lock, Stream &stream) {
+    Work work = std::move(stream.work.front());
+    stream.work.pop_front();
+    lock.unlock();
+    const int status = work();
+    lock.lock();
+    if (status && !sticky) sticky = status;
+}
+
 int drain(std::unique_lock<std::recursive_mutex> &lock, Stream &stream) {
-    while (!stream.work.empty()) {
-        Work work = std::move(stream.work.front());
-        stream.work.pop_front();
-        lock.unlock();
-        const int status = work();
-        lock.lock();
-        if (status && !sticky) sticky = status;
-    }
+    while (!stream.work.empty()) work_once(lock, stream);
+    return sticky;
+}
+
+/* What comes before an event, and nothing else. */
+int reach(std::unique_lock<std::recursive_mutex> &lock, const Event &event) {
+    while (!event.reached && !event.stream->work.empty()) work_once(lock, *event.stream);
     return sticky;
 }
 
@@ -711,10 +720,9 @@ API cuStreamWaitEvent(uintptr_t handle, uintptr_t event_handle, unsigned) {
     if (found == events.end()) return INVALID_HANDLE;
     auto event = found->second;
     if (!event->recorded) return SUCCESS;
-    /* Not before the event: all that may come before it is done now */
     return queue(lock, handle, [event] {
         std::unique_lock<std::recursive_mutex> held(mutex);
-        return event->reached ? (int)SUCCESS : drain_all(held);
+        return reach(held, *event);
     });
 }
 
@@ -779,6 +787,7 @@ int record(std::unique_lock<std::recursive_mutex> &lock, uintptr_t handle, uintp
     if (event->captured) return SUCCESS; /* orders what is captured, and has no time */
     if (external && !stream->capture) return INVALID_VALUE;
     event->reached = 0;
+    event->stream = stream;
     return queue(lock, stream_handle, [event] {
         std::lock_guard<std::recursive_mutex> held(mutex);
         event->reached = worked + 1;
@@ -803,7 +812,8 @@ API cuEventSynchronize(uintptr_t event) {
     auto found = events.find(event);
     if (found == events.end()) return INVALID_HANDLE;
     if (found->second->captured) return CAPTURED_EVENT;
-    return found->second->recorded ? drain_all(lock) : SUCCESS;
+    const auto kept = found->second;
+    return kept->recorded ? reach(lock, *kept) : SUCCESS;
 }
 
 API cuEventQuery(uintptr_t event) {

@@ -98,3 +98,16 @@ def test_a_dropped_detector_leaves_nothing(load: Load, stub: StubDriver) -> None
         assert stub.count("device") > 0
         del backend
         assert not stub.left()
+
+
+def test_frames_under_way_give_what_each_alone_gives(load: Load, stub: StubDriver) -> None:
+    batches = [random_frames((40 + 7 * seed, 50), seed=seed) for seed in range(6)]
+    with Detector(load()) as alone, Detector(load(performance="throughput")) as detector:
+        expected = [alone.detect_batch(frames) for frames in batches]
+        assert detector.in_flight == 2
+        for found, (wanted,) in zip(detector.infer_all(map(detector.prepare, batches)), expected, strict=True):
+            (detections,) = found.detections
+            np.testing.assert_array_equal(detections.boxes, wanted.boxes)
+            assert len(detections) > 0
+    assert stub.calls.count("cuStreamWaitEvent") == len(batches)
+    assert not stub.left()
