@@ -17,13 +17,14 @@ class ProductionLibrary(KernelLibrary):
     Args:
         device: where.
         captured: whether every call is captured into a graph, and that is launched.
+        overlapping: see :class:`gfl_edge.cuda.kernels.Kernels`.
     """
 
-    def __init__(self, device: CudaDevice, captured: bool = False) -> None:
+    def __init__(self, device: CudaDevice, captured: bool = False, overlapping: bool = True) -> None:
         self.device = device
         self._captured = captured
         with device.active():
-            self._kernels = Kernels(device)
+            self._kernels = Kernels(device, overlapping)
 
     def memory(self) -> AbstractContextManager[Memory]:
         """See KernelLibrary. The GPU is this thread's for the ``with`` block."""

@@ -277,13 +277,18 @@ class Kernels:
 
     Use it inside ``with device.active()``, :meth:`close` too.
 
+    Args:
+        device: the GPU.
+        overlapping: whether a kernel of :meth:`nms` may begin before the one ahead of it has ended, where the GPU and
+            its driver can do that.
+
     Raises:
         MissingDependencyError: no compiler is installed.
         BackendError: the kernels do not compile, or the driver does not load them.
     """
 
-    def __init__(self, device: CudaDevice) -> None:
-        self._device = device
+    def __init__(self, device: CudaDevice, overlapping: bool = True) -> None:
+        self._device, self._overlapping = device, overlapping
         compiler = open_compiler(device.driver_version)
         image = compiled(kernel_source(), device.compute_capability, compiler)
         try:
@@ -330,7 +335,8 @@ class Kernels:
         addresses = {**at, **vars(inputs), **vars(outputs)}
         for kernel, grid in grids.items():
             block = (numbers[f"{kernel.upper()}_THREADS"], 1, 1)
-            name, launch = f"gfl_{kernel}_kernel", Launch(grid, block, overlaps=kernel != "filter")
+            overlaps = self._overlapping and kernel != "filter"  # which does not wait for the network by itself
+            name, launch = f"gfl_{kernel}_kernel", Launch(grid, block, overlaps=overlaps)
             pointers = (addresses[field[0]] for field in PARAMETERS[name]._fields_[1:])
             self._launch(name, launch, stream, params, *pointers)
 

@@ -19,16 +19,31 @@ __device__ inline bool gfl_sound(const float4 &box, float score) {
            box.x <= box.z && box.y <= box.w && score > 0.0f && score <= 1.0f;
 }
 
+__device__ inline float gfl_intersection(const float4 &a, const float4 &b) {
+    const float width = fmaxf(__fsub_rn(fminf(a.z, b.z), fmaxf(a.x, b.x)), 0.0f);
+    const float height = fmaxf(__fsub_rn(fminf(a.w, b.w), fmaxf(a.y, b.y)), 0.0f);
+    return __fmul_rn(width, height);
+}
+
+__device__ inline float gfl_union(const float4 &a, const float4 &b, float intersection) {
+    return fmaxf(__fsub_rn(__fadd_rn(gfl_area(a), gfl_area(b)), intersection), 1e-9f);
+}
+
 /* Is the IoU of two boxes strictly above the limit, 0 or more? Rounded like NumPy's float32, step by step: a compiler that
  * fused a product and a sum would decide otherwise at the threshold. Of boxes that are not sound, any answer. */
 __device__ inline bool gfl_overlaps(const float4 &a, const float4 &b, float limit) {
-    const float width = fmaxf(__fsub_rn(fminf(a.z, b.z), fmaxf(a.x, b.x)), 0.0f);
-    const float height = fmaxf(__fsub_rn(fminf(a.w, b.w), fmaxf(a.y, b.y)), 0.0f);
-    const float intersection = __fmul_rn(width, height);
+    const float intersection = gfl_intersection(a, b);
+    return __fdiv_rn(intersection, gfl_union(a, b, intersection)) > limit;
+}
+
+/* The same without a division or a branch, for loops whose turns overlap: right unless `unsure`, which is where the IoU is so
+ * near to the limit, or so small, that rounding decides. */
+__device__ inline bool gfl_seems_to_overlap(const float4 &a, const float4 &b, float limit, bool *unsure) {
+    const float intersection = gfl_intersection(a, b), edge = limit * gfl_union(a, b, intersection);
+    const float beyond = intersection - edge;
+    *unsure = intersection > 0.0f && !(fabsf(beyond) > 1e-6f * edge && intersection > 1e-20f);
     GFL_COUNT(ious, 1);
-    if (!(intersection > 0.0f)) return false; /* most pairs; then the IoU is 0 */
-    const float both = __fsub_rn(__fadd_rn(gfl_area(a), gfl_area(b)), intersection);
-    return __fdiv_rn(intersection, fmaxf(both, 1e-9f)) > limit;
+    return beyond > 0.0f;
 }
 
 #endif

@@ -36,6 +36,12 @@ __device__ inline unsigned gfl_bin(const GflNmsParams &params, float score) {
 
 /* ---- Filter ---- */
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define GFL_FILTER_BLOCKS 2 /* of a multiprocessor, which has 1024 threads */
+#else
+#define GFL_FILTER_BLOCKS 3
+#endif
+
 /* Value `i` of 16 bytes. */
 template <int lanes>
 __device__ inline float gfl_value(const uint4 &words, int i) {
@@ -177,7 +183,7 @@ __device__ inline void gfl_filter(const GflNmsParams &params, const void *scores
 /* Collect the keys of the pairs above the threshold, or NaN, segment by segment and there bin by bin, the highest first.
  * scores [N, A, C], quality [N, A] or NULL -> narrowed [N, L] all 0, segment_counts [N, S], bin_counts [N, S, GFL_BINS], keys
  * [N, A * C]. */
-extern "C" __global__ void __launch_bounds__(GFL_FILTER_THREADS, 2)
+extern "C" __global__ void __launch_bounds__(GFL_FILTER_THREADS, GFL_FILTER_BLOCKS)
     gfl_filter_kernel(const __grid_constant__ GflNmsParams params, const void *__restrict__ scores,
                       const void *__restrict__ quality, unsigned *__restrict__ narrowed,
                       unsigned *__restrict__ segment_counts, unsigned *__restrict__ bin_counts,

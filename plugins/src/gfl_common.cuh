@@ -9,7 +9,7 @@
 #define GFL_RANK_THREADS 512
 #define GFL_RANK_FINALISTS 16 /* that a block ranks, a warp each */
 #define GFL_RANK_CHUNK 2048 /* finalists in shared memory at a time */
-#define GFL_SUPPRESS_THREADS 512
+#define GFL_SUPPRESS_THREADS 1024
 #define GFL_RESIZE_BLOCK_X 32
 #define GFL_RESIZE_BLOCK_Y 8
 

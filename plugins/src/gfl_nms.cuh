@@ -16,6 +16,7 @@ typedef struct {
     unsigned kept;             /* boxes kept of all words before this one */
 } GflWord;
 
+/* What all warps of the block share. */
 typedef struct {
     float4 boxes[GFL_NEAR_CANDIDATES], kept_boxes[GFL_NEAR_KEPT];
     float scores[GFL_NEAR_CANDIDATES];
@@ -44,6 +45,45 @@ __device__ inline unsigned gfl_resolve(unsigned open, unsigned rows, unsigned la
     return kept;
 }
 
+/* Bits of 32 boxes from `others` on that overlap `box`: those that a helper compares it with. */
+__device__ inline unsigned gfl_share(const GflNmsParams &params, const float4 &box, int label, const float4 *others,
+                                     const int *classes, unsigned number, unsigned helper) {
+    unsigned hits = 0, doubts = 0;
+#pragma unroll
+    for (unsigned turn = 0; turn < (GFL_WARP + GFL_HELPERS - 1) / GFL_HELPERS; ++turn) {
+        const unsigned i = helper + turn * GFL_HELPERS;
+        if (i >= GFL_WARP) break; /* all of the warp */
+        const int other = classes[i];
+        const bool meets = i < number && other != GFL_INVALID_CLASS && (params.class_agnostic || other == label);
+        bool unsure;
+        const bool hit = gfl_seems_to_overlap(others[i], box, params.iou_threshold, &unsure);
+        hits |= (unsigned)(meets && hit) << i;
+        doubts |= (unsigned)(meets && unsure) << i;
+    }
+    for (; doubts; doubts &= doubts - 1) {
+        const unsigned i = __ffs(doubts) - 1, bit = doubts & (0u - doubts);
+        hits = gfl_overlaps(others[i], box, params.iou_threshold) ? hits | bit : hits & ~bit;
+    }
+    return hits;
+}
+
+/* Whether any of the kept boxes from `from` on that a helper compares it with overlaps `box`. */
+__device__ inline bool gfl_meets_kept(const GflNmsParams &params, const float4 &box, int label, const float4 *boxes,
+                                      const int *classes, unsigned from, unsigned kept) {
+    bool hit = false, doubt = false;
+#pragma unroll 4
+    for (unsigned i = from; i < kept; i += GFL_HELPERS) {
+        bool unsure;
+        const bool meets = params.class_agnostic || classes[i] == label;
+        const bool seems = gfl_seems_to_overlap(boxes[i], box, params.iou_threshold, &unsure);
+        hit |= meets && seems && !unsure;
+        doubt |= meets && unsure;
+    }
+    for (unsigned i = from; doubt && !hit && i < kept; i += GFL_HELPERS)
+        hit = (params.class_agnostic || classes[i] == label) && gfl_overlaps(boxes[i], box, params.iou_threshold);
+    return hit;
+}
+
 /* A helper, which is a warp: its share of what overlaps the candidates of a word, lane by lane: the 32 that begin at `first` of
  * those in shared memory. `kept` boxes are known; of the word before, if `follows`, all may be kept yet. */
 __device__ inline void gfl_prepare(const GflNmsParams &params, unsigned first, bool follows, unsigned kept,
@@ -51,27 +91,17 @@ __device__ inline void gfl_prepare(const GflNmsParams &params, unsigned first, b
     const unsigned lane = threadIdx.x % GFL_WARP, helper = threadIdx.x / GFL_WARP - 1;
     const float4 box = walk.boxes[first + lane];
     const int label = walk.classes[first + lane];
-    const auto overlaps = [&](const float4 &other_box, int other) {
-        return (params.class_agnostic || other == label) && gfl_overlaps(other_box, box, params.iou_threshold);
-    };
-    unsigned rows = 0, before = 0;
-    for (unsigned i = helper; i < (follows ? 2 * GFL_WARP : GFL_WARP); i += GFL_HELPERS) {
-        const bool own_word = i < GFL_WARP;
-        const unsigned place = own_word ? first + i : first - 2 * GFL_WARP + i;
-        const int other = walk.classes[place];
-        if (other == GFL_INVALID_CLASS || (own_word && i >= lane) || !overlaps(walk.boxes[place], other)) continue;
-        if (own_word)
-            rows |= 1u << i;
-        else
-            before |= 1u << (i - GFL_WARP);
-    }
+    const unsigned near = kept < GFL_NEAR_KEPT ? kept : GFL_NEAR_KEPT;
+    const unsigned rows = gfl_share(params, box, label, &walk.boxes[first], &walk.classes[first], lane, helper);
     if (rows) atomicOr(&word.rows[lane], rows);
-    if (before) atomicOr(&word.before[lane], before);
-    bool gone = false;
-    for (unsigned i = helper; i < kept; i += GFL_HELPERS) {
-        const bool near = i < GFL_NEAR_KEPT;
-        gone |= overlaps(near ? walk.kept_boxes[i] : out.boxes[i], near ? walk.kept_classes[i] : out.classes[i]);
+    if (follows) {
+        const unsigned previous = first - GFL_WARP;
+        const unsigned before =
+            gfl_share(params, box, label, &walk.boxes[previous], &walk.classes[previous], GFL_WARP, helper);
+        if (before) atomicOr(&word.before[lane], before);
     }
+    bool gone = gfl_meets_kept(params, box, label, walk.kept_boxes, walk.kept_classes, helper, near);
+    if (kept > near) gone |= gfl_meets_kept(params, box, label, out.boxes, out.classes, near + helper, kept);
     const unsigned all = __ballot_sync(GFL_ALL_LANES, gone);
     if (lane == 0 && all) atomicOr(&word.gone, all);
 }
@@ -130,26 +160,38 @@ __device__ inline unsigned gfl_walk(const GflNmsParams &params, unsigned word, u
 
 /* Greedy NMS of an image by one block, until max_detections are kept.
  * num_candidates [N], top_boxes, top_scores, top_classes [N, L * M] -> the outputs of GflNmsOutputs, padded. */
-extern "C" __global__ void __launch_bounds__(GFL_SUPPRESS_THREADS)
+extern "C" __global__ void __launch_bounds__(GFL_SUPPRESS_THREADS, 1)
     gfl_suppress_kernel(const __grid_constant__ GflNmsParams params, const unsigned *num_candidates,
                         const float4 *top_boxes, const float *top_scores, const int *top_classes, int *num_dets,
                         float *det_boxes, float *det_scores, int *det_classes) {
     __shared__ GflWalk walk;
     const unsigned image = blockIdx.x, thread = threadIdx.x, wanted = params.max_detections;
-    const size_t base = (size_t)image * gfl_num_lists(params) * params.max_candidates;
+    const unsigned room = gfl_num_lists(params) * params.max_candidates;
+    const size_t base = (size_t)image * room;
     const GflDetections out = {(float4 *)det_boxes + (size_t)image * wanted, det_scores + (size_t)image * wanted,
                                det_classes + (size_t)image * wanted};
     if (thread < GFL_WARP)
         for (GflWord &word : walk.words) word.rows[thread] = word.before[thread] = 0;
     if (thread == 0) walk.words[0].gone = walk.words[1].gone = walk.words[0].kept = walk.invalid = 0;
     gfl_wait_for_previous();
+    float4 box;
+    float score;
+    int label;
+    const auto load = [&](unsigned begin) { /* also where no candidate is, so as not to wait for their number */
+        const unsigned place = begin + thread < room ? begin + thread : room - 1;
+        box = top_boxes[base + place];
+        score = top_scores[base + place];
+        label = top_classes[base + place];
+    };
+    load(0);
     const unsigned candidates = num_candidates[image];
     unsigned word = 0;
     for (unsigned begin = 0; begin < candidates; begin += GFL_NEAR_CANDIDATES) {
+        if (begin) load(begin);
         const unsigned left = candidates - begin, size = left < GFL_NEAR_CANDIDATES ? left : GFL_NEAR_CANDIDATES;
-        walk.boxes[thread] = thread < size ? top_boxes[base + begin + thread] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        walk.scores[thread] = thread < size ? top_scores[base + begin + thread] : 0.0f;
-        walk.classes[thread] = thread < size ? top_classes[base + begin + thread] : GFL_INVALID_CLASS;
+        walk.boxes[thread] = box;
+        walk.scores[thread] = score;
+        walk.classes[thread] = thread < size ? label : GFL_INVALID_CLASS;
         __syncthreads();
         word = gfl_walk(params, word, size, out, walk);
         if (walk.words[word % 2].kept >= wanted) break;

@@ -279,8 +279,7 @@ __device__ inline void gfl_find_finalists(const GflNmsParams &params, int image,
     const unsigned thread = threadIdx.x, room = gfl_max_finalists(params);
     const int lists = gfl_num_lists(params);
     const size_t segments = gfl_max_segments(params);
-    GflSegment segment;
-    segment.begin = 0;
+    GflSegment segment = {};
     if (!gfl_find_segment(params, image, thread, &segment)) segment.list = -1;
     gfl_wait_for_previous();
     segment_counts += image * segments;
@@ -340,18 +339,24 @@ extern "C" __global__ void __launch_bounds__(GFL_RANK_THREADS, 2)
 
     const bool valid = index < total;
     const GflKey key = valid ? gfl_finalist(all, keys, index) : 0;
-    if (lane == 0) own[warp] = key;
-    const unsigned pair = gfl_key_pair(key), anchor = pair / params.num_classes;
+    unsigned pair = 0, anchor = 0;
     float part[GFL_LANE_BINS] = {};
-    if (valid) gfl_load_box(params, reg_logits, boxes, image, anchor, part);
+    bool begun = false;
     for (int list = 0; list < lists; ++list) {
         const unsigned end = all.list_begin[list + 1];
         for (unsigned base = all.list_begin[list]; base < end; base += GFL_RANK_CHUNK) {
             const unsigned size = end - base < GFL_RANK_CHUNK ? end - base : GFL_RANK_CHUNK;
-            __syncthreads(); /* the last chunk was read, and `own` is written */
+            __syncthreads(); /* the last chunk was read */
 #pragma unroll 4
             for (unsigned i = thread; i < size; i += GFL_RANK_THREADS) scratch.chunk[i] = gfl_finalist(all, keys, base + i);
+            if (!begun && lane == 0) own[warp] = key; /* not before, as the loads take their time together */
             __syncthreads();
+            if (!begun && valid) {
+                pair = gfl_key_pair(key);
+                anchor = pair / params.num_classes;
+                gfl_load_box(params, reg_logits, boxes, image, anchor, part);
+            }
+            begun = true;
             gfl_count_above(scratch.chunk, size, own, ranks[list]);
         }
     }

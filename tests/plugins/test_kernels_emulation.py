@@ -40,7 +40,7 @@ def test_kernels_launched_one_by_one(emulated, blocks):
         for name, grid, block in (
             ("filter", (blocks, 2), (512,)),
             ("rank", (-(-4 * (40 + 1024) // 16), 2), (512,)),
-            ("suppress", (2,), (512,)),
+            ("suppress", (2,), (1024,)),
         ):
             pointers = [addresses[field[0]] for field in PARAMETERS[f"gfl_{name}_kernel"]._fields_[1:]]
             assert launch(emulated, f"gfl_{name}_kernel", grid, block, 0, params, *pointers) == 0
