@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.kernels import times as kernel_times
+from benchmarks.kernels import variants
 from benchmarks.kernels.cuda_events import microseconds
 from benchmarks.kernels.inputs import made, real
 from benchmarks.kernels.library import NmsCall
@@ -34,7 +35,12 @@ def measure(folder: Path, small: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"resize_us": _resize(device, small)}
     if small or shutil.which("nvcc") is None:
         return {**found, "nms_us": _nms(device, small)}
-    return {**found, **kernel_times.measure(folder, device)}
+    found |= kernel_times.measure(folder, device)
+    try:
+        with device.active():
+            return {**found, "variants": variants.measure(device)}
+    except Exception as error:  # what was measured until then is worth more
+        return {**found, "variants": {"failed": repr(error)}}
 
 
 def _nms(device: CudaDevice, small: bool) -> list[dict[str, Any]]:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from benchmarks.kernels import times as kernel_times
+from benchmarks.kernels import variants
 from benchmarks.kernels.library import NmsCall, nms_params
 from benchmarks.kernels.memory import DeviceMemory
 from benchmarks.kernels.times import REPEATS, STEPS, KernelTimer
+from gfl_edge.cuda import kernels
 from gfl_edge.cuda.interface import Launch
 from gfl_edge.cuda.kernels import Kernels
 from tests.support import emulated_kernels
@@ -72,6 +74,16 @@ def test_each_kernel_is_queued_alone(gpu: RecordingGpu, memory: DeviceMemory, mo
     assert times == {"filter": 10.0, "rank": 20.0, "suppress": 30.0}
     assert not gpu.graphs
     assert not gpu.modules
+
+
+def test_variants_have_other_constants() -> None:
+    before = kernels._constants()
+    with variants.constants({"SUPPRESS_THREADS": 512}):
+        assert kernels._constants() == {**before, "SUPPRESS_THREADS": 512}
+        assert "#define GFL_SUPPRESS_THREADS 512\n" in kernels.kernel_source().headers["gfl_common.cuh"]
+    assert kernels._constants() == before
+    with pytest.raises(ValueError, match="GFL_NOTHING"), variants.constants({"NOTHING": 1}):
+        pass
 
 
 def test_kernels_alone_find_what_the_whole_call_left(
