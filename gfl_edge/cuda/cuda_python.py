@@ -59,6 +59,13 @@ class CudaPythonDevice:
                 attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             )
         )
+        self.maps = all(
+            self._call("cuDeviceGetAttribute", what, self._device)
+            for what in (
+                attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED,
+                attribute.CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY,
+            )
+        )
         version = self._call("cuDriverGetVersion")
         self.driver_version = dotted_version(version)
         capability = int(self.compute_capability.removeprefix("sm"))
@@ -123,6 +130,10 @@ class CudaPythonDevice:
         weakref.finalize(block, self._release, "cuMemFreeHost", address).atexit = False
         array: NDArray[Any] = np.frombuffer(memoryview(block), dtype)
         return array.reshape(shape)
+
+    def mapped_address(self, array: NDArray[Any]) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.mapped_address`."""
+        return int(self._call("cuMemHostGetDevicePointer", array.ctypes.data, 0))
 
     def create_stream(self) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.create_stream`."""

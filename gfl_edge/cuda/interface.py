@@ -40,6 +40,7 @@ class CudaDevice(Protocol):
     pci_bus_id: str  # "0000:0B:00.0"; names several cards may have, and their order is another in each library
     driver_version: str  # newest CUDA that the driver runs, "13.0"
     captures: bool  # whether the library can capture CUDA graphs
+    maps: bool  # whether the GPU shares the host's memory, and the library gives pinned arrays its addresses
 
     def active(self) -> AbstractContextManager[None]:
         """Make the context current on this thread for a ``with`` block, and the one before it current again after."""
@@ -58,6 +59,10 @@ class CudaDevice(Protocol):
 
         Its memory is freed when the array and the last view on it are gone.
         """
+        ...
+
+    def mapped_address(self, array: NDArray[Any]) -> int:
+        """Where the GPU reads and writes a pinned ``array`` without a copy; only where it ``maps``."""
         ...
 
     def create_stream(self) -> int:

@@ -14,8 +14,11 @@ from gfl_edge.cuda.interface import CudaDevice
 class MirroredMemory:
     """Pinned host memory, and device memory of the same size. Use it inside ``with device.active()``.
 
+    A GPU that shares the host's memory reads and writes the pinned one: nothing is copied, and what it writes is there
+    when the stream is done.
+
     Attributes:
-        address: of the device memory.
+        address: of the device's memory.
         nbytes: size of each.
     """
 
@@ -23,7 +26,7 @@ class MirroredMemory:
         self._device = device
         self.nbytes = nbytes
         self._host = device.pinned_empty((nbytes,), np.uint8)
-        self.address = device.malloc(nbytes)
+        self.address = device.mapped_address(self._host) if device.maps else device.malloc(nbytes)
 
     def host(self, shape: tuple[int, ...], dtype: DTypeLike, offset: int = 0) -> NDArray[Any]:
         """A view on the host memory from ``offset`` bytes on."""
@@ -32,15 +35,20 @@ class MirroredMemory:
 
     def upload(self, nbytes: int, stream: int) -> None:
         """Queue the copy of the first bytes to the device."""
+        if self._device.maps:
+            return
         self._device.copy_to_device(self.address, self._host[:nbytes], stream)
 
     def download(self, nbytes: int, stream: int) -> None:
         """Queue the copy of the first bytes to the host."""
+        if self._device.maps:
+            return
         self._device.copy_to_host(self._host[:nbytes], self.address, stream)
 
     def close(self) -> None:
         """Free the device memory; host memory goes with the last view on it, and this gives none any more."""
-        self._device.free(self.address)
+        if not self._device.maps:
+            self._device.free(self.address)
         del self._host
 
 

@@ -36,6 +36,7 @@ class PycudaDevice:
 
     library = "pycuda"
     captures = False
+    maps = False  # every frame is copied
 
     def __init__(self) -> None:
         self._driver = load_driver()
@@ -108,6 +109,10 @@ class PycudaDevice:
                 self._call(allocation.free)
         except BackendError as error:
             _LOG.warning("%s", error)
+
+    def mapped_address(self, array: NDArray[Any]) -> int:
+        """See :meth:`gfl_edge.cuda.interface.CudaDevice.mapped_address`."""
+        raise BackendError("pycuda maps no memory: install cuda-python, with pip install 'gfl-edge[rtx]'")
 
     def create_stream(self) -> int:
         """See :meth:`gfl_edge.cuda.interface.CudaDevice.create_stream`."""

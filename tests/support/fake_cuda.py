@@ -20,6 +20,8 @@ class CUresult(enum.IntEnum):
 
 
 class Attribute(enum.IntEnum):
+    CU_DEVICE_ATTRIBUTE_INTEGRATED = 18
+    CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY = 19
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76
 
@@ -97,7 +99,7 @@ class FakeDriver:
         return b"0000:0B:00.0".ljust(length, b"\0")
 
     def cuDeviceGetAttribute(self, attrib: Attribute, dev: str) -> int:  # noqa: N802
-        return {Attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: 7}.get(attrib, 5)
+        return {18: 0, 19: 1, 75: 7, 76: 5}[attrib]
 
     def cuDriverGetVersion(self) -> int:  # noqa: N802
         return 12060

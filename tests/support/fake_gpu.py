@@ -55,6 +55,7 @@ class FakeGpu:
     pci_bus_id = "0000:0B:00.0"
     driver_version = "13.0"
     captures = True
+    maps = False
 
     def __init__(self, room: int = 1 << 30) -> None:
         self.room = room

@@ -135,7 +135,7 @@ uintptr_t next_handle = 0x1000;
 size_t room = (size_t)1 << 30;
 uint64_t worked = 0;
 int references = 0; /* of the primary context */
-int initialized = 0, no_device = 0, sticky = 0;
+int initialized = 0, no_device = 0, sticky = 0, integrated = 0;
 int driver_version = 13000, sm = 75, sleep_ms = 0;
 std::string device_name = "Stub RTX 2080 Ti";
 
@@ -456,7 +456,7 @@ API cuDeviceGetUuid_v2(char *uuid, int device) {
 
 API cuDeviceGetAttribute(int *value, int attribute, int device) {
     ENTER(cuDeviceGetAttribute, INITIALIZED);
-    const std::map<int, int> known = {{1, 1024}, {8, 48 << 10}, {10, 32}, {16, 68}, {18, 0}, {75, sm / 10}, {76, sm % 10}, {81, 48 << 10}, {97, 64 << 10}};
+    const std::map<int, int> known = {{1, 1024}, {8, 48 << 10}, {10, 32}, {16, 68}, {18, integrated}, {19, 1}, {75, sm / 10}, {76, sm % 10}, {81, 48 << 10}, {97, 64 << 10}};
     auto found = known.find(attribute);
     *value = found == known.end() ? 0 : found->second;
     return device ? INVALID_DEVICE : SUCCESS;
@@ -1026,6 +1026,7 @@ extern "C" void stub_set(const char *what, long value) {
     if (name == "sleep_ms") sleep_ms = (int)value;
     if (name == "room") room = (size_t)value;
     if (name == "no_device") no_device = (int)value;
+    if (name == "integrated") integrated = (int)value;
     if (name == "sticky") sticky = (int)value;
 }
 

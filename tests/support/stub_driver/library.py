@@ -50,7 +50,9 @@ class StubDriver:
         self._library.stub_fail(function.encode(), status)
 
     def set(self, what: str, value: int) -> None:
-        """ "driver_version", "sm", "sleep_ms" (of each synchronization), "room", "no_device", "sticky" (an error)."""
+        """ "driver_version", "sm", "sleep_ms" (of each synchronization), "room", "no_device", "integrated" (the GPU),
+        "sticky" (an error).
+        """
         self._library.stub_set(what.encode(), ctypes.c_long(value))
 
     def count(self, what: str) -> int:

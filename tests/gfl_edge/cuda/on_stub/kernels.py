@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -11,10 +12,12 @@ import pytest
 from benchmarks.kernels.library import NmsCall, nms_params
 from benchmarks.kernels.production import ProductionLibrary
 from gfl_edge.cuda import cuda_python, open_device
+from gfl_edge.cuda.cuda_python import CudaPythonDevice
 from gfl_edge.cuda.interface import CudaDevice
-from gfl_edge.cuda.kernels import LOGITS, resize_params
+from gfl_edge.cuda.kernels import LOGITS, Kernels, resize_params
+from gfl_edge.cuda.memory import MirroredMemory
 from gfl_edge.ops.decode import decode
-from gfl_edge.ops.preprocess import resize_into
+from gfl_edge.ops.preprocess import place_frame, resize_into
 from tests.support.kernel_cases import (
     LEVEL_ANCHORS,
     LEVELS,
@@ -102,6 +105,34 @@ def test_launches_overlap_where_gpu_and_driver_can(
         assert stub.calls.count("cuLaunchKernel") == 3 - overlapping
     finally:
         stub.set("sm", 75)
+
+
+def test_a_gpu_with_the_memory_of_the_host_copies_nothing(stub: StubDriver) -> None:
+    """Frames and results stay where they are; the device that copies finds the same."""
+    frame = np.random.default_rng(5).integers(0, 256, (48, 61, 3), np.uint8)
+    params = resize_params(TINY, place_frame(frame.shape[:2], TINY.input_hw, TINY.resize), TINY.input_hw)
+    found = {}
+    for integrated in (0, 1):
+        stub.set("integrated", integrated)
+        device = CudaPythonDevice()
+        assert device.maps == bool(integrated)
+        with device.active(), closing(Kernels(device)) as kernels:
+            memory = MirroredMemory(device, frame.nbytes), MirroredMemory(device, 3 * math.prod(TINY.input_hw))
+            stream = device.create_stream()
+            np.copyto(memory[0].host(frame.shape, np.uint8), frame)
+            stub.clear_calls()
+            memory[0].upload(frame.nbytes, stream)
+            kernels.resize(params, memory[0].address, memory[1].address, stream)
+            memory[1].download(memory[1].nbytes, stream)
+            device.synchronize(stream)
+            assert sum(call.startswith("cuMemcpy") for call in stub.calls) == 2 * (1 - integrated)
+            assert stub.count("device") == 2 * (1 - integrated)
+            found[integrated] = memory[1].host((*TINY.input_hw, 3), np.uint8).copy()
+            for part in memory:
+                part.close()
+            device.destroy_stream(stream)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.ptp(found[1]) > 100
 
 
 def test_resize(production: ProductionLibrary) -> None:
