@@ -125,6 +125,44 @@ def test_gfl_engine_table():
     assert not found
 
 
+def test_gpu_tables():
+    stages = {name: stage["result"] for name, stage in result("gpu_h100.json")["stages"].items()}
+    networks = [network_cells(row) for row in stages["networks"]["rows"]]
+    assert table("network, on the H100") == networks
+    kernels = [row for row in stages["times"]["rows"] if row["dtype"] == "float16" and row["others_us"]]
+    assert table("input of the kernels") == [kernel_cells(row) for row in kernels]
+    accuracy, text = stages["accuracy"], " ".join(TEXT.split())
+    aps = (f"{accuracy[precision]['AP']:.2f}" for precision in ("fp32", "fp16"))
+    images = accuracy["fp16"]["images"]
+    assert "has AP {} in FP32 and {} in FP16 on {} of the 397 images".format(*aps, images) in text
+    assert f"takes {stages['times']['resize_us']['1080x1920']:.1f} µs" in text
+    roads = stages["results"].values()
+    assert not any(road["different"] for road in roads)
+    assert f"{sum(road['same'] for road in roads)} calls by {len(roads)} roads" in text
+    assert all(tool["clean"] for tool in stages["sanitizer"].values())
+
+
+def network_cells(row):
+    paper, stages = row["paper_fps_rtx_2080_ti"], row["gfocal"]["stages_p50_ms"]
+    return [
+        row["model"],
+        "{} x {}".format(*row["input_hw"]),
+        (row["deform_operator"] or "none").replace("grid_sample", "GridSample"),
+        f"{row['gfocal']['fps']:.1f}",
+        f"{stages['network']:.2f}",
+        f"{1000 * stages['nms']:.0f}",
+        f"{row['stream']['fps']:.1f}",
+        "-" if paper is None else f"{paper:.1f}",
+    ]
+
+
+def kernel_cells(row):
+    others = sum(us for name, us in row["others_us"].items() if "numpy" not in name)
+    times = [row["microseconds"], *(row["kernels_us"][name] for name in ("filter", "rank", "suppress"))]
+    named = [row["input"], f"{row['anchors']} x {row['classes']}", str(row["batch"]), str(row["score_threshold"])]
+    return [*named, *(f"{us:.1f}" for us in times), f"{others:.0f}"]
+
+
 def test_training_claims():
     bccd = result("bccd.json")
     claimed = re.search(
