@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gfl_edge.errors import InputError
 from gfl_edge.files import sha256
+from gfl_edge.zoo.bundled import bundled_model
 from train.weights.find import CHECKPOINTS, data_folder
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def subjects(export: Export | None = None) -> dict[str, Callable[[], Fingerprint
     """
     export = export or export_small
     found: dict[str, Callable[[], Fingerprint | None]] = {
-        "bundled model": lambda: sha256(CHECKOUT / "gfl_edge/zoo/models/person-416.onnx")[:DIGITS],
+        "bundled model": lambda: sha256(bundled_model())[:DIGITS],
         "groups of engines": groups,
         "kernels": kernels,
     }

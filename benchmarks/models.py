@@ -13,8 +13,15 @@ IMAGES = "coco/val2017_mix397"
 ANNOTATIONS = "coco/instances_val2017_mix397.json"
 
 
-def export(name: str, folder: Path, precision: Precision = "fp32", nms: ExportedNms = "graph") -> Path:
-    """Export a published model into ``folder``."""
-    path = folder / f"{name}-{precision}-{nms}.onnx"
-    export_onnx(ExportRequest(data_folder() / CHECKPOINTS[name], model=name, precision=precision, nms=nms), path)
+def export(
+    name: str,
+    folder: Path,
+    precision: Precision = "fp32",
+    nms: ExportedNms = "graph",
+    input_hw: tuple[int, int] | None = None,
+) -> Path:
+    """Export a published model into ``folder``, by default for the input that it was trained with."""
+    size = "" if input_hw is None else f"-{input_hw[0]}x{input_hw[1]}"
+    path, weights = folder / f"{name}{size}-{precision}-{nms}.onnx", data_folder() / CHECKPOINTS[name]
+    export_onnx(ExportRequest(weights, model=name, precision=precision, nms=nms, input_hw=input_hw), path)
     return path

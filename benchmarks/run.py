@@ -65,7 +65,7 @@ MEASUREMENTS = {
     "camera": Measurement("camera", "camera.camera", BUNDLED, draw="draw"),
     "coverage": Measurement("coverage", "coverage.coverage"),
     "dead-channels": Measurement(
-        "dead_channels", "accuracy.dead_channels", (*PLUS_416, "settings person", *BUNDLED, *LEARNED)
+        "dead_channels", "accuracy.dead_channels", (*PLUS_416, "settings efficientnet_coco128", *LEARNED)
     ),
     "engine-options": Measurement("engine_options", "artifacts.options", (*PLUS_416, GROUPS)),
     "engines": Measurement("engines", "artifacts.engines", (*PUBLISHED, GROUPS)),
@@ -78,7 +78,7 @@ MEASUREMENTS = {
     "mutants": Measurement("mutants", "mutants.mutants"),
     "pipeline": Measurement("pipeline", "speed.pipeline", PUBLISHED),
     "peers": Measurement("peers", "peers.peers", PUBLISHED),
-    "person": Measurement("person", "accuracy.person", BUNDLED),
+    "bundled": Measurement("bundled", "accuracy.bundled", BUNDLED),
     "soak": Measurement("soak", "camera.soak", ()),
     "report": Measurement("report/report", "speed.report", PUBLISHED, write="write"),
     "bccd": Measurement(

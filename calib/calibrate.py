@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--target",
         choices=get_args(Target),
-        help="trt: the rest is FP16, for TensorRT; cpu: FP32 (default: as the model is)",
+        help="trt: the rest is FP16, for TensorRT; cpu: FP32, of an FP16 model, too (default: as the model is)",
     )
     add_calibration_arguments(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.onnx", help="file to write")

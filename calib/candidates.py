@@ -63,6 +63,8 @@ class FloatModel:
                 "graph, none or raw"
             )
         target = request.target or ("trt" if spec.precision == "fp16" else "cpu")
+        if target == "cpu" and spec.precision == "fp16":
+            model, spec = qdq.to_float32(model), replace(spec, precision="fp32")
         if spec.precision != PRECISION_FOR[target]:
             half = " --fp16" if target == "trt" else ""
             raise InputError(

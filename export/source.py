@@ -39,7 +39,7 @@ def find_source(named: Path | None, precision: Precision, int8: bool, unchecked:
 
     Args:
         named: a checkpoint, a name of published weights, or an ONNX file; None: the newest artifact, else the
-            bundled person detector.
+            bundled detector.
         precision: of the artifact; with ``int8`` that of what is not INT8.
         int8: prefer an artifact that is INT8 already.
         unchecked: see :func:`train.weights.find.find_weights`.

@@ -113,7 +113,7 @@ class Detector:
     :meth:`infer_all`. Usable as a context manager.
 
     Args:
-        model: ``.onnx`` or ``.engine`` file; None: the bundled person detector, see
+        model: ``.onnx`` or ``.engine`` file; None: the bundled detector, see
             :func:`gfl_edge.zoo.bundled.bundled_model`; or an open backend, any object with what
             :class:`gfl_edge.backends.base.Backend` lists, which the detector closes.
         backend: of a file: "auto", "openvino", "onnxruntime", "tensorrt" or "rtx".

@@ -22,6 +22,8 @@ from gfl_edge.parsing.validation import build, check, repeated, shown
 FORMAT = 1
 PREFIX = "gfl_edge."
 
+SHOWN_SCORE = 0.35  # of models that recommend none
+
 INPUT_NAME = "images"  # uint8 [N, H, W, 3] BGR, already resized
 DETECTION_NAMES = ("num_dets", "det_boxes", "det_scores", "det_classes")  # with NMS in the graph
 CANDIDATE_NAMES = ("boxes", "scores")  # without: decoded, of every anchor
@@ -100,6 +102,11 @@ class ModelSpec:
     def num_classes(self) -> int:
         """Classes, C."""
         return len(self.class_names)
+
+    @property
+    def shown_score(self) -> float:
+        """The score from which on detections are worth showing: what the model recommends, else ``SHOWN_SCORE``."""
+        return SHOWN_SCORE if self.recommended_score is None else self.recommended_score
 
     @property
     def output_names(self) -> tuple[str, ...]:

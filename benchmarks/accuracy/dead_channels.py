@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 from onnx import ModelProto
 
 from benchmarks.accuracy import treatments
+from benchmarks.kept import kept
 from benchmarks.models import IMAGES as HELD_OUT
 from benchmarks.models import export
 from benchmarks.training.training import read_shipped, train_seconds
@@ -26,9 +26,6 @@ from calib.qdq import QdqGraph
 from calib.sensitivity import Probe
 from export.arguments import ExportRequest
 from export.to_onnx import export_onnx
-from gfl_edge.files import write_atomically
-from gfl_edge.parsing.json_text import json_text
-from gfl_edge.zoo.bundled import bundled_model
 from train.checkpoint import LAST
 from train.config import Config, OptimizerConfig, QuantizeConfig, ScheduleConfig
 from train.weights.find import data_folder
@@ -36,45 +33,36 @@ from train.weights.find import data_folder
 logger = logging.getLogger(__name__)
 
 CALIBRATION, IMAGES, PROBES = "coco128/train2017", 16, 6
-LITE, BUNDLED, TUNED = "EfficientNet-Lite0", "bundled detector", "fine-tuned with fake quantization"
+LITE, TUNED = "EfficientNet-Lite0", "fine-tuned with fake quantization"
 OTHER = "nanodet-plus-m-416"
-RECIPE, SIDE, EPOCHS, TUNING_EPOCHS = "person", 320, 3, 1  # through the 128 images of coco128
+RECIPE, TUNING_EPOCHS = "efficientnet_coco128", 1
 TODAY = "as calibrated"
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Signal to noise of each treatment on a network trained here, the bundled detector and a published one.
+    """Signal to noise of each treatment on a network trained here and a published one.
 
     What ``folder`` has already is not made again.
     """
-    paths = {BUNDLED: bundled_model(), OTHER: export(OTHER, folder, "fp16")}
+    recipe = read_shipped(RECIPE, folder)
+    lite, tuned = trained(recipe, folder)
+    paths = {OTHER: export(OTHER, folder, "fp16"), LITE: lite}
     models = {name: _measured(name, path, folder) for name, path in paths.items()}
-    lite, tuned = trained(folder)
-    models[LITE] = _measured(LITE, lite, folder)
     models[LITE]["treatments"][TUNED] = Subject.load(tuned, folder).decibels(TODAY)
     return {
         "calibrated_on": CALIBRATION,
         "calibration_images": IMAGES,
         "compared_on": HELD_OUT,
         "compared_images": PROBES,
-        "recipe": f"train/configs/{RECIPE}.toml on coco128 alone",
-        "input_hw": (SIDE, SIDE),
-        "epochs": EPOCHS,
+        "recipe": f"train/configs/{RECIPE}.toml",
+        "epochs": recipe.train.epochs,
         "fine_tuning_epochs": TUNING_EPOCHS,
         "models": models,
     }
 
 
 def _measured(name: str, onnx: Path, folder: Path) -> dict[str, Any]:
-    return _kept(folder / f"{name}.json", lambda: Subject.load(onnx, folder).measured())
-
-
-def _kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What the file says, which is made unless it is there."""
-    if not path.is_file():
-        write_atomically(path, json_text(make()).encode())
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    return kept(folder / f"{name}.json", lambda: Subject.load(onnx, folder).measured())
 
 
 @dataclass(frozen=True)
@@ -182,26 +170,17 @@ TREATMENTS: dict[str, Treatment] = {
 }
 
 
-def trained(folder: Path) -> tuple[Path, Path]:
+def trained(recipe: Config, folder: Path) -> tuple[Path, Path]:
     """A detector with EfficientNet-Lite0, trained briefly from ImageNet weights, and fine-tuned from there; as FP16."""
-    recipe = read_shipped(RECIPE, folder)
-    (few,) = recipe.data.also
-    data = replace(recipe.data, train=replace(few, repeat=1), also=(), val=None, sizes=(), input_hw=(SIDE, SIDE))
-    short = replace(
-        recipe,
-        data=data,
-        schedule=replace(recipe.schedule, warmup_steps=8),
-        train=replace(recipe.train, epochs=EPOCHS, evaluate_every=0),
-    )
     tuned = replace(
-        short,
-        model=replace(short.model, imagenet=False, gfl=None, name=None, weights=short.train.output / LAST),
+        recipe,
+        model=replace(recipe.model, imagenet=False, gfl=None, weights=recipe.train.output / LAST),
         optimizer=OptimizerConfig(kind="adamw", lr=2e-5, weight_decay=0.0, decay_norms=False),
         schedule=ScheduleConfig(kind="cosine", warmup_steps=4),
         quantize=QuantizeConfig(enabled=True),
-        train=replace(short.train, epochs=TUNING_EPOCHS, output=folder / "tuned", amp="none", freeze_stages=-1),
+        train=replace(recipe.train, epochs=TUNING_EPOCHS, output=folder / "tuned", amp="none", freeze_stages=-1),
     )
-    return exported(short, folder / "lite.onnx"), exported(tuned, folder / "tuned.onnx")
+    return exported(recipe, folder / "lite.onnx"), exported(tuned, folder / "tuned.onnx")
 
 
 def exported(config: Config, onnx: Path) -> Path:

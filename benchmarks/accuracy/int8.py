@@ -72,11 +72,15 @@ def measure(folder: Path) -> dict[str, Any]:
 
 def published(name: str, target: Target, folder: Path, data: Path) -> dict[str, Any]:
     """A published model in INT8: AP, size and what stays float. It is made unless it is there."""
-    float_model = source(name, target, folder)
+    return quantized(source(name, target, folder), target, folder / f"{name}-{target}.int8.onnx", data)
+
+
+def quantized(float_model: Path, target: Target, output: Path, data: Path) -> dict[str, Any]:
+    """A model in INT8: AP, size and what stays float. It is made unless it is there."""
     request = CalibrationRequest(
         float_model,
         data / CALIBRATION,
-        folder / f"{name}-{target}.int8.onnx",
+        output,
         target=target,
         annotations=data / CHOICE,
         eval_images=data / CHOICE_IMAGES,

@@ -1,4 +1,4 @@
-"""What the bundled person detector says of two frames, before decode and NMS: a real load for the kernels.
+"""What the bundled detector says of two frames, before decode and NMS: a real load for the kernels.
 
 ``python benchmarks/kernels/head_outputs.py vtest.avi`` wrote the file beside this one, from a sample of OpenCV's
 (THIRD_PARTY_NOTICES.md); it holds numbers of the network, no pixels.
@@ -31,18 +31,20 @@ FILE = Path(__file__).with_name("head_outputs.npz")
 PERCENTILES = {"median": 50, "p90": 90}  # of the frames, by candidates
 EVERY = 10  # frames of the clip
 THRESHOLDS = (0.05, 0.01)  # a camera's, and one at which AP is measured
-KEPT_FROM = 0.009  # score of the anchors whose distributions are in the file; those of the others are 0 there
+# Score from which on the file holds logits as they are and distributions; other logits are whole numbers there, and the
+# distributions of anchors without such a score are 0
+KEPT_FROM = 0.009
 
 
 def load() -> dict[str, dict[str, Array]]:
-    """``scores`` ``[1, A, 1]`` and ``reg_logits`` ``[1, A, 4 * (reg_max + 1)]``, float16, by the frame: PERCENTILES."""
+    """``scores`` ``[1, A, C]`` and ``reg_logits`` ``[1, A, 4 * (reg_max + 1)]``, float16, by the frame: PERCENTILES."""
     found: dict[str, dict[str, Array]] = {}
     with np.load(FILE) as stored:
         for name in PERCENTILES:
             scores, anchors, reg = (stored[f"{name}_{part}"] for part in ("scores", "anchors", "reg"))
             reg_logits = np.zeros((1, len(scores), reg.shape[1]), np.float16)
             reg_logits[0, anchors] = reg
-            found[name] = {"scores": scores.reshape(1, -1, 1), "reg_logits": reg_logits}
+            found[name] = {"scores": scores[None], "reg_logits": reg_logits}
     return found
 
 
@@ -59,8 +61,13 @@ def _run(args: argparse.Namespace) -> int:
     arrays: dict[str, Array] = {}
     for name, percentile in PERCENTILES.items():
         scores, reg = maps[order[round(percentile / 100 * (len(order) - 1))]]
-        (anchors,) = np.nonzero(_sigmoid(scores) > KEPT_FROM)
-        arrays |= {f"{name}_scores": scores, f"{name}_anchors": anchors.astype(np.uint16), f"{name}_reg": reg[anchors]}
+        kept = _sigmoid(scores) > KEPT_FROM
+        (anchors,) = np.nonzero(kept.any(axis=1))
+        arrays |= {
+            f"{name}_scores": np.where(kept, scores, np.floor(scores)),
+            f"{name}_anchors": anchors.astype(np.uint16),
+            f"{name}_reg": reg[anchors],
+        }
     stream = io.BytesIO()
     np.savez_compressed(stream, allow_pickle=False, **arrays)
     write_atomically(FILE, stream.getvalue())
@@ -74,7 +81,7 @@ def _sigmoid(logits: Array) -> Array:
 
 
 def _raw_maps(clip: Path) -> Iterator[tuple[Array, Array]]:
-    """Logits ``[A]`` and distributions ``[A, 4 * (reg_max + 1)]`` of a clip's frames, float16."""
+    """Logits ``[A, C]`` and distributions ``[A, 4 * (reg_max + 1)]`` of a clip's frames, float16."""
     onnx, runtime = optional.load("onnx"), optional.load("onnxruntime")
     path = str(bundled_model())
     model = onnx.load(path)
@@ -91,7 +98,7 @@ def _raw_maps(clip: Path) -> Iterator[tuple[Array, Array]]:
                 resize_into(frame.image, pixels[0], spec.resize)
                 scores, reg = session.run(names, {"images": pixels})
                 reg = reg[0].transpose(2, 0, 1)  # [4, bins, A]
-                yield scores.reshape(-1).astype(np.float16), reg.reshape(len(reg), -1).astype(np.float16)
+                yield scores[0].astype(np.float16), reg.reshape(len(reg), -1).astype(np.float16)
 
 
 def _raw_names(model: Any) -> list[str]:

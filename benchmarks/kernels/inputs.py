@@ -13,6 +13,8 @@ from benchmarks.kernels import head_outputs
 from benchmarks.kernels.library import nms_params
 from benchmarks.kernels.memory import Array
 from gfl_edge.cuda.kernels import LOGITS, NmsParams
+from gfl_edge.spec import read_spec
+from gfl_edge.zoo.bundled import bundled_model
 
 PAIRS = 2000  # above the threshold in every image, whatever its size
 REG_MAX = 16
@@ -58,15 +60,17 @@ def made(anchors: int, classes: int, batch: int, dtype: type, score_threshold: f
 
 
 def real() -> Iterator[KernelInput]:
-    """Those of :mod:`benchmarks.kernels.head_outputs`, at each threshold; of one class, all are compared with all."""
+    """Those of :mod:`benchmarks.kernels.head_outputs`, at each threshold."""
+    spec = read_spec(bundled_model())
     for name, arrays in head_outputs.load().items():
         for threshold in head_outputs.THRESHOLDS:
             params = nms_params(
                 arrays["scores"],
                 score_kind=LOGITS,
-                reg_max=REG_MAX,
-                strides=(8, 16, 32),
-                input_hw=(416, 416),
+                reg_max=spec.reg_max,
+                strides=spec.strides,
+                input_hw=spec.input_hw,
+                point_offset=spec.point_offset,
                 score_threshold=threshold,
             )
             size = {"anchors": params.num_anchors, "classes": params.num_classes, "batch": params.batch}

@@ -102,7 +102,7 @@ def _work() -> dict[str, Any]:
         return {"not_measured": "no C++ compiler for the emulation"}
     return {
         "made": f"logits with {PAIRS} pairs per image above 0.05, or all at threshold 0; boxes hardly overlap",
-        "real": "two frames of a clip by the bundled person detector; from 1000 candidates on the best",
+        "real": "two frames of a clip by the bundled detector; from 1000 candidates on the best",
         "rows": work_rows(EmulatedLibrary(cached_emulation(TRAFFIC))),
         "before": json.loads(BEFORE.read_text(encoding="utf-8")),
     }

@@ -62,7 +62,7 @@ def run_camera(
     source: Source | Sequence[Source] = 0,
     *,
     backend: BackendName = "auto",
-    score: float = 0.35,
+    score: float | None = None,
     show: bool | None = None,
     output: str | Path | None = None,
     json_lines: str | Path | None = None,
@@ -86,11 +86,12 @@ def run_camera(
 
     Args:
         model: model file, or a detector, which is left open, and is as fast as it was made to be, see
-            :func:`performance_for`; None: the bundled person detector.
+            :func:`performance_for`; None: the bundled detector.
         source: see :func:`gfl_edge.media.opening.open_source`; or several of them. Threads of their own read them and
             close them at the end.
         backend: what runs a model file.
-        score: detections with at least this score are drawn, written and handed on.
+        score: detections with at least this score are drawn, written and handed on; None: what the model recommends,
+            see :attr:`gfl_edge.spec.ModelSpec.shown_score`.
         show: True = in a window (q, Esc or its close button ends the run), None = in one if there is a screen.
         output: annotated video, ``.mp4`` or ``.avi``. Several sources write one each: ``out-0.mp4``, ``out-1.mp4``, or
             with their number in place of ``{source}``.
@@ -126,7 +127,8 @@ def run_camera(
                 raise KeyboardInterrupt
         pipeline = stack.enter_context(Pipeline())
         delivery = stack.enter_context(Delivery(output, json_lines, window, len(sources)))
-        run = CameraRun(detector, feeds, pipeline, delivery, score, on_frame)
+        shown = detector.spec.shown_score if score is None else score
+        run = CameraRun(detector, feeds, pipeline, delivery, shown, on_frame)
         with run.status:
             stopped_by = run.until_it_ends(stop)
     return run.summary(stopped_by)
@@ -150,13 +152,14 @@ def _check_sources(sources: Sequence[Source], reconnect_seconds: float) -> None:
 
 
 def _check_settings(
-    score: float,
+    score: float | None,
     max_frames: int | None,
     sources: Sequence[Source],
     output: str | Path | None,
     json_lines: str | Path | None,
 ) -> None:
-    number("score", score, 0, 1)
+    if score is not None:
+        number("score", score, 0, 1)
     whole = isinstance(max_frames, Integral) and not isinstance(max_frames, bool)
     if max_frames is not None and not (whole and max_frames >= 1):
         raise InputError(f"max_frames {max_frames!r}: expected 1 or more, or None for all")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.run import performance_for
-from gfl_edge.cli.options import add_drawn_score, add_model, drawn_score, open_detector
+from gfl_edge.cli.options import add_drawn_score, add_model, open_detector
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.parsing.numbers import number_argument, whole_argument
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         summary = run_camera(
             detector,
             sources,
-            score=drawn_score(args, detector),
+            score=args.score,
             show=args.show,
             output=args.output,
             json_lines=args.json_lines,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gfl_edge.cli.options import add_drawn_score, add_model, drawn_score, open_detector
+from gfl_edge.cli.options import add_drawn_score, add_model, open_detector
 from gfl_edge.media.annotate import detect_images
 from gfl_edge.parsing.json_text import json_text
 
@@ -23,6 +23,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write annotated copies of the images; print the summary."""
     with open_detector(args, "throughput") as detector:
-        summary = detect_images(detector, args.images, output_dir=args.output_dir, score=drawn_score(args, detector))
+        summary = detect_images(detector, args.images, output_dir=args.output_dir, score=args.score)
     print(json_text(summary.to_dict(), indent=2))
     return 0

@@ -13,9 +13,8 @@ from gfl_edge.backends.select import BackendName
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.parsing.numbers import number_argument, whole_argument
+from gfl_edge.spec import SHOWN_SCORE
 from gfl_edge.zoo.bundled import DESCRIPTION, PROPERTIES
-
-DRAWN_SCORE = 0.35  # of models that recommend none
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -38,19 +37,13 @@ def open_detector(args: argparse.Namespace, performance: Performance) -> Detecto
 
 
 def add_drawn_score(parser: argparse.ArgumentParser) -> None:
-    """``--score`` of the detections that are drawn; see :func:`drawn_score`."""
+    """``--score`` of the detections that are drawn; see :attr:`gfl_edge.spec.ModelSpec.shown_score`."""
     parser.add_argument(
         "--score",
         type=number_argument(0, 1),
         metavar="S",
-        help=f"draw from this score on (default: what the model recommends, else {DRAWN_SCORE})",
+        help=f"draw from this score on (default: what the model recommends, else {SHOWN_SCORE})",
     )
-
-
-def drawn_score(args: argparse.Namespace, detector: Detector) -> float:
-    """The score from which on detections are drawn: what was asked for, else what the model recommends."""
-    asked, recommended = args.score, detector.spec.recommended_score
-    return next((score for score in (asked, recommended) if score is not None), DRAWN_SCORE)
 
 
 def add_on_bad(parser: argparse._ActionsContainer) -> None:

@@ -65,7 +65,7 @@ class ImagesSummary:
 
 
 def detect_images(
-    detector: Detector, paths: Sequence[str | Path], *, output_dir: str | Path, score: float = 0.35
+    detector: Detector, paths: Sequence[str | Path], *, output_dir: str | Path, score: float | None = None
 ) -> ImagesSummary:
     """Detect in image files and write annotated copies, with progress on stderr.
 
@@ -74,12 +74,15 @@ def detect_images(
         paths: image files, and folders of which the images directly inside are taken, sorted by name.
         output_dir: made if it is missing. A copy keeps its image's name; where another copy or an input has that name
             already, a number is added: ``dog-2.jpg``. Older files of that name are replaced, inputs never.
-        score: detections with at least this score are drawn and returned.
+        score: detections with at least this score are drawn and returned; None: what the model recommends, see
+            :attr:`gfl_edge.spec.ModelSpec.shown_score`.
 
     Raises:
         SourceError: a path that does not exist or is no image, a folder without images, or no image can be used.
         InputError: ``score``, or ``output_dir`` cannot be written.
     """
+    if score is None:
+        score = detector.spec.shown_score
     number("score", score, 0, 1)
     sources = _collect(paths)
     outputs = _output_paths(sources, Path(output_dir))

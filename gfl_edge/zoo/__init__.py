@@ -1,4 +1,4 @@
-"""Models that have a name: the bundled person detector, and the catalogue of published weights with their download.
+"""Models that have a name: the bundled detector, and the catalogue of published weights with their download.
 
 It may import ``spec`` and the small tools of ``gfl_edge``.
 """

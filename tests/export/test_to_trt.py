@@ -103,12 +103,12 @@ class TestCommand:
     def test_nothing_named_and_nothing_there_takes_the_bundled_model(self, words, capsys):
         assert to_trt.main(words) == 0
         captured = capsys.readouterr()
-        assert "none under artifacts/: taking person-416" in captured.err
-        assert captured.out.strip() == "artifacts/person-416-fp16-rtx-sm75.engine"
+        assert "none under artifacts/: taking coco-448" in captured.err
+        assert captured.out.strip() == "artifacts/coco-448-fp16-rtx-sm75.engine"
 
     def test_the_bundled_model_is_no_other_precision(self, capsys, tmp_path):
         assert to_trt.main(["--bf16", "--target", "sm86"]) == 1
-        assert "person-416.onnx is fp16" in capsys.readouterr().err
+        assert "coco-448.onnx is fp16" in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
 
     def test_no_weights_anywhere_says_which_file_to_put_where(self, capsys, monkeypatch, tmp_path):

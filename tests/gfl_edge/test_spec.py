@@ -35,6 +35,11 @@ def test_round_trip_through_a_file(tmp_path):
     assert read_spec(tmp_path / "m.onnx") == dataclasses.replace(tiny_onnx.SPEC, nms="raw")
 
 
+@pytest.mark.parametrize(("recommended", "expected"), [(None, 0.35), (0.42, 0.42), (0.0, 0.0)])
+def test_the_score_worth_showing(recommended, expected):
+    assert dataclasses.replace(SPEC, recommended_score=recommended).shown_score == expected
+
+
 def test_anchors_count_every_cell():
     assert SPEC.num_anchors == 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2
 

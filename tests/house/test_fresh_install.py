@@ -73,7 +73,7 @@ def test_a_newcomer(version: str, wheel: Path, home: Path) -> None:
         words = ("--model", "small.onnx", "--backend", backend, "--score", "0.0", "street.jpg", "-o", backend)
         assert json.loads(run(gfl_edge, "detect", *words))["skipped"] == []
         assert (home / backend / "street.jpg").is_file()
-    # by the bundled person detector
+    # by the bundled detector
     assert json.loads(run(gfl_edge, "detect", "street.jpg", "-o", "own"))["skipped"] == []
     run(gfl_edge, "camera", "--source", "street.jpg", "--headless", "--json-lines", "lines.jsonl")
     assert len((home / "lines.jsonl").read_text().splitlines()) == 1

@@ -244,7 +244,7 @@ def decibels(model, treatment):
 
 def test_dead_channels_table():
     models = result("dead_channels.json")["models"]
-    columns = [models[name] for name in ("EfficientNet-Lite0", "bundled detector", "nanodet-plus-m-416")]
+    columns = [models[name] for name in ("EfficientNet-Lite0", "nanodet-plus-m-416")]
     rows = table("treatment")
     for treatment, *cells in rows:
         assert cells == [decibels(model, treatment) for model in columns]
@@ -255,8 +255,8 @@ def test_dead_channels_table():
 def test_dead_channels_claims():
     found = result("dead_channels.json")
     claimed = re.findall(r"(\d+) of its\s+(\d+) channels", TEXT)
-    bundled = found["models"]["bundled detector"]
-    assert claimed == [(str(bundled["dead_channels"]), str(bundled["channels"]))]
+    lite = found["models"]["EfficientNet-Lite0"]
+    assert claimed == [(str(lite["dead_channels"]), str(lite["channels"]))]
 
 
 @pytest.mark.parametrize("boxes", [100, 500])
@@ -441,22 +441,43 @@ def test_images_of_the_documents_are_small():
     assert all(path.stat().st_size < 200_000 for path in images)
 
 
-def test_person_card():
-    found = result("person.json")
-    crowds = {f"images with {label}": row for label, row in found["by_people_in_the_image"].items()}
-    backends = {"all images, OpenVINO": "openvino", "all images, ONNX Runtime": "onnxruntime"}
-    measured = crowds | {title: found["accuracy"][name] for title, name in backends.items()}
-    others = {(name, size): f"{NAMES[name]}-{size}" for name in NAMES for size in ("320", "416")}
-    compared = {", ".join(title): name for title, name in others.items() if name in found["trained_on_all_of_coco"]}
-    for header, rows in (("people in", measured), ("trained on COCO", compared)):
-        for title, *cells in table(header):
-            row = rows.pop(title.partition(" (")[0])
-            numbers = found["trained_on_all_of_coco"][row] if isinstance(row, str) else row
-            expected = [str(numbers["images"]), str(numbers["people"])]
-            assert cells == expected + [f"{numbers[name]:.1f}" for name in ("AP", "AP50", "AR100")], title
-        assert not rows
-    card = (CHECKOUT / "docs" / "person.md").read_text()
-    ends = re.search(r"one person in the image AP50 is\s+([\d.]+), with five or more it\s+is (\d+\.\d)", card)
-    by_crowd = found["by_people_in_the_image"]
-    assert ends.groups() == tuple(f"{by_crowd[label]['AP50']:.1f}" for label in ("1 person", "5 people or more"))
+def shown(row, names, digits):
+    """Cells of a row of metrics."""
+    return ["none" if row[name] is None else f"{row[name]:.{digits}f}" for name in names]
+
+
+def test_bundled_card_tables():
+    found = result("bundled.json")
+    start = {f"{name}, start": row for name, row in found["start"].items()}
+    rows = {"reported": found["reported"], "held out": found["held_out"], **start}
+    for (name, *cells), (title, row) in zip(table("images"), rows.items(), strict=True):
+        expected = shown(row["all"], ("AP", "AP50", "APs", "APm", "APl"), 2) + shown(row["person"], ("AP", "AP50"), 2)
+        assert (name, cells) == (title.replace("_", " "), expected)
+    crowds = {f"images with {label}": row for label, row in found["reported"]["by_people_in_the_image"].items()}
+    people = [
+        [name, str(row["images"]), str(row["boxes"]), *shown(row, ("AP", "AP50", "AR100"), 1)]
+        for name, row in {"all images": found["reported"]["person"], **crowds}.items()
+    ]
+    assert table("people in") == people
+
+
+def test_bundled_card_classes():
+    rows = table("class")
+    cells = [row[start : start + 4] for start in (0, 4) for row in rows if row[start]]
+    by_class = result("bundled.json")["reported"]["by_class"]
+    found = {name: row for name, row in by_class.items() if row["AP"] is not None}
+    assert {name for name, *_ in cells} == set(found)
+    for name, boxes, *numbers in cells:
+        assert [boxes, *numbers] == [str(found[name]["boxes"]), *shown(found[name], ("AP", "AP50"), 1)], name
+
+
+def test_bundled_card_claims():
+    found, card = result("bundled.json"), (CHECKOUT / "docs" / "bundled.md").read_text()
     assert re.search(r"onnx`, ([\d.]+) MB", card)[1] == f"{found['model']['bytes'] / 1e6:.1f}"
+    score, f1 = re.search(r"recommended score \| ([\d.]+): the highest F1 \(([\d.]+) %\)", card).groups()
+    assert {"score": float(score), "F1": float(f1)} == found["held_out"]["best"]
+    for (target, *cells), row in zip(table("INT8 for"), (found["int8"][name] for name in ("trt", "cpu")), strict=True):
+        counts = [f"{row['quantized']} of {row['convolutions']}", str(len(row["float_layers"]))]
+        measured = row["measured"]
+        values = [f"{measured['reference']['AP']:.2f}", f"{measured['AP']:.2f}", f"{row['bytes'] / 1e6:.2f}"]
+        assert cells == counts + values, target

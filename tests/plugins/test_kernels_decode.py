@@ -56,7 +56,7 @@ def test_decode(library, dtype, reg_max, per_level, point_offset):
 def test_real_head_outputs(library, one):
     found = library.nms(one.params, **one.arrays)
     strides = tuple(one.params.strides[: one.params.num_levels])
-    boxes = decode(one.arrays["reg_logits"].astype(np.float32), (416, 416), strides, 0.0)
+    boxes = decode(one.arrays["reg_logits"].astype(np.float32), (448, 448), strides, 0.5)
     assert_close(found, [reference(boxes[0], sigmoid(one.arrays["scores"])[0], one.params)])
     assert found["num_dets"][0, 0] > 5
 

@@ -21,7 +21,7 @@ class FakeDetector:
         max_batch: int | None = None
 
     class Spec:
-        recommended_score: float | None = None
+        shown_score = 0.35
 
     in_flight, spec = 1, Spec()
 

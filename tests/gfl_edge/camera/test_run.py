@@ -85,12 +85,20 @@ def test_summary_is_plain_json(tmp_path: Path, detector: FakeDetector) -> None:
     assert summary["json_lines"] is None
 
 
-def test_score_decides_what_is_handed_on(tmp_path: Path, detector: FakeDetector) -> None:
+@pytest.mark.parametrize(("score", "recommended"), [(0.1, 0.35), (None, 0.15)])
+def test_score_decides_what_is_handed_on(
+    tmp_path: Path,
+    detector: FakeDetector,
+    monkeypatch: pytest.MonkeyPatch,
+    score: float | None,
+    recommended: float,
+) -> None:
+    monkeypatch.setattr(detector.spec, "shown_score", recommended)
     seen: list[tuple[int, list[str]]] = []
     run_camera(
         detector,
         make_video(tmp_path / "in.avi", frames=2),
-        score=0.1,
+        score=score,
         on_frame=lambda frame, found: seen.append((frame.index, [name for _, _, name in found])),
     )
     assert seen == [(0, ["person", "dog"]), (1, ["person", "dog"])]

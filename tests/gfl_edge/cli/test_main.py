@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import pkgutil
 import subprocess
 import sys
-from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 import gfl_edge
 from gfl_edge import cli
 from gfl_edge.cli.main import COMMANDS, build_parser, main
-from gfl_edge.cli.options import add_drawn_score, drawn_score
-from tests.support.tiny_spec import TINY
 
 
 @pytest.mark.parametrize(
@@ -79,14 +74,3 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("gfl_edge.cli.models.weights.listing", lambda: [][0])
     with pytest.raises(IndexError):
         main(["models", "--json"])
-
-
-@pytest.mark.parametrize(
-    ("words", "recommended", "expected"),
-    [([], None, 0.35), ([], 0.42, 0.42), ([], 0.0, 0.0), (["--score", "0"], 0.42, 0.0), (["--score", "1"], None, 1.0)],
-)
-def test_detections_are_drawn_from_the_score_that_the_model_recommends(words, recommended, expected):
-    parser = argparse.ArgumentParser()
-    add_drawn_score(parser)
-    detector = SimpleNamespace(spec=replace(TINY, recommended_score=recommended))
-    assert drawn_score(parser.parse_args(words), detector) == expected

@@ -71,12 +71,12 @@ def test_a_library_that_refuses_the_model(monkeypatch: pytest.MonkeyPatch, capsy
     """As ONNX Runtime does with an opset that is newer than it."""
 
     def refuse(*_: object, **__: object) -> None:
-        raise BackendError("cannot load person-416: K input\nmore lines")
+        raise BackendError("cannot load coco-448: K input\nmore lines")
 
     monkeypatch.setattr(trial, "Detector", refuse)
     for name in LIBRARIES:
         finding = found()[f"detection by {name}"]
-        assert (finding.status, finding.detail) == ("problem", "failed: cannot load person-416: K input")
+        assert (finding.status, finding.detail) == ("problem", "failed: cannot load coco-448: K input")
         assert finding.remedy == "pip install --upgrade 'gfl-edge[cpu]'"
     assert cli.main(["doctor"]) == 1
     assert "no detector runs here yet" in capsys.readouterr().out

@@ -46,6 +46,14 @@ def test_score(tmp_path: Path, detector: FakeDetector) -> None:
     assert [name for _, _, name in summary.images[0].detections] == ["person", "dog"]
 
 
+def test_the_score_is_what_the_model_recommends(
+    tmp_path: Path, detector: FakeDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detector.spec, "shown_score", 0.15)
+    summary = detect_images(detector, [make_image(tmp_path / "a.png")], output_dir=tmp_path / "out")
+    assert [name for _, _, name in summary.images[0].detections] == ["person", "dog"]
+
+
 def test_summary_is_plain_json(tmp_path: Path, detector: FakeDetector) -> None:
     (tmp_path / "b.png").write_bytes(b"damaged")
     paths = [make_image(tmp_path / "a.png", hw=(20, 30)), tmp_path / "b.png"]

@@ -6,13 +6,14 @@ import json
 
 import pytest
 
-from benchmarks.training.hold_out import hold_out
+from benchmarks.training.hold_out import hold_out, left_out
 from gfl_edge.errors import AnnotationError, InputError
 from train.config import EXAMPLES, read_config
 from train.data.formats.image_ids import read_ids
 from train.data.load import load_data
 
-RECIPE, HELD_OUT = EXAMPLES / "nanodet_g.toml", EXAMPLES / "coco_more_held_out.txt"
+RECIPE = EXAMPLES / "coco.toml"
+HELD_OUT, LEFT_OUT = (EXAMPLES / f"coco_more_{name}.txt" for name in ("held_out", "left_out"))
 
 
 def images_of(annotations):
@@ -65,15 +66,16 @@ def test_the_recipe_trains_on_nothing_that_it_is_judged_by(data):
     config = read_config(RECIPE)
     loaded = load_data(config.data)
     trained, held_out = set(images_of(loaded.train)), set(images_of(loaded.val))
-    assert (len(trained), len(held_out)) == (2807 + 971 + 128, 300)
+    assert (len(trained), len(held_out)) == (1881 + 971 + 128, 300)
     assert held_out == read_ids(HELD_OUT)
     content = json.loads(data("coco/instances_val2017_mix397.json").read_text())
     assert not trained & (held_out | {image["id"] for image in content["images"]})
-    assert loaded.train_report.ignored > 300
+    assert loaded.train_report.ignored > 100
 
 
 def test_which_images_are_held_out(data):
     content = json.loads(data("coco_more/instances.json").read_text())
     assert hold_out(content, 300) == sorted(read_ids(HELD_OUT))
+    assert left_out(content, hold_out(content, 300)) == sorted(read_ids(LEFT_OUT))
     ids = set(hold_out(content, 300))
     assert {image["coco_split"] for image in content["images"] if image["id"] in ids} == {"val2017"}
