@@ -16,7 +16,7 @@ SOURCE = CudaSource(
     "planted.cu",
     """
 extern "C" __global__ void planted_kernel(int *out) {
-    __shared__ int last;
+    __shared__ volatile int last;  // read back from memory, not from the register that it was written from
     last = threadIdx.x;            // a race
     out[threadIdx.x + last] = 1;   // beyond the end of what was allocated for one number a thread
 }
