@@ -22,7 +22,8 @@
  *   gfl_resize_kernel(GflResizeParams by value, frame, uv or NULL, out)  grid (ceil(out_width / GFL_RESIZE_BLOCK_X),
  *                  ceil(out_height / GFL_RESIZE_BLOCK_Y)), block (GFL_RESIZE_BLOCK_X, GFL_RESIZE_BLOCK_Y), alone
  *
- * Any grid x of 1 or more is right for the first. Workspace, every part 256 byte aligned, in this order; what is in there
+ * The second and the third may be launched with programmatic stream serialization, as they wait for the one before them; the
+ * first not. Any grid x of 1 or more is right for the first. Workspace, every part 256 byte aligned, in this order; what is in there
  * before does not matter:
  *   narrowed        unsigned int        [N, L]             finalists of lists with too many keys in one bin, else 0
  *   num_candidates  unsigned int        [N]                of all lists together

@@ -103,6 +103,10 @@ def test_launches_overlap_where_gpu_and_driver_can(
             assert_equals_reference(library, boxes, scores)
         assert stub.calls.count("cuLaunchKernelEx") == overlapping
         assert stub.calls.count("cuLaunchKernel") == 3 - overlapping
+        with closing(ProductionLibrary(open_device("cuda-python"), overlapping=False)) as library:
+            stub.clear_calls()
+            assert_equals_reference(library, boxes, scores)
+        assert "cuLaunchKernelEx" not in stub.calls
     finally:
         stub.set("sm", 75)
 
