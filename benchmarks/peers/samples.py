@@ -5,7 +5,8 @@ Each follows the sample named in its docstring, step by step: what these cost is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.networks import Floats, Levels, Network, ncnn_files
+from benchmarks.peers.networks import Floats, Levels, Network, Queue, ncnn_files
 from gfl_edge import optional
 from gfl_edge.detections import Detections
+from gfl_edge.ops.boxes import sound
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.spec import ModelSpec
 
@@ -24,6 +26,7 @@ STD_BGR = np.array([57.375, 57.12, 58.395], np.float32).reshape(1, 1, 3)
 CANDIDATES_PER_LEVEL = 1000
 
 Sample = Callable[[Image, float], Detections]  # a frame and the minimum score
+Stream = Callable[[Iterable[Image], float], Iterator[Detections]]  # the same of many frames, in order
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,33 @@ class OpenModelZoo:
     """
 
     network: Network
+    queue: Queue
     spec: ModelSpec
 
     def __call__(self, frame: Image, score: float) -> Detections:
         """See ``Sample``."""
+        planes, *placed = self._prepare(frame)
+        return self._detections(self.network(planes), score, *placed)
+
+    def stream(self, frames: Iterable[Image], score: float) -> Iterator[Detections]:
+        """See ``Stream``; its AsyncPipeline prepares and decodes while others are under way (python/pipelines)."""
+        places = deque[Any]()
+
+        def inputs() -> Iterator[Floats]:
+            for frame in frames:
+                planes, *placed = self._prepare(frame)
+                places.append(placed)
+                yield planes
+
+        for levels in self.queue(inputs()):
+            yield self._detections(levels, score, *places.popleft())
+
+    def _prepare(self, frame: Image) -> tuple[Floats, Any, Any]:
         resized, scale, offset = resize(frame, self.spec)
         planes = ((resized.astype(np.float32) - MEAN_BGR) / STD_BGR).transpose(2, 0, 1)[None]
-        levels = self.network(np.ascontiguousarray(planes))
+        return np.ascontiguousarray(planes), scale, offset
+
+    def _detections(self, levels: Levels, score: float, scale: Any, offset: Any) -> Detections:
         boxes, scores = self._decode(levels)
         found = []
         for label, column in enumerate(np.transpose(scores)):
@@ -222,8 +245,8 @@ def as_detections(
     scale_xy: tuple[float, float],
     offset_xy: tuple[float, float],
 ) -> Detections:
-    """Boxes in pixels of the input as detections in pixels of the frame."""
-    boxes = (np.asarray(boxes, np.float32) - np.array(offset_xy * 2)) / np.array(scale_xy * 2)
-    return Detections(
-        boxes.astype(np.float32), np.asarray(scores, np.float32), np.asarray(classes, np.int32), spec.class_names
-    )
+    """Boxes in pixels of the input as detections in pixels of the frame, without those that are inside out."""
+    boxes = ((np.asarray(boxes, np.float32) - np.array(offset_xy * 2)) / np.array(scale_xy * 2)).astype(np.float32)
+    scores, classes = np.asarray(scores, np.float32), np.asarray(classes, np.int32)
+    kept = sound(boxes, scores)
+    return Detections(boxes[kept], scores[kept], classes[kept], spec.class_names)

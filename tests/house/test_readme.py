@@ -349,7 +349,13 @@ def test_peers_table():
         for model in result("peers.json")["models"].values()
         for row in model["pipelines"].values()
     ]
+    streams = [
+        f"{row['throughput_fps']:.1f}" if "throughput_fps" in row else "-"
+        for model in result("peers.json")["models"].values()
+        for row in model["pipelines"].values()
+    ]
     rows = table("pipeline")
+    assert [row[5] for row in rows] == streams
     assert [[*row[:3]] for row in rows] == [row[:3] for row in expected]
     assert [float(row[3]) for row in rows] == [pytest.approx(float(row[3]), abs=0.051) for row in expected]
     assert [row[4] for row in rows] == ratios
