@@ -34,7 +34,10 @@ Fingerprint: TypeAlias = str | dict[str, float]
 Export: TypeAlias = "Callable[[Family, Precision, ExportedNms], ModelProto]"
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-KERNEL_SOURCES = ("plugins/src/*.cu", "plugins/src/*.cuh", "plugins/include/*.h")
+SOURCES = {
+    "kernels of NMS": ("common", "boxes", "candidates", "rank", "nms"),
+    "kernel of resizing": ("common", "resize"),
+}  # plugins/src/gfl_*.cuh
 # The networks whose exported graphs are compared, small and with random weights: by precision and place of NMS
 GRAPHS: dict[Family, tuple[tuple[Precision, ExportedNms], ...]] = {
     "nanodet": (("fp32", "none"),),
@@ -57,8 +60,9 @@ def subjects(export: Export | None = None) -> dict[str, Callable[[], Fingerprint
     found: dict[str, Callable[[], Fingerprint | None]] = {
         "bundled model": lambda: sha256(bundled_model())[:DIGITS],
         "groups of engines": groups,
-        "kernels": kernels,
     }
+    for name in SOURCES:
+        found[name] = functools.partial(kernels, name)
     for family in GRAPHS:
         found[f"graph of {family}"] = functools.partial(graph, family, export)
     for family in TRAINED:
@@ -125,9 +129,9 @@ def settings(path: Path) -> str:
     return _digest([json.dumps(read, sort_keys=True)])
 
 
-def kernels() -> str:
-    """Of the kernels' source without comments and white space."""
-    return _digest(_code(path.read_text()) for glob in KERNEL_SOURCES for path in sorted(CHECKOUT.glob(glob)))
+def kernels(name: str) -> str:
+    """Of some kernels' source, see :data:`SOURCES`, without comments and white space."""
+    return _digest(_code((CHECKOUT / f"plugins/src/gfl_{part}.cuh").read_text()) for part in SOURCES[name])
 
 
 def _code(text: str) -> str:

@@ -30,7 +30,7 @@ logger = logging.getLogger("gfl_edge.benchmarks.gpu")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DONE = "done"
-SUBJECTS = ("kernels",)  # of the fingerprints that the results carry
+SUBJECTS = ("kernels of NMS", "kernel of resizing")  # of the fingerprints that the results carry
 
 
 @dataclass(frozen=True)

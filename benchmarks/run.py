@@ -74,7 +74,7 @@ MEASUREMENTS = {
     "gfl-engines": Measurement("gfl_engines", "artifacts.gfl_engines", ("graph of gfl", GROUPS)),
     "int8": Measurement("int8", "accuracy.int8", (*PUBLISHED, "graph of gfl", GROUPS)),
     "iteration": Measurement("iteration", "training.iteration", LEARNED, draw="draw"),
-    "kernels": Measurement("kernels", "kernels.kernels", ("kernels",)),
+    "kernels": Measurement("kernels", "kernels.kernels", ("kernels of NMS", "kernel of resizing")),
     "mutants": Measurement("mutants", "mutants.mutants"),
     "pipeline": Measurement("pipeline", "speed.pipeline", PUBLISHED),
     "peers": Measurement("peers", "peers.peers", PUBLISHED),

@@ -66,6 +66,10 @@ class ResizeParams(ctypes.Structure):
     """``GflResizeParams``; see ``gfl_kernels.h`` for the fields."""
 
     _fields_ = (
+        ("step_x", ctypes.c_double),
+        ("step_y", ctypes.c_double),
+        ("start_x", ctypes.c_double),
+        ("start_y", ctypes.c_double),
         ("format", ctypes.c_int32),
         ("frame_height", ctypes.c_int32),
         ("frame_width", ctypes.c_int32),
@@ -75,10 +79,6 @@ class ResizeParams(ctypes.Structure):
         ("out_width", ctypes.c_int32),
         ("content_height", ctypes.c_int32),
         ("content_width", ctypes.c_int32),
-        ("step_x", ctypes.c_float),
-        ("step_y", ctypes.c_float),
-        ("start_x", ctypes.c_float),
-        ("start_y", ctypes.c_float),
         ("black_border", ctypes.c_int32),
         ("padding_bgr", ctypes.c_uint8 * 4),
     )
@@ -203,7 +203,7 @@ def resize_params(
     if spec.resize == "fit":
         content_hw = (round(height * scale_y), round(width * scale_x))
     step_x, step_y = 1 / scale_x, 1 / scale_y
-    start_x, start_y = (step_x - 1) / 2, (step_y - 1) / 2  # cv2.resize aligns the images' edges
+    start_x = start_y = -0.5  # cv2.resize aligns the images' edges
     if spec.resize == "letterbox":
         start_x, start_y = -left * step_x, -top * step_y  # a letterbox their pixels of index 0
     return ResizeParams(

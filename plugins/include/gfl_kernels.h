@@ -87,25 +87,25 @@ GflStatus gfl_nms(const GflNmsParams *params, const GflNmsInputs *inputs, const 
 typedef enum { GFL_BGR = 0, GFL_RGB = 1, GFL_NV12 = 2 } GflPixelFormat;
 
 /* One frame's way into one slot of the network's input. The pixel (x, y) of the output inside of `content_*` is the
- * bilinear value at (x * step_x + start_x, y * step_y + start_y) of the frame; the rest is `padding_bgr`. */
+ * bilinear value at ((x + c) * step_x + start_x, (y + c) * step_y + start_y) of the frame, where c is 0 with a black border
+ * and 0.5 without; the rest is `padding_bgr`. */
 typedef struct {
+    double step_x, step_y;   /* frame pixels per slot pixel */
+    double start_x, start_y; /* the frame's pixel centers are whole numbers; cv2.resize has -0.5 */
     int32_t format; /* GflPixelFormat */
     int32_t frame_height, frame_width; /* pixels; both even for NV12 */
     int32_t pitch;    /* bytes from one row of the frame to the next */
     int32_t uv_pitch; /* the same for the interleaved UV plane of NV12 */
     int32_t out_height, out_width; /* pixels of the slot */
     int32_t content_height, content_width; /* pixels of the slot, from its upper left corner, that show the frame */
-    float step_x, step_y;   /* frame pixels per slot pixel */
-    float start_x, start_y; /* frame coordinate of the slot's pixel (0, 0); pixel centers are whole numbers */
     int32_t black_border;   /* 0: the frame's edge pixels go on outside of it; 1: black outside (cv2.BORDER_CONSTANT) */
     uint8_t padding_bgr[4]; /* the last is unused */
 } GflResizeParams;
 
 #ifndef __CUDACC_RTC__
 /* Queue a resize of `frame` (packed BGR or RGB, or the Y plane with `uv` for NV12, else NULL) into `out`, uint8
- * [out_height, out_width, 3] BGR, dense. Within 1 gray level of cv2.resize with INTER_LINEAR; with black_border, of
- * cv2.warpAffine, which rounds coordinates to 1/32 pixel: where its double and our float steps round apart, which few pixels
- * do, the difference is what the frame changes by in 1/32 pixel. */
+ * [out_height, out_width, 3] BGR, dense. The bytes of cv2.resize with INTER_LINEAR; with black_border those of
+ * cv2.warpAffine up to OpenCV 4. Builds of OpenCV with another HAL, such as for ARM, may round otherwise by a gray level. */
 GflStatus gfl_resize(const GflResizeParams *params, const void *frame, const void *uv, uint8_t *out, void *stream);
 
 /* Why the last call on this thread failed; empty after a call that succeeded. Host memory, valid until the next call. */

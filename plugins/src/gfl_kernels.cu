@@ -44,7 +44,7 @@ GflStatus check_fraction(const char *name, float value) {
     return GFL_OK;
 }
 
-GflStatus check_finite(const char *name, float value) {
+GflStatus check_finite(const char *name, double value) {
     GFL_REQUIRE(isfinite(value), "%s is %g, expected a finite number", name, value);
     return GFL_OK;
 }

@@ -40,43 +40,57 @@ __device__ inline void gfl_frame_pixel(const GflResizeParams &params, const uint
     bgr[2] = pixel[rgb ? 0 : 2];
 }
 
-/* value * place in 1024ths, rounded, a half to the even one: exact, as the product has 24 + 16 bits. From 2^36 on, which is
- * outside of every frame, it grows no further. */
-__device__ inline long long gfl_1024ths(float value, int place) {
-    const unsigned bits = __float_as_uint(value), exponent = bits >> 23 & 255;
-    const unsigned mantissa = (bits & 0x7fffff) | (exponent ? 1u << 23 : 0u);
-    const unsigned long long product = (unsigned long long)mantissa * (unsigned)place;
-    const int shift = 140 - (exponent ? (int)exponent : 1); /* 1024 * value is mantissa / 2^shift */
-    unsigned long long whole = 0;
-    if (shift <= 0)
-        whole = product << (shift > -22 ? -shift : 22);
-    else if (shift <= 40)
-        whole = (product + (1ull << (shift - 1)) - 1 + (product >> shift & 1)) >> shift;
-    return bits >> 31 ? -(long long)whole : (long long)whole;
+/* Where a column or a row of pixels reads: two neighbors, and the weight of each. */
+struct GflTaps {
+    int first, second;
+    int weights[2]; /* 32nds with a black border, else 2048ths */
+};
+
+/* As cv2.warpAffine up to OpenCV 4 has it: 1024ths rounded to 1/32 pixel. Far outside is as good as just outside. */
+__device__ inline GflTaps gfl_taps_of_32(int place, double step, double start, int frame_size) {
+    const double fine = rint(__dmul_rn(__dmul_rn((double)place, step), 1024.0)) + rint(__dmul_rn(start, 1024.0));
+    const int fixed = ((int)fmin(fmax(fine, -2048.0), 1024.0 * (frame_size + 2)) + 16) >> 5;
+    return {fixed >> 5, (fixed >> 5) + 1, {32 - (fixed & 31), fixed & 31}};
 }
 
-/* The frame coordinate of a pixel: whole part and fraction. With a black border as cv2.warpAffine has it, whose coordinates
- * are 1/1024ths rounded to 1/32 pixel, which matters by up to 8 gray levels; in integers, as 1/1024 of a pixel at 4096 is at
- * the end of what float32 holds. Far outside, where nothing is to be seen, is as good as just outside. */
-__device__ inline int gfl_coordinate(const GflResizeParams &params, int place, float step, float start, int frame_size,
-                                     float *fraction) {
-    if (params.black_border) {
-        const long long fine = gfl_1024ths(step, place) + gfl_1024ths(start, 1), highest = 1024ll * (frame_size + 2);
-        const int limited = (int)(fine < -2048 ? -2048 : fine > highest ? highest : fine);
-        const int fixed = (limited + 16) >> 5;
-        *fraction = (float)(fixed & 31) / 32.0f;
-        return fixed >> 5;
+/* As cv2.resize with INTER_LINEAR has it: a float coordinate. Columns outside of the frame have the weight of its edge, rows
+ * there keep their own, which may sum to 2047 or 2049. */
+__device__ inline GflTaps gfl_taps_of_2048(int place, double step, double start, int frame_size, bool is_column) {
+    const double exact = __dadd_rn(__dmul_rn((double)place + 0.5, step), start);
+    const float coordinate = (float)fmin(fmax(exact, -2.0), (double)frame_size + 2.0);
+    int whole = (int)floorf(coordinate);
+    float fraction = __fsub_rn(coordinate, (float)whole);
+    if (is_column && (whole < 0 || whole >= frame_size - 1)) {
+        whole = whole < 0 ? 0 : frame_size - 1;
+        fraction = 0.0f;
     }
-    const float coordinate = fminf(fmaxf((float)place * step + start, -2.0f), (float)frame_size + 2.0f);
-    const float whole = floorf(coordinate);
-    *fraction = coordinate - whole;
-    return (int)whole;
+    return {gfl_clamp(whole, frame_size - 1), gfl_clamp(whole + 1, frame_size - 1),
+            {(int)rintf(__fmul_rn(1.0f - fraction, 2048.0f)), (int)rintf(__fmul_rn(fraction, 2048.0f))}};
 }
 
-/* One thread per pixel of `out`, uint8 [out_height, out_width, 3]. */
+__device__ inline uint8_t gfl_blend(const int (&corner)[4], const int (&along)[2], const int (&down)[2], bool of_32) {
+    const int upper = corner[0] * along[0] + corner[1] * along[1], lower = corner[2] * along[0] + corner[3] * along[1];
+    if (of_32) return (uint8_t)((upper * down[0] + lower * down[1] + 512) >> 10);
+    return (uint8_t)gfl_clamp(((down[0] * (upper >> 4) >> 16) + (down[1] * (lower >> 4) >> 16) + 2) >> 2, 255);
+}
+
+/* One thread per pixel of `out`, uint8 [out_height, out_width, 3]. The first ones find where the block's columns and rows
+ * read, in doubles, of which some GPUs do few. */
 extern "C" __global__ void __launch_bounds__(GFL_RESIZE_BLOCK_X *GFL_RESIZE_BLOCK_Y)
     gfl_resize_kernel(const __grid_constant__ GflResizeParams params, const uint8_t *__restrict__ frame,
                       const uint8_t *__restrict__ uv, uint8_t *__restrict__ out) {
+    __shared__ GflTaps taps[GFL_RESIZE_BLOCK_X + GFL_RESIZE_BLOCK_Y];
+    const int thread = threadIdx.y * GFL_RESIZE_BLOCK_X + threadIdx.x;
+    if (thread < GFL_RESIZE_BLOCK_X + GFL_RESIZE_BLOCK_Y) {
+        const bool is_column = thread < GFL_RESIZE_BLOCK_X;
+        const int place = is_column ? blockIdx.x * GFL_RESIZE_BLOCK_X + thread
+                                    : blockIdx.y * GFL_RESIZE_BLOCK_Y + thread - GFL_RESIZE_BLOCK_X;
+        const double step = is_column ? params.step_x : params.step_y, start = is_column ? params.start_x : params.start_y;
+        const int size = is_column ? params.frame_width : params.frame_height;
+        taps[thread] = params.black_border ? gfl_taps_of_32(place, step, start, size)
+                                           : gfl_taps_of_2048(place, step, start, size, is_column);
+    }
+    __syncthreads();
     const int x = blockIdx.x * GFL_RESIZE_BLOCK_X + threadIdx.x;
     const int y = blockIdx.y * GFL_RESIZE_BLOCK_Y + threadIdx.y;
     if (x >= params.out_width || y >= params.out_height) return;
@@ -85,15 +99,13 @@ extern "C" __global__ void __launch_bounds__(GFL_RESIZE_BLOCK_X *GFL_RESIZE_BLOC
         for (int c = 0; c < 3; ++c) pixel[c] = params.padding_bgr[c];
         return;
     }
-    float along, down;
-    const int left = gfl_coordinate(params, x, params.step_x, params.start_x, params.frame_width, &along);
-    const int top = gfl_coordinate(params, y, params.step_y, params.start_y, params.frame_height, &down);
-    int corner[4][3];
-    for (int i = 0; i < 4; ++i) gfl_frame_pixel(params, frame, uv, left + i % 2, top + i / 2, corner[i]);
+    const GflTaps along = taps[threadIdx.x], down = taps[GFL_RESIZE_BLOCK_X + threadIdx.y];
+    int corners[4][3];
+    for (int i = 0; i < 4; ++i)
+        gfl_frame_pixel(params, frame, uv, i % 2 ? along.second : along.first, i / 2 ? down.second : down.first, corners[i]);
     for (int c = 0; c < 3; ++c) {
-        const float upper = corner[0][c] + along * (corner[1][c] - corner[0][c]);
-        const float lower = corner[2][c] + along * (corner[3][c] - corner[2][c]);
-        pixel[c] = (uint8_t)(upper + down * (lower - upper) + 0.5f);
+        const int corner[4] = {corners[0][c], corners[1][c], corners[2][c], corners[3][c]};
+        pixel[c] = gfl_blend(corner, along.weights, down.weights, params.black_border);
     }
 }
 

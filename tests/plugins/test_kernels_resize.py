@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 
 import cv2
 import numpy as np
@@ -41,25 +42,21 @@ def resize_params(frame_hw, out_hw, rule, frame_format=BGR, short_long=None, pit
         content_width=content[1],
         step_x=step_x,
         step_y=step_y,
-        start_x=step_x / 2 - 0.5 if centered else -placed.offset_xy[0] * step_x,
-        start_y=step_y / 2 - 0.5 if centered else -placed.offset_xy[1] * step_y,
+        start_x=-0.5 if centered else -placed.offset_xy[0] * step_x,
+        start_y=-0.5 if centered else -placed.offset_xy[1] * step_y,
         black_border=int(rule == "letterbox"),
         padding_bgr=(ctypes.c_uint8 * 4)(*PADDING_BGR) if rule == "fit" else (ctypes.c_uint8 * 4)(),
     )
 
 
+# Gray levels; OpenCV's builds for ARM have code of their own
+OTHER_ROUNDING = 0 if platform.machine() == "x86_64" else 1
+
+
 def assert_resized(found, frame, rule, short_long=None):
     want = np.empty_like(found)
     resize_into(frame, want, rule, short_long)
-    difference = np.abs(found.astype(int) - want)
-    if (
-        rule == "letterbox"
-    ):  # coordinates are rounded to 1/32 pixel, those of few rows and columns to the neighboring one
-        apart = (difference > 1).any(axis=2)
-        assert apart.sum() <= max(0.01 * apart.size, 2 * max(apart.shape))
-        assert difference.max() <= 2 + 255 / 32
-    else:
-        assert difference.max() <= 1
+    assert np.abs(found.astype(int) - want).max() <= OTHER_ROUNDING
 
 
 SIZES = st.tuples(st.integers(2, 90), st.integers(2, 90))

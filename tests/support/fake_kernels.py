@@ -169,8 +169,8 @@ def resize_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
     else:
         assert np.isclose(params.step_x, params.frame_width / content_hw[1])
         assert np.isclose(params.step_y, params.frame_height / content_hw[0])
-        assert np.isclose(params.start_x, params.step_x / 2 - 0.5)
-        assert np.isclose(params.start_y, params.step_y / 2 - 0.5)
+        assert params.start_x == -0.5
+        assert params.start_y == -0.5
         out[:] = list(params.padding_bgr)[:3]
         out[: content_hw[0], : content_hw[1]] = cv2.resize(frame, content_hw[::-1], interpolation=cv2.INTER_LINEAR)
     gpu.write(call.out, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,8 @@ def test_every_stage_comes_to_its_end(tmp_path: Path) -> None:
     assert rows["machine"]["result"]["gpu"] == "Stub RTX 2080 Ti"
     for road in rows["results"]["result"].values():
         assert (road["same"], road["different"]) == (2, [])
-        assert road["resize"]["stretch"] == {"most": 1, "over_one": 0}
-        assert road["resize"]["letterbox"]["over_one"] < 0.01
+        most = 0 if platform.machine() == "x86_64" else 1
+        assert all(rule["most"] <= most for rule in road["resize"].values())
     replay = rows["replay"]["result"]
     assert (replay["compared_runs_that_differ"], replay["bytes_missing"]) == (0, 0)
     assert rows["times"]["result"]["resize_us"]["24x32"] > 0
@@ -33,7 +34,7 @@ def test_every_stage_comes_to_its_end(tmp_path: Path) -> None:
     assert sum(stage.seconds for stage in gpu.STAGES) <= 25 * 60
     whole = json.loads((tmp_path / "gpu.json").read_text())
     assert whole["stages"]["replay"]["result"] == replay
-    assert whole["fingerprint"] == fingerprints.take(["kernels"])
+    assert whole["fingerprint"] == fingerprints.take(gpu.SUBJECTS)
 
 
 def check_networks(result: dict[str, Any]) -> None:
