@@ -1,14 +1,16 @@
 """Weights between those that a run started from and those it ended with: python train/blend.py train/configs/coco.toml.
 
 Fine-tuning on few images gains on what they show and forgets some of the rest. Weights on the straight line between
-both ends (Wortsman et al., CVPR 2022) often have the higher AP: this takes those with the highest on the validation
-images of the run.
+both ends (Wortsman et al., CVPR 2022) often have the higher AP. Of ten steps along it this takes the smallest share of
+the end that is within --tolerance of the best AP on the validation images of the run: few images tell shares apart only
+by chance, and where they are more like those that were trained on than those to come, they praise the end too much.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from gfl_edge.console import log, run_command
 from gfl_edge.errors import CheckpointError, InputError
 from gfl_edge.files import check_output
 from gfl_edge.parsing.json_text import json_text
+from gfl_edge.parsing.numbers import number_argument
 from train.leaving import leave
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 BLEND = "blend.pt"
 SHARES = tuple(tenths / 10 for tenths in range(11))  # of the end's weights
+TOLERANCE = 0.1  # points of AP
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,6 +51,13 @@ def main(argv: list[str] | None = None) -> int:
         help="replace settings, as of train/train.py",
     )
     parser.add_argument("--end", type=Path, metavar="FILE", help="where it ended (default: its last.pt)")
+    parser.add_argument(
+        "--tolerance",
+        type=number_argument(0, 100),
+        default=TOLERANCE,
+        metavar="POINTS",
+        help="take the smallest share whose AP is at most this far below the best (default: %(default)s)",
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=f"default: {BLEND} beside last.pt")
     return run_command(parser, _run, argv)
 
@@ -69,6 +80,13 @@ def blended(start: Network, end: Network, share: float) -> dict[str, Tensor]:
     return unfuse_batch_norm(between, start)
 
 
+def smallest_within(found: Mapping[float, float], tolerance: float) -> float:
+    """The smallest of the shares whose AP (in percent, by share) is at most ``tolerance`` points below the highest."""
+    best = max(found.values())
+    # 17.8 - 17.7 is a little more than 0.1 in floating point
+    return min(share for share, ap in found.items() if best - ap <= tolerance + 1e-9)
+
+
 def _run(args: argparse.Namespace) -> int:
     # torch takes seconds to import and --help must work without it
     from gfl_edge.evaluation.ap import rounded
@@ -80,14 +98,16 @@ def _run(args: argparse.Namespace) -> int:
     output = args.output or config.train.output / BLEND
     check_output(output)
     end = load_detector(args.end or config.train.output / LAST)
-    share, metrics = write_best(config, end, output)
+    share, metrics = write_best(config, end, output, args.tolerance)
     print(json_text({"share": share, **rounded(metrics)}))
     log(f"next: python export/to_onnx.py --weights {output}")
     return 0
 
 
-def write_best(config: Config, end: Network, output: Path) -> tuple[float, Metrics]:
-    """Write the best of the weights between ``model.weights`` and ``end``, by AP on ``data.val``, as a checkpoint.
+def write_best(config: Config, end: Network, output: Path, tolerance: float = TOLERANCE) -> tuple[float, Metrics]:
+    """Write weights between ``model.weights`` and ``end`` as a checkpoint, see :func:`smallest_within` for which.
+
+    AP is that on ``data.val``.
 
     Returns:
         Their share of the end's weights, and their metrics in percent.
@@ -120,7 +140,7 @@ def write_best(config: Config, end: Network, output: Path) -> tuple[float, Metri
             network.load_state_dict(state)
             found[share] = validation(network)
             log(f"{share:.1f} of the end: AP {found[share]['AP']:.2f}")
-    best = max(SHARES, key=lambda share: found[share]["AP"] or 0.0)
+    best = smallest_within({share: metrics["AP"] or 0.0 for share, metrics in found.items()}, tolerance)
     architecture = describe_architecture(network.config)
     Checkpoint(states[best], architecture, names, config.to_dict(), dict(found[best])).save(output)
     return best, found[best]

@@ -96,16 +96,16 @@ def _raw_maps(clip: Path) -> Iterator[tuple[Array, Array]]:
         for frame in source:
             if frame.index % EVERY == 0:
                 resize_into(frame.image, pixels[0], spec.resize)
-                scores, reg = session.run(names, {"images": pixels})
+                *levels, reg = session.run(names, {"images": pixels})
+                scores = np.concatenate([level[0].reshape(spec.num_classes, -1).T for level in levels])
                 reg = reg[0].transpose(2, 0, 1)  # [4, bins, A]
-                yield scores[0].astype(np.float16), reg.reshape(len(reg), -1).astype(np.float16)
+                yield scores.astype(np.float16), reg.reshape(len(reg), -1).astype(np.float16)
 
 
 def _raw_names(model: Any) -> list[str]:
-    """What goes into the sigmoid of the scores, and into the softmax of the edges."""
+    """What goes into the sigmoid of each level's scores, and into the softmax of the edges."""
     (softmax,) = (node for node in model.graph.node if node.op_type == "Softmax")
-    (sigmoid,) = (node for node in model.graph.node if node.op_type == "Sigmoid" and "scores" in node.output)
-    return [sigmoid.input[0], softmax.input[0]]
+    return [*(node.input[0] for node in model.graph.node if node.op_type == "Sigmoid"), softmax.input[0]]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 
 from gfl_edge.errors import CheckpointError, InputError
 from train import blend as command
-from train.blend import BLEND, SHARES, blended
+from train.blend import BLEND, SHARES, blended, smallest_within
 from train.checkpoint import Checkpoint
 from train.config import read_config
 from train.describe import load_described
@@ -48,6 +48,19 @@ def test_both_ends_compute_what_they_did():
 def test_networks_that_differ():
     with pytest.raises(CheckpointError, match="start and end are of different networks"):
         blended(small(0), small(0, num_classes=2), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "share"),
+    [(0, 0.5), (0.04, 0.5), (0.05, 0.3), (0.1, 0.2), (0.15, 0.2), (0.5, 0.1), (100, 0.0)],
+)
+def test_the_smallest_share_within_the_tolerance(tolerance, share):
+    found = {1.0: 17.0, 0.5: 17.8, 0.4: 17.74, 0.3: 17.75, 0.2: 17.7, 0.1: 17.3, 0.0: 10.0}
+    assert smallest_within(found, tolerance) == share
+
+
+def test_of_equal_shares_the_start_is_taken():
+    assert smallest_within(dict.fromkeys(SHARES, 0.0), 0) == 0.0
 
 
 def test_a_run_is_blended(toml, capsys):
