@@ -9,6 +9,7 @@ by chance, and where they are more like those that were trained on than those to
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from gfl_edge.evaluation.ap import Metrics
     from train.config import Config
     from train.models.build import Network
+
+logger = logging.getLogger(__name__)
 
 BLEND = "blend.pt"
 SHARES = tuple(tenths / 10 for tenths in range(11))  # of the end's weights
@@ -139,7 +142,7 @@ def write_best(config: Config, end: Network, output: Path, tolerance: float = TO
         for share, state in states.items():
             network.load_state_dict(state)
             found[share] = validation(network)
-            log(f"{share:.1f} of the end: AP {found[share]['AP']:.2f}")
+            logger.info("%.1f of the end: AP %.2f", share, found[share]["AP"] or 0.0)
     best = smallest_within({share: metrics["AP"] or 0.0 for share, metrics in found.items()}, tolerance)
     architecture = describe_architecture(network.config)
     Checkpoint(states[best], architecture, names, config.to_dict(), dict(found[best])).save(output)

@@ -72,7 +72,8 @@ def left_out(content: dict[str, Any], held_out: Iterable[int]) -> list[int]:
     return sorted(gone)
 
 
-def _main(annotations: str, count: str, *words: str) -> None:
+def main(annotations: str, count: str, *words: str) -> None:
+    """Print the ids: of the images that are held out, or with one more word of all that are left out."""
     content = json.loads(Path(annotations).read_text())
     ids = hold_out(content, int(count))
     command = " ".join(("python -m benchmarks.training.hold_out instances.json", count, *words))
@@ -81,4 +82,4 @@ def _main(annotations: str, count: str, *words: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    main(*sys.argv[1:])
