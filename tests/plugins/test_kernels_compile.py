@@ -63,13 +63,14 @@ def test_no_register_spills(target, tmp_path):
 
 
 @needs_nvcc
-def test_nothing_is_computed_in_doubles(tmp_path):
-    """Of which most GPUs do one in the time of 32 or 64 others."""
+def test_only_places_are_computed_in_doubles(tmp_path):
+    """Most GPUs do one in the time of 32 or 64 others: by some threads of a block that resizes, for all of them."""
     words = ["nvcc", "-std=c++17", "-arch=compute_75", "-ptx", "-I", str(PLUGINS / "include"), "-x", "cu"]
     subprocess.run([*words, str(PLUGINS / "src/gfl_kernels.cuh"), "-o", str(tmp_path / "all.ptx")], check=True)
     text = (tmp_path / "all.ptx").read_text()
-    assert "gfl_resize_kernel" in text
-    assert ".f64" not in text
+    doubles = {re.match(r"\w+", part)[0]: part.count(".f64") for part in text.split(".entry ")[1:]}
+    assert 0 < doubles.pop("gfl_resize_kernel") <= 60
+    assert not any(doubles.values())
 
 
 @needs_nvcc
