@@ -224,9 +224,10 @@ def letterbox_maps(
     """
     (height, width), (out_height, out_width) = frame_hw, out_hw
     x = _places_32nds(out_width, steps_xy[0], starts_xy[0], width)
-    y = _places_32nds(out_height, steps_xy[1], starts_xy[1], height)[:, None]
-    whole = np.stack(np.broadcast_arrays(x >> 5, y >> 5), axis=2).astype(np.int16)
-    return whole, ((y & 31) * 32 + (x & 31)).astype(np.uint16)
+    y = _places_32nds(out_height, steps_xy[1], starts_xy[1], height)
+    whole = np.empty((out_height, out_width, 2), np.int16)  # written once: images of a folder differ in size
+    whole[..., 0], whole[..., 1] = x >> 5, (y >> 5)[:, None]
+    return whole, np.add.outer(((y & 31) * 32).astype(np.uint16), (x & 31).astype(np.uint16))
 
 
 def _places_32nds(count: int, step: float, start: float, size: int) -> NDArray[np.int64]:
