@@ -57,6 +57,12 @@ def _train_on(folder: Path) -> Words:
     return [*_train(), *(["--resume"] if (folder / "out" / "last.pt").exists() else [])]
 
 
+def _blend() -> Words:
+    last = inputs() / "run" / "last.pt"
+    changes = [f'data.root="{inputs()}"', f'model.weights="{last}"']
+    return ["train/blend.py", inputs() / "run.toml", "--set", *changes, "--end", last, "-o", "out/blend.pt"]
+
+
 def _calibrate() -> Words:
     few = ["--num-images", "16", "--probe-images", "1"]
     return [
@@ -94,6 +100,7 @@ HEAVY = (
     Command("export", lambda: ["export/to_onnx.py", "--weights", inputs() / "run" / "last.pt", "-o", "out/m.onnx"]),
     Command("calibrate", _calibrate),
     Command("train", _train, _train_on),
+    Command("blend", _blend),
 )
 COMMANDS = (*LIGHT, *HEAVY)
 

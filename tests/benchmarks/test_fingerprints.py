@@ -17,7 +17,6 @@ from gfl_edge.errors import InputError
 # Measured before fingerprints were recorded, or of something that changed since, and to be measured again
 OLD = {
     "ap",
-    "assigner",
     "camera",
     "dead-channels",
     "engine-options",
@@ -27,11 +26,7 @@ OLD = {
     "gfl-engines",
     "int8",
     "iteration",
-    "kernels",
     "nms",
-    "peers",
-    "pipeline",
-    "report",
 }
 # The detections of one are made up, the others count what tests run and notice
 WITHOUT_NETWORK = {"coverage", "soak", "mutants"}

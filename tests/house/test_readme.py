@@ -356,6 +356,12 @@ def test_peers_table():
     ]
     rows = table("pipeline")
     assert [row[5] for row in rows] == streams
+    others = [
+        row["of_ours_p50_ms_from_0.35"]
+        for label, row in result("peers.json")["models"]["nanodet-plus-m-416"]["pipelines"].items()
+        if not label.startswith("gfl_edge")
+    ]
+    assert f"take {min(others):.1f} to {max(others):.1f} times as long" in " ".join(TEXT.split())
     assert [[*row[:3]] for row in rows] == [row[:3] for row in expected]
     assert [float(row[3]) for row in rows] == [pytest.approx(float(row[3]), abs=0.051) for row in expected]
     assert [row[4] for row in rows] == ratios
