@@ -16,7 +16,6 @@ from gfl_edge.errors import InputError
 
 # Measured before fingerprints were recorded, or of something that changed since, and to be measured again
 OLD = {
-    "ap",
     "camera",
     "dead-channels",
     "engine-options",
