@@ -24,6 +24,7 @@ from gfl_edge.errors import CheckpointError, InputError
 from gfl_edge.files import check_output
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.parsing.numbers import number_argument
+from train.arguments import add_config_arguments, config_of
 from train.leaving import leave
 
 if TYPE_CHECKING:
@@ -43,16 +44,7 @@ TOLERANCE = 0.1  # points of AP
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="train/blend.py", description=__doc__)
-    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="settings of the run")
-    parser.add_argument(
-        "--set",
-        action="append",
-        nargs="+",
-        default=[],
-        metavar="SECTION.FIELD=VALUE",
-        dest="overrides",
-        help="replace settings, as of train/train.py",
-    )
+    add_config_arguments(parser)
     parser.add_argument("--end", type=Path, metavar="FILE", help="where it ended (default: its last.pt)")
     parser.add_argument(
         "--tolerance",
@@ -94,10 +86,9 @@ def _run(args: argparse.Namespace) -> int:
     # torch takes seconds to import and --help must work without it
     from gfl_edge.evaluation.ap import rounded
     from train.checkpoint import LAST
-    from train.config import read_config
     from train.weights.loading import load_detector
 
-    config = read_config(args.config, [text for group in args.overrides for text in group])
+    config = config_of(args)
     output = args.output or config.train.output / BLEND
     check_output(output)
     end = load_detector(args.end or config.train.output / LAST)

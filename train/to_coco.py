@@ -15,6 +15,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 from gfl_edge.console import log, run_command, say_path
 from gfl_edge.errors import InputError
 from gfl_edge.parsing.json_text import json_text
+from train.arguments import add_config_arguments, config_of
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,10 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="train/to_coco.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="settings of a training run")
-    parser.add_argument(
-        "--set", action="append", nargs="+", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides"
-    )
+    add_config_arguments(parser)
     parser.add_argument("--part", choices=("train", "val"), default="val", help="which set (default: val)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.json", help="file to write")
     return run_command(parser, _run, argv)
@@ -34,10 +32,9 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     # torch takes seconds to import and --help must work without it
     from gfl_edge.files import check_output, write_atomically
-    from train.config import read_config
     from train.data.load import load_data
 
-    config = read_config(args.config, [text for group in args.overrides for text in group])
+    config = config_of(args)
     check_output(args.output)
     data = load_data(config.data)
     annotations = data.train if args.part == "train" else data.val

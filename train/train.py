@@ -11,6 +11,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 
 from gfl_edge.console import log, run_command
 from gfl_edge.parsing.json_text import json_text
+from train.arguments import add_config_arguments, config_of
 from train.leaving import leave
 
 
@@ -21,16 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         epilog="On several GPUs: torchrun --nproc-per-node 4 train/train.py CONFIG.toml",
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="settings of the run, see train/configs")
-    parser.add_argument(
-        "--set",
-        action="append",
-        nargs="+",
-        default=[],
-        metavar="SECTION.FIELD=VALUE",
-        dest="overrides",
-        help="replace settings; values as in TOML: train.epochs=3 'train.amp=\"bf16\"'",
-    )
+    add_config_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in train.output exactly")
     return run_command(parser, _run, argv)
 
@@ -40,10 +32,9 @@ def _run(args: argparse.Namespace) -> int:
     import os
 
     from gfl_edge.evaluation.ap import rounded
-    from train.config import read_config
     from train.run import next_command, train
 
-    config = read_config(args.config, [text for group in args.overrides for text in group])
+    config = config_of(args)
     metrics = train(config, args.resume)
     if os.environ.get("RANK", "0") == "0":
         print(json_text(rounded(metrics)))

@@ -27,6 +27,7 @@ class Slot:
         pinned: flat memory on the host for those, by name.
 
     Attributes:
+        sending: the stream of the copy of the input.
         stages: measures them, once it is asked to.
         sent: of the stages before the network, those that the run under way has.
     """
@@ -40,7 +41,7 @@ class Slot:
         nms: GpuNms | None,
         pinned: Mapping[str, NDArray[Any]],
     ) -> None:
-        self._device, self._stream, self._sending = device, stream, sending
+        self._device, self._stream, self.sending = device, stream, sending
         self.nms, self.pinned = nms, pinned
         self.frames: GpuFrames | None = None
         self.graph = RepeatedWork(device, stream, captured)
@@ -53,15 +54,10 @@ class Slot:
         """What marks the end of a stage."""
         return unmarked if self.stages is None else self.stages.mark
 
-    @property
-    def sending(self) -> int:
-        """The stream of the copy of the input."""
-        return self._sending
-
     def join(self) -> None:
         """Let what is queued from now on wait for what was sent."""
-        if self._sending != self._stream:
-            self._device.record_event(self._arrived, self._sending)
+        if self.sending != self._stream:
+            self._device.record_event(self._arrived, self.sending)
             self._device.wait_for_event(self._arrived, self._stream)
 
     def run(self, queue: Callable[[], None]) -> None:
@@ -83,7 +79,7 @@ class Slot:
         """Time the stages from now on. Nothing may be under way."""
         self.graph.clear()  # it has no events
         if self.stages is None:
-            self.stages = StageEvents(self._device, self._stream, self._sending)
+            self.stages = StageEvents(self._device, self._stream, self.sending)
 
     def outputs(self, shapes: Mapping[str, tuple[int, ...]]) -> Outputs:
         """Where the results are once the run is over; ``shapes`` are those of the engine's outputs, batch first."""
