@@ -82,15 +82,15 @@ def measure(folder: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def soak(folder: Path, frames: int = FRAMES) -> dict[str, Any]:
-    """Run so many frames here; JSON lines go to ``folder``."""
+def soak(folder: Path, frames: int = FRAMES, step: int = STEP) -> dict[str, Any]:
+    """Run so many frames here, with a sample every ``step``; JSON lines go to ``folder``."""
     process, samples = psutil.Process(), list[tuple[int, float, int, int]]()
     done = 0
 
     def sample(_: Frame, __: Detections) -> None:
         nonlocal done
         done += 1
-        if done % STEP == 0:
+        if done % step == 0:
             memory = round(process.memory_info().rss / 1e6, 2)
             samples.append((done, memory, process.num_fds(), threading.active_count()))
 
@@ -99,6 +99,7 @@ def soak(folder: Path, frames: int = FRAMES) -> dict[str, Any]:
         summary = run_camera(
             MadeUpDetector(),  # type: ignore[arg-type]
             [f"{camera.url}/good", "http://127.0.0.1:1/never"],
+            score=0.5,
             show=False,
             json_lines=folder / "soak.jsonl",
             max_frames=frames,

@@ -31,6 +31,12 @@ def test_a_redirection_to_a_file_opens_no_file() -> None:
         open_source(f"{camera.url}/redirect/to-a-file", reconnect_seconds=0)
 
 
+def test_the_long_run_in_short(tmp_path: object) -> None:
+    found = soak.soak(tmp_path, 500, step=50)  # type: ignore[arg-type]
+    assert found["frames"] == 500
+    assert [frames for frames, *_ in found["samples"]] == [*range(50, 501, 50)]
+
+
 @pytest.mark.slow
 def test_a_long_run_stays_as_it_is(tmp_path: object) -> None:
     found = soak.soak(tmp_path, 12_000)  # type: ignore[arg-type]
