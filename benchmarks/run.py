@@ -77,7 +77,7 @@ MEASUREMENTS = {
     "kernels": Measurement("kernels", "kernels.kernels", ("kernels of NMS", "kernel of resizing")),
     "mutants": Measurement("mutants", "mutants.mutants"),
     "pipeline": Measurement("pipeline", "speed.pipeline", PUBLISHED),
-    "peers": Measurement("peers", "peers.peers", PUBLISHED),
+    "peers": Measurement("peers", "peers.peers", PUBLISHED, draw="draw"),
     "bundled": Measurement("bundled", "accuracy.bundled", BUNDLED),
     "soak": Measurement("soak", "camera.soak", ()),
     "report": Measurement("report/report", "speed.report", PUBLISHED, write="write"),

@@ -1,4 +1,4 @@
-"""The bundled detector: AP on images that it was not trained on, by class and size, and in INT8."""
+"""The bundled detector: AP on images that it was not trained on, by class and size, and in INT8; and speed on a CPU."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from benchmarks.models import ANNOTATIONS, IMAGES, export
 from benchmarks.training.training import read_shipped
 from calib.arguments import Target
 from gfl_edge.annotations.records import Annotations
+from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import Frames, as_coco, average_precision, best_score, coco_results, infer_frames, rounded
 from gfl_edge.evaluation.truth import match_categories, read_truth
@@ -25,6 +26,7 @@ from train.weights.find import data_folder
 RECIPE, START = "coco", "nanodet-g-416"
 PERSON = "person"
 TARGETS: tuple[Target, ...] = ("trt", "cpu")
+SEVERAL = 8  # images at once, for the throughput
 CROWDS = {"1 person": (1, 1), "2 to 4 people": (2, 4), "5 people or more": (5, 10_000)}
 
 Rows = list[dict[str, Any]]  # detections, in COCO's result format
@@ -90,6 +92,7 @@ def measure(folder: Path) -> dict[str, Any]:
             "chosen_on": CHOICE,
             **{target: kept(folder / f"{target}.json", partial(int8, target, folder)) for target in TARGETS},
         },
+        "speed": _speed({"FP16": bundled_model(), "INT8": _int8_file("cpu", folder)}),
     }
 
 
@@ -137,5 +140,20 @@ def _start(judge: Judge, folder: Path) -> dict[str, Any]:
 
 def int8(target: Target, folder: Path) -> dict[str, Any]:
     """The file in INT8: AP, and what stays float."""
-    found = quantized(bundled_model(), target, folder / f"bundled-{target}.int8.onnx", data_folder())
+    found = quantized(bundled_model(), target, _int8_file(target, folder), data_folder())
     return {name: value for name, value in found.items() if name != "calibration_seconds"}
+
+
+def _int8_file(target: Target, folder: Path) -> Path:
+    return folder / f"bundled-{target}.int8.onnx"
+
+
+def _speed(files: dict[str, Path]) -> dict[str, Any]:
+    """Frames in turn from the decoded image to its detections, and several under way, on this machine."""
+    request = BenchRequest(tuple(files.values()), batches=(SEVERAL,), images=data_folder() / IMAGES, seconds=20)
+    report = bench(request, ["python", "benchmarks/run.py", "bundled"])
+    names = {model.id: name for model, name in zip(report.models, files, strict=True)}
+    found: dict[str, Any] = {name: {} for name in files}
+    for run in report.runs:
+        found[names[run.model]][run.protocol] = {"p50_ms": run.latency.p50_ms, "fps": run.latency.fps}
+    return found

@@ -16,15 +16,12 @@ from gfl_edge.errors import InputError
 
 # Measured before fingerprints were recorded, or of something that changed since, and to be measured again
 OLD = {
-    "camera",
     "dead-channels",
     "engine-options",
     "engines",
-    "evaluation",
     "faults",
     "gfl-engines",
     "int8",
-    "iteration",
     "nms",
 }
 # The detections of one are made up, the others count what tests run and notice
