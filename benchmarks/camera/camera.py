@@ -22,6 +22,7 @@ from gfl_edge.camera import run_camera
 from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector, Inference, Prepared
+from gfl_edge.filters import DetectionFilter
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.opening import open_source
 from gfl_edge.media.sinks import VideoSink
@@ -115,7 +116,13 @@ def _overlap(
         on_frame: OnFrame | None = (lambda frame, found: time.sleep(wait_s)) if wait_s else None
         source = data_folder() / VIDEO
         summary = run_camera(
-            overlapping, source, score=SCORE, show=False, output=output, max_frames=FRAMES, on_frame=on_frame
+            overlapping,
+            source,
+            keep=DetectionFilter(score=SCORE),
+            show=False,
+            output=output,
+            max_frames=FRAMES,
+            on_frame=on_frame,
         )
         overlapped.append(summary.fps)
         summaries.append(summary)
@@ -172,7 +179,7 @@ def _measure_three_sources(model: Path, folder: Path) -> dict[str, Any]:
         summary = run_camera(
             detector,
             [data / VIDEO, data / SECOND_VIDEO, data / IMAGES],
-            score=SCORE,
+            keep=DetectionFilter(score=SCORE),
             show=False,
             output=folder / "three.mp4",
             max_frames=SHARED_FRAMES,

@@ -24,6 +24,7 @@ from benchmarks.faults.http_camera import HEAD, HttpCamera, jpeg, part
 from gfl_edge.camera import run_camera
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Inference
+from gfl_edge.filters import DetectionFilter
 from gfl_edge.media.sources import Frame
 from gfl_edge.parsing.json_text import json_text
 
@@ -99,7 +100,7 @@ def soak(folder: Path, frames: int = FRAMES, step: int = STEP) -> dict[str, Any]
         summary = run_camera(
             MadeUpDetector(),  # type: ignore[arg-type]
             [f"{camera.url}/good", "http://127.0.0.1:1/never"],
-            score=0.5,
+            keep=DetectionFilter(score=0.5),
             show=False,
             json_lines=folder / "soak.jsonl",
             max_frames=frames,

@@ -78,7 +78,9 @@ def _calibrate() -> Words:
 
 
 LIGHT = (
-    Command("detect", lambda: _with_model("detect", inputs() / "images", "-o", "out")),
+    Command(
+        "detect", lambda: _with_model("detect", inputs() / "images", "-o", "out", "--format", "coco,csv=cars.csv,jsonl")
+    ),
     Command(
         "eval",
         lambda: _with_model(

@@ -33,6 +33,8 @@ from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector, Inference, Prepared, Started
 from gfl_edge.errors import InputError, SourceError
 from gfl_edge.files import check_output
+from gfl_edge.filters.detection_filter import DetectionFilter
+from gfl_edge.filters.draw import draw_regions
 from gfl_edge.media.containers import RESERVE_BYTES
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.lines import STDOUT, check_lines
@@ -47,7 +49,6 @@ from gfl_edge.media.opening import (
 )
 from gfl_edge.media.sinks import VideoSink, Window, why_no_window
 from gfl_edge.media.sources import Frame, FrameSource
-from gfl_edge.parsing.numbers import number
 from gfl_edge.redact import shown_source
 
 # Frames between two stages: one, since each more makes a live image older by a frame; files have a spare one, which
@@ -62,7 +63,7 @@ def run_camera(
     source: Source | Sequence[Source] = 0,
     *,
     backend: BackendName = "auto",
-    score: float | None = None,
+    keep: DetectionFilter | None = None,
     show: bool | None = None,
     output: str | Path | None = None,
     json_lines: str | Path | None = None,
@@ -90,8 +91,8 @@ def run_camera(
         source: see :func:`gfl_edge.media.opening.open_source`; or several of them. Threads of their own read them and
             close them at the end.
         backend: what runs a model file.
-        score: detections with at least this score are drawn, written and handed on; None: what the model recommends,
-            see :attr:`gfl_edge.spec.ModelSpec.shown_score`.
+        keep: which detections are drawn, written and handed on; None: those from the score on that the model
+            recommends, see :attr:`gfl_edge.spec.ModelSpec.shown_score`. Its regions are drawn, too.
         show: True = in a window (q, Esc or its close button ends the run), None = in one if there is a screen.
         output: annotated video, ``.mp4`` or ``.avi``. Several sources write one each: ``out-0.mp4``, ``out-1.mp4``, or
             with their number in place of ``{source}``.
@@ -108,9 +109,9 @@ def run_camera(
         ModelFileError, BackendError: the model cannot be used.
         FrameError: the detector refuses a frame of a camera or video; image files are skipped and counted instead.
     """
-    sources = sources_of(source)
+    sources, keep = sources_of(source), keep or DetectionFilter()
     _check_sources(sources, reconnect_seconds)
-    _check_settings(score, max_frames, sources, output, json_lines)
+    _check_settings(keep, max_frames, sources, output, json_lines)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         window = _window(show)
@@ -118,6 +119,7 @@ def run_camera(
             detector = stack.enter_context(Detector(model, backend, performance=performance_for(sources)))
         else:
             detector = model
+        keep = keep.for_model(detector.spec)
         batch = min(len(sources), detector.backend.max_batch or 1)  # CPUs, which take any, gain nothing from it
         stop.disarm()
         # After the model, as frames would be dropped while it loads
@@ -127,8 +129,7 @@ def run_camera(
                 raise KeyboardInterrupt
         pipeline = stack.enter_context(Pipeline())
         delivery = stack.enter_context(Delivery(output, json_lines, window, len(sources)))
-        shown = detector.spec.shown_score if score is None else score
-        run = CameraRun(detector, feeds, pipeline, delivery, shown, on_frame)
+        run = CameraRun(detector, feeds, pipeline, delivery, keep, on_frame)
         with run.status:
             stopped_by = run.until_it_ends(stop)
     return run.summary(stopped_by)
@@ -152,14 +153,13 @@ def _check_sources(sources: Sequence[Source], reconnect_seconds: float) -> None:
 
 
 def _check_settings(
-    score: float | None,
+    keep: DetectionFilter,
     max_frames: int | None,
     sources: Sequence[Source],
     output: str | Path | None,
     json_lines: str | Path | None,
 ) -> None:
-    if score is not None:
-        number("score", score, 0, 1)
+    keep.check_sources(len(sources))
     whole = isinstance(max_frames, Integral) and not isinstance(max_frames, bool)
     if max_frames is not None and not (whole and max_frames >= 1):
         raise InputError(f"max_frames {max_frames!r}: expected 1 or more, or None for all")
@@ -199,7 +199,7 @@ class CameraRun:
         feeds: open sources.
         pipeline: empty, takes the stages.
         delivery: takes the results.
-        score: detections with at least this score count.
+        keep: which detections count.
         on_frame: called after every delivery.
 
     Attributes:
@@ -215,13 +215,13 @@ class CameraRun:
         feeds: Feeds,
         pipeline: Pipeline,
         delivery: Delivery,
-        score: float,
+        keep: DetectionFilter,
         on_frame: Callable[[Frame, Detections], None] | None,
     ) -> None:
         self.times, self.latency, self.seconds = StageTimes(), LatencyHistogram(), 0.0
         self.status = StatusLine(feeds.total, self.load)
         self._detector, self._feeds, self._delivery = detector, feeds, delivery
-        self._pipeline, self._score, self._on_frame = pipeline, score, on_frame
+        self._pipeline, self._keep, self._on_frame = pipeline, keep, on_frame
         self._batch = SteadyBatch()
 
     def until_it_ends(self, stop: StopSignals) -> StoppedBy:
@@ -285,14 +285,16 @@ class CameraRun:
         """The frames with what was found in them."""
         # The batch may have been filled up
         for item, detections, invalid in zip(items, found.detections, found.invalid, strict=False):
-            item.detections, item.invalid = detections.above(self._score), invalid
+            size = item.image.shape[0], item.image.shape[1]
+            item.detections, item.invalid = self._keep.apply(detections, size, source=item.feed.index), invalid
             item.ms.update(found.ms)
         return items
 
     def draw(self, item: CameraFrame) -> list[CameraFrame]:
         """Annotate a copy of the image."""
         start = time.perf_counter()
-        item.image = draw_detections(item.image, item.detections)
+        image = draw_regions(item.image, self._keep, item.feed.index)
+        item.image = draw_detections(image, item.detections, out=None if image is item.image else image)
         item.ms["draw"] = _ms_since(start)
         return [item]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.run import performance_for
-from gfl_edge.cli.options import add_drawn_score, add_model, open_detector
+from gfl_edge.cli.options import add_model, open_detector
+from gfl_edge.filters.arguments import add_filter, read_filter
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.parsing.numbers import number_argument, whole_argument
 
@@ -17,7 +18,7 @@ from gfl_edge.parsing.numbers import number_argument, whole_argument
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_model(parser)
-    add_drawn_score(parser)
+    add_filter(parser, "show and write")
     parser.add_argument(
         "--source",
         action="append",
@@ -48,12 +49,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Detect until the sources end or a signal comes; print the summary."""
-    sources = args.source or [0]
+    sources, keep = args.source or [0], read_filter(args)
     with open_detector(args, performance_for(sources)) as detector:
         summary = run_camera(
             detector,
             sources,
-            score=args.score,
+            keep=keep,
             show=args.show,
             output=args.output,
             json_lines=args.json_lines,

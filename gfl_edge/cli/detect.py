@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gfl_edge.cli.options import add_drawn_score, add_model, open_detector
+from gfl_edge.cli.options import add_format, add_model, open_detector
+from gfl_edge.filters.arguments import add_filter, read_filter
 from gfl_edge.media.annotate import detect_images
 from gfl_edge.parsing.json_text import json_text
 
@@ -13,16 +14,26 @@ from gfl_edge.parsing.json_text import json_text
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_model(parser)
-    add_drawn_score(parser)
+    add_filter(parser)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files or folders of them")
     parser.add_argument(
         "-o", "--output-dir", type=Path, default=Path("detections"), metavar="DIR", help="where to write"
     )
+    add_format(parser)
+    parser.add_argument("--no-images", action="store_false", dest="copies", help="write no annotated copies")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write annotated copies of the images; print the summary."""
+    keep = read_filter(args)
     with open_detector(args, "throughput") as detector:
-        summary = detect_images(detector, args.images, output_dir=args.output_dir, score=args.score)
+        summary = detect_images(
+            detector,
+            args.images,
+            output_dir=args.output_dir,
+            keep=keep,
+            copies=args.copies,
+            formats=args.format,
+        )
     print(json_text(summary.to_dict(), indent=2))
     return 0

@@ -12,8 +12,9 @@ from gfl_edge.backends.nms import NmsChoice
 from gfl_edge.backends.select import BackendName
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
-from gfl_edge.parsing.numbers import number_argument, whole_argument
-from gfl_edge.spec import SHOWN_SCORE
+from gfl_edge.filters.arguments import argument
+from gfl_edge.parsing.numbers import whole_argument
+from gfl_edge.results.formats import parse_formats
 from gfl_edge.zoo.bundled import DESCRIPTION, PROPERTIES
 
 
@@ -36,13 +37,14 @@ def open_detector(args: argparse.Namespace, performance: Performance) -> Detecto
     return Detector(args.model, args.backend, args.nms, performance)
 
 
-def add_drawn_score(parser: argparse.ArgumentParser) -> None:
-    """``--score`` of the detections that are drawn; see :attr:`gfl_edge.spec.ModelSpec.shown_score`."""
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """``--format``: of files of results."""
     parser.add_argument(
-        "--score",
-        type=number_argument(0, 1),
-        metavar="S",
-        help=f"draw from this score on (default: what the model recommends, else {SHOWN_SCORE})",
+        "--format",
+        type=argument(parse_formats),
+        default={},
+        metavar="F",
+        help="also write detections as coco, yolo, csv or jsonl, or several: coco,csv; or with a name: csv=cars.csv",
     )
 
 

@@ -28,20 +28,21 @@ class JsonLinesSink:
 
     Args:
         path: file, which is written over, device or pipe; missing folders are made. "-" = stdout.
+        keep: go on after what the file holds instead.
 
     Raises:
         OutputError: the file cannot be written, is being written by another run, or is a pipe that nobody reads.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, keep: bool = False) -> None:
         self._path, self._descriptor = path, -1
         if str(path) == STDOUT:
             return
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = _opened(path, os.O_CREAT)
-            if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-                os.ftruncate(self._descriptor, 0)
+            if not keep and stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                self.cut(0)
         except (OSError, ValueError) as error:
             self.close()
             raise cannot_write(path, error) from error
@@ -68,6 +69,10 @@ class JsonLinesSink:
             raise
         except OSError as error:
             raise cannot_write("stdout" if self._descriptor < 0 else self._path, error) from error
+
+    def cut(self, size_bytes: int) -> None:
+        """Let the file end after so many bytes; it has them."""
+        os.ftruncate(self._descriptor, size_bytes)
 
     def _append(self, line: bytes) -> None:
         """Write all of ``line``, or on an error nothing of it."""

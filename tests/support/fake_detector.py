@@ -21,6 +21,8 @@ class FakeDetector:
         max_batch: int | None = None
 
     class Spec:
+        name = "fake"
+        class_names = ("person", "dog")
         shown_score = 0.35
 
     in_flight, spec = 1, Spec()
@@ -44,6 +46,9 @@ class FakeDetector:
 
     def infer_all(self, prepared: Iterable[list[np.ndarray]]) -> Iterator[Inference]:
         return map(self.infer, prepared)
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        return {"model": {"name": "fake"}, "backend": {"name": "fake"}}
 
     def close(self) -> None:
         self.closed += 1

@@ -20,6 +20,7 @@ from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.camera import run_camera
 from gfl_edge.detector import Inference
 from gfl_edge.errors import InputError
+from gfl_edge.filters import DetectionFilter
 from gfl_edge.spec import ModelSpec
 from tests.support.fake_gpu import FakeGpu
 from tests.support.fake_sources import FakeSource, Sources
@@ -111,7 +112,7 @@ class TestCamera:
             return infer(prepared)
 
         batched.infer = counted  # type: ignore[method-assign]
-        summary = run_camera(batched, names, score=0.0, json_lines=lines, show=False)
+        summary = run_camera(batched, names, keep=DetectionFilter(score=0.0), json_lines=lines, show=False)
         assert summary.frames == 90
         assert runs.count(3) >= 15, "half of 30 rounds or more had a frame of every source"
         for record in map(json.loads, lines.read_text().splitlines()):

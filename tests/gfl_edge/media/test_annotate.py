@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gfl_edge.errors import InputError, SourceError
+from gfl_edge.filters import DetectionFilter, Region
 from gfl_edge.media.annotate import detect_images
 from tests.support.fake_detector import FakeDetector
 from tests.support.media_files import make_image
@@ -42,7 +43,9 @@ def test_files_and_folders_mixed(tmp_path: Path, detector: FakeDetector) -> None
 
 
 def test_score(tmp_path: Path, detector: FakeDetector) -> None:
-    summary = detect_images(detector, [make_image(tmp_path / "a.png")], output_dir=tmp_path / "out", score=0.1)
+    summary = detect_images(
+        detector, [make_image(tmp_path / "a.png")], output_dir=tmp_path / "out", keep=DetectionFilter(score=0.1)
+    )
     assert [name for _, _, name in summary.images[0].detections] == ["person", "dog"]
 
 
@@ -69,6 +72,7 @@ def test_summary_is_plain_json(tmp_path: Path, detector: FakeDetector) -> None:
         ],
         "skipped": [str(tmp_path / "b.png")],
         "invalid": 0,
+        "files": [],
     }
 
 
@@ -77,7 +81,7 @@ def test_same_names_do_not_overwrite_each_other(tmp_path: Path, detector: FakeDe
     for level, (folder, name) in enumerate((("one", "dog.png"), ("two", "dog.png"), ("three", "Dog.PNG"))):
         (tmp_path / folder).mkdir()
         inputs.append(make_image(tmp_path / folder / name, level=50 * level))
-    summary = detect_images(detector, inputs, output_dir=tmp_path / "out", score=1.0)
+    summary = detect_images(detector, inputs, output_dir=tmp_path / "out", keep=DetectionFilter(score=1.0))
     assert [annotated.output.name for annotated in summary.images] == ["dog.png", "dog-2.png", "Dog-3.PNG"]
     assert [cv2.imread(str(annotated.output)).mean() for annotated in summary.images] == [0, 50, 100]
 
@@ -105,7 +109,7 @@ def test_each_file_once(tmp_path: Path, detector: FakeDetector) -> None:
 def test_gray_and_16_bit_files(tmp_path: Path, detector: FakeDetector) -> None:
     cv2.imwrite(str(tmp_path / "gray.png"), np.full((20, 30), 90, np.uint8))
     cv2.imwrite(str(tmp_path / "deep.tiff"), np.full((20, 30, 3), 90 * 257, np.uint16))
-    summary = detect_images(detector, [tmp_path], output_dir=tmp_path / "out", score=1.0)
+    summary = detect_images(detector, [tmp_path], output_dir=tmp_path / "out", keep=DetectionFilter(score=1.0))
     assert [cv2.imread(str(annotated.output), cv2.IMREAD_UNCHANGED).dtype for annotated in summary.images] == [
         np.uint8
     ] * 2
@@ -161,6 +165,22 @@ def test_output_folder_that_is_a_file(tmp_path: Path, detector: FakeDetector) ->
         detect_images(detector, [source], output_dir=tmp_path / "out")
 
 
-def test_score_is_checked(tmp_path: Path, detector: FakeDetector) -> None:
-    with pytest.raises(InputError, match=r"score 2: expected 0\.\.1"):
-        detect_images(detector, [tmp_path], output_dir=tmp_path / "out", score=2)
+def test_what_the_filter_names_is_checked(tmp_path: Path, detector: FakeDetector) -> None:
+    keep = DetectionFilter(classes=("persons",))
+    with pytest.raises(InputError, match=r"no class 'persons'; person\? Its classes: person, dog"):
+        detect_images(detector, [tmp_path], output_dir=tmp_path / "out", keep=keep)
+    keep = DetectionFilter(regions=(Region(((0, 0), (9, 0), (9, 9)), source=1),))
+    with pytest.raises(InputError, match="source 1, but there is only one, 0"):
+        detect_images(detector, [tmp_path], output_dir=tmp_path / "out", keep=keep)
+
+
+def test_regions_are_drawn_and_images_beside_them_left_out(tmp_path: Path, detector: FakeDetector) -> None:
+    large, small = make_image(tmp_path / "large.png", hw=(60, 80)), make_image(tmp_path / "small.png", hw=(20, 30))
+    keep = DetectionFilter(score=0.1, regions=(Region(((45, 10), (70, 10), (70, 50), (45, 50))),))
+    summary = detect_images(detector, [large, small], output_dir=tmp_path / "out", keep=keep)
+    assert [name for _, _, name in summary.images[0].detections] == ["dog"], "the center of the person is at 20"
+    assert [Path(path).name for path in summary.skipped] == ["small.png"]
+    only_dogs = DetectionFilter(classes=("dog",), score=0.1)
+    bare = detect_images(detector, [large], output_dir=tmp_path / "bare", keep=only_dogs)
+    with_region, without = (cv2.imread(str(one.images[0].output)) for one in (summary, bare))
+    assert (with_region != without).any(axis=2)[50, 45:71].all(), "the lower border of the region"

@@ -16,7 +16,7 @@ from gfl_edge.cli.main import COMMANDS, build_parser, main
 from gfl_edge.engine.build import settle
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.truth import check_limit
-from gfl_edge.media.annotate import detect_images
+from gfl_edge.filters import DetectionFilter
 from gfl_edge.parsing.numbers import number, whole_number
 from tests.support.fake_detector import FakeDetector
 
@@ -48,9 +48,9 @@ def test_what_is_no_share(value: Any) -> None:
     if value is None:  # what the model recommends
         return
     with pytest.raises(InputError, match="score"):
-        run_camera(FakeDetector(), "video.mp4", score=value)  # type: ignore[arg-type]
+        DetectionFilter(score=value)
     with pytest.raises(InputError, match="score"):
-        detect_images(FakeDetector(), [], output_dir="out", score=value)  # type: ignore[arg-type]
+        DetectionFilter(class_scores={"person": value})
 
 
 def test_numbers_of_other_libraries() -> None:
