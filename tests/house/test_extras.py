@@ -24,6 +24,7 @@ EXTRAS: dict[str, list[Requirement]] = {
 OPENCV = {"opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"}
 WITH_OPENCV = {"opencv": {"opencv-python"}, "headless": {"opencv-python-headless"}, "dev": {"opencv-python"}}
 JETSONS = {"6": "3.10", "7": "3.12"}  # Python by JetPack
+OF_CUDA_12 = ("tensorrt-cu12", "rtx-cu12", "jetson6")
 # Extras of the machine on which a checkout is worked in
 OF_WORKSTATIONS = ("train", "export", "calib", "demo", "peers", "dev", "docs", "mutants")
 
@@ -93,20 +94,37 @@ def test_every_extra_resolves(python: str, machine: str, tmp_path: Path) -> None
     uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not installed (extra dev)")
-    for extra in EXTRAS:
-        other = next((version for jetpack, version in JETSONS.items() if extra == f"jetson{jetpack}"), python)
-        if other != python or (extra in OF_WORKSTATIONS and machine == "aarch64"):
-            continue
-        words = [uv, "pip", "compile", "--quiet", str(CHECKOUT / "pyproject.toml"), "--extra", extra]
+    extras = extras_of(python, machine)
+
+    def resolve(*chosen: str, offline: bool = False) -> subprocess.CompletedProcess[str]:
+        words = [uv, "pip", "compile", "--quiet", str(CHECKOUT / "pyproject.toml")]
+        words += [word for extra in chosen for word in ("--extra", extra)]
         words += ["--python-version", python, "--python-platform", f"{machine}-manylinux_2_35"]
-        words += ["--output-file", str(tmp_path / f"{extra}.txt")]
+        words += ["--output-file", str(tmp_path / f"{chosen[0]}.txt"), *(["--offline"] if offline else [])]
         try:
-            resolved = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+            return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
         except subprocess.TimeoutExpired:
-            pytest.skip(f"the package index did not answer within 300 s for the extra {extra}")
+            pytest.skip(f"the package index did not answer within 300 s for {', '.join(chosen)}")
+
+    for older in (False, True):  # all of a CUDA at once, so that uv has what is new on the index; it answers slowly
+        resolve(*(extra for extra in extras if (extra in OF_CUDA_12) == older))
+    for extra in extras:
+        resolved = resolve(extra, offline=True)
+        if resolved.returncode:
+            resolved = resolve(extra)
         if "error sending request" in resolved.stderr:
             pytest.skip("there is no network")
         assert resolved.returncode == 0, (extra, resolved.stderr)
         found = (tmp_path / f"{extra}.txt").read_text()
         if extra != "peers":  # some versions of ncnn ask for it
             assert ("opencv" in found) == (extra in WITH_OPENCV), extra
+
+
+def extras_of(python: str, machine: str) -> list[str]:
+    """Those that are meant for such a machine."""
+    return [
+        extra
+        for extra in EXTRAS
+        if next((version for jetpack, version in JETSONS.items() if extra == f"jetson{jetpack}"), python) == python
+        and not (extra in OF_WORKSTATIONS and machine == "aarch64")
+    ]
