@@ -42,6 +42,9 @@ SOURCES = {
 GRAPHS: dict[Family, tuple[tuple[Precision, ExportedNms], ...]] = {
     "nanodet": (("fp32", "none"),),
     "nanodet-g": (("fp32", "none"),),
+    "nanodet-t": (("fp32", "none"),),
+    "nanodet-efficientlite": (("fp32", "none"),),
+    "nanodet-repvgg": (("fp32", "none"),),
     "nanodet-plus": (("fp32", "graph"), ("fp32", "none"), ("fp16", "graph")),
     "gfl": (("fp32", "none"),),
 }
@@ -182,7 +185,7 @@ def export_small(family: Family, precision: Precision, nms: ExportedNms) -> Mode
     from export.graph import build_graph
     from train import describe
     from train.models.gfl import GFL, GFLConfig
-    from train.models.nanodet import NANODET_G, NanoDet, NanoDetConfig
+    from train.models.nanodet import PUBLISHED, NanoDet
 
     torch.manual_seed(0)
     detector: Detector
@@ -193,8 +196,10 @@ def export_small(family: Family, precision: Precision, nms: ExportedNms) -> Mode
         )
         detector = GFL(dataclasses.replace(config, head_channels=32))
     else:
-        published = NANODET_G if family == "nanodet-g" else NanoDetConfig(family)
+        published = PUBLISHED[family]
         small = dataclasses.replace(published, num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
+        if published.attention_hw is not None:
+            small = dataclasses.replace(small, attention_hw=(4, 6))
         detector = NanoDet(small)
     spec = describe.describe(detector.eval(), input_hw=(64, 96), class_names=("a", "b", "c"))
     return build_graph(detector, dataclasses.replace(spec, precision=precision, nms=nms))

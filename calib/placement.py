@@ -126,12 +126,14 @@ def float_nodes(model: ModelProto) -> set[str]:
     """The nodes that stay float whatever they would gain: normalization, final convolutions and decode.
 
     A convolution is final where none follows it, and where a softmax follows before another convolution does (the edge
-    distributions of GFLv2, whose quality is predicted from them); what comes after a softmax is float, too.
+    distributions of GFLv2, whose quality is predicted from them); what comes after a softmax is float, too. The softmax
+    of an attention, whose shares go into a product of matrices, is none of these.
 
     Returns:
         The nodes, see :func:`calib.qdq.node_id`.
     """
     graph = OnnxGraph(model)
+    softmaxes = {node_id(node) for node in graph.nodes if node.op_type == "Softmax" and not _attends(node, graph)}
     before_conv: set[str] = set()  # nodes from which a convolution is reached
     softmax_next: set[str] = set()  # ... or a softmax before any convolution
     for node in reversed(graph.nodes):  # topological order
@@ -139,30 +141,39 @@ def float_nodes(model: ModelProto) -> set[str]:
         if any(reader.op_type == "Conv" or node_id(reader) in before_conv for reader in followers):
             before_conv.add(node_id(node))
         if any(
-            reader.op_type == "Softmax" or (reader.op_type != "Conv" and node_id(reader) in softmax_next)
+            node_id(reader) in softmaxes or (reader.op_type != "Conv" and node_id(reader) in softmax_next)
             for reader in followers
         ):
             softmax_next.add(node_id(node))
-    after_conv, after_softmax = _after(graph.nodes, "Conv"), _after(graph.nodes, "Softmax")
+    convolutions = {node_id(node) for node in graph.nodes if node.op_type == "Conv"}
+    after_conv, after_softmax = _after(graph.nodes, convolutions), _after(graph.nodes, softmaxes)
     return {
         node_id(node)
         for node in graph.nodes
         if node_id(node) not in before_conv  # decode, and final convolutions
         or node_id(node) in softmax_next
-        or node.op_type == "Softmax"
+        or node_id(node) in softmaxes
         or node_id(node) in after_softmax
         or (node.op_type != "Conv" and node_id(node) not in after_conv)  # normalization
     }
 
 
-def _after(nodes: Iterable[NodeProto], kind: str) -> set[str]:
-    """The nodes that come after one of that kind."""
+def _attends(softmax: NodeProto, graph: OnnxGraph) -> bool:
+    """Whether a softmax gives the shares of an attention, perhaps in another precision."""
+    readers = graph.readers.get(softmax.output[0], [])
+    if len(readers) == 1 and readers[0].op_type == "Cast":
+        readers = graph.readers.get(readers[0].output[0], [])
+    return bool(readers) and all(reader.op_type == "MatMul" for reader in readers)
+
+
+def _after(nodes: Iterable[NodeProto], sources: Collection[str]) -> set[str]:
+    """The nodes that come after one of ``sources``."""
     tainted: set[str] = set()
     found: set[str] = set()
     for node in nodes:
         comes_after = any(name in tainted for name in node.input)
         if comes_after:
             found.add(node_id(node))
-        if comes_after or node.op_type == kind:
+        if comes_after or node_id(node) in sources:
             tainted.update(node.output)
     return found

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.files import sha256
 from gfl_edge.spec import SIZE_STEP, ModelSpec
+from gfl_edge.zoo.catalogue import CATALOGUE
 from train.models.build import Architecture, Network
 from train.models.detector import Detector, DetectorConfig, swap_red_and_blue
+from train.models.efficientnet_lite import LITE_SIZES, LiteSize
 from train.models.gfl import GFLConfig
-from train.models.nanodet import NANODET_G, NanoDetConfig
+from train.models.nanodet import PUBLISHED, NanoDetConfig
 from train.models.published import model_files, read_model_file
+from train.models.repvgg import REPVGG_SIZES
+from train.models.tan import STRIDE
 from train.models.traits import TRAITS, Family, FamilyTraits
 from train.weights.loading import load_detector
 from train.weights.mmdet_config import read_mmdet_config, trained_of_mmdet
-from train.weights.nanodet_config import config_beside, read_nanodet_config
+from train.weights.nanodet_config import STAGE_CHANNELS, config_beside, read_nanodet_config
 from train.weights.trained import Trained, trained_of_own
 from train.weights.unwrapping import CheckpointFile, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
-NANODET_NAMES: dict[Family, str] = {"nanodet": "nanodet-m", "nanodet-g": "nanodet-g", "nanodet-plus": "nanodet-plus-m"}
+NANODET_NAMES: dict[Family, str] = {
+    "nanodet": "nanodet-m",
+    "nanodet-g": "nanodet-g",
+    "nanodet-t": "nanodet-t",
+    "nanodet-plus": "nanodet-plus-m",
+}
 THRESHOLDS = ("score_threshold", "iou_threshold", "max_detections")
 
 
@@ -54,7 +63,7 @@ def find_preset(name: str) -> Preset:
         names = ", ".join((*PRESETS, *published))
         raise InputError(f"unknown model {name!r}: expected one of {names}, or leave out --model")
     architecture = read_model_file(name).architecture
-    return Preset(architecture.family, TRAITS[architecture.family].default_hw, architecture)
+    return Preset(architecture.family, CATALOGUE[name].input_hw, architecture)
 
 
 def check_architecture(detector: Detector, preset: Preset, name: str) -> None:
@@ -100,17 +109,44 @@ def check_size(input_hw: tuple[int, int]) -> tuple[int, int]:
     return input_hw
 
 
+def default_hw(config: Architecture) -> tuple[int, int]:
+    """The input of a detector where nothing says it: of the published one of that architecture, else of its family.
+
+    One that attends to positions has only that of its positions.
+    """
+    if isinstance(config, NanoDetConfig) and config.attention_hw is not None:
+        height, width = config.attention_hw
+        return STRIDE * height, STRIDE * width
+    sizes = {
+        CATALOGUE[name].input_hw
+        for name in model_files()
+        if replace(read_model_file(name).architecture, num_classes=config.num_classes) == config
+    }
+    return sizes.pop() if len(sizes) == 1 else TRAITS[config.family].default_hw
+
+
 def architecture_name(config: DetectorConfig) -> str:
-    """``nanodet-plus-m``, ``nanodet-m-1.5x``, ``gfl-r50``, ``gflv2-x101-32x4d-dcn`` ..."""
+    """``nanodet-plus-m``, ``nanodet-m-1.5x``, ``nanodet-efficientlite1``, ``gfl-r50``, ``gflv2-x101-32x4d-dcn`` ..."""
     if isinstance(config, GFLConfig):
         backbone = config.backbone if config.backbone != "resnet" else f"r{config.depth}"
         if config.backbone == "resnet" and config.groups > 1:
             backbone = f"x{config.depth}-{config.groups}x{config.base_width}d"
         return f"{config.family}-{backbone}" + ("-dcn" if config.dcn and any(config.dcn_stages) else "")
     assert isinstance(config, NanoDetConfig)
-    published = NANODET_G if config.family == "nanodet-g" else NanoDetConfig(config.family)
-    width = config.stage_channels[0] / published.stage_channels[0]
-    return NANODET_NAMES[config.family] + ("" if width == 1 else f"-{width:.1f}x")
+    if config.family == "nanodet-efficientlite":
+        sizes = {size: name.removeprefix("efficientnet_lite") for name, size in LITE_SIZES.items()}
+        return config.family + sizes.get(LiteSize(config.stage_channels, config.stage_blocks), "")
+    if config.family == "nanodet-repvgg":
+        # Detectors have fewer channels in the last stage than classifiers
+        forms = {
+            (size.stage_channels[:2], size.stage_blocks): f"-{name.lower()}" for name, size in REPVGG_SIZES.items()
+        }
+        return config.family + forms.get((config.stage_channels[:2], config.stage_blocks), "")
+    published = PUBLISHED[config.family].stage_channels
+    width = f"{config.stage_channels[0] / published[0]:.1f}x"
+    if config.family != "nanodet-g":  # ShuffleNetV2 has sizes of its own
+        width = next((size for size, channels in STAGE_CHANNELS.items() if channels == config.stage_channels), width)
+    return NANODET_NAMES[config.family] + ("" if config.stage_channels == published else f"-{width}")
 
 
 def describe(
@@ -140,6 +176,12 @@ def describe(
     traits = TRAITS[config.family]
     resize = trained.resize or traits.resize
     height, width = check_size(input_hw)
+    if isinstance(config, NanoDetConfig) and config.attention_hw is not None and input_hw != default_hw(config):
+        own = " x ".join(map(str, default_hw(config)))
+        raise InputError(
+            f"input size {height} x {width}: this {config.family} attends to the positions of {own} pixels and "
+            f"takes no other. Give --input-size {own.replace(' x', '')}"
+        )
     if short_long is not None and resize != "fit":
         raise InputError(f"{config.family} detectors run at a fixed size ({resize}). Leave out --dynamic")
     size = f"{height}" if height == width else f"{height}x{width}"
@@ -207,7 +249,10 @@ def load_described(weights: Path, wanted: Wanted | None = None) -> tuple[Network
     if names is None and trained.class_names is not None:
         names = class_names_for(detector.config.num_classes, trained.class_names, trained.origin)
     short_long = wanted.short_long or (trained.short_long if wanted.input_hw is None else None)
-    input_hw = wanted.input_hw or trained.input_hw or size_from_name(weights) or traits.default_hw
+    own_hw = default_hw(detector.config)
+    if getattr(detector.config, "attention_hw", None) is None:
+        own_hw = size_from_name(weights) or own_hw
+    input_hw = wanted.input_hw or trained.input_hw or own_hw
     _log_choices(wanted, trained, detector.config, input_hw)
     if trained.channel_order not in (None, traits.channel_order):
         swap_red_and_blue(detector)

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from gfl_edge import optional
 from gfl_edge.errors import CheckpointError, InputError
 from train.config import Config, LossConfig, ModelConfig
+from train.data.config import DataConfig
 from train.models.batch_norm import fuse_batch_norm
 from train.models.build import Architecture, Network, build_network
 from train.models.detector import DetectorConfig
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDet
 from train.models.published import read_model_file
+from train.models.tan import STRIDE
 from train.models.traits import TRAITS, Family
 from train.objective.criterion import CONFIGS, CriterionConfig
 from train.structures import Outputs
@@ -106,6 +108,9 @@ def build_detector(config: Config, num_classes: int) -> Network:
     if architecture is None:
         assert start is not None  # ModelConfig asks for one of them
         architecture = start.config
+    attention_hw = getattr(architecture, "attention_hw", None)
+    if attention_hw is not None:
+        _check_positions(attention_hw, config.data)
     try:
         detector = build_network(replace(architecture, num_classes=num_classes), config.train.auxiliary)
     except ValueError as error:
@@ -125,6 +130,18 @@ def build_detector(config: Config, num_classes: int) -> Network:
         raise InputError(f"train.freeze_stages: {error}") from error
     detector.train()
     return detector
+
+
+def _check_positions(attention_hw: tuple[int, int], data: DataConfig) -> None:
+    """Raise InputError unless all images of a run have the size whose positions the network embeds."""
+    own = (STRIDE * attention_hw[0], STRIDE * attention_hw[1])
+    others = [size for size in (data.input_hw, *data.training_sizes) if size != own]
+    if others or data.short_long is not None:
+        raise InputError(
+            f"data.input_hw: this network attends to the positions of {list(own)} pixels, the data have "
+            f"{list(others[0] if others else data.short_long or ())}. Take that size alone, without sizes, size_range "
+            "and short_long, or another model.nanodet.attention_hw, a 16th of the input, without model.weights"
+        )
 
 
 def warm_start(detector: Network, start: Network, origin: str) -> None:

@@ -18,6 +18,8 @@ _DRIVE_FILE = "https://drive.usercontent.google.com/download?id={}&export=downlo
 _OPENMMLAB = "https://download.openmmlab.com/mmdetection/v2.0/gfl"
 _NANODET_RELEASE = "https://github.com/RangiLyu/nanodet/releases/download/v1.0.0-alpha-1"
 _PLUS_320, _PLUS_416 = (f"nanodet-plus-m_{side}_checkpoint.ckpt" for side in (320, 416))
+_PLUS_15X_320, _PLUS_15X_416 = (f"nanodet-plus-m-1.5x_{side}_checkpoint.ckpt" for side in (320, 416))
+_LITE = "nanodet-EfficientNet-Lite{}_{}.ckpt"
 _DRIVE_M_320, _SHA256_M_320 = (
     "1ZkYucuLusJrCb_i63Lid0kYyyLvEiGN3",
     "08a0bf0dad3648714c91960db4d699242d09ad27bf9492dd13ee754f79c892e9",
@@ -91,9 +93,19 @@ CATALOGUE: dict[str, PublishedWeights] = {
     for entry in (
         _nanodet("nanodet-m-320", "nanodet_m.ckpt", _DRIVE_M_320, 320, 20.6, _SHA256_M_320),
         _nanodet("nanodet-m-416", "nanodet_m_416.ckpt", _DRIVE_M_416, 416, 23.5, _SHA256_M_416),
+        _nanodet("nanodet-m-0.5x-320", "nanodet_m_0.5x.ckpt", "1rMHkD30jacjRpslmQja5jls86xd0YssR", 320, 13.5),
+        _nanodet("nanodet-m-1.5x-320", "nanodet_m_1.5x.ckpt", "1_n1cAWy622LV8wbUnXImtcvcUVPOhYrW", 320, 23.5),
+        _nanodet("nanodet-m-1.5x-416", "nanodet_m_1.5x_416.ckpt", "1CCYgwX3LWfN7hukcomhEhGWN-qcC3Tv4", 416, 26.8),
+        _nanodet("nanodet-t-320", "nanodet_t.ckpt", "1TqRGZeOKVCb98ehTaE0gJEuND6jxwaqN", 320, 21.7),
         _nanodet("nanodet-g-416", "nanodet_g.ckpt", "1f2lH7Ae1AY04g20zTZY7JS_dKKP37hvE", 416, 22.9),
+        _nanodet("nanodet-efficientlite0-320", _LITE.format(0, 320), "1Dj1nBFc78GHDI9Wn8b3X4MTiIV2el8qP", 320, 24.7),
+        _nanodet("nanodet-efficientlite1-416", _LITE.format(1, 416), "1ernkb_XhnKMPdCBBtUEdwxIIBF6UVnXq", 416, 30.3),
+        _nanodet("nanodet-efficientlite2-512", _LITE.format(2, 512), "11V20AxXe6bTHyw3aMkgsZVzLOB31seoc", 512, 32.6),
+        _nanodet("nanodet-repvgg-a0-416", "nanodet-RepVGG-A0_416.ckpt", "1nWZZ1qXb1HuIXwPSYpEyFHHqX05GaFer", 416, 27.8),
         _nanodet("nanodet-plus-m-320", _PLUS_320, f"{_NANODET_RELEASE}/{_PLUS_320}", 320, 27.0),
         _nanodet("nanodet-plus-m-416", _PLUS_416, f"{_NANODET_RELEASE}/{_PLUS_416}", 416, 30.4),
+        _nanodet("nanodet-plus-m-1.5x-320", _PLUS_15X_320, "1qXR6t3TBMXlz6GlTU3fxiLA-eueYoGrW", 320, 29.9),
+        _nanodet("nanodet-plus-m-1.5x-416", _PLUS_15X_416, "17sdAUydlEXCrHMsxlDPLj5cGb-8-mmY6", 416, 34.1),
         _mmdetection("gfl-r50-1x", "gfl_r50_fpn_1x_coco", "20200629_121244-25944287", 40.2),
         _mmdetection("gfl-r50-2x", "gfl_r50_fpn_mstrain_2x_coco", "20200629_213802-37bb1edc", 42.9),
         _mmdetection("gfl-r101-2x", "gfl_r101_fpn_mstrain_2x_coco", "20200629_200126-dd12f847", 44.7),

@@ -27,7 +27,8 @@ OLD = {
 # The detections of one are made up, the others count what tests run and notice
 WITHOUT_NETWORK = {"coverage", "soak", "mutants"}
 FRESH = [what for what in MEASUREMENTS if what not in OLD]
-SLOW = ("graph of nanodet", "graph of gfl")  # their export takes many seconds, and shares its code with the other one
+# Their export takes many seconds, and shares its code with the other one
+SLOW = tuple(f"graph of {name}" for name in ("nanodet", "nanodet-t", "nanodet-efficientlite", "nanodet-repvgg", "gfl"))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gfl_edge.errors import CheckpointError
-from train.models.nanodet import NANODET_G, NanoDet, NanoDetConfig
+from train.models.nanodet import NANODET_G, PUBLISHED, NanoDet, NanoDetConfig
 from train.weights.loading import infer_config, load_detector
 from train.weights.unwrapping import unwrap
 
@@ -64,12 +64,14 @@ def test_maps_have_the_documented_shapes(checkpoint):
     assert [tuple(m.shape[1:]) for m in reg_logits] == [(32, 12, 16), (32, 6, 8), (32, 3, 4), (32, 2, 2)]
 
 
-@pytest.fixture(params=["nanodet", "nanodet-g", "nanodet-plus"])
+@pytest.fixture(params=PUBLISHED)
 def own(request):
     """A small network of our own with three classes."""
     torch.manual_seed(0)
-    published = NANODET_G if request.param == "nanodet-g" else NanoDetConfig(request.param)
-    return NanoDet(replace(published, num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)).eval()
+    small = replace(PUBLISHED[request.param], num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
+    if small.attention_hw is not None:
+        small = replace(small, attention_hw=(4, 4))
+    return NanoDet(small).eval()
 
 
 def save(state, path):
@@ -124,7 +126,7 @@ def test_a_projection_that_is_not_0_to_reg_max_is_refused(own):
 
 def test_a_checkpoint_of_another_model(tmp_path, checkpoint):
     path = save({"layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
-    with pytest.raises(CheckpointError, match="no checkpoint of NanoDet, NanoDet-g, NanoDet-Plus, GFL or GFLv2"):
+    with pytest.raises(CheckpointError, match="no checkpoint of a NanoDet, GFL or GFLv2"):
         load_detector(path)
     with pytest.raises(CheckpointError, match="is a nanodet checkpoint, nanodet-plus was requested"):
         load_detector(checkpoint("nanodet-m-320"), family="nanodet-plus")

@@ -20,7 +20,7 @@ from train.config import read_config
 from train.describe import describe
 from train.models.batch_norm import fuse_batch_norm, unfuse_batch_norm
 from train.models.gfl import GFL, GFLConfig
-from train.models.nanodet import NANODET_G, NanoDet, NanoDetConfig
+from train.models.nanodet import NANODET_G, PUBLISHED, NanoDet, NanoDetConfig
 from train.quantize import fake_quantize, float_state, int8_convolutions, observe
 from train.run import Run, train
 from train.weights.loading import load_detector
@@ -33,6 +33,14 @@ TINY = {
     "nanodet": replace(PLUS, family="nanodet"),
     "nanodet-g": replace(NANODET_G, num_classes=2, stage_channels=(16, 32, 64), neck_channels=16),
     "nanodet-plus": PLUS,
+    **{
+        family: replace(PUBLISHED[family], num_classes=2, stage_channels=(16, 32, 64), neck_channels=16, **changes)
+        for family, changes in (
+            ("nanodet-t", {"attention_hw": (4, 4)}),
+            ("nanodet-efficientlite", {"stage_blocks": (1,) * 7}),
+            ("nanodet-repvgg", {"stage_blocks": (1, 2, 1, 1)}),
+        )
+    },
     "gfl": SMALL_GFL,
     "gflv2": replace(SMALL_GFL, family="gflv2"),
 }
@@ -46,6 +54,7 @@ WHOLE = {
 }
 ON = ["quantize.enabled=true", "quantize.calibration_batches=2", 'quantize.method="max"']
 SPOILED = 100  # times
+SLOW = ("nanodet-g", "nanodet-efficientlite", "nanodet-repvgg", "nanodet-plus")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,10 +97,7 @@ def check_placement(config):
 
 @pytest.mark.parametrize(
     "config",
-    [
-        pytest.param(c, marks=[pytest.mark.slow] if name in ("nanodet-g", "nanodet-plus") else [], id=name)
-        for name, c in TINY.items()
-    ],
+    [pytest.param(c, marks=[pytest.mark.slow] if name in SLOW else [], id=name) for name, c in TINY.items()],
 )
 def test_the_convolutions_are_those_that_get_pairs_in_the_onnx_file(config):
     check_placement(config)

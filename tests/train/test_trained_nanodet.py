@@ -70,7 +70,7 @@ def test_a_custom_checkpoint_is_exported_as_it_was_trained(network, run_folder, 
     spec = read_spec(output)
     assert (spec.class_names, spec.input_hw, spec.resize) == (NAMES, (192, 256), "letterbox")
     assert (spec.mean_bgr, spec.std_bgr) == (MEAN, STD)
-    assert spec.name == "nanodet-plus-m-0.4x-192x256"
+    assert spec.name == "nanodet-plus-m-0.5x-192x256"
     log = capsys.readouterr().err
     assert f"trained with {run_folder / 'train_cfg.yml'}: 3 classes (person, no, forklift), input of 192 x 256" in log
     assert "letterbox, mean 110, 120, 130, std 60, 61, 62 (BGR)" in log
@@ -130,8 +130,8 @@ def test_without_a_configuration_the_guesses_are_named(run_folder, caplog):
         ("model.arch.backbone.model_size", "1.5x", r"model_size is \[176, 352, 704\], but .* have \[48, 96, 192\]"),
         (
             "model.arch.backbone.name",
-            "EfficientNetLite",
-            "is 'EfficientNetLite', expected one of ShuffleNetV2, CustomCspNet",
+            "GhostNet",
+            "is 'GhostNet', expected one of ShuffleNetV2, CustomCspNet, EfficientNetLite, RepVGG",
         ),
         ("model.arch.backbone.name", "CustomCspNet", "fpn.name is 'GhostPAN', expected one of PAN"),
         ("model.arch.backbone.net_cfg", [["Conv", 3, 32, 3, 2]], "net_cfg is .*expected the layers of nanodet-g.yml"),

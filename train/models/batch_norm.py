@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from train.models.repvgg import merge_branches, split_branches
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -29,9 +31,11 @@ def normalized_convolutions(network: nn.Module) -> Iterator[tuple[str, str]]:
 def fuse_batch_norm(network: Network) -> Network:
     """A copy of ``network`` in eval mode whose batch norms are folded into the convolutions before them.
 
-    Done in float32: the statistics of a batch norm may not fit into FP16.
+    The branches of RepVGG become one convolution. Not done in FP16, into which the statistics of a batch norm may not
+    fit.
     """
     network = copy.deepcopy(network).eval()
+    merge_branches(network)
     for conv_name, norm_name in list(normalized_convolutions(network)):
         conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
@@ -44,16 +48,19 @@ def fuse_batch_norm(network: Network) -> Network:
 def unfuse_batch_norm(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """The state dict of a folded network as one for the network with batch norms.
 
-    They become identities, except for the biases of convolutions that have none themselves.
+    They become identities, except for the biases of convolutions that have none themselves. Of RepVGG's branches all
+    but the largest give zeros.
 
     Args:
         state: of what :func:`fuse_batch_norm` gave.
         network: with batch norms; its tensors are not read and may be on the meta device.
     """
-    unfused = dict(state)
+    unfused = split_branches(state, network)
     for conv_name, norm_name in normalized_convolutions(network):
         conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
         assert isinstance(norm, nn.BatchNorm2d)
+        if f"{norm_name}.weight" in unfused:  # of a branch
+            continue
         bias = state[f"{conv_name}.bias"]
         if conv.bias is None:
             del unfused[f"{conv_name}.bias"]

@@ -1,4 +1,4 @@
-"""NanoDet-m, NanoDet-g and NanoDet-Plus-m: a light backbone, a PAN and the light GFL head.
+"""The NanoDets: a light backbone, a light neck and the light GFL head.
 
 Sources: RangiLyu/nanodet, nanodet/model/head/nanodet_head.py (``share_cls_reg``) and nanodet_plus_head.py. At inference
 the heads differ only in the convolutions of their towers and in strides. NanoDet-Plus trains with an auxiliary head
@@ -17,22 +17,48 @@ from torch import Tensor, nn
 
 from train.models.csp_net import WIDENING, CspNet
 from train.models.detector import Detector
+from train.models.efficientnet_lite import LITE_SIZES, ROWS, EfficientNetLite
 from train.models.gfl_head import INIT_STD, PRIOR_BIAS, GFLHead, HeadLayout
 from train.models.ghost_pan import GhostPAN
-from train.models.layers import LEAKY_SLOPE, ConvNormAct, DepthwiseSeparable
+from train.models.layers import LEAKY_SLOPE, ConvNormAct, DepthwiseSeparable, leaky_relu, relu, relu6
 from train.models.pan import PAN
+from train.models.repvgg import REPVGG_SIZES, STAGES, RepVgg
 from train.models.shufflenet_v2 import ShuffleNetV2
+from train.models.tan import HEADS, TAN
 from train.models.traits import Family
 from train.structures import Outputs
 
-NANODET_FAMILIES: tuple[Family, ...] = ("nanodet", "nanodet-g", "nanodet-plus")
+NANODET_FAMILIES: tuple[Family, ...] = (
+    "nanodet",
+    "nanodet-g",
+    "nanodet-t",
+    "nanodet-efficientlite",
+    "nanodet-repvgg",
+    "nanodet-plus",
+)
+PLAIN_TOWERS: tuple[Family, ...] = ("nanodet-g", "nanodet-repvgg")  # heads of plain convolutions
+ACTIVATIONS = {"nanodet-efficientlite": relu6, "nanodet-repvgg": relu}  # of backbone and head, where not leaky
 
 
 @dataclass(frozen=True)
 class NanoDetConfig:
     """What a NanoDet network is made of; everything can be read off a checkpoint's keys and shapes.
 
-    The defaults are those of the published NanoDet-m and NanoDet-Plus-m; :data:`NANODET_G` has NanoDet-g's.
+    The defaults are those of the published NanoDet-m and NanoDet-Plus-m; :data:`PUBLISHED` has one of each family, the
+    files in ``train/configs/models`` have all.
+
+    Attributes:
+        family: which backbone, neck and head.
+        num_classes: number of classes.
+        reg_max: the distribution of an edge has ``reg_max + 1`` bins.
+        stage_channels: of the backbone's maps at strides 8, 16 and 32.
+        neck_channels: of every map of the neck.
+        stacked_convs: convolutions of the head per level.
+        stage_blocks: blocks per stage of EfficientNet-Lite and RepVGG; empty for other backbones, which have one form.
+        attention_hw: height and width of the map on which NanoDet-t attends, a 16th of its input's; None for others.
+
+    Raises:
+        ValueError: fields that do not fit together.
     """
 
     family: Family
@@ -41,6 +67,8 @@ class NanoDetConfig:
     stage_channels: tuple[int, int, int] = (116, 232, 464)  # ShuffleNetV2 1.0x
     neck_channels: int = 96
     stacked_convs: int = 2
+    stage_blocks: tuple[int, ...] = ()
+    attention_hw: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.family not in NANODET_FAMILIES:
@@ -54,6 +82,27 @@ class NanoDetConfig:
             )
         if self.num_classes < 1 or self.reg_max < 1:
             raise ValueError(f"num_classes {self.num_classes}, reg_max {self.reg_max}: expected 1 or more")
+        self._check_blocks()
+        self._check_attention()
+
+    def _check_blocks(self) -> None:
+        stages, example = STAGES_OF.get(self.family, (0, ()))
+        if len(self.stage_blocks) != stages or any(count < 1 for count in self.stage_blocks):
+            expected = f"{stages} numbers from 1 on, such as {list(example)}" if stages else "none"
+            raise ValueError(
+                f"stage_blocks {list(self.stage_blocks)}: expected {expected} for {self.family}. "
+                "Take published = the name of such a model, of: gfl-edge models"
+            )
+
+    def _check_attention(self) -> None:
+        if (self.attention_hw is None) == (self.family == "nanodet-t"):
+            expected = "the input's height and width / 16" if self.family == "nanodet-t" else "none"
+            raise ValueError(f"attention_hw {self.attention_hw}: expected {expected} for {self.family}")
+        if self.attention_hw is not None and (min(self.attention_hw) < 1 or self.neck_channels % HEADS):
+            raise ValueError(
+                f"attention_hw {list(self.attention_hw)}, neck_channels {self.neck_channels}: expected sides from 1 on "
+                f"and a multiple of {HEADS} channels"
+            )
 
     @property
     def regression(self) -> Literal["distribution"]:
@@ -66,16 +115,60 @@ class NanoDetConfig:
         return (8, 16, 32, 64) if self.family == "nanodet-plus" else (8, 16, 32)
 
     def tower_conv(self) -> nn.Module:
-        """One convolution of the head, which keeps the channels: plain in NanoDet-g, else depthwise and pointwise."""
-        channels = self.neck_channels
-        if self.family == "nanodet-g":
-            return ConvNormAct(channels, channels, 3)
-        return DepthwiseSeparable(channels, channels, 3 if self.family == "nanodet" else 5)
+        """One convolution of the head, which keeps the channels: plain, or depthwise and pointwise."""
+        channels, activation = self.neck_channels, ACTIVATIONS.get(self.family, leaky_relu)
+        if self.family in PLAIN_TOWERS:
+            return ConvNormAct(channels, channels, 3, activation=activation)
+        kernel_size = 5 if self.family == "nanodet-plus" else 3
+        return DepthwiseSeparable(channels, channels, kernel_size, activation=activation)
+
+    def backbone(self) -> Backbone:
+        """What gives the three maps, with PyTorch's random weights."""
+        if self.family == "nanodet-efficientlite":
+            return EfficientNetLite(self.stage_channels, self.stage_blocks)
+        if self.family == "nanodet-repvgg":
+            return RepVgg(self.stage_channels, self.stage_blocks)
+        return (CspNet if self.family == "nanodet-g" else ShuffleNetV2)(self.stage_channels)
+
+    def neck(self) -> PAN | TAN | GhostPAN:
+        """What gives the head's maps, with PyTorch's random weights."""
+        if self.attention_hw is not None:
+            return TAN(self.stage_channels, self.neck_channels, self.attention_hw)
+        return (GhostPAN if self.family == "nanodet-plus" else PAN)(self.stage_channels, self.neck_channels)
+
+
+Backbone = ShuffleNetV2 | CspNet | EfficientNetLite | RepVgg
+
+# How many stages have a number of blocks of their own, and those of the smallest published network
+STAGES_OF: dict[Family, tuple[int, tuple[int, ...]]] = {
+    "nanodet-efficientlite": (len(ROWS), LITE_SIZES["efficientnet_lite0"].stage_blocks),
+    "nanodet-repvgg": (len(STAGES), REPVGG_SIZES["A0"].stage_blocks),
+}
 
 
 NANODET_G = NanoDetConfig(
     "nanodet-g", reg_max=10, stage_channels=(128, 256, 512), neck_channels=128, stacked_convs=1
 )  # RangiLyu/nanodet, config/legacy_v0.x_configs/nanodet-g.yml
+
+# One published network of each family; the files in train/configs/models have all
+PUBLISHED: dict[Family, NanoDetConfig] = {
+    "nanodet": NanoDetConfig("nanodet"),
+    "nanodet-g": NANODET_G,
+    "nanodet-t": NanoDetConfig("nanodet-t", neck_channels=128, attention_hw=(20, 20)),
+    "nanodet-efficientlite": NanoDetConfig(
+        "nanodet-efficientlite",
+        stage_channels=(40, 112, 320),
+        stage_blocks=LITE_SIZES["efficientnet_lite0"].stage_blocks,
+    ),
+    "nanodet-repvgg": NanoDetConfig(
+        "nanodet-repvgg",
+        reg_max=10,
+        stage_channels=(96, 192, 512),
+        neck_channels=128,
+        stage_blocks=REPVGG_SIZES["A0"].stage_blocks,
+    ),
+    "nanodet-plus": NanoDetConfig("nanodet-plus"),
+}
 
 
 class NanoDetHead(nn.Module):
@@ -136,7 +229,7 @@ class NanoDetHead(nn.Module):
 
 
 class NanoDet(Detector):
-    """A NanoDet, NanoDet-g or NanoDet-Plus detector; normalized BGR in. Keys: ``backbone``, ``fpn``, ``head``.
+    """A detector of :data:`NANODET_FAMILIES`; normalized BGR in. Keys: ``backbone``, ``fpn``, ``head``.
 
     Args:
         config: what it is made of.
@@ -147,16 +240,15 @@ class NanoDet(Detector):
         ValueError: an auxiliary head for another one than NanoDet-Plus.
     """
 
-    backbone: ShuffleNetV2 | CspNet
+    backbone: Backbone
 
     def __init__(self, config: NanoDetConfig, auxiliary: bool = False) -> None:
         super().__init__()
         if auxiliary and config.family != "nanodet-plus":
             raise ValueError(f"{config.family} has no auxiliary head; take the family nanodet-plus")
         self.config: NanoDetConfig = config
-        self.backbone = (CspNet if config.family == "nanodet-g" else ShuffleNetV2)(config.stage_channels)
-        neck = GhostPAN if config.family == "nanodet-plus" else PAN
-        self.fpn = neck(config.stage_channels, config.neck_channels)
+        self.backbone = config.backbone()
+        self.fpn = config.neck()
         self.head = NanoDetHead(config)
         self.init_weights()
         self.aux_fpn: nn.Module | None = None
@@ -174,7 +266,9 @@ class NanoDet(Detector):
     def init_weights(self) -> None:
         """Random weights to train from, as nanodet's."""
         self.backbone.init_weights()
-        if isinstance(self.fpn, PAN):
+        if isinstance(self.fpn, TAN):
+            self.fpn.init_weights()
+        elif isinstance(self.fpn, PAN):
             for conv in (module for module in self.fpn.modules() if isinstance(module, nn.Conv2d)):
                 nn.init.xavier_uniform_(conv.weight)
                 assert conv.bias is not None
@@ -187,6 +281,8 @@ class NanoDet(Detector):
 
     def backbone_stages(self) -> list[list[nn.Module]]:
         backbone = self.backbone
+        if isinstance(backbone, (EfficientNetLite, RepVgg)):
+            return backbone.stages()
         if isinstance(backbone, CspNet):
             return [[stage] for stage in backbone.stages if not isinstance(stage, nn.MaxPool2d)]
         return [[backbone.conv1], [backbone.stage2], [backbone.stage3], [backbone.stage4]]

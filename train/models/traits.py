@@ -7,13 +7,24 @@ from typing import Literal
 
 from gfl_edge.spec import ResizeRule
 
-Family = Literal["nanodet", "nanodet-g", "nanodet-plus", "gfl", "gflv2"]
+Family = Literal[
+    "nanodet",
+    "nanodet-g",
+    "nanodet-t",
+    "nanodet-efficientlite",
+    "nanodet-repvgg",
+    "nanodet-plus",
+    "gfl",
+    "gflv2",
+]
 Quality = Literal["joint", "centerness"]  # what the class score is trained to be: the box's IoU, or without it (ATSS)
 Regression = Literal["distribution", "dirac"]  # what is predicted of an edge: a distribution, or a distance
 
 # ImageNet statistics in BGR order, gray levels
 MEAN_BGR = (103.53, 116.28, 123.675)
 STD_BGR = (57.375, 57.12, 58.395)
+# EfficientNet-Lite saw (gray level - 127) / 128; tensorflow/tpu: efficientnet/lite/efficientnet_lite_builder.py
+LITE_MEAN, LITE_STD = 127.0, 128.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,11 @@ TRAITS: dict[Family, FamilyTraits] = {
     # RangiLyu/nanodet, nanodet/model/head/gfl_head.py (get_single_level_center_point) and nanodet_plus_head.py
     "nanodet": FamilyTraits((320, 320), "letterbox", 0.5, "bgr"),
     "nanodet-g": FamilyTraits((416, 416), "letterbox", 0.5, "bgr"),
+    "nanodet-t": FamilyTraits((320, 320), "letterbox", 0.5, "bgr"),
+    "nanodet-efficientlite": FamilyTraits(
+        (320, 320), "letterbox", 0.5, "bgr", (LITE_MEAN, LITE_MEAN, LITE_MEAN), (LITE_STD, LITE_STD, LITE_STD)
+    ),
+    "nanodet-repvgg": FamilyTraits((416, 416), "letterbox", 0.5, "bgr"),
     "nanodet-plus": FamilyTraits((416, 416), "stretch", 0.0, "bgr"),
     # mmdetection 3.3.0, configs/gfl: AnchorGenerator with center_offset 0, data_preprocessor with bgr_to_rgb
     "gfl": FamilyTraits((800, 1344), "fit", 0.0, "rgb"),

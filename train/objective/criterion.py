@@ -90,13 +90,23 @@ class CriterionConfig:
             raise ValueError(f"expected at least one class, bin, stride and candidate, got {self}")
 
 
-# RangiLyu/nanodet, config/legacy_v0.x_configs/nanodet-m.yml and nanodet-g.yml, and config/nanodet-plus-m_416.yml
+# RangiLyu/nanodet, config/legacy_v0.x_configs and config/nanodet-plus-m_416.yml. Of the EfficientLites, Lite1 has
+# anchors of 8 strides, the others of 5
 CONFIGS: dict[Family, CriterionConfig] = {
     "nanodet": CriterionConfig(
         reg_max=7, strides=(8, 16, 32), point_offset=TRAITS["nanodet"].point_offset, anchor_scale=5.0
     ),
     "nanodet-g": CriterionConfig(
         reg_max=10, strides=(8, 16, 32), point_offset=TRAITS["nanodet-g"].point_offset, anchor_scale=8.0
+    ),
+    "nanodet-t": CriterionConfig(
+        reg_max=7, strides=(8, 16, 32), point_offset=TRAITS["nanodet-t"].point_offset, anchor_scale=5.0
+    ),
+    "nanodet-efficientlite": CriterionConfig(
+        reg_max=7, strides=(8, 16, 32), point_offset=TRAITS["nanodet-efficientlite"].point_offset, anchor_scale=5.0
+    ),
+    "nanodet-repvgg": CriterionConfig(
+        reg_max=10, strides=(8, 16, 32), point_offset=TRAITS["nanodet-repvgg"].point_offset, anchor_scale=8.0
     ),
     "nanodet-plus": CriterionConfig(
         reg_max=7,

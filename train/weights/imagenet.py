@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from train.models.detector import Detector
-from train.models.traits import MEAN_BGR, STD_BGR
+from train.models.traits import LITE_MEAN, LITE_STD, MEAN_BGR, STD_BGR
 from train.weights.keys import copy_strictly
 from train.weights.reading import StateDict
 from train.weights.unwrapping import read_state_dict, unwrap
@@ -21,8 +21,6 @@ UNUSED_KEYS = re.compile(r"(fc|conv5|_conv_head|_bn1|_fc)\.")
 # Offsets of deformable convolutions, which ImageNet training does not have
 OPTIONAL_KEYS = re.compile(r".*\.(num_batches_tracked|conv2\.conv_offset\.(weight|bias))$")
 
-# EfficientNet-Lite saw (gray level - 127) / 128; tensorflow/tpu: efficientnet/lite/efficientnet_lite_builder.py
-LITE_MEAN, LITE_STD = 127.0, 128.0
 LITE_CLASSIFIER = "_fc.weight"
 LITE_STEM, LITE_STEM_MEAN = "_conv_stem.weight", "_bn0.running_mean"
 

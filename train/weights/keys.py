@@ -51,3 +51,8 @@ def check_keys(
     if any(problems.values()):
         shown = "; ".join(f"{len(keys)} keys {what}: {listed(keys)}" for what, keys in problems.items() if keys)
         raise CheckpointError(f"{title}: {shown}")
+
+
+def count_indices(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different indices the keys that ``pattern`` matches have in its group."""
+    return len({found[1] for key in state if (found := re.match(pattern, key))})

@@ -15,6 +15,7 @@ from gfl_edge.parsing.validation import build, shown
 from train.models.build import Architecture, Network, build_network
 from train.models.gfl import GFLConfig
 from train.models.nanodet import NanoDetConfig
+from train.models.repvgg import split_branches
 from train.weights import mmdet, nanodet
 from train.weights.keys import check_keys
 from train.weights.naming import short
@@ -22,10 +23,11 @@ from train.weights.reading import StateDict
 from train.weights.soundness import check_kinds, check_values
 from train.weights.unwrapping import CheckpointFile, read_checkpoint, unwrap
 
-MAX_LAYERS = 64  # of a tower, or levels; published networks have 4, or 5
+MAX_LAYERS = 64  # of a tower or stage, or levels; published networks have 4, 14 and 5
 MAX_CHANNELS = 1 << 16  # classes, bins; published networks have 2,048
 
 PROJECT_KEYS = (nanodet.PROJECT_KEY, mmdet.PROJECT_KEY)
+_KNOWN_KEYS = (*(keys for _, keys in nanodet.FAMILY_KEYS), mmdet.NEEDED_KEYS)
 
 
 def load_detector(
@@ -37,7 +39,7 @@ def load_detector(
 
     Args:
         source: a checkpoint file, what was read of it, or its state dict. Prefixes of wrappers are taken off.
-        family: fail unless the checkpoint is of this family ("nanodet", "nanodet-g", "nanodet-plus", "gfl", "gflv2").
+        family: fail unless the checkpoint is of this one of :data:`train.models.traits.Family`.
         ema: which weights of a file to take, see :func:`train.weights.unwrapping.read_checkpoint`.
 
     Returns:
@@ -56,8 +58,9 @@ def load_detector(
     with torch.device("meta"):  # without memory for weights, until their keys and shapes are known to fit
         detector = _build(config, origin)
     _check_projection(state, config.reg_max, origin)
-    check_keys(detector, used, f"{origin} does not fit {config.family}")
     check_values(used, origin)
+    used = split_branches(used, detector)
+    check_keys(detector, used, f"{origin} does not fit {config.family}")
     detector.to_empty(device="cpu")
     for value in detector.state_dict().values():
         value.zero_()
@@ -100,8 +103,8 @@ def infer_config(state: Mapping[str, Tensor]) -> Architecture:
     if config is None:
         known = ", ".join(map(short, sorted(state)[:3]))
         raise CheckpointError(
-            "no checkpoint of NanoDet, NanoDet-g, NanoDet-Plus, GFL or GFLv2: expected the keys "
-            f"{'; or '.join(', '.join(keys) for keys in (*nanodet.FAMILY_KEYS.values(), mmdet.NEEDED_KEYS))}. "
+            "no checkpoint of a NanoDet, GFL or GFLv2: expected the keys "
+            f"{'; or '.join(', '.join(keys) for keys in _KNOWN_KEYS)}. "
             f"Its {len(state)} keys start with: {known}"
         )
     return config
@@ -135,7 +138,7 @@ def _build(architecture: Architecture, origin: str) -> Network:
     """The network, unless it is so large that no checkpoint can be of it, or cannot be."""
     sizes = {name: value for name, value in asdict(architecture).items() if not isinstance(value, (str, bool))}
     for name, value in sizes.items():
-        limit = MAX_LAYERS if name == "stacked_convs" else MAX_CHANNELS
+        limit = MAX_LAYERS if name in ("stacked_convs", "stage_blocks") else MAX_CHANNELS
         numbers = value if isinstance(value, (tuple, list)) else (value,)
         if len(numbers) > MAX_LAYERS or any(isinstance(number, int) and number > limit for number in numbers):
             raise CheckpointError(f"{origin}: its architecture has {name} {shown(value)}, expected at most {limit}")

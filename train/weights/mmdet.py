@@ -12,6 +12,7 @@ from gfl_edge.errors import CheckpointError
 from train.models.deform_conv import KERNEL_POINTS, DeformKind
 from train.models.gfl import GFLConfig
 from train.models.resnet import BASIC_DEPTHS, STAGE_BLOCKS
+from train.weights.keys import count_indices
 from train.weights.reading import StateDict
 
 UNUSED_KEYS = re.compile(r"data_preprocessor\.")  # mean and std, which TRAITS states
@@ -35,7 +36,7 @@ def infer_gfl(state: Mapping[str, Tensor]) -> GFLConfig | None:
         return None
     num_classes, head_channels = state["bbox_head.gfl_cls.weight"].shape[:2]
     bins = len(state["bbox_head.gfl_reg.weight"]) // 4
-    levels = _count(state, r"bbox_head\.scales\.(\d+)\.scale$")
+    levels = count_indices(state, r"bbox_head\.scales\.(\d+)\.scale$")
     try:
         return GFLConfig(
             family="gflv2" if "bbox_head.reg_conf.0.weight" in state else "gfl",
@@ -43,7 +44,7 @@ def infer_gfl(state: Mapping[str, Tensor]) -> GFLConfig | None:
             neck="fpn" if "neck.fpn_convs.0.conv.weight" in state else "pan",
             neck_channels=len(state["neck.lateral_convs.0.conv.weight"]),
             head_channels=head_channels,
-            stacked_convs=_count(state, r"bbox_head\.cls_convs\.(\d+)\."),
+            stacked_convs=count_indices(state, r"bbox_head\.cls_convs\.(\d+)\."),
             num_classes=num_classes,
             reg_max=bins - 1 if bins > 1 else GFLConfig.reg_max,
             strides=tuple(8 << level for level in range(levels)),
@@ -54,16 +55,11 @@ def infer_gfl(state: Mapping[str, Tensor]) -> GFLConfig | None:
         raise CheckpointError(str(error)) from error
 
 
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different indices keys of ``pattern`` have in its group."""
-    return len({found[1] for key in state if (found := re.match(pattern, key))})
-
-
 def _infer_backbone(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Those fields of GFLConfig that describe the backbone."""
     if "backbone._conv_stem.weight" in state:
         return {"backbone": "efficientnet-lite0"}
-    blocks = tuple(_count(state, rf"backbone\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))
+    blocks = tuple(count_indices(state, rf"backbone\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4))
     basic = "backbone.layer1.0.conv3.weight" not in state
     depths = [depth for depth, known in STAGE_BLOCKS.items() if known == blocks and (depth in BASIC_DEPTHS) == basic]
     if not depths or "backbone.conv1.weight" not in state:

@@ -13,15 +13,21 @@ from gfl_edge import optional
 from gfl_edge.annotations.class_names import YAML_SUFFIXES, compose_yaml
 from gfl_edge.errors import InputError
 from train.models.csp_net import RESIDUALS, WIDENING
+from train.models.efficientnet_lite import LITE_SIZES
+from train.models.repvgg import REPVGG_SIZES
+from train.models.tan import EXPANSION, HEADS
+from train.models.traits import Family
 from train.weights.trained import Claim, Entries, Trained, Triple
 
 RUN_CONFIG, BEST_FOLDER = "train_cfg.yml", "model_best"
 MAX_NODES, MAX_NODE_DEPTH = 20_000, 50  # with what aliases stand for; nanodet's own files have 200
 
 # By the name of the neck
-FAMILY_OF_BACKBONE = {
-    "ShuffleNetV2": {"PAN": "nanodet", "GhostPAN": "nanodet-plus"},
+FAMILY_OF_BACKBONE: dict[str, dict[str, Family]] = {
+    "ShuffleNetV2": {"PAN": "nanodet", "GhostPAN": "nanodet-plus", "TAN": "nanodet-t"},
     "CustomCspNet": {"PAN": "nanodet-g"},
+    "EfficientNetLite": {"PAN": "nanodet-efficientlite"},
+    "RepVGG": {"PAN": "nanodet-repvgg"},
 }
 # nanodet/model/backbone/shufflenetv2.py, by model_size
 STAGE_CHANNELS = {
@@ -30,8 +36,14 @@ STAGE_CHANNELS = {
     "1.5x": (176, 352, 704),
     "2.0x": (244, 488, 976),
 }
-ACTIVATION = "LeakyReLU"  # of every layer that has one, which weights do not show
-ACTIVATED = {"PAN": ("backbone", "head"), "GhostPAN": ("backbone", "fpn", "head")}
+# Of every layer that has one, which weights do not show
+ACTIVATION = {"EfficientNetLite": "ReLU6", "RepVGG": "ReLU"}
+LEAKY = "LeakyReLU"  # of the other backbones
+ACTIVATED = {
+    "PAN": ("backbone", "head"),
+    "GhostPAN": ("backbone", "fpn", "head"),
+    "TAN": ("backbone", "fpn", "head"),
+}
 
 
 def config_beside(weights: Path) -> Path | None:
@@ -88,26 +100,54 @@ def _claims(entries: Entries) -> tuple[Claim, ...]:
     family_of_neck = FAMILY_OF_BACKBONE[backbone or "ShuffleNetV2"]
     if neck is not None and neck not in family_of_neck:
         raise entries.error(f"{arch}.fpn.name", neck, f"one of {', '.join(family_of_neck)}, which are supported")
-    for part in ACTIVATED.get(neck or "", ()):
-        activation = entries.text(f"{arch}.{part}.activation")
-        if activation not in (None, ACTIVATION):
-            place = f"{arch}.{part}.activation"
-            raise entries.error(place, activation, f"{ACTIVATION}, the activation that is supported")
-    size = entries.text(f"{arch}.backbone.model_size")
-    if size is not None and size not in STAGE_CHANNELS:
-        raise entries.error(f"{arch}.backbone.model_size", size, f"one of {', '.join(STAGE_CHANNELS)}")
-    strides = entries.integers(f"{arch}.head.strides")
+    _check_hidden(entries, arch, backbone, neck)
+    feature_hw = entries.integers(f"{arch}.fpn.feature_hw", 2)
     claimed = {
         f"{arch}.fpn.name": ("family", family_of_neck[neck] if neck else None),
-        f"{arch}.backbone.net_cfg": ("stage_channels", _csp_channels(entries, f"{arch}.backbone.net_cfg")),
-        f"{arch}.backbone.model_size": ("stage_channels", STAGE_CHANNELS[size] if size else None),
+        **_backbone_claims(entries, f"{arch}.backbone"),
+        f"{arch}.fpn.feature_hw": ("attention_hw", feature_hw if neck == "TAN" else None),
         f"{arch}.fpn.out_channels": ("neck_channels", entries.integer(f"{arch}.fpn.out_channels")),
         f"{arch}.head.num_classes": ("num_classes", entries.integer(f"{arch}.head.num_classes")),
         f"{arch}.head.reg_max": ("reg_max", entries.integer(f"{arch}.head.reg_max")),
-        f"{arch}.head.strides": ("strides", strides),
+        f"{arch}.head.strides": ("strides", entries.integers(f"{arch}.head.strides")),
         f"{arch}.head.stacked_convs": ("stacked_convs", entries.integer(f"{arch}.head.stacked_convs", 0)),
     }
     return tuple(Claim(place, field, value) for place, (field, value) in claimed.items() if value is not None)
+
+
+def _check_hidden(entries: Entries, arch: str, backbone: str | None, neck: str | None) -> None:
+    """Raise InputError where what weights do not show is not as in the published networks."""
+    activation = ACTIVATION.get(backbone or "", LEAKY)
+    for part in ACTIVATED.get(neck or "", ()):
+        found = entries.text(f"{arch}.{part}.activation")
+        if found not in (None, activation):
+            expected = f"{activation}, the activation that is supported"
+            raise entries.error(f"{arch}.{part}.activation", found, expected)
+    for name, only in (("num_heads", HEADS), ("mlp_ratio", EXPANSION)):
+        number = entries.get(f"{arch}.fpn.{name}") if neck == "TAN" else only
+        if number not in (None, only):
+            raise entries.error(f"{arch}.fpn.{name}", number, f"{only}, the only one that is supported")
+
+
+def _backbone_claims(entries: Entries, place: str) -> dict[str, tuple[str, Any]]:
+    """By the place in the configuration: a field of the network and its value, None where nothing is said."""
+    claimed: dict[str, tuple[str, Any]] = {
+        f"{place}.net_cfg": ("stage_channels", _csp_channels(entries, f"{place}.net_cfg"))
+    }
+    for name, sizes in (("model_size", STAGE_CHANNELS), ("model_name", LITE_SIZES), ("arch", REPVGG_SIZES)):
+        size = entries.text(f"{place}.{name}")
+        if size is None:
+            continue
+        if size not in sizes:
+            raise entries.error(f"{place}.{name}", size, f"one of {', '.join(sizes)}")
+        if name == "model_size":
+            claimed[f"{place}.{name}"] = ("stage_channels", STAGE_CHANNELS[size])
+            continue
+        form = (LITE_SIZES if name == "model_name" else REPVGG_SIZES)[size]
+        claimed[f"{place}.{name}"] = ("stage_blocks", form.stage_blocks)
+        last = entries.integer(f"{place}.last_channel") or form.stage_channels[-1]
+        claimed[f"{place}.{name} (channels)"] = ("stage_channels", (*form.stage_channels[:2], last))
+    return claimed
 
 
 def _csp_channels(entries: Entries, place: str) -> tuple[int, ...] | None:

@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 # Whole numbers in a network of floats: how many batches were seen, and the bins of a distribution
 WHOLE_NUMBERS = re.compile(r".*\.(num_batches_tracked|project)$")
-# Start at zero, and may stay there
-OFFSETS = re.compile(r".*\.conv_offset\.weight$")
+# May be zero: offsets start so, and of a RepVGG that was converted one branch holds everything
+OFFSETS = re.compile(r".*\.(conv_offset|rbr_1x1\.0)\.weight$")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MAX_LISTED = 5
 
