@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gfl_edge import optional
 from gfl_edge.errors import InputError
 from gfl_edge.ops.boxes import MAX_COORDINATE, sound
 from gfl_edge.parsing.numbers import number
@@ -24,6 +25,8 @@ class Detections:
         scores: float32 ``[n]``, 0..1.
         class_ids: int32 ``[n]``, indices into ``class_names``.
         class_names: names of all classes of the model.
+        track_ids: int64 ``[n]``, the same for the same object in every frame of a source; -1 of what is not followed,
+            or not yet. None where nothing is followed.
 
     Raises:
         InputError: the arrays do not fit together, or a value cannot be one of a detection: NaN, and the like.
@@ -33,6 +36,7 @@ class Detections:
     scores: NDArray[np.float32]
     class_ids: NDArray[np.int32]
     class_names: tuple[str, ...]
+    track_ids: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -41,6 +45,8 @@ class Detections:
                 f"boxes {self.boxes.shape}, scores {self.scores.shape}, class_ids {self.class_ids.shape}: "
                 "expected (n, 4), (n,), (n,)"
             )
+        if self.track_ids is not None and self.track_ids.shape != (n,):
+            raise InputError(f"track_ids {self.track_ids.shape}: expected ({n},), one for each box")
         if n and not (self.class_ids.min() >= 0 and self.class_ids.max() < len(self.class_names)):
             raise InputError(f"class_ids outside 0..{len(self.class_names) - 1}")
         wrong = np.flatnonzero(~sound(self.boxes, self.scores))
@@ -61,15 +67,19 @@ class Detections:
 
     def __getitem__(self, chosen: Any) -> Detections:
         """Select objects by a slice, mask or index array."""
-        return Detections(self.boxes[chosen], self.scores[chosen], self.class_ids[chosen], self.class_names)
+        tracks = None if self.track_ids is None else self.track_ids[chosen]
+        boxes, scores, class_ids = self.boxes[chosen], self.scores[chosen], self.class_ids[chosen]
+        return Detections(boxes, scores, class_ids, self.class_names, track_ids=tracks)
 
     def above(self, score: float) -> Detections:
         """The objects whose score is at least ``score``; raises InputError unless that is 0..1."""
         return self[self.scores >= number("score", score, 0, 1)]
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Plain values for JSON: ``box_xyxy`` (2 decimals), ``score`` (4 decimals), ``class_id``, ``class_name``."""
-        return [
+        """Plain values for JSON: ``box_xyxy`` (2 decimals), ``score`` (4 decimals), ``class_id``, ``class_name``; with
+        ``track_ids`` also ``track_id``, None of what is not followed.
+        """
+        found: list[dict[str, Any]] = [
             {
                 "box_xyxy": [round(float(v), 2) for v in box],
                 "score": round(float(score), 4),
@@ -78,3 +88,42 @@ class Detections:
             }
             for box, score, class_id in zip(self.boxes, self.scores, self.class_ids, strict=True)
         ]
+        for values, track in zip(found, () if self.track_ids is None else self.track_ids.tolist(), strict=False):
+            values["track_id"] = track if track >= 0 else None
+        return found
+
+    def to_supervision(self) -> Any:
+        """These objects as ``supervision.Detections``; names of classes are its ``data["class_name"]``.
+
+        Raises:
+            MissingDependencyError: supervision is not installed.
+        """
+        names = np.array([self.class_names[i] for i in self.class_ids], np.str_)
+        return optional.load("supervision").Detections(
+            xyxy=self.boxes.copy(),
+            confidence=self.scores.copy(),
+            class_id=self.class_ids.astype(np.int64),
+            tracker_id=None if self.track_ids is None else self.track_ids.copy(),
+            data={"class_name": names},
+        )
+
+    @classmethod
+    def from_supervision(cls, found: Any, class_names: Sequence[str]) -> Detections:
+        """The boxes of ``supervision.Detections``, in order of falling score; of more than boxes nothing is kept.
+
+        Args:
+            found: without scores each has 1; without identities there are none.
+            class_names: of all classes, by ``class_id``, which may be missing where there is one class.
+
+        Raises:
+            InputError: classes that are not among the names, or what can be no detections.
+        """
+        n = len(found.xyxy)
+        scores = np.ones(n, np.float32) if found.confidence is None else np.asarray(found.confidence, np.float32)
+        if found.class_id is None and len(class_names) != 1:
+            raise InputError(f"these detections have no class_id, and there are {len(class_names)} classes: set it")
+        class_ids = np.zeros(n) if found.class_id is None else found.class_id
+        tracks = None if found.tracker_id is None else np.asarray(found.tracker_id, np.int64)
+        boxes = np.asarray(found.xyxy, np.float32).reshape(-1, 4)
+        unsorted = cls(boxes, scores, np.asarray(class_ids, np.int32), tuple(class_names), track_ids=tracks)
+        return unsorted[np.argsort(-scores, kind="stable")]

@@ -44,6 +44,8 @@ EXTRA_OF = {
     "ncnn": "peers",
     "pnnx": "peers",
     "PIL": "text",
+    "supervision": "supervision",
+    "norfair": "track",
     "pdoc": "docs",
     "mutmut": "mutants",
     "libcst": "mutants",

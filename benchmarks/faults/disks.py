@@ -92,7 +92,7 @@ def _check_refused(folder: Path, command: Command, ended: Ended) -> None:
     assert not left_over(folder), f"left over: {left_over(folder)}"
     if command.again:
         return
-    followed = (".jsonl", ".mp4", ".png") if command.name in ("camera", "detect") else ()
+    followed = (".jsonl", ".mp4", ".png", ".journal") if command.name in ("camera", "detect") else ()
     before, after = contents(_undisturbed(command)), contents(folder / "out")
     changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
     assert all(name.endswith(followed) for name in changed) if followed else not changed, f"changed: {changed}"

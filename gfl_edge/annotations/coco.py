@@ -51,10 +51,11 @@ def read_coco(annotation_file: str | Path, image_folder: str | Path, on_bad: OnB
     label_of = {key: index for index, key in enumerate(names)} | {key: ~index for index, key in enumerate(foreign)}
     numbered = all(isinstance(key, int) and abs(key) < 2**63 for key in images)
     records = tuple(
-        image.record(key if numbered and isinstance(key, int) else number, label_of)
+        image.record(key if numbered and isinstance(key, int) else number, key, label_of)
         for number, (key, image) in enumerate(images.items(), 1)
     )
-    return Annotations(tuple(names.values()), records, folder, origin, tuple(f"category id {key}" for key in foreign))
+    unknown = tuple(f"category id {key}" for key in foreign)
+    return Annotations(tuple(names.values()), records, folder, origin, unknown, tuple(names))
 
 
 def read_instances(path: str | Path) -> dict[str, list[Any]]:
@@ -136,12 +137,12 @@ class _Image:
     size_hw: tuple[int, int] | None
     objects: list[_Object]
 
-    def record(self, image_id: int, label_of: dict[Identity, int]) -> ImageRecord:
+    def record(self, image_id: int, file_id: Identity, label_of: dict[Identity, int]) -> ImageRecord:
         """With labels by category id."""
         learned, ignored = (
             _to_objects([found for found in self.objects if found.crowd is crowd], label_of) for crowd in (False, True)
         )
-        return ImageRecord(self.path, image_id, learned, ignored, self.size_hw)
+        return ImageRecord(self.path, image_id, learned, ignored, self.size_hw, file_id=file_id)
 
 
 def _to_objects(found: list[_Object], label_of: dict[Identity, int]) -> Objects:

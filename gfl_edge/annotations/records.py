@@ -70,6 +70,7 @@ class ImageRecord:
         ignored: neither learned nor counted as missed in evaluation: COCO's crowds, VOC's difficult objects.
         size_hw: (height, width) in pixels; None where the annotations do not say.
         line: of the list of images, from 1; 0 where there is no list.
+        file_id: what a COCO file calls it, whatever ``image_id`` became; None in formats that have no ids.
     """
 
     path: Path
@@ -78,6 +79,7 @@ class ImageRecord:
     ignored: Objects = NO_OBJECTS
     size_hw: tuple[int, int] | None = None
     line: int = 0
+    file_id: int | str | None = None
 
     @property
     def boxes(self) -> Boxes:
@@ -100,6 +102,7 @@ class Annotations:
         image_folder: ``file_name`` of :meth:`to_coco` is relative to it.
         origin: file or folder they were read from, for messages.
         foreign_classes: classes of boxes that ``class_names`` lacks, as the file calls them.
+        file_category_ids: what a COCO file calls ``class_names``, in their order; empty in formats that have no ids.
     """
 
     class_names: tuple[str, ...]
@@ -107,6 +110,7 @@ class Annotations:
     image_folder: Path
     origin: str
     foreign_classes: tuple[str, ...] = ()
+    file_category_ids: tuple[int | str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -151,7 +155,7 @@ class Annotations:
             replace(record, objects=_relabeled(record.objects, table), ignored=_relabeled(record.ignored, table))
             for record in self.records
         )
-        return replace(self, class_names=kept, records=records)
+        return replace(self, class_names=kept, records=records, file_category_ids=())
 
     def to_coco(self) -> dict[str, Any]:
         """The content of a COCO instances file; category ids are class indices + 1, ignored objects are crowds."""

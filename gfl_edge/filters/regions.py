@@ -110,14 +110,18 @@ def parse_region(text: str) -> Region:
     """
     found = _SOURCE.fullmatch(text)
     source, numbers = (int(found[1]), found[2]) if found else (None, text)
-    words = [word for word in re.split(r"[\s,;]+", numbers) if word]
-    try:
-        values = [float(word) for word in words]
-    except ValueError:
-        values = []
+    values = parse_numbers(numbers)
     if not values or len(values) % 2:
         raise InputError(f"region {shown(text)}: expected corners x,y with blanks between them, as {EXAMPLE}")
     return Region(tuple(zip(values[::2], values[1::2], strict=True)), source)
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas, semicolons or blanks between them; none at all where one of them is none."""
+    try:
+        return tuple(float(word) for word in re.split(r"[\s,;]+", text) if word)
+    except ValueError:
+        return ()
 
 
 def _point(number: int, point: object) -> tuple[float, float]:

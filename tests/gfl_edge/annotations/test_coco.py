@@ -39,6 +39,11 @@ def test_coco_is_read_with_its_crowds_apart(tmp_path):
     assert first.objects.areas.tolist() == [700, 12]  # the mask's, and the box's where there is no mask
     assert first.ignored.boxes.tolist() == [[0, 0, 90, 70]]
     assert (second.path, second.size_hw, len(second.objects)) == (tmp_path / "images/sub/b.jpg", None, 0)
+    assert found.file_category_ids == (3, 9)
+    for name in ("a.jpg", "sub/b.jpg"):
+        write_image(tmp_path / "images" / name)
+    truth = read_truth(tmp_path / "a.json", tmp_path / "images")
+    assert [(record.image_id, record.file_id) for record in truth.records] == [(1, 7), (2, 40)]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +96,7 @@ def test_image_ids_of_text_are_numbered(tmp_path):
         (1, "b.jpg", 1),
         (2, "a.jpg", 2),
     ]
+    assert [record.file_id for record in records] == ["img-b", "img-a"]
 
 
 def test_category_ids_of_text_come_last_in_the_order_of_the_file(tmp_path):

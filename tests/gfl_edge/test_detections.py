@@ -1,0 +1,70 @@
+"""The container of detections, and its way to supervision and back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gfl_edge.detections import Detections
+from gfl_edge.errors import InputError
+
+NAMES = ("person", "traffic light")
+BOXES = np.array([[1, 2, 30.5, 40], [5, 5, 5, 9]], np.float32)
+FOUND = Detections(BOXES, np.array([0.9, 0.25], np.float32), np.array([1, 0], np.int32), NAMES)
+FOLLOWED = Detections(FOUND.boxes, FOUND.scores, FOUND.class_ids, NAMES, track_ids=np.array([7, -1]))
+
+
+def test_identities_go_where_their_objects_go() -> None:
+    assert FOLLOWED[::-1].track_ids.tolist() == [-1, 7]  # type: ignore[union-attr]
+    assert FOLLOWED.above(0.5).track_ids.tolist() == [7]  # type: ignore[union-attr]
+    assert [one["track_id"] for one in FOLLOWED.to_dicts()] == [7, None]
+    assert "track_id" not in FOUND.to_dicts()[0]
+    with pytest.raises(InputError, match=r"track_ids \(1,\): expected \(2,\)"):
+        Detections(FOUND.boxes, FOUND.scores, FOUND.class_ids, NAMES, track_ids=np.array([7]))
+
+
+def test_to_supervision_and_back() -> None:
+    supervision = pytest.importorskip("supervision")
+    for found in (FOUND, FOLLOWED, FOUND[:0], FOLLOWED[:0]):
+        there = found.to_supervision()
+        assert isinstance(there, supervision.Detections)
+        assert there.data["class_name"].tolist() == [NAMES[i] for i in found.class_ids]
+        back = Detections.from_supervision(there, NAMES)
+        for name in ("boxes", "scores", "class_ids", "track_ids"):
+            before, after = getattr(found, name), getattr(back, name)
+            assert (before is None) == (after is None)
+            if before is not None:
+                np.testing.assert_array_equal(after, before)
+                assert after.dtype == before.dtype
+        assert back.class_names == NAMES
+    there = FOUND.to_supervision()
+    there.xyxy += 5
+    there.confidence[:] = 0
+    np.testing.assert_array_equal(FOUND.boxes, BOXES)
+
+
+def test_what_supervision_may_lack() -> None:
+    supervision = pytest.importorskip("supervision")
+    bare = supervision.Detections(xyxy=BOXES.astype(np.float64))
+    found = Detections.from_supervision(bare, ("thing",))
+    assert (found.scores.tolist(), found.class_ids.tolist(), found.track_ids) == ([1, 1], [0, 0], None)
+    with pytest.raises(InputError, match="no class_id, and there are 2 classes"):
+        Detections.from_supervision(bare, NAMES)
+    assert len(Detections.from_supervision(supervision.Detections.empty(), NAMES)) == 0
+    rising = supervision.Detections(
+        xyxy=BOXES, confidence=np.array([0.25, 0.9]), class_id=np.array([0, 1]), tracker_id=np.array([3, 4])
+    )
+    found = Detections.from_supervision(rising, NAMES)
+    assert found.scores.tolist() == pytest.approx([0.9, 0.25])
+    assert found.track_ids is not None
+    assert (found.class_ids.tolist(), found.track_ids.tolist(), found.boxes[0, 0]) == ([1, 0], [4, 3], 5)
+    with pytest.raises(InputError, match=r"class_ids outside 0\.\.0"):
+        Detections.from_supervision(rising, ("thing",))
+
+
+def test_supervision_is_imported_only_when_it_is_used() -> None:
+    words = "import sys, gfl_edge.detections, gfl_edge.camera.run; sys.exit('supervision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", words], check=False).returncode == 0
