@@ -48,7 +48,7 @@ GRAPHS: dict[Family, tuple[tuple[Precision, ExportedNms], ...]] = {
     "nanodet-plus": (("fp32", "graph"), ("fp32", "none"), ("fp16", "graph")),
     "gfl": (("fp32", "none"),),
 }
-TRAINED: tuple[Family, ...] = ("nanodet", "gfl")  # what results of training train
+TRAINED: tuple[Family, ...] = ("nanodet", "gfl", "sapd")  # what results of training train
 LOSS_TOLERANCE = 1e-3  # relative: PyTorch's kernels differ by processor
 DIGITS = 16  # of a digest
 
@@ -156,19 +156,30 @@ def losses(family: Family) -> dict[str, float]:
     import torch
 
     from train.objective.criterion import CONFIGS, Criterion
+    from train.objective.sapd import SapdConfig, SoftAnchorPoints
     from train.structures import Outputs, Target
 
-    config = dataclasses.replace(CONFIGS[family], num_classes=3)
-    side = 4 * config.strides[-1]
+    criterion: Criterion | SoftAnchorPoints
+    if family == "sapd":
+        criterion, edges = SoftAnchorPoints(SapdConfig(num_classes=3)), 4
+    else:
+        config = dataclasses.replace(CONFIGS[family], num_classes=3)
+        criterion, edges = Criterion(config), 4 * (config.reg_max + 1)
+    strides = criterion.config.strides
+    side = 4 * strides[-1]
     generator = torch.Generator().manual_seed(0)
-    cells = [side // stride for stride in config.strides]
     maps = [
-        [torch.randn((2, channels, size, size), generator=generator, dtype=torch.float64).float() for size in cells]
-        for channels in (config.num_classes, 4 * (config.reg_max + 1))
+        [
+            torch.randn((2, channels, side // stride, side // stride), generator=generator, dtype=torch.float64).float()
+            for stride in strides
+        ]
+        for channels in (3, edges)
     ]
+    if family == "sapd":
+        maps[1] = [distances.abs() for distances in maps[1]]
     boxes = side * torch.tensor([[0.1, 0.2, 0.5, 0.7], [0.45, 0.4, 0.95, 0.9]])
     targets = [Target(boxes, torch.tensor([0, 2])), Target(boxes[:0], torch.zeros(0, dtype=torch.long))]
-    found = Criterion(config)(Outputs(maps[0], maps[1]), targets, (side, side))
+    found = criterion(Outputs(maps[0], maps[1]), targets, (side, side))
     return {name: float(f"{value.item():.6g}") for name, value in found.items()}
 
 

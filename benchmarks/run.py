@@ -57,6 +57,7 @@ PLUS_416 = ("graph of nanodet-plus", "weights of nanodet-plus-m-416")
 GROUPS = "groups of engines"
 BUNDLED = ("bundled model",)
 LEARNED = ("losses of nanodet", "losses of gfl")
+ABLATED = ("losses of gfl", "losses of sapd")
 
 MEASUREMENTS = {
     "ap": Measurement("ap_mix397", "accuracy.ap", PUBLISHED),
@@ -86,7 +87,10 @@ MEASUREMENTS = {
     ),
     "overfit": Measurement("overfit", "training.training", ("settings overfit_gfl_r18", *LEARNED), "measure_overfit"),
     "ablation": Measurement(
-        "ablation", "training.training", ("settings ablation_bccd", *LEARNED), "measure_ablation", draw="draw_ablation"
+        "ablation", "training.ablation", ("settings ablation_bccd", *ABLATED), "measure_bccd", draw="draw_bccd"
+    ),
+    "ablation-coco": Measurement(
+        "ablation_coco", "training.ablation", ("settings ablation_coco", *ABLATED), "measure_coco", draw="draw_coco"
     ),
 }
 
@@ -98,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--folder", type=Path, help="for files of its own, kept: a long measurement that was stopped goes on there"
     )
-    parser.add_argument("--only", metavar="MODULE", help="of faults, these: the rows of the others stay as they are")
+    parser.add_argument("--only", metavar="MODULE", help="of faults or ablation, these rows: others stay as they are")
     return run_command(parser, _run, argv)
 
 

@@ -102,7 +102,9 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Changes to the family's own criterion, see :class:`train.objective.criterion.CriterionConfig`."""
+    """Changes to the family's own criterion, see :class:`train.objective.criterion.CriterionConfig` and, for SAPD,
+    :class:`train.objective.sapd.SapdConfig`.
+    """
 
     assigner: Literal["atss", "dynamic_soft_label"] | None = None
     topk: int | None = None  # candidates per object
@@ -112,6 +114,11 @@ class LossConfig:
     giou_weight: float | None = None
     dfl_weight: float | None = None
     centerness_weight: float | None = None
+    shrink: Share | None = None  # SAPD: part of an object's sides in which anchor points learn it
+    attenuation: NotNegative | None = None  # SAPD: how much less the points count that are far from its center
+    max_levels: Count | None = None  # SAPD: levels that learn an object
+    iou_weight: NotNegative | None = None  # SAPD
+    selection_weight: NotNegative | None = None  # SAPD: of the loss of the meta-selection network
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,8 @@ class TrainConfig:
     norm_eval: bool = False  # the backbone's batch norms keep their statistics
     auxiliary: bool = False  # NanoDet-Plus' second head, only in training
     auxiliary_detach_epoch: int | None = None  # from then on, counted from 0, it no longer trains backbone and neck
+    # SAPD: until then, counted from 0, only the level of the least loss learns an object; default: half of the epochs
+    soft_levels_epoch: Natural | None = None
 
     def __post_init__(self) -> None:
         if self.auxiliary_detach_epoch is not None and not self.auxiliary:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ from train.models.nanodet import NanoDet
 from train.models.published import read_model_file
 from train.models.tan import STRIDE
 from train.models.traits import TRAITS, Family
-from train.objective.criterion import CONFIGS, CriterionConfig
+from train.objective.criterion import CONFIGS, Criterion, CriterionConfig
+from train.objective.sapd import SapdConfig, SoftAnchorPoints
 from train.structures import Outputs
 from train.weights.find import find_weights
 from train.weights.imagenet import load_backbone
@@ -73,24 +75,35 @@ class TrainedNetwork(nn.Module):
         detector: the network itself.
         channels_last: memory format of its input.
         detach_epoch: from this epoch on the auxiliary head does not train backbone and neck; None: it always does.
+        soft_levels_epoch: from this epoch on SAPD's objects train levels by the weights that are predicted for them.
     """
 
-    def __init__(self, detector: Network, channels_last: bool = False, detach_epoch: int | None = None) -> None:
+    def __init__(
+        self,
+        detector: Network,
+        channels_last: bool = False,
+        detach_epoch: int | None = None,
+        soft_levels_epoch: int = 0,
+    ) -> None:
         super().__init__()
         self.detector = detector
         self.normalized = Normalized(detector.config.family, channels_last)
-        self.detach_epoch = detach_epoch
-        self.detached = False
+        self.detach_epoch, self.soft_levels_epoch = detach_epoch, soft_levels_epoch
+        self.detached, self.soft_levels = False, soft_levels_epoch == 0
 
     def start_epoch(self, epoch: int) -> None:
         """Note which epoch begins, counted from 0."""
         self.detached = self.detach_epoch is not None and epoch >= self.detach_epoch
+        self.soft_levels = epoch >= self.soft_levels_epoch
 
     def forward(self, images: Tensor) -> Outputs:
         x = self.normalized(images)
         if isinstance(self.detector, NanoDet):
             return self.detector.forward_train(x, detach_auxiliary=self.detached)
-        return self.detector.forward_train(x)
+        outputs = self.detector.forward_train(x)
+        if outputs.selection is None:
+            return outputs
+        return replace(outputs, selection=replace(outputs.selection, is_soft=self.soft_levels))
 
 
 def build_detector(config: Config, num_classes: int) -> Network:
@@ -112,9 +125,13 @@ def build_detector(config: Config, num_classes: int) -> Network:
     if attention_hw is not None:
         _check_positions(attention_hw, config.data)
     try:
-        detector = build_network(replace(architecture, num_classes=num_classes), config.train.auxiliary)
+        detector = build_network(
+            replace(architecture, num_classes=num_classes), config.train.auxiliary or architecture.family == "sapd"
+        )
     except ValueError as error:
         raise InputError(f"train.auxiliary: {error}") from error
+    if config.train.soft_levels_epoch is not None and architecture.family != "sapd":
+        raise InputError("train.soft_levels_epoch: only SAPD selects levels so; leave it out")
     if start is not None:
         warm_start(detector, start, str(model.weights))
     backbone = imagenet_weights(architecture) if model.imagenet else model.backbone_weights
@@ -172,20 +189,48 @@ def warm_start(detector: Network, start: Network, origin: str) -> None:
                 edges = 4 * (theirs.reg_max + 1)
                 given[key] = torch.cat((own[key][:-edges], given[key][-edges:]))
     result = detector.load_state_dict(given, strict=False)
-    absent = [key for key in result.missing_keys if not key.startswith("aux_")]
+    absent = [key for key in result.missing_keys if not key.startswith(("aux_", "meta_selection."))]
     if absent or result.unexpected_keys:
         raise CheckpointError(f"{origin} lacks the keys {absent}, and has unknown ones {result.unexpected_keys}")
     if isinstance(detector, NanoDet) and detector.aux_fpn is not None:
         detector.aux_fpn.load_state_dict(detector.fpn.state_dict())
 
 
-def criterion_config(network: Architecture, loss: LossConfig) -> CriterionConfig:
+def build_criterion(network: Architecture, loss: LossConfig) -> Criterion | SoftAnchorPoints:
     """The criterion of the network's family, fitted to the network, with the changes that ``loss`` asks for.
 
     Raises:
         InputError: values that do not fit together.
     """
+    if network.family == "sapd":
+        return SoftAnchorPoints(_sapd_config(network, loss))
+    return Criterion(criterion_config(network, loss))
+
+
+def _sapd_config(network: Architecture, loss: LossConfig) -> SapdConfig:
+    try:
+        return replace(
+            SapdConfig(), num_classes=network.num_classes, strides=network.strides, **_changes(loss, SapdConfig)
+        )
+    except ValueError as error:
+        raise InputError(f"loss: {error}") from error
+
+
+def _changes(loss: LossConfig, config: type[CriterionConfig] | type[SapdConfig]) -> dict[str, Any]:
+    """What ``loss`` sets; raises ValueError for what the criterion does not have."""
     changes = {name: value for name, value in vars(loss).items() if value is not None}
+    known = {field.name for field in fields(config)}
+    if unknown := sorted(changes.keys() - known):
+        raise ValueError(f"{', '.join(unknown)}: the objective of this family has no such thing; leave it out")
+    return changes
+
+
+def criterion_config(network: Architecture, loss: LossConfig) -> CriterionConfig:
+    """The criterion of a GFL or a NanoDet, fitted to the network, with the changes that ``loss`` asks for.
+
+    Raises:
+        InputError: values that do not fit together.
+    """
     try:
         return replace(
             CONFIGS[network.family],
@@ -194,7 +239,7 @@ def criterion_config(network: Architecture, loss: LossConfig) -> CriterionConfig
             strides=network.strides,
             regression=network.regression,
             quality=network.quality if isinstance(network, GFLConfig) else "joint",
-            **changes,
+            **_changes(loss, CriterionConfig),
         )
     except ValueError as error:
         raise InputError(f"loss: {error}") from error

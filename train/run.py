@@ -32,8 +32,7 @@ from train.models.build import Network
 from train.models.gfl import GFL
 from train.models.nanodet import NanoDet
 from train.models.traits import TRAITS
-from train.network import TrainedNetwork, build_detector, criterion_config, weights_name
-from train.objective.criterion import Criterion
+from train.network import TrainedNetwork, build_criterion, build_detector, weights_name
 from train.optim import Schedule, build_optimizer
 from train.quantize import fake_quantize, float_state
 from train.resuming import check_position
@@ -50,6 +49,7 @@ BEST_METRIC = "AP"
 UNFOLDED_ON = 256  # images, whose statistics batch norms get that have none
 MAX_PERCENT = 100
 SHOWN = ("AP", "AP50", "AP75")  # after each evaluation
+BOX_LOSSES = ("giou", "iou")  # sums over positives
 
 
 class Run:
@@ -93,8 +93,12 @@ class Run:
             check_output(self.folder / LAST, CHECKPOINT_SIZES * weights_bytes)
         self._train = replace(data.train, records=data.train.records[:limit])
         self.data = self._loader(self._train)
+        soft = config.train.soft_levels_epoch
         self.network = TrainedNetwork(
-            self.detector, config.train.channels_last, config.train.auxiliary_detach_epoch
+            self.detector,
+            config.train.channels_last,
+            config.train.auxiliary_detach_epoch,
+            config.train.epochs // 2 if soft is None else soft,
         ).to(process.device)
         if config.quantize.enabled:
             self._fake_quantize()
@@ -138,7 +142,7 @@ class Run:
         with self._kept_on_lost_data(), progress_bar(label, total, enabled=is_main, done=position.batch) as bar:
             for step in self.trainer.run_epoch(self.data):
                 log.losses(step.number, step.to_dict())
-                self._has_positives |= step.losses["giou"] > 0  # a sum over positives
+                self._has_positives |= any(step.losses.get(name, 0) > 0 for name in BOX_LOSSES)
                 at = position.batch or self.data.steps_per_epoch
                 bar.set_description(f"{label}, loss {step.total:.3f}, lr {step.lr:.2g}", refresh=False)
                 bar.update(at - bar.n)
@@ -160,7 +164,7 @@ class Run:
 
     def _without_positives(self) -> str:
         """Why a run whose losses had no positive in an epoch is stopped."""
-        config, records = criterion_config(self.detector.config, self.config.loss), self._train.records
+        config, records = build_criterion(self.detector.config, self.config.loss).config, self._train.records
         boxes = np.concatenate([record.boxes for record in records])
         sides = np.median(boxes[:, 2:] - boxes[:, :2], axis=0)
         height, width = np.median([record.size_hw for record in records], axis=0)
@@ -278,7 +282,7 @@ class Run:
         steps = -(-self.data.steps_per_epoch // train.accumulate)
         return Trainer(
             self.network,
-            Criterion(criterion_config(self.detector.config, self.config.loss)),
+            build_criterion(self.detector.config, self.config.loss),
             build_optimizer(self.detector, self.config.optimizer),
             Schedule(self.config.schedule, steps, train.epochs),
             LoopSettings(train.accumulate, train.clip_norm, train.amp),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -30,6 +30,20 @@ class Target:
 
 
 @dataclass(frozen=True)
+class LevelSelection:
+    """How much each level is to learn of each object, which SAPD's meta-selection network says.
+
+    Attributes:
+        logits: boxes ``[n_i, 4]`` xyxy of each image in pixels of the input -> ``[sum of n_i, levels]`` whose softmax
+            are the weights, float32.
+        is_soft: take these weights; otherwise the network only learns to predict them.
+    """
+
+    logits: Callable[[Sequence[Tensor]], Tensor]
+    is_soft: bool = True
+
+
+@dataclass(frozen=True)
 class Outputs:
     """What a detector computes in training, one map per level, from fine to coarse.
 
@@ -39,9 +53,11 @@ class Outputs:
             distances in strides for the Dirac delta baseline.
         centerness: ``[N, 1, H_i, W_i]`` logits of the ATSS baseline, else None.
         auxiliary: outputs of NanoDet-Plus' auxiliary head, which exists only in training, else None.
+        selection: of SAPD in training, else None.
     """
 
     cls_logits: list[Tensor]
     reg_logits: list[Tensor]
     centerness: list[Tensor] | None = None
     auxiliary: Outputs | None = None
+    selection: LevelSelection | None = None

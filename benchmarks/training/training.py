@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import logging
-import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,29 +13,16 @@ from export.arguments import ExportRequest
 from export.to_onnx import export_onnx
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import evaluate
-from gfl_edge.files import write_atomically
 from gfl_edge.parsing.json_text import json_text
-from gfl_edge.report.plots import dot_chart, line_chart
+from gfl_edge.report.plots import line_chart
 from train.checkpoint import BEST, LAST
 from train.config import Config, read_config
 from train.data.load import load_data
-from train.models.traits import Quality, Regression
 from train.run import train
 from train.validation import evaluate_checkpoint
 
-logger = logging.getLogger(__name__)
-
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "train" / "configs"
 REPORTED = ("AP", "AP50", "AP75")
-
-# The paper's two changes to ATSS, one by one: a score that learns the quality (QFL), edges as distributions (DFL)
-VARIANTS: dict[str, tuple[Quality, Regression]] = {
-    "ATSS": ("centerness", "dirac"),
-    "ATSS + QFL": ("joint", "dirac"),
-    "ATSS + DFL": ("centerness", "distribution"),
-    "GFL (both)": ("joint", "distribution"),
-}
-SEEDS = (0, 1, 2)
 
 
 def measure_bccd(folder: Path) -> dict[str, Any]:
@@ -62,8 +46,8 @@ def measure_bccd(folder: Path) -> dict[str, Any]:
         "config": "train/configs/bccd_nanodet_m.toml",
         "class_names": spec.class_names,
         "training_minutes": round(seconds / 60, 2),
-        "validation_by_epoch": _curve(config, "metrics.csv", ("epoch", *REPORTED)),
-        "loss_by_step": _curve(config, "losses.csv", ("step", "loss")),
+        "validation_by_epoch": curve(config, "metrics.csv", ("epoch", *REPORTED)),
+        "loss_by_step": curve(config, "losses.csv", ("step", "loss")),
         "test": {name: torch_result[name] for name in (*REPORTED, "images")},
         "test_of_the_onnx_file": {**{name: round(onnx_result.percent(name), 3) for name in REPORTED}, "on": backend},
         "engine": build(half, "fp16", "sm75", folder).row("bccd-nanodet-m"),
@@ -86,47 +70,8 @@ def measure_overfit(folder: Path) -> dict[str, Any]:
     return {
         "config": "train/configs/overfit_gfl_r18.toml",
         "training_minutes": round(seconds / 60, 2),
-        "same_images_by_epoch": _curve(config, "metrics.csv", ("epoch", *REPORTED)),
+        "same_images_by_epoch": curve(config, "metrics.csv", ("epoch", *REPORTED)),
     }
-
-
-def measure_ablation(folder: Path) -> dict[str, Any]:
-    """The paper's comparison in small: one network, one schedule, with and without QFL and DFL, three seeds each.
-
-    Evaluated on the test list after the last epoch, so that nothing is chosen by it. Runs that ``folder`` has already
-    are not made again.
-    """
-    base = read_shipped("ablation_bccd", folder)
-    done = folder / "runs.json"
-    runs: list[dict[str, Any]] = json.loads(done.read_text()) if done.is_file() else []
-    for seed in SEEDS:
-        for name, (quality, regression) in VARIANTS.items():
-            if any(run["variant"] == name and run["seed"] == seed for run in runs):
-                continue
-            logger.info("== %s, seed %d", name, seed)
-            assert base.model.gfl is not None
-            network = replace(base.model.gfl, quality=quality, regression=regression)
-            config = replace(
-                base,
-                model=replace(base.model, gfl=network),
-                train=replace(base.train, seed=seed, output=folder / f"{name}-{seed}"),
-            )
-            seconds = train_seconds(config)
-            metrics = _curve(config, "metrics.csv", ("epoch", *REPORTED))[-1]
-            runs.append({"variant": name, "seed": seed, "seconds": round(seconds, 1), **metrics})
-            write_atomically(done, json_text(runs).encode())
-    return {
-        "config": "train/configs/ablation_bccd.toml",
-        "epochs": base.train.epochs,
-        "summary": {name: _summary([run for run in runs if run["variant"] == name]) for name in VARIANTS},
-        "runs": runs,
-    }
-
-
-def draw_ablation(result: dict[str, Any]) -> bytes:
-    """AP of all runs."""
-    groups = {name: [run["AP"] for run in result["runs"] if run["variant"] == name] for name in result["summary"]}
-    return dot_chart("BCCD test list, three seeds each; the line is the mean", "AP, percent", groups)
 
 
 def read_shipped(name: str, folder: Path) -> Config:
@@ -142,7 +87,8 @@ def train_seconds(config: Config) -> float:
     return time.perf_counter() - start
 
 
-def _curve(config: Config, file_name: str, columns: tuple[str, ...]) -> list[dict[str, float]]:
+def curve(config: Config, file_name: str, columns: tuple[str, ...]) -> list[dict[str, float]]:
+    """Columns of a file that a run wrote, one row per line."""
     with (config.train.output / file_name).open(newline="") as file:
         return [{name: round(float(row[name]), 3) for name in columns} for row in csv.DictReader(file)]
 
@@ -157,12 +103,3 @@ def bccd_list(config: Config, name: str, folder: Path) -> tuple[Path, Path]:
     path = folder / f"{name}.json"
     path.write_text(json_text(annotations.to_coco()))
     return path, annotations.image_folder
-
-
-def _summary(runs: list[dict[str, Any]]) -> dict[str, float]:
-    found = {}
-    for name in REPORTED:
-        values = [run[name] for run in runs]
-        found[f"{name}_mean"] = round(statistics.mean(values), 2)
-        found[f"{name}_std"] = round(statistics.stdev(values), 2)
-    return found

@@ -16,6 +16,7 @@ from train.objective.losses import (
     focal_loss,
     giou_loss,
     iou,
+    iou_loss,
     quality_focal_loss,
 )
 
@@ -158,6 +159,21 @@ def test_empty_boxes_have_no_overlap_and_finite_gradients():
     assert gradient(giou_loss, empty, empty).isfinite().all()
 
 
+def test_iou_loss_is_the_logarithm_of_the_iou():
+    box = torch.tensor([0.0, 0.0, 4.0, 4.0])
+    for other, expected in (([2, 0, 6, 4], math.log(3)), ([0, 0, 4, 4], 0), ([1, 1, 3, 3], math.log(4))):
+        assert iou_loss(box, torch.tensor(other)).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        assert iou_loss(torch.tensor(other), box).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_iou_loss_is_finite_where_nothing_overlaps_and_of_empty_boxes():
+    box = torch.tensor([0.0, 0.0, 4.0, 4.0])
+    assert iou_loss(box, torch.tensor([5, 5, 6, 6])).item() == pytest.approx(math.log(17 / 1e-6), rel=1e-4)
+    empty = torch.zeros(1, 4)
+    assert iou_loss(empty, empty).isfinite().all()
+    assert gradient(iou_loss, empty, empty).isfinite().all()
+
+
 def test_iou_is_that_of_the_numpy_reference():
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 50, (2, 40, 2))
@@ -175,6 +191,7 @@ LOSSES = {
     distribution_focal_loss: ((5, 4, 8), (5, 4)),
     giou_loss: ((5, 4), (5, 4)),
     iou: ((5, 4), (5, 4)),
+    iou_loss: ((5, 4), (5, 4)),
 }
 
 

@@ -14,13 +14,13 @@ def build_network(architecture: Architecture, auxiliary: bool = False) -> Networ
 
     Args:
         architecture: what it is made of.
-        auxiliary: add the head that NanoDet-Plus trains with.
+        auxiliary: add what exists only in training: NanoDet-Plus' second head, SAPD's meta-selection network.
 
     Raises:
-        ValueError: an auxiliary head for another family.
+        ValueError: the family has no such thing.
     """
     if isinstance(architecture, NanoDetConfig):
         return NanoDet(architecture, auxiliary)
-    if auxiliary:
+    if auxiliary and architecture.family != "sapd":
         raise ValueError(f"{architecture.family} has no auxiliary head; take the family nanodet-plus")
-    return GFL(architecture)
+    return GFL(architecture, meta_selection=auxiliary)

@@ -1,11 +1,14 @@
-"""GFL and GFLv2: a backbone, a feature pyramid and one head that all levels share.
+"""GFL, GFLv2 and SAPD: a backbone, a feature pyramid and one head that all levels share.
 
-Sources: mmdetection 3.3.0 (configs/gfl, mmdet/models/dense_heads/gfl_head.py) and implus/GFocalV2.
+Sources: mmdetection 3.3.0 (configs/gfl, mmdet/models/dense_heads/gfl_head.py), implus/GFocalV2, and Zhu et al., Soft
+Anchor-Point Object Detection, ECCV 2020. SAPD has the towers of the others, with their group norms and the learned
+scale of each level, so that what it is compared by is the training.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -15,10 +18,11 @@ from train.models.detector import Detector
 from train.models.efficientnet_lite import EfficientNetLite0
 from train.models.fpn import FPN
 from train.models.gfl_head import GFLHead, HeadLayout, HeadQuality, joint_logits
+from train.models.meta_selection import MetaSelection
 from train.models.pan import PAN
 from train.models.resnet import ResNet, ResNetLayout
 from train.models.traits import Quality, Regression
-from train.structures import Outputs
+from train.structures import LevelSelection, Outputs
 
 BackboneName = Literal["resnet", "efficientnet-lite0"]
 NeckName = Literal["fpn", "pan"]
@@ -31,7 +35,7 @@ class GFLConfig:
     """What a GFL network is made of. The defaults are mmdetection's gfl_r50_fpn.
 
     Attributes:
-        family: "gfl", or "gflv2" for the head whose quality is predicted from the distributions.
+        family: "gfl", "gflv2" for the head whose quality is predicted from the distributions, or "sapd".
         backbone: "resnet" (also ResNeXt) or "efficientnet-lite0", which the next six fields do not concern.
         depth: 18, 34, 50 or 101.
         base_channels: of the stem.
@@ -47,14 +51,14 @@ class GFLConfig:
         num_classes: number of classes.
         reg_max: the distribution of an edge has ``reg_max + 1`` bins.
         strides: pixels of the input per cell of each output map; 8, 16, 32 and doublings.
-        quality: "joint", or "centerness" for the ATSS baseline of the paper.
+        quality: "joint", or "centerness" for the ATSS baseline of the paper, or "none" for the score without either.
         regression: "distribution", or "dirac" for the baseline of the paper with one distance per edge.
 
     Raises:
         ValueError: fields that do not fit together.
     """
 
-    family: Literal["gfl", "gflv2"] = "gfl"
+    family: Literal["gfl", "gflv2", "sapd"] = "gfl"
     backbone: BackboneName = "resnet"
     depth: int = 50
     base_channels: int = 64
@@ -78,6 +82,8 @@ class GFLConfig:
             raise ValueError(
                 "gflv2 predicts its quality from distributions: quality 'joint', regression 'distribution'"
             )
+        if self.family == "sapd" and (self.quality != "none" or self.regression != "dirac"):
+            raise ValueError("sapd predicts scores and distances alone: quality 'none', regression 'dirac'")
         doublings = tuple(8 << level for level in range(len(self.strides)))
         if len(self.strides) < len(BACKBONE_STRIDES) or self.strides != doublings:
             raise ValueError(f"strides {self.strides}: expected 8, 16, 32 and doublings")
@@ -109,18 +115,23 @@ class GFLConfig:
             self.num_groups,
             quality,
             self.regression,
+            rectified=self.family == "sapd",
         )
 
 
 class GFL(Detector):
-    """A GFL or GFLv2 detector; normalized RGB in. Keys: ``backbone``, ``neck``, ``bbox_head``, as in mmdetection.
+    """A GFL, GFLv2 or SAPD detector; normalized RGB in. Keys: ``backbone``, ``neck``, ``bbox_head``, as in mmdetection.
 
     With ``regression="dirac"`` the edge maps are ``[N, 4, H_i, W_i]``, distances in strides.
+
+    Args:
+        config: what it is made of.
+        meta_selection: add the network that SAPD trains with, key ``meta_selection``.
     """
 
     backbone: ResNet | EfficientNetLite0
 
-    def __init__(self, config: GFLConfig) -> None:
+    def __init__(self, config: GFLConfig, meta_selection: bool = False) -> None:
         super().__init__()
         self.config: GFLConfig = config
         self.backbone = EfficientNetLite0() if config.backbone == "efficientnet-lite0" else ResNet(config.resnet)
@@ -131,6 +142,7 @@ class GFL(Detector):
             else FPN(inputs, config.neck_channels, len(config.strides))
         )
         self.bbox_head = GFLHead(config.head)
+        self.meta_selection = MetaSelection(config.strides, config.neck_channels) if meta_selection else None
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -147,7 +159,11 @@ class GFL(Detector):
         return self.backbone.stages()
 
     def forward_train(self, images: Tensor) -> Outputs:
-        return self.bbox_head(self.neck(self.backbone(images)[-len(BACKBONE_STRIDES) :]))
+        features = self.neck(self.backbone(images)[-len(BACKBONE_STRIDES) :])
+        outputs: Outputs = self.bbox_head(features)
+        if self.meta_selection is None:
+            return outputs
+        return replace(outputs, selection=LevelSelection(partial(self.meta_selection, features)))
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         outputs = self.forward_train(images)

@@ -17,13 +17,15 @@ from torch.nn import functional as F
 from train.models.traits import Regression
 from train.structures import Outputs
 
-HeadQuality = Literal["joint", "guided", "centerness"]
+HeadQuality = Literal["joint", "guided", "centerness", "none"]
 
 PRIOR = 0.01  # score of every class before training, RetinaNet's initialization
 PRIOR_BIAS = -math.log((1 - PRIOR) / PRIOR)
 INIT_STD = 0.01
 TOP_K = 4  # largest bins of an edge that GFLv2 looks at, beside their mean
 QUALITY_CHANNELS = 64  # hidden units of GFLv2's quality predictor
+SAPD_UNIT = 4.0  # strides in which SAPD predicts distances: its z (Zhu et al., ECCV 2020, section 3.1)
+SAPD_EDGE_BIAS = 0.1  # of these units, before training, as in FSAF (Zhu et al., CVPR 2019)
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,11 @@ class HeadLayout:
         stacked_convs: convolutions per tower.
         num_groups: of the group norms.
         quality: "joint" (GFL: the class logit is trained as the quality), "guided" (GFLv2: times a quality predicted
-            from the distributions) or "centerness" (the ATSS baseline: times a branch of its own).
+            from the distributions), "centerness" (the ATSS baseline: times a branch of its own) or "none" (the class
+            logit is the score, whatever the box).
         regression: "distribution", or "dirac" for one distance per edge.
         leaky_slope: of the towers' activation; 0 is ReLU.
+        rectified: distances of "dirac" are ``SAPD_UNIT * relu(x)``, as in SAPD, instead of ``exp(x)``.
     """
 
     num_classes: int
@@ -54,6 +58,7 @@ class HeadLayout:
     quality: HeadQuality = "joint"
     regression: Regression = "distribution"
     leaky_slope: float = 0.0
+    rectified: bool = False
 
 
 class GroupNorm(nn.GroupNorm):
@@ -148,7 +153,10 @@ class GFLHead(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         assert self.gfl_cls.bias is not None
+        assert self.gfl_reg.bias is not None
         nn.init.constant_(self.gfl_cls.bias, PRIOR_BIAS)
+        if self.layout.rectified:
+            nn.init.constant_(self.gfl_reg.bias, SAPD_EDGE_BIAS)
 
     def forward(self, features: Sequence[Tensor]) -> Outputs:
         """One map ``[N, in_channels, H_i, W_i]`` per level -> their logits, see :class:`train.structures.Outputs`."""
@@ -160,7 +168,9 @@ class GFLHead(nn.Module):
             if self.layout.quality == "guided":
                 statistics = distribution_statistics(reg_logits, self.layout.reg_max + 1)
                 cls_logits = joint_logits(cls_logits, self.reg_conf(statistics))
-            if self.layout.regression == "dirac":
+            if self.layout.rectified:
+                reg_logits = SAPD_UNIT * reg_logits.float().relu()
+            elif self.layout.regression == "dirac":
                 reg_logits = reg_logits.float().exp()  # distances are positive, as in FCOS (Tian et al., ICCV 2019)
             if outputs.centerness is not None:
                 outputs.centerness.append(self.atss_centerness(tower))

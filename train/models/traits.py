@@ -16,8 +16,10 @@ Family = Literal[
     "nanodet-plus",
     "gfl",
     "gflv2",
+    "sapd",
 ]
-Quality = Literal["joint", "centerness"]  # what the class score is trained to be: the box's IoU, or without it (ATSS)
+# What the class score is trained to be: the box's IoU, or 1 beside a branch of its own for the centerness (ATSS), or 1
+Quality = Literal["joint", "centerness", "none"]
 Regression = Literal["distribution", "dirac"]  # what is predicted of an edge: a distribution, or a distance
 
 # ImageNet statistics in BGR order, gray levels
@@ -59,4 +61,6 @@ TRAITS: dict[Family, FamilyTraits] = {
     # mmdetection 3.3.0, configs/gfl: AnchorGenerator with center_offset 0, data_preprocessor with bgr_to_rgb
     "gfl": FamilyTraits((800, 1344), "fit", 0.0, "rgb"),
     "gflv2": FamilyTraits((800, 1344), "fit", 0.0, "rgb"),
+    # Zhu et al., ECCV 2020, section 3.1
+    "sapd": FamilyTraits((800, 1344), "fit", 0.5, "rgb"),
 }

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from gfl_edge.ops import decode
 from train.models.traits import TRAITS, Family, Quality, Regression
 from train.objective.atss import assign_atss
 from train.objective.dynamic_soft_label import assign_dynamic_soft_labels
@@ -27,6 +25,15 @@ from train.objective.losses import (
     giou_loss,
     iou,
     quality_focal_loss,
+)
+from train.objective.maps import (
+    boxes_around,
+    cell_grid,
+    check_maps,
+    distances_to_edges,
+    ignored_cells,
+    level_hw,
+    process_mean,
 )
 from train.objective.positives import Positives
 from train.structures import Outputs, Target
@@ -47,7 +54,8 @@ class CriterionConfig:
         strides: pixels of the input per cell of each level.
         point_offset: cell i of a level lies at ``(i + point_offset) * stride``.
         quality: "joint" trains the class score as the IoU (Quality Focal Loss), also where the network itself
-            multiplies the two (GFLv2); "centerness" is the ATSS baseline, focal loss and a branch of its own.
+            multiplies the two (GFLv2); "centerness" is the ATSS baseline, focal loss and a branch of its own; "none" is
+            the focal loss alone, and all boxes of positives count the same.
         regression: "distribution", or "dirac" for one distance per edge, without Distribution Focal Loss.
         assigner: "atss" by anchors, or "dynamic_soft_label" by what is predicted, as in NanoDet-Plus.
         topk: candidates per object: on each level for "atss", among all cells for "dynamic_soft_label".
@@ -145,14 +153,14 @@ class Criterion:
 
     def per_level(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> dict[str, Tensor]:
         """As a call, but ``[levels]`` under each name: what each level contributes."""
-        config, level_hw = self.config, _level_hw(input_hw, self.config.strides)
+        config, sizes = self.config, level_hw(input_hw, self.config.strides)
         bins = 1 if config.regression == "dirac" else config.reg_max + 1
         for head in (outputs, outputs.auxiliary):
             if head is not None:
-                _check_maps("cls_logits", head.cls_logits, len(targets), config.num_classes, level_hw)
-                _check_maps("reg_logits", head.reg_logits, len(targets), 4 * bins, level_hw)
+                check_maps("cls_logits", head.cls_logits, len(targets), config.num_classes, sizes)
+                check_maps("reg_logits", head.reg_logits, len(targets), 4 * bins, sizes)
                 if config.quality == "centerness":
-                    _check_maps("centerness", head.centerness or [], len(targets), 1, level_hw)
+                    check_maps("centerness", head.centerness or [], len(targets), 1, sizes)
 
         # The auxiliary head learns faster, so the assignment follows what it predicts (NanoDet-Plus)
         positives = self.assign(outputs.auxiliary or outputs, targets, input_hw)
@@ -167,19 +175,18 @@ class Criterion:
         """Which cells learn which object. Only "dynamic_soft_label" looks at what ``outputs`` predict."""
         config = self.config
         if config.assigner == "atss":
-            level_hw = _level_hw(input_hw, config.strides)
-            return assign_atss(targets, level_hw, config.strides, config.point_offset, config.topk, config.anchor_scale)
+            sizes = level_hw(input_hw, config.strides)
+            return assign_atss(targets, sizes, config.strides, config.point_offset, config.topk, config.anchor_scale)
         with torch.no_grad():
             cls_logits = torch.cat([logits.flatten(2) for logits in outputs.cls_logits], dim=2)
             reg_logits = torch.cat([logits.flatten(2) for logits in outputs.reg_logits], dim=2)
             centers, strides = self._grid(input_hw, cls_logits.device)
-            boxes = _boxes(centers, self._distances(reg_logits.transpose(1, 2)) * strides)
+            boxes = boxes_around(centers, self._distances(reg_logits.transpose(1, 2)) * strides)
         return assign_dynamic_soft_labels(targets, cls_logits, boxes, centers, config.topk, config.iou_factor)
 
     def _grid(self, input_hw: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
         """Centers ``[A, 2]`` xy in pixels and strides ``[A, 1]`` of all cells."""
-        centers, strides = decode.points(input_hw, self.config.strides, self.config.point_offset)
-        return torch.from_numpy(centers).to(device), torch.from_numpy(strides).to(device)[:, None]
+        return cell_grid(input_hw, self.config.strides, self.config.point_offset, device)
 
     def _distances(self, reg_logits: Tensor) -> Tensor:
         """Distances ``[..., 4]`` in strides: expectations of the distributions (eq. 5), or Dirac deltas as they are."""
@@ -192,7 +199,7 @@ class Criterion:
     def _to_learn(self, positives: Positives, targets: Sequence[Target], input_hw: tuple[int, int]) -> _PositiveTargets:
         """What the positives are to learn, ordered by level."""
         config, device = self.config, positives.cells.device
-        sizes = torch.tensor([rows * columns for rows, columns in _level_hw(input_hw, config.strides)], device=device)
+        sizes = torch.tensor([rows * columns for rows, columns in level_hw(input_hw, config.strides)], device=device)
         ends = sizes.cumsum(0)
         levels = torch.bucketize(positives.cells, ends, right=True)
         order = levels.argsort(stable=True)
@@ -202,6 +209,7 @@ class Criterion:
         counts = positives.images.bincount(minlength=len(targets))
         if config.assigner == "atss":
             counts = counts.clamp(min=1)  # an image without positives counts as one: mmdetection, not NanoDet-Plus
+        ignored = ignored_cells(targets, positives.images, positives.cells, grid)
         return _PositiveTargets(
             counts=levels.bincount(minlength=len(sizes)).tolist(),
             images=positives.images[order],
@@ -211,16 +219,16 @@ class Criterion:
             boxes=torch.cat([target.boxes for target in targets]).float()[objects] / strides,
             qualities=positives.ious[order] if config.assigner == "dynamic_soft_label" else None,
             normalizer=counts.sum().float(),
-            ignored=_ignored(targets, positives, grid, sizes.tolist()),
+            ignored=None if ignored is None else list(torch.split(ignored, sizes.tolist(), dim=1)),
         )
 
     def _losses(self, outputs: Outputs, positive: _PositiveTargets) -> dict[str, Tensor]:
         """Weighted losses ``[levels]`` of one head."""
         config = self.config
         reg_logits = positive.gather(outputs.reg_logits)
-        boxes = _boxes(positive.centers, self._distances(reg_logits))
+        boxes = boxes_around(positive.centers, self._distances(reg_logits))
         weights = self._weights(outputs, positive)
-        num_positives, total_weight = _process_mean(torch.stack((positive.normalizer, weights.sum())))
+        num_positives, total_weight = process_mean(torch.stack((positive.normalizer, weights.sum())))
 
         giou = positive.sum_levels(weights * giou_loss(boxes, positive.boxes)) / total_weight
         losses = {"giou": config.giou_weight * giou}
@@ -232,17 +240,20 @@ class Criterion:
             qualities = iou(boxes.detach(), positive.boxes) if positive.qualities is None else positive.qualities
             qfl = _classification(outputs.cls_logits, positive, quality_focal_loss, qualities, 1.0) / num_positives
             return {"qfl": config.cls_weight * qfl, **losses}
-        assert outputs.centerness is not None  # per_level has checked it
         wanted, share = torch.ones_like(weights), 1 - FOCAL_ALPHA
         focal = _classification(outputs.cls_logits, positive, focal_loss, wanted, share) / num_positives
-        centerness = centerness_loss(positive.gather(outputs.centerness).squeeze(1), weights)
-        losses["centerness"] = config.centerness_weight * positive.sum_levels(centerness) / num_positives
+        if config.quality == "centerness":
+            assert outputs.centerness is not None  # per_level has checked it
+            centerness = centerness_loss(positive.gather(outputs.centerness).squeeze(1), weights)
+            losses["centerness"] = config.centerness_weight * positive.sum_levels(centerness) / num_positives
         return {"focal": config.cls_weight * focal, **losses}
 
     def _weights(self, outputs: Outputs, positive: _PositiveTargets) -> Tensor:
-        """How much the box of each positive counts ``[P]``: its highest score at present, or its centerness."""
+        """How much the box of each positive counts ``[P]``: its highest score at present, its centerness, or 1."""
         if self.config.quality == "joint":
             return positive.gather(outputs.cls_logits).detach().float().sigmoid().amax(dim=1)
+        if self.config.quality == "none":
+            return torch.ones_like(positive.centers[:, 0])
         # Tian et al., ICCV 2019, eq. 3
         near = torch.minimum(positive.distances[:, :2], positive.distances[:, 2:])
         far = torch.maximum(positive.distances[:, :2], positive.distances[:, 2:])
@@ -278,7 +289,7 @@ class _PositiveTargets:
     @property
     def distances(self) -> Tensor:
         """From the centers to the edges of the boxes ``[P, 4]``: left, top, right, bottom."""
-        return torch.cat((self.centers - self.boxes[:, :2], self.boxes[:, 2:] - self.centers), dim=-1)
+        return distances_to_edges(self.centers, self.boxes)
 
     def gather(self, maps: Sequence[Tensor]) -> Tensor:
         """From one map ``[N, C, H_i, W_i]`` per level, the positives' values ``[P, C]``."""
@@ -317,60 +328,6 @@ def _classification(
     return torch.stack(sums)
 
 
-def _ignored(
-    targets: Sequence[Target], positives: Positives, centers: Tensor, sizes: Sequence[int]
-) -> list[Tensor] | None:
-    """The cells ``[N, A_i]`` of each level whose center lies in an ignored region and that no object claims.
-
-    Whatever the assigner: a region says where objects are not told apart, not which of them there are, so that it is
-    no candidate, and what it holds is not known to be background of any class.
-    """
-    if not any(target.ignored is not None and len(target.ignored) for target in targets):
-        return None
-    ignored = torch.stack([_inside_any(centers, target.ignored) for target in targets])
-    ignored[positives.images, positives.cells] = False
-    return list(torch.split(ignored, list(sizes), dim=1))
-
-
-def _inside_any(centers: Tensor, regions: Tensor | None) -> Tensor:
-    """Whether each of the points ``[A, 2]`` lies inside one of the regions ``[m, 4]``: bool ``[A]``."""
-    if regions is None:
-        return torch.zeros_like(centers[:, 0], dtype=torch.bool)
-    (x, y), (left, top, right, bottom) = centers.T, regions.float().T[..., None]
-    return ((x > left) & (y > top) & (x < right) & (y < bottom)).any(dim=0)
-
-
 def _edges(reg_logits: Tensor) -> Tensor:
     """``[..., 4 * (reg_max + 1)]`` -> ``[..., 4, reg_max + 1]``."""
     return torch.unflatten(reg_logits, -1, (4, -1))
-
-
-def _boxes(centers: Tensor, distances: Tensor) -> Tensor:
-    """Boxes ``[..., 4]`` xyxy from centers ``[..., 2]`` and distances ``[..., 4]`` (left, top, right, bottom)."""
-    return torch.cat((centers - distances[..., :2], centers + distances[..., 2:]), dim=-1)
-
-
-def _level_hw(input_hw: tuple[int, int], strides: Sequence[int]) -> list[tuple[int, int]]:
-    """Rows and columns of each level, as :func:`gfl_edge.ops.decode.points` has them."""
-    return [(-(-input_hw[0] // stride), -(-input_hw[1] // stride)) for stride in strides]
-
-
-def _check_maps(
-    name: str, maps: Sequence[Tensor], num_images: int, channels: int, level_hw: Sequence[tuple[int, int]]
-) -> None:
-    """Raise a ValueError unless there is one map ``[N, channels, rows, columns]`` per level."""
-    expected = [(num_images, channels, *hw) for hw in level_hw]
-    found = [tuple(values.shape) for values in maps]
-    if found != expected:
-        raise ValueError(f"{name} {found}: expected {expected} from the targets, input_hw and the configuration")
-
-
-def _process_mean(values: Tensor) -> Tensor:
-    """Sums over the batch, at least 1, per process of distributed training, so that all divide by the same numbers.
-
-    The gradients are then averaged over the processes: they come out as if one process had had the whole batch.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return values.clamp(min=1)
-    dist.all_reduce(values)
-    return values.clamp(min=1) / dist.get_world_size()

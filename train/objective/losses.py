@@ -103,6 +103,12 @@ def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
     return 1 - (intersection / union - (hull - union) / hull)
 
 
+def iou_loss(boxes: Tensor, others: Tensor) -> Tensor:
+    """``-log(IoU)`` (Yu et al., UnitBox, ACM MM 2016) of boxes ``[..., 4]`` xyxy -> float32 ``[...]``, finite at 0."""
+    intersection, union = _intersection_and_union(boxes.float(), others.float())
+    return -((intersection + EPSILON) / (union + EPSILON)).log()
+
+
 def iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of boxes ``[..., 4]`` xyxy, broadcasting -> float32 ``[...]``; 0 where both are empty."""
     intersection, union = _intersection_and_union(boxes.float(), others.float())

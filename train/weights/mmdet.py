@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -12,10 +12,13 @@ from gfl_edge.errors import CheckpointError
 from train.models.deform_conv import KERNEL_POINTS, DeformKind
 from train.models.gfl import GFLConfig
 from train.models.resnet import BASIC_DEPTHS, STAGE_BLOCKS
+from train.models.traits import Quality
 from train.weights.keys import count_indices
 from train.weights.reading import StateDict
 
-UNUSED_KEYS = re.compile(r"data_preprocessor\.")  # mean and std, which TRAITS states
+# Mean and std, which TRAITS states; and the network that SAPD only trains with
+UNUSED_KEYS = re.compile(r"data_preprocessor\.|meta_selection\.")
+SELECTION_KEY = "meta_selection.levels.weight"
 PROJECT_KEY = "bbox_head.integral.project"  # the constant 0, 1, ... reg_max
 NEEDED_KEYS = ("bbox_head.gfl_cls.weight", "bbox_head.gfl_reg.weight", "neck.lateral_convs.0.conv.weight")
 OFFSET_PLANES: dict[int, DeformKind] = {2 * KERNEL_POINTS: "v1", 3 * KERNEL_POINTS: "v2"}
@@ -39,7 +42,7 @@ def infer_gfl(state: Mapping[str, Tensor]) -> GFLConfig | None:
     levels = count_indices(state, r"bbox_head\.scales\.(\d+)\.scale$")
     try:
         return GFLConfig(
-            family="gflv2" if "bbox_head.reg_conf.0.weight" in state else "gfl",
+            family=_infer_family(state),
             **_infer_backbone(state),
             neck="fpn" if "neck.fpn_convs.0.conv.weight" in state else "pan",
             neck_channels=len(state["neck.lateral_convs.0.conv.weight"]),
@@ -48,11 +51,23 @@ def infer_gfl(state: Mapping[str, Tensor]) -> GFLConfig | None:
             num_classes=num_classes,
             reg_max=bins - 1 if bins > 1 else GFLConfig.reg_max,
             strides=tuple(8 << level for level in range(levels)),
-            quality="centerness" if "bbox_head.atss_centerness.weight" in state else "joint",
+            quality=_infer_quality(state),
             regression="distribution" if bins > 1 else "dirac",
         )
     except ValueError as error:
         raise CheckpointError(str(error)) from error
+
+
+def _infer_family(state: Mapping[str, Tensor]) -> Literal["gfl", "gflv2", "sapd"]:
+    if SELECTION_KEY in state:  # what else tells SAPD from a GFL of Dirac deltas is not in the keys
+        return "sapd"
+    return "gflv2" if "bbox_head.reg_conf.0.weight" in state else "gfl"
+
+
+def _infer_quality(state: Mapping[str, Tensor]) -> Quality:
+    if SELECTION_KEY in state:
+        return "none"
+    return "centerness" if "bbox_head.atss_centerness.weight" in state else "joint"
 
 
 def _infer_backbone(state: Mapping[str, Tensor]) -> dict[str, Any]:
