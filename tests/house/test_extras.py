@@ -6,21 +6,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tests.support.extras import CHECKOUT, EXTRAS, PROJECT
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-PROJECT: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-EXTRAS: dict[str, list[Requirement]] = {
-    extra: [Requirement(text) for text in texts] for extra, texts in PROJECT["optional-dependencies"].items()
-}
 OPENCV = {"opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"}
 WITH_OPENCV = {"opencv": {"opencv-python"}, "headless": {"opencv-python-headless"}, "dev": {"opencv-python"}}
 JETSONS = {"6": "3.10", "7": "3.12"}  # Python by JetPack
