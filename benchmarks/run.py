@@ -81,6 +81,7 @@ MEASUREMENTS = {
     "peers": Measurement("peers", "peers.peers", PUBLISHED, draw="draw"),
     "bundled": Measurement("bundled", "accuracy.bundled", BUNDLED),
     "soak": Measurement("soak", "camera.soak", ()),
+    "uncertainty": Measurement("uncertainty", "accuracy.uncertainty", PUBLISHED, draw="draw"),
     "report": Measurement("report/report", "speed.report", PUBLISHED, write="write"),
     "bccd": Measurement(
         "bccd", "training.training", ("settings bccd_nanodet_m", *LEARNED), "measure_bccd", draw="draw_bccd"

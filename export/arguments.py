@@ -27,6 +27,7 @@ class ExportOptions:
     dcn: DeformForm = "gridsample"  # deformable convolution in plain operators, or as ONNX's DeformConv
     short_long: tuple[int, int] | None = None  # pixels; None: the size is fixed
     check_images: Path | None = None  # on which the range of FP16 is checked, besides those of the comparison
+    uncertainty: bool = False  # whether the model gives the standard deviation of every edge
 
     def request(self, weights: Path, precision: Precision) -> ExportRequest:
         """The export of that checkpoint with these options."""
@@ -94,6 +95,11 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("SHORT", "LONG"),
         help="keep every frame's aspect ratio, with these sides at most, as in the paper (800 1333); GFL only",
     )
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="have the model give the standard deviation of every edge, in pixels; see docs/uncertainty.md",
+    )
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--fp16", action="store_true", help="FP16 between normalization and decode")
     precision.add_argument("--bf16", action="store_true", help="BF16 there instead, for GPUs from sm80 on")
@@ -117,6 +123,7 @@ def options_from(args: argparse.Namespace) -> ExportOptions:
         dcn=args.dcn,
         short_long=tuple(args.dynamic) if args.dynamic else None,
         check_images=args.check_images,
+        uncertainty=args.uncertainty,
     )
 
 

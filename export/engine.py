@@ -151,6 +151,11 @@ def _check(request: EngineRequest, source: Path | OnnxFile) -> None:
             f"--int8: {file.path if file else source} is not INT8 yet. Give images of what the detector is to see with "
             "--calib-images, and --annotations with --eval-images to have its AP tested"
         )
+    if file is not None and request.export.uncertainty and not file.spec.edge_sigma:
+        raise InputError(
+            f"--uncertainty: {file.path} was exported without, and its network does not give what is asked for. Export "
+            "another with: python export/to_onnx.py --weights CHECKPOINT --uncertainty -o MODEL.onnx"
+        )
     if file is None or wanted == "fp32":
         return
     if quantized and not request.int8:

@@ -22,7 +22,7 @@ from gfl_edge import optional
 from gfl_edge._version import __version__
 from gfl_edge.errors import InputError, ParityError
 from gfl_edge.ops import decode
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIZE_STEP, ModelSpec, Precision
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIGMAS, SIZE_STEP, ModelSpec, Precision, set_spec
 from train.models.batch_norm import fuse_batch_norm
 from train.models.detector import Detector, swap_red_and_blue
 from train.models.nanodet import NanoDet
@@ -39,7 +39,8 @@ BODY_DTYPE: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch
 class ExportedDetector(nn.Module):
     """A detector with everything around it that belongs into the graph.
 
-    uint8 ``[N, H, W, 3]`` BGR -> boxes float32 ``[N, A, 4]`` xyxy in input pixels, scores float32 ``[N, A, C]``, 0..1.
+    uint8 ``[N, H, W, 3]`` BGR -> boxes float32 ``[N, A, 4]`` xyxy in input pixels, scores float32 ``[N, A, C]``, 0..1;
+    with ``spec.edge_sigma`` also the standard deviations of the edges, float32 ``[N, A, 4]`` in input pixels.
     Normalization, sigmoid and decode are float32 in any precision; in "fp16" the network between them is FP16, except
     for what ``plan`` keeps, in "bf16" bfloat16. So the decode cannot overflow: the logits that enter it fit into the
     network's precision, softmax does not exceed 1, and edges not the input's sides plus ``reg_max`` strides.
@@ -75,7 +76,7 @@ class ExportedDetector(nn.Module):
         self.register_buffer("inverse_std", 1 / torch.tensor(spec.std_bgr))
         self.register_buffer("bins", torch.arange(spec.reg_max + 1.0))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         # Cast before the transpose: TensorRT has no uint8 transpose. Whole rows at once: CPUs compute in vectors along
         # the last axis, and 3 channels fill none
@@ -96,9 +97,16 @@ class ExportedDetector(nn.Module):
         distribution = edge_logits.reshape(-1, 4, len(self.bins), centers.shape[1]).softmax(dim=2)
         signs = torch.tensor([-1.0, -1.0, 1.0, 1.0])[:, None]
         signed_bins = signs[..., None] * self.bins[:, None]
-        edges = centers.repeat(2, 1) + (distribution * signed_bins).sum(dim=2) * cell_strides
+        tiled = centers.repeat(2, 1)
+        means = (distribution * signed_bins).sum(dim=2)
+        edges = tiled + means * cell_strides
         limits = torch.tensor([images.shape[2], images.shape[1]] * 2, dtype=torch.float32)[:, None]
-        return torch.minimum(edges.clamp(min=0), limits).transpose(1, 2), scores
+        boxes = torch.minimum(edges.clamp(min=0), limits).transpose(1, 2)
+        if not self.spec.edge_sigma:
+            return boxes, scores
+        apart = signed_bins - means.unsqueeze(2)  # the squares of these are the same whatever the signs
+        deviations = (distribution * (apart * apart)).sum(dim=2).sqrt()
+        return boxes, scores, (deviations * cell_strides).transpose(1, 2)
 
     def _grid(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Centers ``[2, A]`` and strides ``[A]`` of all points: constants, or computed from the maps of any size."""
@@ -135,7 +143,7 @@ def _rows(maps: list[Tensor]) -> Tensor:
 
 def traced_names(spec: ModelSpec) -> tuple[str, ...]:
     """The outputs of the traced network, before any NMS is added."""
-    return RAW_NAMES if spec.nms in ("raw", "plugin") else CANDIDATE_NAMES
+    return RAW_NAMES if spec.nms in ("raw", "plugin") else spec.candidate_names
 
 
 def build_graph(
@@ -175,8 +183,7 @@ def build_graph(
         append_nms(model, spec, opset=opset)
     elif spec.nms == "plugin":
         append_plugin(model, spec)
-    for key, value in spec.to_metadata().items():
-        model.metadata_props.add(key=key, value=value)
+    set_spec(model, spec)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -226,6 +233,7 @@ def _tidy(model: ModelProto, spec: ModelSpec) -> None:
         INPUT_NAME: ["batch", *size, 3],
         CANDIDATE_NAMES[0]: ["batch", anchors, 4],
         CANDIDATE_NAMES[1]: ["batch", anchors, spec.num_classes],
+        SIGMAS: ["batch", anchors, 4],
         RAW_NAMES[0]: ["batch", anchors, spec.num_classes],
         RAW_NAMES[1]: ["batch", anchors, 4 * (spec.reg_max + 1)],
     }

@@ -28,7 +28,7 @@ from gfl_edge.cuda.kernels import LOGITS, MAX_CANDIDATES, MAX_LEVELS
 from gfl_edge.engine import plugin
 from gfl_edge.errors import InputError
 from gfl_edge.ops.boxes import MAX_COORDINATE
-from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INVALID_CLASS, PADDING_CLASS, RAW_NAMES, ModelSpec
+from gfl_edge.spec import INVALID_CLASS, PADDING_CLASS, RAW_NAMES, ModelSpec
 
 DOMAIN = "gfl_edge"
 NAME = plugin.NAME
@@ -40,8 +40,8 @@ ROUNDS = 16  # no image of the 397 of COCO needs more than 13, see benchmarks/re
 # function whose size is an attribute or a list: "K input must be a one-dimensional tensor of size 1".
 _HEAD = """
 <domain: "gfl_edge", opset_import: ["" : {opset}]>
-GflNms <score_threshold, iou_threshold> (boxes, scores)
-    => (num_dets, det_boxes, det_scores, det_classes)
+GflNms <score_threshold, iou_threshold> (boxes, scores{sigmas_in})
+    => (num_dets, det_boxes, det_scores, det_classes{sigmas_out})
 {{
   zero = Constant <value_float: float = 0.0> ()
   one = Constant <value_float: float = 1.0> ()
@@ -170,12 +170,18 @@ _TAIL = """
   left_out = Constant <value: tensor = int32 {{{invalid_class}}}> ()
   padding = Where (tells, left_out, none)
   det_classes = Where (valid, classes_int, padding)
-}}
+"""
+_SIGMAS = """
+  det_anchors = GatherElements <axis: int = 1> (top_anchors, order)
+  det_anchor_column = Unsqueeze (det_anchors, axis2)
+  sigma_index = Expand (det_anchor_column, four)
+  raw_sigmas = GatherElements <axis: int = 1> (sigmas, sigma_index)
+  det_sigmas = Where (valid_column, raw_sigmas, zero)
 """
 
 
 def nms_function(
-    max_candidates: int, max_detections: int, rounds: int = ROUNDS, opset: int = OPSET
+    max_candidates: int, max_detections: int, rounds: int = ROUNDS, opset: int = OPSET, edge_sigma: bool = False
 ) -> onnx.FunctionProto:
     """The function body for a model of that opset.
 
@@ -184,15 +190,19 @@ def nms_function(
         max_detections: detections that leave it, padded.
         rounds: of suppression.
         opset: of the model.
+        edge_sigma: whether it takes the sigmas of all points, too, and gives those of the detections.
     """
+    ports = (
+        {"sigmas_in": ", sigmas", "sigmas_out": ", det_sigmas"} if edge_sigma else {"sigmas_in": "", "sigmas_out": ""}
+    )
     beyond = {
         "beyond_one": _just_above(np.float32(1)),
         "beyond_pixels": _just_above(MAX_COORDINATE),  # Less is False of NaN in every library
     }
-    head = _HEAD.format(opset=opset, max_candidates=max_candidates, max_detections=max_detections, **beyond)
+    head = _HEAD.format(opset=opset, max_candidates=max_candidates, max_detections=max_detections, **beyond, **ports)
     middle = "".join(_ROUND.format(i=i, p=i - 1) for i in range(1, rounds))
     tail = _TAIL.format(last=rounds - 1, padding_class=PADDING_CLASS, invalid_class=INVALID_CLASS)
-    return parser.parse_function(head + _FIRST_ROUND + middle + tail)
+    return parser.parse_function(head + _FIRST_ROUND + middle + tail + (_SIGMAS if edge_sigma else "") + "}")
 
 
 def _just_above(value: np.float32) -> str:
@@ -202,26 +212,28 @@ def _just_above(value: np.float32) -> str:
 def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: int = OPSET) -> ModelProto:
     """Add GflNms after the outputs ``boxes`` ``[N, A, 4]`` and ``scores`` ``[N, A, C]`` of ``model``, in place.
 
+    With ``spec.edge_sigma`` it has a third, ``sigmas`` ``[N, A, 4]``.
+
     The new outputs, K = ``spec.max_detections``, are padded with score 0, class -1 and empty boxes; in as many rows as
     candidates were invalid, as far as there are rows, with class -2:
     ``num_dets`` int32 ``[N, 1]``, ``det_boxes`` float32 ``[N, K, 4]``, ``det_scores`` float32 ``[N, K]``,
-    ``det_classes`` int32 ``[N, K]``.
+    ``det_classes`` int32 ``[N, K]``; with ``spec.edge_sigma`` ``det_sigmas`` float32 ``[N, K, 4]``, padded with 0.
     """
     pairs = spec.num_anchors * spec.num_classes
     kept = min(spec.max_detections, pairs)
     model.graph.node.append(
         helper.make_node(
             NAME,
-            CANDIDATE_NAMES,
-            DETECTION_NAMES,
+            spec.candidate_names,
+            spec.detection_names,
             name=NAME,
             domain=DOMAIN,
             score_threshold=spec.score_threshold,
             iou_threshold=spec.iou_threshold,
         )
     )
-    _declare_detections(model, kept)
-    model.functions.append(nms_function(min(spec.max_candidates, pairs), kept, rounds, opset))
+    _declare_detections(model, spec, kept)
+    model.functions.append(nms_function(min(spec.max_candidates, pairs), kept, rounds, opset, spec.edge_sigma))
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return model
 
@@ -235,9 +247,9 @@ def append_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
         InputError: the size of the input is dynamic, or beyond what the kernels take.
     """
     model.graph.node.append(
-        helper.make_node(NAME, RAW_NAMES, DETECTION_NAMES, name=NAME, domain=DOMAIN, **plugin_attributes(spec))
+        helper.make_node(NAME, RAW_NAMES, spec.detection_names, name=NAME, domain=DOMAIN, **plugin_attributes(spec))
     )
-    _declare_detections(model, spec.max_detections)
+    _declare_detections(model, spec, spec.max_detections)
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return model
 
@@ -275,12 +287,13 @@ def plugin_attributes(spec: ModelSpec) -> dict[str, Any]:
         "reg_max": spec.reg_max,
         "point_offset": float(spec.point_offset),
         "strides": list(spec.strides),
+        **({"edge_sigma": 1} if spec.edge_sigma else {}),
     }
 
 
-def _declare_detections(model: ModelProto, kept: int) -> None:
+def _declare_detections(model: ModelProto, spec: ModelSpec, kept: int) -> None:
     del model.graph.output[:]
-    shapes = ([1], [kept, 4], [kept], [kept])
-    types = (onnx.TensorProto.INT32, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT, onnx.TensorProto.INT32)
-    for name, shape, dtype in zip(DETECTION_NAMES, shapes, types, strict=True):
+    whole, real = onnx.TensorProto.INT32, onnx.TensorProto.FLOAT
+    shapes = ([1], [kept, 4], [kept], [kept], [kept, 4])
+    for name, shape, dtype in zip(spec.detection_names, shapes, (whole, real, real, whole, real), strict=False):
         model.graph.output.append(helper.make_tensor_value_info(name, dtype, ["batch", *shape]))

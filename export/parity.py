@@ -18,10 +18,12 @@ from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.onnx_graph import copy_model, open_session
 from gfl_edge.spec import (
     CANDIDATE_NAMES,
+    DET_SIGMAS,
     DETECTION_NAMES,
     INPUT_NAME,
     MIN_INPUT_SIDE,
     RAW_NAMES,
+    SIGMAS,
     SIZE_STEP,
     ModelSpec,
     Precision,
@@ -37,7 +39,9 @@ class Tolerance:
     """Largest differences from PyTorch in float32 that pass."""
 
     score: float  # 0..1
-    edge: float  # of a box, in strides of its anchor's level: FP16 errs by a fraction of a bin, whatever the stride
+    # Of a box, and of its standard deviation, in strides of its anchor's level: FP16 errs by a fraction of a bin,
+    # whatever the stride
+    edge: float
 
 
 TOLERANCES: dict[Precision, Tolerance] = {
@@ -60,19 +64,21 @@ class Parity:
         int  # images whose in-graph detections are not those of greedy NMS over the graph's candidates
     )
     tolerance: Tolerance
+    sigma: float | None = None  # None: the model gives none
 
     @property
     def passed(self) -> bool:
         """Whether everything is within tolerance."""
-        within = self.score <= self.tolerance.score and self.edge <= self.tolerance.edge
-        return within and not self.detections_differing
+        edges = max(self.edge, self.sigma or 0.0)
+        return self.score <= self.tolerance.score and edges <= self.tolerance.edge and not self.detections_differing
 
     def __str__(self) -> str:
         """One line per quantity, with its tolerance."""
+        sigma = "" if self.sigma is None else f"sigma {self.sigma:.2e} strides (tolerance {self.tolerance.edge:g}), "
         return (
             f"largest difference from PyTorch float32 on {self.images} other images: "
             f"score {self.score:.2e} (tolerance {self.tolerance.score:g}), "
-            f"box edge {self.edge:.2e} strides (tolerance {self.tolerance.edge:g}), "
+            f"box edge {self.edge:.2e} strides (tolerance {self.tolerance.edge:g}), {sigma}"
             f"images whose detections differ from greedy NMS: {self.detections_differing}"
         )
 
@@ -112,27 +118,48 @@ def compare(detector: Detector, model: ModelProto, spec: ModelSpec) -> Parity:
     if traced_names(spec) == RAW_NAMES:
         found = _decoded(found, spec, input_hw)
     differing = _differing_images(found, spec) if spec.nms == "graph" else 0
-    parity = Parity(len(images), *_differences(found, reference, images), differing, TOLERANCES[spec.precision])
+    parity = _parity(found, reference, images, differing, TOLERANCES[spec.precision])
     checked = [parity]
     if spec.precision == "bf16":
         reference.body.bfloat16().float()
-        checked.append(Parity(len(images), *_differences(found, reference, images), differing, TOLERANCES["fp32"]))
+        checked.append(_parity(found, reference, images, differing, TOLERANCES["fp32"]))
     for result in checked:
         if not result.passed:
             raise ParityError(f"{spec.name}: the exported graph disagrees with PyTorch: {result}. Nothing was written")
     return parity
 
 
+def _parity(
+    found: dict[str, NDArray[np.float32]],
+    reference: ExportedDetector,
+    images: NDArray[np.uint8],
+    differing: int,
+    tolerance: Tolerance,
+) -> Parity:
+    """Between what a graph gave and ``reference``; ``differing`` are the images whose detections are not its own."""
+    score, edge, sigma = _differences(found, reference, images)
+    return Parity(len(images), score, edge, differing, tolerance, sigma)
+
+
 def _differences(
     found: dict[str, NDArray[np.float32]], reference: ExportedDetector, images: NDArray[np.uint8]
-) -> tuple[float, float]:
-    """The largest of scores, and of edges in strides, between what a graph gave and ``reference``."""
+) -> tuple[float, float, float | None]:
+    """The largest of scores, and of edges and sigmas in strides, between what a graph gave and ``reference``."""
     spec, input_hw = reference.spec, (images.shape[1], images.shape[2])
-    with torch.no_grad():
-        boxes, scores = (value.numpy() for value in reference(torch.from_numpy(images)))
+    expected = _computed(reference, images)
     _, cell_strides = decode.points(input_hw, spec.strides, spec.point_offset)
-    edges = np.abs(found["boxes"] - boxes) / cell_strides[:, None]
-    return float(np.abs(found["scores"] - scores).max()), float(edges.max())
+    apart = {name: np.abs(found[name] - value) for name, value in expected.items()}
+    edge, sigma = (
+        float((apart[name] / cell_strides[:, None]).max()) if name in apart else None for name in ("boxes", SIGMAS)
+    )
+    assert edge is not None
+    return float(apart["scores"].max()), edge, sigma
+
+
+def _computed(network: ExportedDetector, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    with torch.no_grad():
+        values = network(torch.from_numpy(images))
+    return {name: value.numpy() for name, value in zip(network.spec.candidate_names, values, strict=True)}
 
 
 def rounding(detector: Detector, spec: ModelSpec) -> tuple[float, float]:
@@ -144,9 +171,7 @@ def rounding(detector: Detector, spec: ModelSpec) -> tuple[float, float]:
     images = compared_images(spec)
     reference = ExportedDetector(detector, replace(spec, precision="fp32", nms="none"), rewritten=False).eval()
     rounded = ExportedDetector(detector, replace(spec, nms="none")).eval()
-    with torch.no_grad():
-        boxes, scores = (value.numpy() for value in rounded(torch.from_numpy(images)))
-    return _differences({"boxes": boxes, "scores": scores}, reference, images)
+    return _differences(_computed(rounded, images), reference, images)[:2]
 
 
 def compared_images(spec: ModelSpec) -> NDArray[np.uint8]:
@@ -199,9 +224,12 @@ def _without_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
 def _decoded(
     found: dict[str, NDArray[np.float32]], spec: ModelSpec, input_hw: tuple[int, int]
 ) -> dict[str, NDArray[np.float32]]:
-    """Scores and boxes of raw maps, by the reference in NumPy."""
+    """Scores and boxes of raw maps, and their sigmas, by the reference in NumPy."""
     cls_logits, reg_logits = (found[name].astype(np.float32) for name in RAW_NAMES)
+    _, cell_strides = decode.points(input_hw, spec.strides, spec.point_offset)
+    sigmas = {SIGMAS: decode.deviation(reg_logits) * cell_strides[:, None]} if spec.edge_sigma else {}
     return {
+        **sigmas,
         "boxes": decode.decode(reg_logits, input_hw, spec.strides, spec.point_offset),
         "scores": postprocess.sigmoid(cls_logits),
     }
@@ -230,5 +258,20 @@ def _differing_images(found: dict[str, NDArray[np.float32]], spec: ModelSpec) ->
             max_detections=spec.max_detections,
         )
         got = (det_boxes[i, :count], det_scores[i, :count], det_classes[i, :count])
-        differing += not all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))
+        same = all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))
+        if same and spec.edge_sigma:
+            same = _are_of_anchors(found["boxes"][i], found[SIGMAS][i], got[0], found[DET_SIGMAS][i, :count])
+        differing += not same
     return differing
+
+
+def _are_of_anchors(
+    boxes: NDArray[np.float32],
+    sigmas: NDArray[np.float32],
+    det_boxes: NDArray[np.float32],
+    det_sigmas: NDArray[np.float32],
+) -> bool:
+    """Whether each detection has the sigmas of an anchor whose box it has."""
+    pairs = np.concatenate((boxes, sigmas), axis=1)
+    found = np.concatenate((det_boxes, det_sigmas), axis=1)
+    return all(bool((pairs == one).all(axis=1).any()) for one in found)

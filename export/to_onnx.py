@@ -86,9 +86,12 @@ def export_model(request: ExportRequest) -> Exported:
     detector, spec = describe.load_described(request.weights, wanted)
     if preset:
         describe.check_architecture(detector, preset, str(request.model))
+    if request.uncertainty:
+        spec = describe.with_sigmas(detector, spec, str(request.weights))
     spec = replace(spec, precision=request.precision, nms=request.nms)
     source = f"{request.weights}: {spec.name}, {spec.num_classes} classes"
-    logger.info("%s; exporting %s, NMS %s", source, spec.precision, spec.nms)
+    sigma = ", standard deviations of edges" if spec.edge_sigma else ""
+    logger.info("%s; exporting %s, NMS %s%s", source, spec.precision, spec.nms, sigma)
     plan = _plan_half(detector, spec, request.check_images) if spec.precision == "fp16" else None
     model = graph.build_graph(detector, spec, request.dcn, plan)
     found = parity.compare(detector, model, spec)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.errors import InputError
-from gfl_edge.ops.boxes import MAX_COORDINATE, sound
+from gfl_edge.ops.boxes import MAX_COORDINATE, sound, sound_sigmas
 from gfl_edge.parsing.numbers import number
 
 
@@ -27,6 +27,9 @@ class Detections:
         class_names: names of all classes of the model.
         track_ids: int64 ``[n]``, the same for the same object in every frame of a source; -1 of what is not followed,
             or not yet. None where nothing is followed.
+        edge_sigma: float32 ``[n, 4]``, standard deviations of the left, top, right and bottom edge in pixels of the
+            frame, finite and not negative: how sure the model is of each, see docs/uncertainty.md. None where the model
+            does not say.
 
     Raises:
         InputError: the arrays do not fit together, or a value cannot be one of a detection: NaN, and the like.
@@ -37,6 +40,7 @@ class Detections:
     class_ids: NDArray[np.int32]
     class_names: tuple[str, ...]
     track_ids: NDArray[np.int64] | None = None
+    edge_sigma: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -56,6 +60,8 @@ class Detections:
                 f"detection {first} has the box {self.boxes[first].tolist()} and the score {self.scores[first]}: "
                 f"expected finite x1 <= x2 and y1 <= y2 of at most {MAX_COORDINATE:g} pixels, and a score of 0..1"
             )
+        if self.edge_sigma is not None:
+            _check_sigma(self.edge_sigma, n)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -68,8 +74,9 @@ class Detections:
     def __getitem__(self, chosen: Any) -> Detections:
         """Select objects by a slice, mask or index array."""
         tracks = None if self.track_ids is None else self.track_ids[chosen]
+        sigma = None if self.edge_sigma is None else self.edge_sigma[chosen]
         boxes, scores, class_ids = self.boxes[chosen], self.scores[chosen], self.class_ids[chosen]
-        return Detections(boxes, scores, class_ids, self.class_names, track_ids=tracks)
+        return Detections(boxes, scores, class_ids, self.class_names, tracks, sigma)
 
     def above(self, score: float) -> Detections:
         """The objects whose score is at least ``score``; raises InputError unless that is 0..1."""
@@ -77,7 +84,8 @@ class Detections:
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Plain values for JSON: ``box_xyxy`` (2 decimals), ``score`` (4 decimals), ``class_id``, ``class_name``; with
-        ``track_ids`` also ``track_id``, None of what is not followed.
+        ``track_ids`` also ``track_id``, None of what is not followed; with ``edge_sigma`` also ``edge_sigma_px`` (2
+        decimals).
         """
         found: list[dict[str, Any]] = [
             {
@@ -90,26 +98,31 @@ class Detections:
         ]
         for values, track in zip(found, () if self.track_ids is None else self.track_ids.tolist(), strict=False):
             values["track_id"] = track if track >= 0 else None
+        for values, sigma in zip(found, () if self.edge_sigma is None else self.edge_sigma, strict=False):
+            values["edge_sigma_px"] = [round(float(v), 2) for v in sigma]
         return found
 
     def to_supervision(self) -> Any:
         """These objects as ``supervision.Detections``; names of classes are its ``data["class_name"]``.
 
+        With ``edge_sigma`` these are its ``data["edge_sigma"]``.
+
         Raises:
             MissingDependencyError: supervision is not installed.
         """
         names = np.array([self.class_names[i] for i in self.class_ids], np.str_)
+        sigmas = {} if self.edge_sigma is None else {"edge_sigma": self.edge_sigma.copy()}
         return optional.load("supervision").Detections(
             xyxy=self.boxes.copy(),
             confidence=self.scores.copy(),
             class_id=self.class_ids.astype(np.int64),
             tracker_id=None if self.track_ids is None else self.track_ids.copy(),
-            data={"class_name": names},
+            data={"class_name": names, **sigmas},
         )
 
     @classmethod
     def from_supervision(cls, found: Any, class_names: Sequence[str]) -> Detections:
-        """The boxes of ``supervision.Detections``, in order of falling score; of more than boxes nothing is kept.
+        """The boxes of ``supervision.Detections``, in order of falling score; of masks nothing is kept.
 
         Args:
             found: without scores each has 1; without identities there are none.
@@ -125,5 +138,18 @@ class Detections:
         class_ids = np.zeros(n) if found.class_id is None else found.class_id
         tracks = None if found.tracker_id is None else np.asarray(found.tracker_id, np.int64)
         boxes = np.asarray(found.xyxy, np.float32).reshape(-1, 4)
-        unsorted = cls(boxes, scores, np.asarray(class_ids, np.int32), tuple(class_names), track_ids=tracks)
+        sigma = found.data.get("edge_sigma")
+        sigma = None if sigma is None else np.asarray(sigma, np.float32).reshape(-1, 4)
+        unsorted = cls(boxes, scores, np.asarray(class_ids, np.int32), tuple(class_names), tracks, sigma)
         return unsorted[np.argsort(-scores, kind="stable")]
+
+
+def _check_sigma(sigma: NDArray[np.float32], count: int) -> None:
+    if sigma.shape != (count, 4):
+        raise InputError(f"edge_sigma {sigma.shape}: expected ({count}, 4), one for each edge of each box")
+    wrong = np.flatnonzero(~sound_sigmas(sigma))
+    if len(wrong):
+        first = int(wrong[0])
+        raise InputError(
+            f"detection {first} has the edge_sigma {sigma[first].tolist()}: expected 0 to {MAX_COORDINATE:g} pixels"
+        )

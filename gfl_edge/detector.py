@@ -287,9 +287,7 @@ class Detector:
         detections, invalid = [], []
         for index, placement in enumerate(placements):
             found = postprocess.detections(outputs, index, self.spec, input_hw)
-            # Backends reuse their output buffers, so everything that leaves here is a copy
-            copies = (placement.to_frame(found.boxes), np.array(found.scores), np.array(found.classes))
-            detections.append(Detections(*copies, self.spec.class_names))
+            detections.append(in_frame(found, placement, self.spec))
             invalid.append(found.invalid)
             if found.invalid:
                 self._tell_of(found)
@@ -358,6 +356,13 @@ class Detector:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def in_frame(found: postprocess.Found, placement: Placement, spec: ModelSpec) -> Detections:
+    """What was found in an input, in the frame that lies there; a copy, since backends reuse their output buffers."""
+    copies = (placement.to_frame(found.boxes), np.array(found.scores), np.array(found.classes))
+    sigma = None if found.sigmas is None else placement.sigmas_to_frame(found.sigmas)
+    return Detections(*copies, spec.class_names, edge_sigma=sigma)
 
 
 def _taken(prepared: Prepared) -> Image:

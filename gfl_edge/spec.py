@@ -30,6 +30,8 @@ CANDIDATE_NAMES = ("boxes", "scores")  # without: decoded, of every anchor
 PADDING_CLASS = -1  # of rows beyond num_dets
 # Of as many of those as candidates were left out that can be no detections: NaN, and the like
 INVALID_CLASS = -2
+# Of models that give the standard deviations of their edges, pixels of the input: of anchors, and of detections
+SIGMAS, DET_SIGMAS = "sigmas", "det_sigmas"
 RAW_NAMES = ("cls_logits", "reg_logits")  # without, and not decoded: [N, A, C] and [N, A, 4 * (reg_max + 1)]
 
 SIZE_STEP = 32  # pixels; the backbones halve the input five times
@@ -50,6 +52,7 @@ MAX_METADATA_CHARS = 1 << 24  # of one entry
 Stride = Annotated[int, Limits(ge=1, le=1024)]
 GrayLevel = Annotated[float, Limits(ge=-1e6, le=1e6)]
 Deviation = Annotated[float, Limits(gt=0, le=1e6)]
+Factor = Annotated[float, Limits(gt=0, le=1e3)]
 DynamicSide = Annotated[int, Limits(ge=MIN_INPUT_SIDE, le=MAX_SIDE)]
 
 
@@ -79,6 +82,9 @@ class ModelSpec:
     recommended_score: Share | None = None
     quantized_layers: Amount = 0  # convolutions that compute in INT8
     float_layers: tuple[str, ...] = ()  # ONNX nodes of the body that stay float32 in "fp16": FP16 cannot hold them
+    edge_sigma: bool = False  # whether it gives the standard deviation of every edge, see gfl_edge.ops.decode
+    # Of left, top, right and bottom: what the run time multiplies those by, so that 68 % of the errors are within one
+    sigma_scale: tuple[Factor, Factor, Factor, Factor] = (1.0, 1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         check(self)
@@ -112,8 +118,18 @@ class ModelSpec:
     def output_names(self) -> tuple[str, ...]:
         """The outputs of the model, by where its NMS runs."""
         if self.has_nms:
-            return DETECTION_NAMES
-        return RAW_NAMES if self.nms == "raw" else CANDIDATE_NAMES
+            return self.detection_names
+        return RAW_NAMES if self.nms == "raw" else self.candidate_names
+
+    @property
+    def detection_names(self) -> tuple[str, ...]:
+        """The arrays that detections are, after NMS in the graph or in kernels."""
+        return (*DETECTION_NAMES, DET_SIGMAS) if self.edge_sigma else DETECTION_NAMES
+
+    @property
+    def candidate_names(self) -> tuple[str, ...]:
+        """The arrays that decoded points are, before NMS."""
+        return (*CANDIDATE_NAMES, SIGMAS) if self.edge_sigma else CANDIDATE_NAMES
 
     @property
     def has_nms(self) -> bool:
@@ -123,8 +139,8 @@ class ModelSpec:
     @property
     def file_stem(self) -> str:
         """What its files are named by, "nanodet-plus-m-416-int8-fp16-raw"; NMS in the graph goes without saying."""
-        int8 = "int8-" if self.quantized_layers else ""
-        return f"{self.name}-{int8}{self.precision}{NMS_SUFFIX[self.nms]}"
+        int8, sigma = "int8-" if self.quantized_layers else "", "-sigma" if self.edge_sigma else ""
+        return f"{self.name}-{int8}{self.precision}{NMS_SUFFIX[self.nms]}{sigma}"
 
     @property
     def num_anchors(self) -> int:
@@ -257,6 +273,15 @@ def spec_of(model: Any, origin: str) -> ModelSpec:
     if (twice := repeated([key for key, _ in metadata])) is not None:
         raise ContractError(f"{origin}: the metadata {shown(twice)} come twice. Export it again")
     return ModelSpec.from_metadata(dict(metadata), origin)
+
+
+def set_spec(model: Any, spec: ModelSpec) -> None:
+    """Put a spec into the metadata of an ``onnx.ModelProto``, in place of the one that is there; others stay."""
+    others = [prop for prop in model.metadata_props if not prop.key.startswith(PREFIX)]
+    kept = [(prop.key, prop.value) for prop in others]
+    del model.metadata_props[:]
+    for key, value in (*spec.to_metadata().items(), *kept):
+        model.metadata_props.add(key=key, value=value)
 
 
 def read_spec(path: str | Path) -> ModelSpec:

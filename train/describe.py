@@ -210,6 +210,20 @@ def describe(
         raise InputError(f"{trained.origin or 'the checkpoint'}: {error}") from error
 
 
+def with_sigmas(detector: Detector, spec: ModelSpec, origin: str) -> ModelSpec:
+    """The spec with the standard deviations of edges.
+
+    Raises:
+        InputError: the detector, of the file ``origin``, predicts no distributions.
+    """
+    if detector.config.regression == "dirac":
+        raise InputError(
+            f"--uncertainty: {origin} predicts a distance for each edge and no distribution of it, so that nothing "
+            "says how sure it is. Leave it out, or take a model with Distribution Focal Loss"
+        )
+    return replace(spec, edge_sigma=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What a caller asks for, which counts before anything that a file says.

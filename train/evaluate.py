@@ -34,6 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--ema", action=argparse.BooleanOptionalAction, help="take the averaged weights, or those trained"
     )
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="also judge the standard deviations of edges, see docs/uncertainty.md",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     return run_command(parser, _run, argv)
 
@@ -54,6 +59,7 @@ def _run(args: argparse.Namespace) -> int:
         limit=args.limit,
         device=args.device,
         on_bad=args.on_bad,
+        uncertainty=args.uncertainty,
     )
     text = json_text({**report, **environment.describe(["train/evaluate.py", *sys.argv[1:]])}, indent=2)
     print(text)

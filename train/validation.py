@@ -20,10 +20,10 @@ from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.preprocess import Placement
 from gfl_edge.progress import track
-from gfl_edge.spec import CANDIDATE_NAMES, ModelSpec
+from gfl_edge.spec import SIGMAS, ModelSpec
 from train.data.config import DataConfig
 from train.data.loader import EvaluationLoader
-from train.describe import Wanted, load_described
+from train.describe import Wanted, load_described, with_sigmas
 from train.distributed import Process, from_main, gather, joined
 from train.models.detector import Detector as Network
 from train.network import Normalized
@@ -64,6 +64,10 @@ class Predictor:
         distances = edges if self.network.config.regression == "dirac" else decode.integral(edges)
         return decode.boxes_from_distances(distances * strides[rows, None], centers[rows], input_hw)
 
+    def sigmas(self, edges: Floats, input_hw: tuple[int, int], spec: ModelSpec) -> Floats:
+        """Standard deviations ``[..., A, 4]`` of the edges of all points in pixels of the input, from their logits."""
+        return decode.deviation(edges) * decode.points(input_hw, spec.strides, spec.point_offset)[1][:, None]
+
 
 class TorchBackend:
     """Runs a network in PyTorch for :class:`gfl_edge.detector.Detector`, so that every other step is the device's own.
@@ -77,10 +81,13 @@ class TorchBackend:
         self._predictor = Predictor(network, spec, device)
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """Boxes and scores of all points, as a graph without NMS gives them."""
+        """Boxes and scores of all points, and sigmas if the spec has them, as a graph without NMS gives them."""
         scores, edges = self._predictor(torch.from_numpy(images))
-        boxes = self._predictor.boxes(edges, (images.shape[1], images.shape[2]), self.spec)
-        return dict(zip(CANDIDATE_NAMES, (boxes, scores), strict=True))
+        input_hw = (images.shape[1], images.shape[2])
+        found = {"boxes": self._predictor.boxes(edges, input_hw, self.spec), "scores": scores}
+        if self.spec.edge_sigma:
+            found[SIGMAS] = self._predictor.sigmas(edges, input_hw, self.spec)
+        return found
 
     def describe(self) -> dict[str, str]:
         """Library, version and device."""
@@ -169,6 +176,7 @@ def evaluate_checkpoint(
     limit: int | None = None,
     device: str = "auto",
     on_bad: OnBad = "error",
+    uncertainty: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint through the pipeline of the run time, the network in PyTorch.
 
@@ -180,6 +188,7 @@ def evaluate_checkpoint(
         limit: only the first so many images.
         device: see :func:`train.distributed.joined`.
         on_bad: see :func:`gfl_edge.annotations.checks.check_annotations`.
+        uncertainty: whether the standard deviations of edges are judged, too.
 
     Returns:
         Plain values as ``gfl-edge eval`` reports them, without the environment.
@@ -188,6 +197,8 @@ def evaluate_checkpoint(
         GflEdgeError: see :func:`gfl_edge.evaluation.ap.evaluate` and :func:`train.weights.loading.load_detector`.
     """
     network, spec = load_described(weights, wanted or Wanted())
+    if uncertainty:
+        spec = with_sigmas(network, spec, str(weights))
     with joined(device) as process:
         detector = Detector(TorchBackend(network.to(process.device), spec, process.device))
         result = evaluate(detector, images, annotations, limit, on_bad=on_bad)

@@ -103,10 +103,10 @@ class KernelLibrary(ABC):
     def queue_resize(self, params: ResizeParams, frame: int, uv: int, out: int, stream: int) -> None:
         """Queue the resize of the frame at address ``frame`` to ``out``, ``uv`` 0 if it has no such plane."""
 
-    def nms(self, params: NmsParams, **arrays: Array | None) -> dict[str, Array]:
-        """Run the NMS once; ``arrays`` and result as for NmsCall."""
+    def nms(self, params: NmsParams, edge_sigma: bool = False, /, **arrays: Array | None) -> dict[str, Array]:
+        """Run the NMS once; arguments and result as for NmsCall."""
         with self.memory() as memory:
-            call = NmsCall(self, memory, params, **arrays)
+            call = NmsCall(self, memory, params, edge_sigma, **arrays)
             call.queue()
             return call.results()
 
@@ -162,11 +162,21 @@ class NmsCall:
         library: where the function is.
         memory: where arrays go; it is not closed here.
         params: of gfl_nms; see nms_params.
+        edge_sigma: whether the sigmas of what is found in ``reg_logits`` are wanted.
         arrays: ``scores`` ``[N, A, C]``, ``boxes`` ``[N, A, 4]`` or ``reg_logits`` ``[N, A, 4 * (reg_max + 1)]``, and
-            ``quality`` ``[N, A]`` if wanted. Boxes are float32, the rest is all float32 or all float16.
+            ``quality`` ``[N, A]`` if wanted. Boxes are float32, the rest is all float32 or all float16. With boxes,
+            ``sigmas`` float32 ``[N, A, 4]`` ask for those of the detections.
     """
 
-    def __init__(self, library: KernelLibrary, memory: Memory, params: NmsParams, **arrays: Array | None) -> None:
+    def __init__(
+        self,
+        library: KernelLibrary,
+        memory: Memory,
+        params: NmsParams,
+        edge_sigma: bool = False,
+        /,
+        **arrays: Array | None,
+    ) -> None:
         self._library, self._memory, self.params = library, memory, params
         self.inputs = NmsInputs(**{name: memory.put(a) for name, a in arrays.items() if a is not None})
         batch, max_detections = params.batch, params.max_detections
@@ -176,6 +186,8 @@ class NmsCall:
             "det_scores": ((batch, max_detections), np.float32),
             "det_classes": ((batch, max_detections), np.int32),
         }
+        if edge_sigma or arrays.get("sigmas") is not None:
+            self._shapes["det_sigmas"] = ((batch, max_detections, 4), np.float32)
         self.outputs = NmsOutputs(
             **{k: memory.empty(4 * int(np.prod(shape))) for k, (shape, _) in self._shapes.items()}
         )

@@ -28,7 +28,7 @@ class Backend(Protocol):
 
         Returns the arrays of ``spec.output_names``; those of a "raw" model are float16 where its precision is fp16,
         else float32.
-        A backend that does NMS after a model without returns those of ``DETECTION_NAMES`` instead.
+        A backend that does NMS after a model without returns those of ``spec.detection_names`` instead.
         They may be reused by the next call.
 
         Raises:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gfl_edge.errors import BackendError, InputError
 from gfl_edge.ops.onnx_ports import output_shapes
-from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, RAW_NAMES, SIZE_STEP, ModelSpec
+from gfl_edge.spec import CANDIDATE_NAMES, DET_SIGMAS, DETECTION_NAMES, RAW_NAMES, SIGMAS, SIZE_STEP, ModelSpec
 
 
 def check_batch(images: NDArray[np.uint8], spec: ModelSpec, max_batch: int | None) -> None:
@@ -65,9 +65,9 @@ def check_arrays(outputs: Any, images: int, backend: str, spec: ModelSpec, input
     """
     if not isinstance(outputs, Mapping):
         raise BackendError(f"{backend} gave a {type(outputs).__name__} for {spec.name}: expected arrays by output name")
-    names = DETECTION_NAMES if DETECTION_NAMES[0] in outputs else spec.output_names
+    names = spec.detection_names if DETECTION_NAMES[0] in outputs else spec.output_names
     found = {name: _described(outputs.get(name)) for name in names}
-    counted = "boxes" if names == CANDIDATE_NAMES else "det_scores"  # its second dimension is that of the others
+    counted = "boxes" if names == spec.candidate_names else "det_scores"  # its second dimension is that of the others
     rows = np.shape(outputs[counted])[1:2] if counted in names and found[counted] else ()
     wanted = _output_shapes(spec, *rows) if rows or names == RAW_NAMES else {}
     if names == RAW_NAMES:
@@ -94,6 +94,7 @@ def _output_shapes(spec: ModelSpec, rows: int = 0) -> dict[str, tuple[int, ...]]
         **dict(zip(DETECTION_NAMES, ((1,), (rows, 4), (rows,), (rows,)), strict=True)),
         **dict(zip(CANDIDATE_NAMES, ((rows, 4), (rows, spec.num_classes)), strict=True)),
         **dict(zip(RAW_NAMES, ((rows, spec.num_classes), (rows, 4 * (spec.reg_max + 1))), strict=True)),
+        **dict.fromkeys((SIGMAS, DET_SIGMAS), (rows, 4)),
     }
 
 

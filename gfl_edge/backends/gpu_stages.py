@@ -13,7 +13,7 @@ from gfl_edge.cuda.kernels import NV12, Kernels, NmsInputs, NmsOutputs, Workspac
 from gfl_edge.cuda.memory import MirroredMemory, offsets
 from gfl_edge.ops.postprocess import Outputs
 from gfl_edge.ops.preprocess import AnyFrame, Nv12Frame, Placement
-from gfl_edge.spec import DETECTION_NAMES, ModelSpec
+from gfl_edge.spec import SIGMAS, ModelSpec
 
 _ALIGNMENT = 256  # bytes, of every frame and every output
 
@@ -49,7 +49,8 @@ class GpuNms:
         if self._spec.nms == "raw":
             inputs = NmsInputs(tensors["cls_logits"], reg_logits=tensors["reg_logits"])
         else:
-            inputs = NmsInputs(tensors["scores"], boxes=tensors["boxes"])
+            sigmas = tensors[SIGMAS] if self._spec.edge_sigma else 0
+            inputs = NmsInputs(tensors["scores"], boxes=tensors["boxes"], sigmas=sigmas)
         params = nms_params(self._spec, batch, input_hw)
         self._kernels.nms(params, inputs, outputs, self._workspace, stream)
         mark("nms")
@@ -59,15 +60,16 @@ class GpuNms:
     def outputs(self, batch: int) -> Outputs:
         """Where the detections are once the stream is done, by the names that a model with NMS gives them."""
         most = self._spec.max_detections
-        shapes = ((batch, 1), (batch, most, 4), (batch, most), (batch, most))
-        dtypes = (np.int32, np.float32, np.float32, np.int32)
-        parts = zip(DETECTION_NAMES, shapes, dtypes, self._offsets(batch), strict=False)
+        shapes = ((batch, 1), (batch, most, 4), (batch, most), (batch, most), (batch, most, 4))
+        dtypes = (np.int32, np.float32, np.float32, np.int32, np.float32)
+        parts = zip(self._spec.detection_names, shapes, dtypes, self._offsets(batch), strict=False)
         return {name: self._detections.host(shape, dtype, offset) for name, shape, dtype, offset in parts}
 
     def _offsets(self, batch: int) -> list[int]:
         """Of the outputs one after another, so that one copy takes them all; and, last, their end."""
-        most = self._spec.max_detections
-        return offsets([4 * batch, 16 * batch * most, 4 * batch * most, 4 * batch * most], _ALIGNMENT)
+        rows = batch * self._spec.max_detections
+        sigmas = [16 * rows] if self._spec.edge_sigma else []
+        return offsets([4 * batch, 16 * rows, 4 * rows, 4 * rows, *sigmas], _ALIGNMENT)
 
     def close(self) -> None:
         """Free the memory."""

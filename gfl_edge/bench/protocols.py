@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
-import numpy as np
-
 from gfl_edge.backends.base import FrameBackend
 from gfl_edge.backends.nms import nms_place
 from gfl_edge.bench import paper
 from gfl_edge.bench.device.open import ON_CPU
 from gfl_edge.bench.frames import FrameSet
-from gfl_edge.detections import Detections
-from gfl_edge.detector import Detector, Started
+from gfl_edge.detector import Detector, Started, in_frame
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.media.images import read_image
 from gfl_edge.ops import postprocess
@@ -224,7 +221,7 @@ class GFocal:
         outputs = detector.backend.run(images)
         ran = time.perf_counter()
         found = postprocess.detections(outputs, 0, spec, input_hw)
-        Detections(placement.to_frame(found.boxes), np.array(found.scores), np.array(found.classes), spec.class_names)
+        in_frame(found, placement, spec)
         end = time.perf_counter()
         stages = self.stages.split({"network": 1000 * (ran - start), "postprocess": 1000 * (end - ran)})
         return TimedRun(1000 * (end - start), stages)

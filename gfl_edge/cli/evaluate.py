@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from gfl_edge import optional
 from gfl_edge.cli.options import add_measured_images, add_model, add_on_bad, open_detector
 from gfl_edge.cli.result import check_result, write_result
-from gfl_edge.evaluation.ap import Evaluator, evaluate
+from gfl_edge.console import log
+from gfl_edge.detector import Detector
+from gfl_edge.errors import InputError
+from gfl_edge.evaluation.ap import Evaluation, Evaluator, evaluate
+from gfl_edge.evaluation.uncertainty import learned_scale
+from gfl_edge.files import check_output, size_bytes, write_atomically
+from gfl_edge.report.reliability import reliability_chart
+from gfl_edge.spec import load_contract, set_spec
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,14 +32,66 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="pycocotools",
         help="what computes AP; the numbers are the same, faster-coco-eval takes less time (default: pycocotools)",
     )
+    sigmas = parser.add_argument_group("of a model with --uncertainty")
+    sigmas.add_argument(
+        "--reliability-chart", type=Path, metavar="OUT.svg", help="draw the errors of edges over their sigmas"
+    )
+    sigmas.add_argument(
+        "--store-sigma-scale",
+        type=Path,
+        metavar="OUT.onnx",
+        help="write the model with the factors by which one sigma covers 68 %% of these errors; take images that the "
+        "model is not tested on",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure AP and print it as JSON."""
     check_result(args)
     with open_detector(args, "throughput") as detector:
+        _check_sigmas(args, detector)
         result = evaluate(
             detector, args.images, args.annotations, args.limit, evaluator=args.evaluator, on_bad=args.on_bad
         )
+        _write_sigmas(args, detector, result)
         write_result({**result.to_dict(), **detector.describe()}, result.skipped, args)
     return 0
+
+
+def _check_sigmas(args: argparse.Namespace, detector: Detector) -> None:
+    """Raise GflEdgeError before the measurement where the options about sigmas cannot be followed after it."""
+    for option, output in (
+        ("reliability-chart", args.reliability_chart),
+        ("store-sigma-scale", args.store_sigma_scale),
+    ):
+        if output is None:
+            continue
+        if not detector.spec.edge_sigma:
+            raise InputError(
+                f"--{option}: {detector.spec.name} gives no sigmas. Export it with: python export/to_onnx.py --weights "
+                "CHECKPOINT --uncertainty -o MODEL.onnx"
+            )
+        check_output(output, size_bytes(detector.path) if detector.path else 0)
+    if args.reliability_chart:
+        optional.load("matplotlib.figure")
+    if args.store_sigma_scale and (args.model.suffix, args.store_sigma_scale.suffix) != (".onnx", ".onnx"):
+        raise InputError(
+            f"--store-sigma-scale {args.store_sigma_scale} of {args.model}: expected an .onnx file each. Build engines "
+            "from the file that is written"
+        )
+
+
+def _write_sigmas(args: argparse.Namespace, detector: Detector, result: Evaluation) -> None:
+    """Write the chart, and the model with its factors."""
+    if result.uncertainty is None:
+        return
+    if args.reliability_chart:
+        write_atomically(args.reliability_chart, reliability_chart({detector.spec.name: result.uncertainty}))
+    if args.store_sigma_scale:
+        scale = learned_scale(result.uncertainty, detector.spec)
+        model, spec = load_contract(args.model)
+        set_spec(model, replace(spec, sigma_scale=scale))
+        write_atomically(args.store_sigma_scale, model.SerializeToString())
+        log(
+            f"{args.store_sigma_scale}: sigma_scale {', '.join(f'{one:g}' for one in scale)} (left, top, right, bottom)"
+        )

@@ -33,7 +33,7 @@ _FILES = {
     "gfl_kernels.h": "include/gfl_kernels.h",
     **{
         f"gfl_{name}.cuh": f"src/gfl_{name}.cuh"
-        for name in ("kernels", "common", "candidates", "rank", "boxes", "nms", "resize")
+        for name in ("kernels", "common", "candidates", "rank", "boxes", "nms", "sigma", "resize")
     },
 }
 
@@ -86,22 +86,27 @@ class ResizeParams(ctypes.Structure):
 
 @dataclass(frozen=True)
 class NmsInputs:
-    """``GflNmsInputs``: addresses on the device, 0 where there is none. Either ``reg_logits`` or ``boxes`` is given."""
+    """``GflNmsInputs``: addresses on the device, 0 where there is none. Either ``reg_logits`` or ``boxes`` is given.
+
+    With ``boxes``, ``sigmas`` are given where ``det_sigmas`` is to be filled.
+    """
 
     scores: int
     quality: int = 0
     reg_logits: int = 0
     boxes: int = 0
+    sigmas: int = 0
 
 
 @dataclass(frozen=True)
 class NmsOutputs:
-    """``GflNmsOutputs``: addresses on the device."""
+    """``GflNmsOutputs``: addresses on the device; ``det_sigmas`` is 0 where nobody asks for them."""
 
     num_dets: int
     det_boxes: int
     det_scores: int
     det_classes: int
+    det_sigmas: int = 0
 
 
 def _parameters(name: str, params: type[ctypes.Structure], *pointers: str) -> type[ctypes.Structure]:
@@ -127,6 +132,12 @@ PARAMETERS = {
         *("num_candidates", "top_boxes", "top_scores", "top_classes"),
         *("num_dets", "det_boxes", "det_scores", "det_classes"),
     ),
+    "gfl_sigma_kernel": _parameters(
+        "Sigma",
+        NmsParams,
+        *("bin_counts", "keys", "reg_logits", "boxes", "sigmas"),
+        *("num_dets", "det_boxes", "det_scores", "det_classes", "det_sigmas"),
+    ),
     "gfl_resize_kernel": _parameters("Resize", ResizeParams, "frame", "uv", "out"),
 }
 
@@ -149,7 +160,9 @@ def kernel_source() -> CudaSource:
 @cache
 def _constants() -> Mapping[str, int]:
     """The numbers that the source defines: threads per block and such."""
-    defines = re.findall(r"^#define GFL_(\w+) (\d+)\b", kernel_source().headers["gfl_common.cuh"], re.MULTILINE)
+    headers = kernel_source().headers
+    text = headers["gfl_common.cuh"] + headers["gfl_sigma.cuh"]
+    defines = re.findall(r"^#define GFL_(\w+) (\d+)\b", text, re.MULTILINE)
     return {name: int(number) for name, number in defines}
 
 
@@ -315,7 +328,7 @@ class Kernels:
         self._launch("gfl_resize_kernel", Launch((*grid, 1), (*block, 1)), stream, params, frame, uv, out)
 
     def nms(self, params: NmsParams, inputs: NmsInputs, outputs: NmsOutputs, workspace: int, stream: int) -> None:
-        """Queue filter, top-k, decode and NMS.
+        """Queue filter, top-k, decode and NMS, and the sigmas of what it found if ``outputs`` have room for them.
 
         Args:
             params: see :func:`nms_params`.
@@ -332,10 +345,13 @@ class Kernels:
             "rank": (_divide_up(sizes.lists * sizes.finalists, numbers["RANK_FINALISTS"]), params.batch, 1),
             "suppress": (params.batch, 1, 1),
         }
+        if outputs.det_sigmas:
+            warps = numbers["SIGMA_THREADS"] // numbers["WARP"]  # each has a detection
+            grids["sigma"] = (_divide_up(params.max_detections, warps), params.batch, 1)
         addresses = {**at, **vars(inputs), **vars(outputs)}
         for kernel, grid in grids.items():
             block = (numbers[f"{kernel.upper()}_THREADS"], 1, 1)
-            overlaps = self._overlapping and kernel != "filter"  # which does not wait for the network by itself
+            overlaps = self._overlapping and kernel in ("rank", "suppress")  # the others do not wait by themselves
             name, launch = f"gfl_{kernel}_kernel", Launch(grid, block, overlaps=overlaps)
             pointers = (addresses[field[0]] for field in PARAMETERS[name]._fields_[1:])
             self._launch(name, launch, stream, params, *pointers)

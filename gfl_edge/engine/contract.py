@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gfl_edge.spec import DETECTION_NAMES, INPUT_NAME, ModelSpec
+from gfl_edge.spec import INPUT_NAME, ModelSpec
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -37,18 +37,17 @@ def engine_contract(spec: ModelSpec, input_hw: tuple[int, int] | None = None) ->
     if spec.has_nms:
         most = spec.max_detections
         outputs = zip(
-            DETECTION_NAMES,
-            ("INT32", "FLOAT", "FLOAT", "INT32"),
-            ((1,), (most, 4), (most,), (most,)),
-            strict=True,
+            spec.detection_names,
+            ("INT32", "FLOAT", "FLOAT", "INT32", "FLOAT"),
+            ((1,), (most, 4), (most,), (most,), (most, 4)),
+            strict=False,  # the last is of models that give sigmas
         )
         return tensors | {name: TensorContract(dtype, shape) for name, dtype, shape in outputs}
     anchors = spec.anchors_at(input_hw)
+    dtype, widths = "FLOAT", (4, spec.num_classes, 4)
     if spec.nms == "raw":
-        dtype, widths = "HALF" if spec.precision == "fp16" else "FLOAT", (spec.num_classes, 4 * (spec.reg_max + 1))
-    else:
-        dtype, widths = "FLOAT", (4, spec.num_classes)
-    pairs = zip(spec.output_names, widths, strict=True)
+        dtype, widths = "HALF" if spec.precision == "fp16" else "FLOAT", (spec.num_classes, 4 * (spec.reg_max + 1), 0)
+    pairs = zip(spec.output_names, widths, strict=False)  # the last is of models that give sigmas
     return tensors | {name: TensorContract(dtype, (anchors, width)) for name, width in pairs}
 
 

@@ -21,6 +21,7 @@ from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector, Prepared
 from gfl_edge.errors import AnnotationError, ImageError, InputError
 from gfl_edge.evaluation.truth import match_categories, read_truth
+from gfl_edge.evaluation.uncertainty import EdgeErrors, Uncertainty
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
@@ -45,6 +46,7 @@ class Evaluation:
         left_out: names of the annotations' categories that the model does not know, over which nothing is averaged.
         images_per_second: from the first image to the last, reading included, with as many under way as the detector
             runs at once.
+        uncertainty: whether the sigmas of edges are as large as the errors; None where the model gives none.
     """
 
     metrics: Metrics
@@ -52,6 +54,7 @@ class Evaluation:
     skipped: tuple[str, ...]
     left_out: tuple[str, ...]
     images_per_second: float
+    uncertainty: Uncertainty | None = None
 
     def percent(self, name: str) -> float:
         """One of the metrics of all sizes, which every evaluation has, such as "AP"."""
@@ -68,6 +71,7 @@ class Evaluation:
             "skipped": list(self.skipped),
             "left_out": list(self.left_out),
             "images_per_second": round(self.images_per_second, 3),
+            **({} if self.uncertainty is None else {"uncertainty": self.uncertainty.to_dict()}),
         }
 
 
@@ -115,10 +119,15 @@ def evaluate_on(
     coco, frames = as_coco(truth.to_coco()), Frames.of(truth, f"evaluating {detector.spec.name}", progress)
     results: list[dict[str, Any]] = []
     evaluated: list[int] = []
+    errors = EdgeErrors([number - 1 for number in category_ids])
+    sizes_hw: dict[int, tuple[int, int]] = {}
+    records = {record.image_id: record for record in truth.records}
     start = time.perf_counter()
-    for image_id, found in infer_frames(detector, frames):
+    for image_id, found in infer_frames(detector, _measured(frames, sizes_hw)):
         evaluated.append(image_id)
         results.extend(coco_results(found, image_id, category_ids))
+        if found.edge_sigma is not None:
+            errors.add(found, records[image_id], sizes_hw[image_id])
     seconds = time.perf_counter() - start
     metrics = average_precision(coco, results, evaluated, evaluator, category_ids)
     if metrics["AP"] is None:
@@ -127,7 +136,16 @@ def evaluate_on(
             f"cannot be computed. Copy the others again: {', '.join(frames.skipped[:NAMED])}"
         )
     left_out = tuple(name for name in truth.class_names if name not in detector.spec.class_names)
-    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, len(evaluated) / seconds)
+    uncertainty = errors.result() if errors.images else None
+    rate = len(evaluated) / seconds
+    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, rate, uncertainty)
+
+
+def _measured(frames: Iterable[tuple[int, Image]], sizes_hw: dict[int, tuple[int, int]]) -> Iterator[tuple[int, Image]]:
+    """The frames, whose sizes go into ``sizes_hw``."""
+    for image_id, frame in frames:
+        sizes_hw[image_id] = frame.shape[0], frame.shape[1]
+        yield image_id, frame
 
 
 def rounded(metrics: Metrics, digits: int = 3) -> Metrics:
@@ -222,15 +240,24 @@ def as_coco(content: dict[str, Any]) -> Any:
 
 
 def coco_results(found: Detections, image_id: int, category_ids: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Detections of one image in COCO's result format, boxes as x, y, width, height."""
+    """Detections of one image in COCO's result format, boxes as x, y, width, height.
+
+    With sigmas there is one more field, "edge_sigma": of left, top, right and bottom in pixels.
+    """
+    sigmas = (
+        [{}] * len(found) if found.edge_sigma is None else [{"edge_sigma": row} for row in found.edge_sigma.tolist()]
+    )
     return [
         {
             "image_id": image_id,
             "category_id": category_ids[class_id],
             "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
             "score": float(score),
+            **sigma,
         }
-        for (x1, y1, x2, y2), score, class_id in zip(found.boxes, found.scores, found.class_ids, strict=True)
+        for (x1, y1, x2, y2), score, class_id, sigma in zip(
+            found.boxes, found.scores, found.class_ids, sigmas, strict=True
+        )
     ]
 
 

@@ -21,6 +21,7 @@ SIDE_PER_LINE_PX = 400  # lines get a pixel wider for each: 2 pixels at 640x480,
 TEXT_PER_SIDE = 0.018  # height of a capital letter in sides: 10 pixels at 640x480, 26 at 1080p
 MIN_TEXT_PX, READABLE_TEXT_PX = 9, 5  # aimed at, and what is still drawn where a frame is narrow
 SHEET_GAP_PX = 4
+BAND_SHARE = 0.4  # of the color, in what is shaded
 MAX_NAME = 60  # characters of a label's name; longer ones would only be measured, as no frame has room for them
 
 _BLACK: Color = (0, 0, 0)
@@ -49,7 +50,7 @@ def palette() -> tuple[Color, ...]:
     return tuple((int(blue), int(green), int(red)) for blue, green, red in colors[chosen])
 
 
-def draw_detections(frame: Image, detections: Detections, *, out: Image | None = None) -> Image:
+def draw_detections(frame: Image, detections: Detections, *, out: Image | None = None, bands: bool = False) -> Image:
     """Draw boxes and labels such as "person 0.87", lowest scores first so that the best lie on top.
 
     Labels stay inside the frame; one that would be too small to read there is left out.
@@ -58,6 +59,7 @@ def draw_detections(frame: Image, detections: Detections, *, out: Image | None =
         frame: uint8 ``[H, W, 3]`` BGR.
         detections: boxes in pixels of the frame.
         out: C-contiguous image of the frame's shape to draw into, which may be ``frame`` itself; default a new one.
+        bands: shade one sigma to either side of each edge, where the detections have ``edge_sigma``.
 
     Returns:
         ``out``, or the new image.
@@ -68,6 +70,10 @@ def draw_detections(frame: Image, detections: Detections, *, out: Image | None =
     thickness = 1 + round(_side(image) / SIDE_PER_LINE_PX)
     corners = np.clip(np.rint(detections.boxes), 0, (width - 1, height - 1) * 2).astype(int).tolist()
     ascending = range(len(detections) - 1, -1, -1)
+    if bands and detections.edge_sigma is not None:
+        for i in ascending:
+            color = class_color(int(detections.class_ids[i]))
+            _draw_bands(image, detections.boxes[i], detections.edge_sigma[i], color)
     for i in ascending:
         left, top, right, bottom = corners[i]
         cv2.rectangle(image, (left, top), (right, bottom), class_color(int(detections.class_ids[i])), thickness)
@@ -77,6 +83,23 @@ def draw_detections(frame: Image, detections: Detections, *, out: Image | None =
         color = class_color(int(detections.class_ids[i]))
         _draw_label(image, f"{name} {detections.scores[i]:.2f}", corners[i][0], corners[i][1], color)
     return image
+
+
+def _draw_bands(image: Image, box: NDArray[np.float32], sigma: NDArray[np.float32], color: Color) -> None:
+    """Shade the pixels that are at most one sigma from an edge: all between an outer box and an inner one."""
+    cv2 = optional.load("cv2")
+    height, width = image.shape[:2]
+    outward, limits = sigma * np.array((-1, -1, 1, 1), np.float32), (width, height) * 2
+    outer, inner = (np.clip(np.rint(edges), 0, limits).astype(int) for edges in (box + outward, box - outward))
+    x1, y1, x2, y2 = (int(edge) for edge in outer)
+    left, top, right, bottom = (int(edge) for edge in inner)
+    if left >= right or top >= bottom:  # the bands of opposite edges meet
+        left, top, right, bottom = x2, y2, x2, y2
+    strips = ((x1, y1, x2, top), (x1, bottom, x2, y2), (x1, top, left, bottom), (right, top, x2, bottom))
+    for start_x, start_y, end_x, end_y in strips:
+        if start_x < end_x and start_y < end_y:
+            part = image[start_y:end_y, start_x:end_x]
+            part[...] = cv2.addWeighted(part, 1 - BAND_SHARE, np.full_like(part, color), BAND_SHARE, 0)
 
 
 def draw_status(image: Image, text: str, *, out: Image | None = None) -> Image:

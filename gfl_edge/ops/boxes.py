@@ -31,6 +31,15 @@ def sound(boxes: Floats, scores: Floats) -> NDArray[np.bool_]:
         return np.asarray(within & (boxes[..., :2] <= boxes[..., 2:]).all(axis=-1))
 
 
+def sound_sigmas(sigmas: Floats) -> NDArray[np.bool_]:
+    """Which of the standard deviations ``[n, 4]`` of edges are numbers of 0 to ``MAX_COORDINATE`` pixels ``[n]``.
+
+    Those that are decoded from a :func:`sound` box are; those that a foreign model gives need not be.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.asarray(((sigmas >= 0) & (sigmas <= MAX_COORDINATE)).all(axis=-1))
+
+
 def pairwise_iou(a: Floats, b: Floats) -> Floats:
     """Intersection over union ``[n, m]`` of boxes ``[n, 4]`` and ``[m, 4]``; 0 where both are empty."""
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])

@@ -1,7 +1,8 @@
 """The integral decode of Generalized Focal Loss in NumPy: the oracle for graphs and kernels.
 
-An edge's distance is the expectation of its distribution, sum_i i * softmax(logits)_i, in units of the stride
-(Li et al., NeurIPS 2020, eq. 5).
+An edge's distance is the expectation of its distribution, sum_i i * p_i with p = softmax(logits), in units of the
+stride (Li et al., NeurIPS 2020, eq. 5). How unsure the model is of it is the distribution's standard deviation,
+sqrt(sum_i (i - sum_j j * p_j)^2 * p_i), in the same units.
 """
 
 from __future__ import annotations
@@ -31,11 +32,29 @@ def integral(logits: Floats) -> Floats:
 
     Those of an edge with a logit that is NaN or infinite upwards are NaN.
     """
+    weights = _distributions(logits)
+    return np.asarray((weights * np.arange(weights.shape[-1], dtype=np.float32)).sum(axis=-1), np.float32)
+
+
+def deviation(logits: Floats) -> Floats:
+    """Distribution logits ``[..., 4 * (reg_max + 1)]`` -> standard deviations ``[..., 4]`` in strides (l, t, r, b).
+
+    Those of an edge whose expected distance is NaN are NaN. Taken from the mean, as the difference of the mean square
+    and the square of the mean would lose the digits of a sure edge.
+    """
+    weights = _distributions(logits)
+    bins = np.arange(weights.shape[-1], dtype=np.float32)
+    means = (weights * bins).sum(axis=-1, keepdims=True)
+    return np.asarray(np.sqrt((weights * (bins - means) ** 2).sum(axis=-1)), np.float32)
+
+
+def _distributions(logits: Floats) -> Floats:
+    """``[..., 4 * (reg_max + 1)]`` -> the probability of each bin ``[..., 4, reg_max + 1]``."""
     bins = logits.reshape(*logits.shape[:-1], 4, logits.shape[-1] // 4)
-    with np.errstate(invalid="ignore"):  # infinite logits make NaN
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite logits make NaN
         weights = np.exp(bins - bins.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-    return np.asarray((weights * np.arange(bins.shape[-1], dtype=np.float32)).sum(axis=-1), np.float32)
+    return np.asarray(weights)
 
 
 def boxes_from_distances(distances: Floats, centers: Floats, input_hw: tuple[int, int]) -> Floats:

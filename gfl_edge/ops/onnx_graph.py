@@ -8,7 +8,7 @@ from typing import Any
 
 from gfl_edge import optional
 from gfl_edge.ops.onnx_limits import NMS_OP
-from gfl_edge.spec import CANDIDATE_NAMES, ModelSpec
+from gfl_edge.spec import ModelSpec
 
 
 class OnnxGraph:
@@ -67,7 +67,7 @@ def open_session(model: Any, outputs: Iterable[str] = (), simulated: bool = Fals
 
 
 def without_nms(model: Any, spec: ModelSpec) -> ModelSpec:
-    """Cut the GflNms node off ``model``, in place: boxes and scores become its outputs.
+    """Cut the GflNms node off ``model``, in place: boxes and scores, and sigmas if there are, become its outputs.
 
     Returns:
         The spec of what is left.
@@ -76,7 +76,7 @@ def without_nms(model: Any, spec: ModelSpec) -> ModelSpec:
     for node in [node for node in model.graph.node if node.op_type == NMS_OP]:
         model.graph.node.remove(node)
     del model.graph.output[:], model.functions[:]
-    for name, width in zip(CANDIDATE_NAMES, (4, spec.num_classes), strict=True):
+    for name, width in zip(spec.candidate_names, (4, spec.num_classes, 4), strict=False):
         shape = ["batch", "anchors" if spec.short_long else spec.num_anchors, width]
         model.graph.output.append(helper.make_tensor_value_info(name, proto.FLOAT, shape))
     return replace(spec, nms="none")

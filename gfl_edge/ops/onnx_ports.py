@@ -45,15 +45,19 @@ def output_shapes(spec: ModelSpec) -> dict[str, tuple[tuple[str, ...], Sides]]:
     anchors = None if spec.short_long else spec.num_anchors
     floats, rows = ("FLOAT", "FLOAT16"), (None, None)  # a small input has fewer rows than max_detections
     if spec.has_nms:
+        sigmas: dict[str, tuple[tuple[str, ...], Sides]] = {"det_sigmas": (("FLOAT",), (*rows, 4))}
         return {
             "num_dets": (("INT32",), (None, 1)),
             "det_boxes": (("FLOAT",), (*rows, 4)),
             "det_scores": (("FLOAT",), rows),
             "det_classes": (("INT32",), rows),
+            **(sigmas if spec.edge_sigma else {}),
         }
-    scores, boxes = ("cls_logits", "reg_logits") if spec.nms == "raw" else ("scores", "boxes")
-    width = 4 * (spec.reg_max + 1) if spec.nms == "raw" else 4
-    return {scores: (floats, (None, anchors, spec.num_classes)), boxes: (floats, (None, anchors, width))}
+    if spec.nms == "raw":
+        widths = {"cls_logits": spec.num_classes, "reg_logits": 4 * (spec.reg_max + 1)}
+    else:
+        widths = {"scores": spec.num_classes, "boxes": 4, **({"sigmas": 4} if spec.edge_sigma else {})}
+    return {name: (floats, (None, anchors, width)) for name, width in widths.items()}
 
 
 def check_tensor(value: Any, kinds: tuple[str, ...], shape: Sides) -> None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.ops import decode
-from gfl_edge.ops.boxes import TINY, Floats, Indices, areas, sound
-from gfl_edge.spec import INVALID_CLASS, ModelSpec
+from gfl_edge.ops.boxes import TINY, Floats, Indices, areas, sound, sound_sigmas
+from gfl_edge.spec import DET_SIGMAS, INVALID_CLASS, SIGMAS, ModelSpec
 
 _points = functools.lru_cache(maxsize=16)(decode.points)  # a model of dynamic size sees a few sizes
 
@@ -30,12 +30,15 @@ class Found(NamedTuple):
         classes: int32 ``[n]``.
         invalid: candidates that were left out because they were not :func:`gfl_edge.ops.boxes.sound`, or of no class of
             the model; of outputs of a graph or of kernels with NMS, those that they had room to tell.
+        sigmas: float32 ``[n, 4]``, standard deviations of the edges (l, t, r, b) in pixels of the input, times the
+            model's ``sigma_scale``; None where it gives none.
     """
 
     boxes: Floats
     scores: Floats
     classes: NDArray[np.int32]
     invalid: int = 0
+    sigmas: Floats | None = None
 
 
 def detections(outputs: Outputs, index: int, spec: ModelSpec, input_hw: tuple[int, int]) -> Found:
@@ -48,10 +51,26 @@ def detections(outputs: Outputs, index: int, spec: ModelSpec, input_hw: tuple[in
         input_hw: the size that the model was run at, in pixels.
     """
     if "num_dets" in outputs:
-        return _detections_from_nms(outputs, index, spec)
-    if spec.nms == "raw":
-        return detections_from_raw(outputs["cls_logits"][index], outputs["reg_logits"][index], spec, input_hw)
-    return detections_from_scores(outputs["boxes"][index], outputs["scores"][index], spec)
+        found = _detections_from_nms(outputs, index, spec)
+    elif spec.nms == "raw":
+        found = detections_from_raw(outputs["cls_logits"][index], outputs["reg_logits"][index], spec, input_hw)
+    else:
+        sigmas = outputs[SIGMAS][index] if spec.edge_sigma else None
+        found = detections_from_scores(outputs["boxes"][index], outputs["scores"][index], spec, sigmas)
+    return found if found.sigmas is None else _scaled(found, found.sigmas, spec)
+
+
+def _scaled(found: Found, sigmas: Floats, spec: ModelSpec) -> Found:
+    """With the sigmas times the model's factors, and without detections whose sigmas are no numbers.
+
+    Decoding gives none of those with a sound box; a model that somebody else made may.
+    """
+    scaled = sigmas * np.array(spec.sigma_scale, np.float32)
+    chosen = sound_sigmas(scaled)
+    if chosen.all():
+        return found._replace(sigmas=scaled)
+    invalid = found.invalid + int(np.count_nonzero(~chosen))
+    return Found(found.boxes[chosen], found.scores[chosen], found.classes[chosen], invalid, scaled[chosen])
 
 
 def _detections_from_nms(outputs: Outputs, index: int, spec: ModelSpec) -> Found:
@@ -62,22 +81,27 @@ def _detections_from_nms(outputs: Outputs, index: int, spec: ModelSpec) -> Found
     classes = all_classes[:count]
     chosen = sound(boxes, scores) & (classes >= 0) & (classes < spec.num_classes)
     invalid = count - np.count_nonzero(chosen) + np.count_nonzero(all_classes[count:] == INVALID_CLASS)
-    return Found(boxes[chosen], scores[chosen], classes[chosen], int(invalid))
+    sigmas = np.asarray(outputs[DET_SIGMAS][index, :count], np.float32)[chosen] if spec.edge_sigma else None
+    return Found(boxes[chosen], scores[chosen], classes[chosen], int(invalid), sigmas)
 
 
-def detections_from_scores(boxes: NDArray[Any], scores: NDArray[Any], spec: ModelSpec) -> Found:
+def detections_from_scores(
+    boxes: NDArray[Any], scores: NDArray[Any], spec: ModelSpec, sigmas: NDArray[Any] | None = None
+) -> Found:
     """What :func:`gfl_edge.ops.boxes.multiclass_nms` gives, with :func:`kept_boxes`.
 
     Args:
         boxes: float32 or float16 ``[A, 4]`` xyxy in pixels of the input.
         scores: the same ``[A, C]``, 0..1; NaN counts as 0.
         spec: thresholds.
+        sigmas: the same ``[A, 4]``, of the edges in pixels of the input; what is found has them as they are.
     """
     flat = np.asarray(scores, np.float32).reshape(-1)
     pairs = _above(flat, np.float32(spec.score_threshold))
     pairs, values, missing = _best(pairs, flat[pairs], spec)
     anchors, classes = np.divmod(pairs, scores.shape[1])
-    return _suppressed(np.asarray(boxes[anchors], np.float32), values, classes, spec, missing)
+    found, kept = _suppressed(np.asarray(boxes[anchors], np.float32), values, classes, spec, missing)
+    return found if sigmas is None else found._replace(sigmas=np.asarray(sigmas[anchors[kept]], np.float32))
 
 
 def detections_from_raw(
@@ -88,7 +112,7 @@ def detections_from_raw(
     Args:
         cls_logits: float32 or float16 ``[A, C]``; NaN counts as score 0.
         reg_logits: the same ``[A, 4 * (reg_max + 1)]``.
-        spec: thresholds, strides and point offset.
+        spec: thresholds, strides and point offset; and whether sigmas are to be found, which are as they are.
         input_hw: the size that the model was run at, in pixels.
     """
     flat = np.asarray(cls_logits).reshape(-1)
@@ -98,7 +122,12 @@ def detections_from_raw(
     centers, cell_strides = _points(input_hw, spec.strides, spec.point_offset)
     distances = decode.integral(np.asarray(np.asarray(reg_logits)[anchors], np.float32)) * cell_strides[anchors, None]
     boxes = decode.boxes_from_distances(distances, centers[anchors], input_hw)
-    return _suppressed(boxes, scores, classes, spec, missing)
+    found, kept = _suppressed(boxes, scores, classes, spec, missing)
+    if not spec.edge_sigma:
+        return found
+    rows = anchors[kept]
+    deviations = decode.deviation(np.asarray(np.asarray(reg_logits)[rows], np.float32))
+    return found._replace(sigmas=deviations * cell_strides[rows, None])
 
 
 def _above(values: NDArray[Any], limit: Any) -> Indices:
@@ -117,14 +146,16 @@ def _best(pairs: Indices, scores: Floats, spec: ModelSpec) -> tuple[Indices, Flo
     return pairs[order], scores[order], int(missing)
 
 
-def _suppressed(boxes: Floats, scores: Floats, classes: Indices, spec: ModelSpec, missing: int) -> Found:
-    """NMS of candidates in order of falling score; ``missing`` are those that had no score."""
-    chosen = sound(boxes, scores)
-    if not chosen.all():
-        missing += int(np.count_nonzero(~chosen))
+def _suppressed(
+    boxes: Floats, scores: Floats, classes: Indices, spec: ModelSpec, missing: int
+) -> tuple[Found, Indices]:
+    """NMS of candidates in order of falling score, of which ``missing`` had none; and which of them are found."""
+    (chosen,) = np.nonzero(sound(boxes, scores))
+    if len(chosen) < len(boxes):
+        missing += len(boxes) - len(chosen)
         boxes, scores, classes = boxes[chosen], scores[chosen], classes[chosen]
     kept = kept_boxes(boxes, classes, spec.iou_threshold, spec.max_detections)
-    return Found(boxes[kept], scores[kept], classes[kept].astype(np.int32), missing)
+    return Found(boxes[kept], scores[kept], classes[kept].astype(np.int32), missing), chosen[kept]
 
 
 def kept_boxes(boxes: Floats, classes: Indices, iou_threshold: float, most: int) -> Indices:

@@ -37,6 +37,10 @@ class Placement:
         limit = np.array((width, height) * 2, np.float32)
         return np.asarray(np.clip((boxes - offset) / scale, np.float32(0), limit), np.float32)
 
+    def sigmas_to_frame(self, sigmas: Boxes) -> Boxes:
+        """Map standard deviations ``[n, 4]`` of left, top, right and bottom from input pixels to frame pixels."""
+        return np.asarray(sigmas / np.array(self.scale_xy * 2, np.float32), np.float32)
+
 
 @dataclass(frozen=True, eq=False)
 class Nv12Frame:

@@ -276,7 +276,7 @@ void call_kernel(void (*kernel)(Parameters...), void **arguments) {
 #define GFL_KERNEL(name) \
     {#name, (const void *)name, [](void **arguments) { call_kernel(name, arguments); }, {}}
 Kernel kernels[] = {GFL_KERNEL(gfl_filter_kernel), GFL_KERNEL(gfl_rank_kernel),
-                    GFL_KERNEL(gfl_suppress_kernel), GFL_KERNEL(gfl_resize_kernel)};
+                    GFL_KERNEL(gfl_suppress_kernel), GFL_KERNEL(gfl_sigma_kernel), GFL_KERNEL(gfl_resize_kernel)};
 
 cudaError_t launch_kernel(Kernel &kernel, dim3 grid, dim3 block, void **arguments, size_t shared_size) {
     std::lock_guard<std::mutex> lock(one_launch);

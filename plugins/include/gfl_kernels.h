@@ -62,6 +62,7 @@ typedef struct {
     const void *quality;    /* [N, A] 0..1, a factor of every score of an anchor (GFLv2), or NULL */
     const void *reg_logits; /* [N, A, 4 * (reg_max + 1)] distributions of left, top, right, bottom before the softmax */
     const float *boxes;     /* [N, A, 4] xyxy in pixels of the input */
+    const float *sigmas;    /* [N, A, 4] of the edges of boxes, in pixels of the input; NULL without outputs.det_sigmas */
 } GflNmsInputs;
 
 /* Padded with score 0, class -1 and empty boxes. As many of the rows after the detections as candidates were left out have
@@ -72,6 +73,9 @@ typedef struct {
     float *det_boxes;     /* [N, K, 4] xyxy in pixels of the input */
     float *det_scores;    /* [N, K], falling; equal scores by lower anchor * C + class */
     int32_t *det_classes; /* [N, K] */
+    /* [N, K, 4] standard deviations of left, top, right, bottom in pixels of the input, of the distributions or as given,
+     * padded with 0; NULL where nobody asks for them */
+    float *det_sigmas;
 } GflNmsOutputs;
 
 #ifndef __CUDACC_RTC__

@@ -114,6 +114,14 @@ GflStatus check_outputs(const GflNmsOutputs *outputs) {
     return check_pointer("outputs.det_classes", outputs->det_classes);
 }
 
+GflStatus check_sigmas(const GflNmsInputs &inputs, const GflNmsOutputs &outputs) {
+    if (outputs.det_sigmas) GFL_TRY(check_pointer("outputs.det_sigmas", outputs.det_sigmas));
+    const bool taken = outputs.det_sigmas && inputs.boxes;
+    GFL_REQUIRE(!inputs.sigmas != taken, "inputs.sigmas is %s: pass them exactly with boxes and outputs.det_sigmas",
+                inputs.sigmas ? "given" : "NULL");
+    return inputs.sigmas ? check_pointer("inputs.sigmas", inputs.sigmas) : GFL_OK;
+}
+
 GflStatus check_side(const char *name, int64_t value) { return check_range(name, value, 1, kMostPixels); }
 
 GflStatus check_frame(const GflResizeParams &params, const void *frame, const void *uv) {
@@ -245,8 +253,14 @@ GflStatus queue_nms(GflNmsParams params, GflNmsInputs inputs, GflNmsOutputs outp
                                stream));
     void *suppress[] = {&params,           &num_candidates,    &top_boxes,          &top_scores,         &top_classes,
                         &outputs.num_dets, &outputs.det_boxes, &outputs.det_scores, &outputs.det_classes};
-    return launch_overlapping("gfl_suppress_kernel", gfl_suppress_kernel, dim3(images), dim3(GFL_SUPPRESS_THREADS), suppress,
-                              stream);
+    GFL_TRY(launch_overlapping("gfl_suppress_kernel", gfl_suppress_kernel, dim3(images), dim3(GFL_SUPPRESS_THREADS), suppress,
+                               stream));
+    if (!outputs.det_sigmas) return GFL_OK;
+    void *sigma[] = {&params,           &bin_counts,        &keys,               &inputs.reg_logits,   &inputs.boxes,
+                     &inputs.sigmas,    &outputs.num_dets,  &outputs.det_boxes,  &outputs.det_scores,  &outputs.det_classes,
+                     &outputs.det_sigmas};
+    const dim3 blocks(divide_up(params.max_detections, GFL_SIGMA_WARPS), images);
+    return launch("gfl_sigma_kernel", gfl_sigma_kernel, blocks, dim3(GFL_SIGMA_THREADS), sigma, stream);
 }
 
 }  // namespace
@@ -262,6 +276,7 @@ extern "C" GflStatus gfl_nms(const GflNmsParams *params, const GflNmsInputs *inp
     GFL_TRY(check_params(params));
     GFL_TRY(check_inputs(*params, inputs));
     GFL_TRY(check_outputs(outputs));
+    GFL_TRY(check_sigmas(*inputs, *outputs));
     GFL_TRY(check_pointer("workspace", workspace, 1));
     const size_t needed = plan_workspace(*params).size;
     GFL_REQUIRE(workspace_size >= needed,

@@ -1,4 +1,4 @@
-/* The device code: filter, rank, suppress; resize. Compiles with nvcc, with NVRTC (no header but gfl_kernels.h and those
+/* The device code: filter, rank, suppress, sigma; resize. Compiles with nvcc, with NVRTC (no header but gfl_kernels.h and those
  * beside this one) and, under plugins/emulation, with a host compiler.
  *
  * Launch plan
@@ -13,17 +13,20 @@
  *   1      gfl_filter_kernel    (S, N)                                    GFL_FILTER_THREADS
  *   2      gfl_rank_kernel      (ceil(L * F / GFL_RANK_FINALISTS), N)     GFL_RANK_THREADS
  *   3      gfl_suppress_kernel  (N)                                       GFL_SUPPRESS_THREADS
+ *   4      gfl_sigma_kernel     (ceil(max_detections / GFL_SIGMA_WARPS), N)  GFL_SIGMA_THREADS    only where it is asked for
  *
  *   gfl_filter_kernel(params, scores, quality or NULL, narrowed, segment_counts, bin_counts, keys)
  *   gfl_rank_kernel(params, segment_counts, bin_counts, keys, narrowed, reg_logits or NULL, boxes or NULL,
  *                   num_candidates, top_boxes, top_scores, top_classes)
  *   gfl_suppress_kernel(params, num_candidates, top_boxes, top_scores, top_classes,
  *                       num_dets, det_boxes, det_scores, det_classes)
+ *   gfl_sigma_kernel(params, bin_counts, keys, reg_logits or NULL, boxes or NULL, sigmas or NULL,
+ *                    num_dets, det_boxes, det_scores, det_classes, det_sigmas)
  *   gfl_resize_kernel(GflResizeParams by value, frame, uv or NULL, out)  grid (ceil(out_width / GFL_RESIZE_BLOCK_X),
  *                  ceil(out_height / GFL_RESIZE_BLOCK_Y)), block (GFL_RESIZE_BLOCK_X, GFL_RESIZE_BLOCK_Y), alone
  *
  * The second and the third may be launched with programmatic stream serialization, as they wait for the one before them; the
- * first not. Any grid x of 1 or more is right for the first. Workspace, every part 256 byte aligned, in this order; what is in there
+ * others not. Any grid x of 1 or more is right for the first. Workspace, every part 256 byte aligned, in this order; what is in there
  * before does not matter:
  *   narrowed        unsigned int        [N, L]             finalists of lists with too many keys in one bin, else 0
  *   num_candidates  unsigned int        [N]                of all lists together
@@ -46,5 +49,6 @@
 #include "gfl_nms.cuh"
 #include "gfl_rank.cuh"
 #include "gfl_resize.cuh"
+#include "gfl_sigma.cuh"
 
 #endif

@@ -70,6 +70,7 @@ constexpr Attribute kAttributes[] = {
     GFL_ATTRIBUTE(reg_max, kINT32, false),
     GFL_ATTRIBUTE(point_offset, kFLOAT32, false),
     {"has_quality", PluginFieldType::kINT32, offsetof(Settings, has_quality), false},
+    {"edge_sigma", PluginFieldType::kINT32, offsetof(Settings, edge_sigma), false},
 };
 constexpr int32_t kScalars = sizeof kAttributes / sizeof *kAttributes;
 constexpr char kStrides[] = "strides";
@@ -116,6 +117,9 @@ bool check_settings(const Settings &settings) noexcept {
         return refuse("per_level is %d, has_quality %d, expected 0 or 1", nms.per_level, settings.has_quality);
     if (nms.reg_max < 0 || nms.reg_max > 32)
         return refuse("reg_max is %d, expected 1 to 32, or 0 for boxes that are decoded", nms.reg_max);
+    if (settings.edge_sigma < 0 || settings.edge_sigma > 1 || (settings.edge_sigma && !nms.reg_max))
+        return refuse("edge_sigma is %d with reg_max %d, expected 0, or 1 with the reg_max of distributions",
+                      settings.edge_sigma, nms.reg_max);
     if ((nms.reg_max || nms.per_level) && (nms.num_levels < 1 || nms.input_height < 1 || nms.input_width < 1))
         return refuse("%d strides and an input of %d x %d pixels: expected all of them", nms.num_levels, nms.input_height,
                       nms.input_width);
@@ -164,32 +168,31 @@ IPluginV3 *NmsPlugin::clone() noexcept {
 }
 
 int32_t NmsPlugin::getOutputDataTypes(DataType *types, int32_t outputs, const DataType *, int32_t) const noexcept {
-    if (outputs != kOutputs) return failed("expected 4 outputs");
-    types[0] = types[3] = DataType::kINT32;
-    types[1] = types[2] = DataType::kFLOAT;
+    if (outputs != getNbOutputs()) return failed("expected %d outputs", getNbOutputs());
+    for (int32_t i = 0; i < outputs; ++i) types[i] = i == 0 || i == 3 ? DataType::kINT32 : DataType::kFLOAT;
     return 0;
 }
 
 int32_t NmsPlugin::getOutputShapes(const DimsExprs *inputs, int32_t input_count, const DimsExprs *, int32_t,
                                    DimsExprs *outputs, int32_t output_count, IExprBuilder &builder) noexcept {
-    if (input_count != this->inputs() || output_count != kOutputs)
-        return failed("expected 2 inputs, or 3 with has_quality, and 4 outputs");
+    if (input_count != this->inputs() || output_count != getNbOutputs())
+        return failed("expected 2 inputs, or 3 with has_quality, and 4 outputs, or 5 with edge_sigma");
     if (inputs[0].nbDims != 3 || inputs[1].nbDims != 3) return failed("expected inputs of 3 dimensions");
     const IDimensionExpr *most = builder.constant(settings_.nms.max_detections);
-    const IDimensionExpr *seconds[] = {builder.constant(1), most, most, most};
-    for (int32_t i = 0; i < kOutputs; ++i) {
+    for (int32_t i = 0; i < output_count; ++i) {
         outputs[i].nbDims = 2;
         outputs[i].d[0] = inputs[0].d[0];
-        outputs[i].d[1] = seconds[i];
+        outputs[i].d[1] = i ? most : builder.constant(1);
+        if (i != 1 && i != 4) continue; /* det_boxes and det_sigmas */
+        outputs[i].nbDims = 3;
+        outputs[i].d[2] = builder.constant(4);
     }
-    outputs[1].nbDims = 3;
-    outputs[1].d[2] = builder.constant(4);
     return 0;
 }
 
 bool NmsPlugin::supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc *tensors, int32_t inputs,
                                           int32_t outputs) noexcept {
-    if (inputs != this->inputs() || outputs != kOutputs || position >= inputs + outputs) return false;
+    if (inputs != this->inputs() || outputs != getNbOutputs() || position >= inputs + outputs) return false;
     const DataType type = tensors[position].desc.type;
     if (tensors[position].desc.format != TensorFormat::kLINEAR) return false;
     if (position >= inputs) {
@@ -240,7 +243,8 @@ int32_t NmsPlugin::enqueue(const PluginTensorDesc *input_descs, const PluginTens
     sources.reg_logits = decodes() ? inputs[1] : nullptr;
     sources.boxes = decodes() ? nullptr : static_cast<const float *>(inputs[0]);
     const GflNmsOutputs targets = {static_cast<int32_t *>(outputs[0]), static_cast<float *>(outputs[1]),
-                                   static_cast<float *>(outputs[2]), static_cast<int32_t *>(outputs[3])};
+                                   static_cast<float *>(outputs[2]), static_cast<int32_t *>(outputs[3]),
+                                   settings_.edge_sigma ? static_cast<float *>(outputs[4]) : nullptr};
     const size_t size = gfl_nms_workspace_size(&params); /* no more than what was requested of TensorRT for the largest size */
     if (gfl_nms(&params, &sources, &targets, workspace, size, stream) == GFL_OK) return 0;
     return failed("%s", gfl_last_error());

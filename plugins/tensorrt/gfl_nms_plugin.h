@@ -1,7 +1,7 @@
 /* TensorRT's plugin GflNms, version 1, namespace gfl_edge: the kernels of gfl_kernels.h as a layer (IPluginV3).
  *
  * Inputs: cls_logits and reg_logits where reg_max > 0, else boxes and scores; then quality where has_quality is 1.
- * Outputs: num_dets, det_boxes, det_scores, det_classes. README.md has the tables of tensors and attributes.
+ * Outputs: num_dets, det_boxes, det_scores, det_classes; then det_sigmas where edge_sigma is 1. README.md has the tables of tensors and attributes.
  */
 #ifndef GFL_NMS_PLUGIN_H
 #define GFL_NMS_PLUGIN_H
@@ -17,13 +17,13 @@ namespace gfl_edge {
 constexpr char kPluginName[] = "GflNms";
 constexpr char kPluginVersion[] = "1";
 constexpr char kPluginNamespace[] = "gfl_edge";
-constexpr int32_t kOutputs = 4;
 constexpr int32_t kMostFields = 16;
 
 /* What the attributes say; batch, num_anchors, num_classes and dtype of `nms` come from the tensors. */
 struct Settings {
     GflNmsParams nms{};
     int32_t has_quality = 0;
+    int32_t edge_sigma = 0;
 };
 
 /* Read from attributes and from engines; members it does not find keep their defaults. Reports what is wrong. */
@@ -43,7 +43,7 @@ class NmsPlugin final : public nvinfer1::IPluginV3,
     const char *getPluginVersion() const noexcept override { return kPluginVersion; }
     const char *getPluginNamespace() const noexcept override { return kPluginNamespace; }
 
-    int32_t getNbOutputs() const noexcept override { return kOutputs; }
+    int32_t getNbOutputs() const noexcept override { return 4 + settings_.edge_sigma; }
     int32_t getOutputDataTypes(nvinfer1::DataType *types, int32_t outputs, const nvinfer1::DataType *input_types,
                                int32_t inputs) const noexcept override;
     int32_t getOutputShapes(const nvinfer1::DimsExprs *inputs, int32_t input_count, const nvinfer1::DimsExprs *,

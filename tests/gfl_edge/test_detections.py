@@ -14,6 +14,9 @@ from gfl_edge.errors import InputError
 NAMES = ("person", "traffic light")
 BOXES = np.array([[1, 2, 30.5, 40], [5, 5, 5, 9]], np.float32)
 FOUND = Detections(BOXES, np.array([0.9, 0.25], np.float32), np.array([1, 0], np.int32), NAMES)
+UNSURE = Detections(
+    FOUND.boxes, FOUND.scores, FOUND.class_ids, NAMES, edge_sigma=np.arange(8, dtype=np.float32).reshape(2, 4)
+)
 FOLLOWED = Detections(FOUND.boxes, FOUND.scores, FOUND.class_ids, NAMES, track_ids=np.array([7, -1]))
 
 
@@ -28,12 +31,12 @@ def test_identities_go_where_their_objects_go() -> None:
 
 def test_to_supervision_and_back() -> None:
     supervision = pytest.importorskip("supervision")
-    for found in (FOUND, FOLLOWED, FOUND[:0], FOLLOWED[:0]):
+    for found in (FOUND, FOLLOWED, UNSURE, FOUND[:0], FOLLOWED[:0], UNSURE[:0]):
         there = found.to_supervision()
         assert isinstance(there, supervision.Detections)
         assert there.data["class_name"].tolist() == [NAMES[i] for i in found.class_ids]
         back = Detections.from_supervision(there, NAMES)
-        for name in ("boxes", "scores", "class_ids", "track_ids"):
+        for name in ("boxes", "scores", "class_ids", "track_ids", "edge_sigma"):
             before, after = getattr(found, name), getattr(back, name)
             assert (before is None) == (after is None)
             if before is not None:

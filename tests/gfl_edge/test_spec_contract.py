@@ -36,6 +36,8 @@ OPTIONAL = {
     "recommended_score": None,
     "quantized_layers": 0,
     "float_layers": [],
+    "edge_sigma": False,
+    "sigma_scale": [1.0, 1.0, 1.0, 1.0],
 }
 
 
@@ -64,6 +66,13 @@ def test_names_of_inputs_and_outputs():
         "none": ("boxes", "scores"),
         "raw": ("cls_logits", "reg_logits"),
     }
+    sure = dataclasses.replace(TINY, edge_sigma=True)
+    assert {nms: dataclasses.replace(sure, nms=nms).output_names for nms in names} == {
+        "graph": (*detections, "det_sigmas"),
+        "plugin": (*detections, "det_sigmas"),
+        "none": ("boxes", "scores", "sigmas"),
+        "raw": ("cls_logits", "reg_logits"),
+    }
     assert [nms for nms in names if dataclasses.replace(TINY, nms=nms).has_nms] == ["graph", "plugin"]
     assert (spec.PADDING_CLASS, spec.INVALID_CLASS) == (-1, -2)
 
@@ -73,6 +82,7 @@ def test_names_of_inputs_and_outputs():
     [
         ({}, "tiny-fp32"),
         ({"nms": "plugin"}, "tiny-fp32-plugin"),
+        ({"nms": "raw", "edge_sigma": True}, "tiny-fp32-raw-sigma"),
         ({"nms": "none", "precision": "bf16"}, "tiny-bf16-nonms"),
         ({"nms": "raw", "precision": "fp16", "quantized_layers": 1}, "tiny-int8-fp16-raw"),
     ],

@@ -50,6 +50,7 @@ class Inputs:
             "BCCD/JPEGImages": lambda: data("bccd/BCCD/JPEGImages"),
             "artifacts/nanodet-m-320.onnx": lambda: exported("nanodet-m-320"),
             "artifacts/nanodet-m-320-fp16.onnx": lambda: exported("nanodet-m-320", "fp16"),
+            "artifacts/nanodet-m-sigma.onnx": lambda: exported("nanodet-m-320", uncertainty=True),
             "A.onnx": lambda: exported("nanodet-m-320"),
             "B.onnx": lambda: exported("nanodet-m-320", "fp16"),
         }

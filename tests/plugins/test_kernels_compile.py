@@ -16,7 +16,7 @@ from gfl_edge.cuda.nvrtc import Nvrtc
 from gfl_edge.errors import MissingDependencyError
 from tests.support.required import skip_unless_required
 
-KERNELS = {f"gfl_{name}_kernel" for name in ("filter", "rank", "suppress", "resize")}
+KERNELS = {f"gfl_{name}_kernel" for name in ("filter", "rank", "suppress", "sigma", "resize")}
 ALL_TARGETS = [75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121]
 QUICK = (75, 90, 120)
 TARGETS = [target if target in QUICK else pytest.param(target, marks=pytest.mark.slow) for target in ALL_TARGETS]

@@ -24,6 +24,7 @@ from gfl_edge.ops.postprocess import detections_from_raw, sigmoid
 from tests.support.emulated_kernels import library as emulated_kernels
 from tests.support.raw_maps import SPEC as RAW_SPEC
 from tests.support.raw_maps import random_maps
+from tests.support.sigma_oracle import expected
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLUGIN = CHECKOUT / "plugins" / "tensorrt" / "gfl_nms_plugin.cpp"
@@ -130,11 +131,15 @@ def run(compiled, attributes, inputs, max_detections=SPEC.max_detections):
         "det_scores": aligned(np.full((batch, max_detections), -7, np.float32)),
         "det_classes": aligned(np.full((batch, max_detections), -7, np.int32)),
     }
+    if attributes.get("edge_sigma") == 1 and attributes.get("reg_max"):
+        outputs["det_sigmas"] = aligned(np.full((batch, max_detections, 4), -7, np.float32))
     given = [aligned(np.ascontiguousarray(array)) for array in inputs]
     fields, _kept = as_fields(compiled, attributes)
-    tensors = (Tensor * (len(given) + 4))(*(as_tensor(array) for array in (*given, *outputs.values())))
+    arrays = [as_tensor(array) for array in (*given, *outputs.values())]
     log = ctypes.create_string_buffer(4096)
-    status = compiled.run_plugin(fields, len(fields), tensors, len(given), 4, log, ctypes.c_size_t(len(log)))
+    room = ctypes.c_size_t(len(log))
+    tensors = (Tensor * len(arrays))(*arrays)
+    status = compiled.run_plugin(fields, len(fields), tensors, len(given), len(outputs), log, room)
     return status, log.value.decode(), outputs
 
 
@@ -150,7 +155,8 @@ def assert_detections(outputs, index, expected):
 
 
 def test_the_exporter_and_the_plugin_know_the_same_attributes(compiled):
-    assert set(asked_for(compiled)) == plugin_attributes(SPEC).keys() - {"plugin_version", "plugin_namespace"}
+    all_attributes = plugin_attributes(replace(SPEC, edge_sigma=True)).keys()
+    assert set(asked_for(compiled)) == all_attributes - {"plugin_version", "plugin_namespace"}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -161,6 +167,20 @@ def test_raw_maps(compiled, dtype):
     assert (status, log) == (0, "")
     for index, (cls, reg) in enumerate(maps):
         assert_detections(outputs, index, detections_from_raw(cls, reg, SPEC, SPEC.input_hw))
+
+
+def test_sigmas(compiled):
+    spec = replace(SPEC, edge_sigma=True)
+    maps = [random_maps(seed) for seed in (1, 2)]
+    status, log, outputs = run(
+        compiled, plugin_attributes(spec), [np.stack(arrays) for arrays in zip(*maps, strict=True)]
+    )
+    assert (status, log) == (0, "")
+    for index, (cls, reg) in enumerate(maps):
+        *found, sigmas = expected(cls, reg, spec)
+        assert_detections(outputs, index, found)
+        np.testing.assert_allclose(outputs["det_sigmas"][index, : len(sigmas)], sigmas, rtol=1e-4, atol=1e-3)
+        assert not outputs["det_sigmas"][index, len(sigmas) :].any()
 
 
 @pytest.mark.parametrize("score_dtype", [np.float32, np.float16])
@@ -193,8 +213,10 @@ def test_boxes_and_scores_with_the_attributes_of_the_function(compiled, score_dt
         ({"input_height": 0}, "2 strides and an input of 0 x 64 pixels: expected all of them"),
         ({"input_height": 128}, "120 anchors, but an input of 128 x 64 pixels has 160 at its strides"),
         ({"reg_max": 15}, "expected [N, A, C] of scores and [N, A, 64]"),
-        ({"has_quality": 1}, "expected 2 inputs, or 3 with has_quality, and 4 outputs"),
+        ({"has_quality": 1}, "expected 2 inputs, or 3 with has_quality, and 4 outputs, or 5 with edge_sigma"),
         ({"has_quality": 2}, "has_quality 2, expected 0 or 1"),
+        ({"edge_sigma": 2}, "edge_sigma is 2 with reg_max 7, expected 0, or 1 with the reg_max of distributions"),
+        ({"edge_sigma": 1, "reg_max": 0}, "edge_sigma is 1 with reg_max 0"),
     ],
 )
 def test_what_does_not_fit_is_refused_at_the_build(compiled, changes, message):

@@ -57,18 +57,20 @@ def small_onnx(shared: Path) -> SmallFiles:
 def exported(checkpoint: Callable[[str], Path], shared: Path) -> Callable[..., Path]:
     """The ONNX file of a published model, exported once per session and variant."""
 
-    def export(name: str, precision: str = "fp32", nms: str = "graph") -> Path:
-        path = shared / f"{name}-{precision}-{nms}.onnx"
-        return written(path, lambda path: write_published(path, checkpoint(name), name, precision, nms))
+    def export(name: str, precision: str = "fp32", nms: str = "graph", uncertainty: bool = False) -> Path:
+        path = shared / f"{name}-{precision}-{nms}{'-sigma' if uncertainty else ''}.onnx"
+        return written(path, lambda path: write_published(path, checkpoint(name), name, precision, nms, uncertainty))
 
     return export
 
 
-def write_published(path: Path, checkpoint: Path, name: str, precision: str, nms: str) -> None:
+def write_published(
+    path: Path, checkpoint: Path, name: str, precision: str, nms: str, uncertainty: bool = False
+) -> None:
     from export.arguments import ExportRequest
     from export.to_onnx import export_onnx
 
-    export_onnx(ExportRequest(checkpoint, model=name, precision=precision, nms=nms), path)
+    export_onnx(ExportRequest(checkpoint, model=name, precision=precision, nms=nms, uncertainty=uncertainty), path)
 
 
 def write_all(folder: Path) -> None:

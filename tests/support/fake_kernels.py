@@ -14,7 +14,7 @@ import numpy as np
 from gfl_edge.cuda import kernels
 from gfl_edge.cuda.interface import Launch
 from gfl_edge.ops.boxes import pairwise_iou, sound
-from gfl_edge.ops.decode import boxes_from_distances, integral, points
+from gfl_edge.ops.decode import boxes_from_distances, deviation, integral, points
 from gfl_edge.ops.preprocess import letterbox_maps
 from gfl_edge.spec import INVALID_CLASS
 
@@ -147,6 +147,40 @@ def boxes_of(gpu: FakeGpu, call: Any) -> np.ndarray:
     return boxes_from_distances(integral(logits.astype(np.float32)) * cells[:, None], centers, size)
 
 
+def sigma_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
+    params = call.params
+    batch, most, classes = params.batch, params.max_detections, params.num_classes
+    assert launch.grid[:2] == (-(-most // (launch.block[0] // 32)), batch)
+    assert not launch.overlaps, "it does not wait for the kernel before"
+    boxes, sigmas = boxes_of(gpu, call), sigmas_of(gpu, call)
+    keys = gpu.read(call.keys, (batch, params.num_anchors * classes), np.uint64)
+    count = gpu.read(call.num_dets, (batch, 1), np.int32)
+    det_boxes = gpu.read(call.det_boxes, (batch, most, 4), np.float32)
+    det_scores = gpu.read(call.det_scores, (batch, most), np.float32)
+    det_classes = gpu.read(call.det_classes, (batch, most), np.int32)
+    found = np.zeros((batch, most, 4), np.float32)
+    for image in range(batch):
+        pairs = ~keys[image].astype(np.uint32)
+        scores = (keys[image] >> np.uint64(32)).astype(np.uint32).view(np.float32)
+        for place in range(count[image, 0]):
+            like = pairs[(scores == det_scores[image, place]) & (pairs % classes == det_classes[image, place])]
+            (anchor,) = (it for it in like // classes if np.array_equal(boxes[image, it], det_boxes[image, place]))
+            found[image, place] = sigmas[image, anchor]
+    gpu.write(call.det_sigmas, found)
+
+
+def sigmas_of(gpu: FakeGpu, call: Any) -> np.ndarray:
+    """Standard deviations ``[N, A, 4]``, given or from the distributions."""
+    params = call.params
+    assert bool(call.sigmas) == bool(call.boxes)
+    if call.sigmas:
+        return gpu.read(call.sigmas, (params.batch, params.num_anchors, 4), np.float32)
+    dtype = np.float16 if params.dtype == kernels.FLOAT16 else np.float32
+    logits = gpu.read(call.reg_logits, (params.batch, params.num_anchors, 4 * (params.reg_max + 1)), dtype)
+    size, strides = (params.input_height, params.input_width), tuple(params.strides[: params.num_levels])
+    return deviation(logits.astype(np.float32)) * points(size, strides, params.point_offset)[1][:, None]
+
+
 def resize_kernel(gpu: FakeGpu, call: Any, launch: Launch) -> None:
     params = call.params
     out_hw, content_hw = (params.out_height, params.out_width), (params.content_height, params.content_width)
@@ -180,5 +214,6 @@ KERNELS: dict[str, Callable[[FakeGpu, Any, Launch], None]] = {
     "gfl_filter_kernel": filter_kernel,
     "gfl_rank_kernel": rank_kernel,
     "gfl_suppress_kernel": suppress_kernel,
+    "gfl_sigma_kernel": sigma_kernel,
     "gfl_resize_kernel": resize_kernel,
 }

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.nms import append_nms
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, ExportedNms, ModelSpec
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIGMAS, ExportedNms, ModelSpec
 from tests.support.tiny_spec import TINY
 
 SPEC = dataclasses.replace(TINY, input_hw=(32, 32), strides=(8,), max_candidates=20, max_detections=10)
@@ -24,8 +24,13 @@ def tiny_onnx(nms: ExportedNms, spec: ModelSpec = SPEC) -> onnx.ModelProto:
     names = RAW_NAMES if nms == "raw" else CANDIDATE_NAMES[::-1]
     shapes = [["batch", ANCHORS, width] for width in widths]
     outputs = [helper.make_tensor_value_info(*one) for one in zip(names, [TensorProto.FLOAT] * 2, shapes, strict=True)]
+    sigmas = spec.edge_sigma and nms != "raw"
+    if sigmas:
+        outputs.append(helper.make_tensor_value_info(SIGMAS, TensorProto.FLOAT, shapes[1]))
     images = helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", *spec.input_hw, 3])
     nodes, weights = _body(widths, names, nms == "raw")
+    if sigmas:  # how far the box was moved
+        nodes.append(helper.make_node("Abs", ["moves"], [SIGMAS]))
     graph = helper.make_graph(nodes, "tiny", [images], outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     if nms == "graph":

@@ -71,6 +71,26 @@ class TestDetector:
                 np.testing.assert_array_equal(found.scores, expected.scores)
                 np.testing.assert_array_equal(found.class_ids, expected.class_ids)
 
+    @WITHOUT_NMS
+    def test_and_is_as_sure_of_it(self, engine: Any, spec: ModelSpec) -> None:
+        path = engine(dataclasses.replace(spec, edge_sigma=True, sigma_scale=(0.5, 1, 2, 3)))
+        frames = random_frames((64, 128), (32, 32))
+        host, detector = Detector(path, nms="host"), Detector(path)
+        for _ in range(3):  # by calls, then as a graph
+            for found, expected in zip(detector.detect_batch(frames), host.detect_batch(frames), strict=True):
+                assert len(found) == len(expected) > 1
+                np.testing.assert_array_equal(found.boxes, expected.boxes)
+                assert found.edge_sigma is not None
+                assert expected.edge_sigma is not None
+                assert found.edge_sigma.any()
+                np.testing.assert_array_equal(found.edge_sigma, expected.edge_sigma)
+
+    def test_an_engine_with_nms_gives_its_own(self, engine: Any) -> None:
+        backend = Detector(engine(dataclasses.replace(SPEC, edge_sigma=True))).backend
+        outputs = backend.run(np.full((2, *HW, 3), 3, np.uint8))
+        assert outputs["det_sigmas"].shape == (2, SPEC.max_detections, 4)
+        assert (outputs["det_sigmas"] == 7).all()  # the fifth output of the fake engine
+
     def test_results_survive_the_next_call(self, engine: Any) -> None:
         detector = Detector(engine(DECODED))
         first = detector(random_frames((64, 128))[0])

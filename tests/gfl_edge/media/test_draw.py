@@ -208,3 +208,32 @@ def test_contact_sheet_of_mixed_sizes() -> None:
 def test_contact_sheet_without_room(count: int, columns: int, width: int) -> None:
     with pytest.raises(InputError, match="expected room for at least one"):
         contact_sheet([gray(4, 4)] * count, columns, width)
+
+
+def shaded(sigma: tuple[float, ...], box: tuple[float, ...] = (30, 40, 70, 80)) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels of a gray image a detection with these sigmas changes besides its lines and label; and the image."""
+    frame, one = gray(120, 110), detections(box)
+    unsure = Detections(one.boxes, one.scores, one.class_ids, one.class_names, edge_sigma=np.float32([sigma]))
+    plain, banded = draw_detections(frame, unsure), draw_detections(frame, unsure, bands=True)
+    np.testing.assert_array_equal(draw_detections(frame, one, bands=True), plain)  # nothing to draw
+    return (plain != banded).any(axis=2), banded
+
+
+def test_bands_reach_one_sigma_to_either_side_of_each_edge() -> None:
+    found, image = shaded((4, 6, 8, 2))
+    rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+    assert (columns[0], columns[-1] + 1) == (26, 78)
+    assert rows[-1] + 1 == 82  # the upper end is under the label
+    middle = found[60]
+    assert not middle[35:62].any()
+    assert middle[26:28].all()
+    assert middle[32:34].all()
+    assert middle[62:68].all()
+    np.testing.assert_allclose(image[60, 64], np.rint(0.6 * GRAY + 0.4 * np.array(class_color(0))), atol=1)
+
+
+def test_bands_that_meet_or_leave_the_image() -> None:
+    assert shaded((0, 0, 0, 0))[0].sum() == 0
+    assert shaded((500, 500, 500, 500))[0][90:].all()
+    assert shaded((30, 0, 30, 0))[0][50:70, 1:29].all()
+    assert shaded((1, 1, 1, 1), (0, 0, 109, 119))[0][60, 107:].any()

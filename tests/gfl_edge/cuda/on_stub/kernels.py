@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,6 +28,7 @@ from tests.support.kernel_cases import (
     random_boxes,
     reference,
 )
+from tests.support.sigma_oracle import expected, sigmas_of_points
 from tests.support.stub_driver.library import StubDriver
 from tests.support.tiny_spec import TINY
 
@@ -64,6 +66,24 @@ def test_raw_maps(production: ProductionLibrary, dtype: type) -> None:
         count = found["num_dets"][image, 0]
         assert count == len(want[1])
         np.testing.assert_allclose(found["det_boxes"][image, :count], want[0], rtol=0, atol=1e-3)
+
+
+def test_sigmas(production: ProductionLibrary) -> None:
+    """In the order of the points that they were decoded from, of boxes and of distributions."""
+    rng = np.random.default_rng(6)
+    anchors = sum(LEVEL_ANCHORS)
+    spec = dataclasses.replace(TINY, class_names=("a",), nms="raw", **LEVELS)
+    logits = rng.permutation(np.linspace(-6, 3, anchors)).astype(np.float32).reshape(1, anchors, 1)
+    reg = rng.normal(0, 3, (1, anchors, 4 * (spec.reg_max + 1))).astype(np.float32)
+    params = nms_params(logits, **LEVELS, score_kind=LOGITS, reg_max=spec.reg_max, point_offset=spec.point_offset)
+    found = production.nms(params, True, scores=logits, reg_logits=reg)
+    *_, sigmas = expected(logits[0], reg[0], spec)
+    np.testing.assert_allclose(found["det_sigmas"][0, : len(sigmas)], sigmas, rtol=1e-4, atol=1e-3)
+    boxes = decode(reg, LEVELS["input_hw"], LEVELS["strides"], spec.point_offset)
+    scores = 1 / (1 + np.exp(-logits))
+    given = sigmas_of_points(reg[0], spec)[None]
+    found = production.nms(nms_params(scores), scores=scores, boxes=boxes, sigmas=given)
+    np.testing.assert_array_equal(found["det_sigmas"][0, : len(sigmas)], sigmas)
 
 
 def test_replayed_on_other_input(device: CudaDevice) -> None:
