@@ -16,12 +16,13 @@ from export.arguments import DeformForm
 from export.deform import DEFORM_OPSET, TRANSLATIONS, use_deform_operator
 from export.half import HalfPlan, float_layers, node_scopes, to_half
 from export.negligible import drop_negligible
-from export.nms import OPSET, append_nms, append_plugin, plugin_attributes
+from export.plugin import append_plugin, plugin_attributes
 from export.unshuffle import unshuffle
 from gfl_edge import optional
 from gfl_edge._version import __version__
 from gfl_edge.errors import InputError, ParityError
 from gfl_edge.ops import decode
+from gfl_edge.ops.nms_graph import OPSET, append_nms
 from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIGMAS, SIZE_STEP, ModelSpec, Precision, set_spec
 from train.models.batch_norm import fuse_batch_norm
 from train.models.detector import Detector, swap_red_and_blue

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from export.graph import TRACED_BATCH, ExportedDetector, traced_names
-from export.nms import NAME, plugin_attributes
+from export.plugin import plugin_attributes
 from gfl_edge.errors import ParityError
 from gfl_edge.ops import decode, postprocess
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.onnx_graph import copy_model, open_session
+from gfl_edge.ops.onnx_limits import NMS_OP
 from gfl_edge.spec import (
     CANDIDATE_NAMES,
     DET_SIGMAS,
@@ -210,12 +211,12 @@ def _without_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
     model = copy_model(model)
     node = model.graph.node.pop()
     found = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    written = helper.make_node(NAME, (), (), **plugin_attributes(spec))  # floats and strings as ONNX has them
+    written = helper.make_node(NMS_OP, (), (), **plugin_attributes(spec))  # floats and strings as ONNX has them
     expected = {attribute.name: helper.get_attribute_value(attribute) for attribute in written.attribute}
-    if (node.op_type, *node.input) != (NAME, *RAW_NAMES) or found != expected:
+    if (node.op_type, *node.input) != (NMS_OP, *RAW_NAMES) or found != expected:
         raise ParityError(
             f"{spec.name}: the node after the network is {node.op_type} of {', '.join(node.input)} with {found}, "
-            f"expected {NAME} of {', '.join(RAW_NAMES)} with {expected}. Nothing was written"
+            f"expected {NMS_OP} of {', '.join(RAW_NAMES)} with {expected}. Nothing was written"
         )
     del model.graph.output[:]
     return model

@@ -37,7 +37,9 @@ RAW_NAMES = ("cls_logits", "reg_logits")  # without, and not decoded: [N, A, C] 
 SIZE_STEP = 32  # pixels; the backbones halve the input five times
 MIN_INPUT_SIDE = 320  # pixels of an input of dynamic size; frames that need less are padded
 
-ResizeRule = Literal["stretch", "letterbox", "fit"]
+# How a frame becomes the input: gfl_edge.ops.preprocess.place. All are bilinear, except stretch-cubic
+ResizeRule = Literal["stretch", "letterbox", "fit", "stretch-cubic"]
+STRETCHES: tuple[ResizeRule, ...] = ("stretch", "stretch-cubic")
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISION_OPTION: dict[Precision, str] = {"fp32": "", "fp16": " --fp16", "bf16": " --bf16"}  # of the commands
 # What the file holds of decode and NMS. graph: both, NMS as a function of plain operations; plugin: both, as TensorRT's
@@ -61,7 +63,7 @@ class ModelSpec:
     """Everything that a run time has to know about a detector, stored in the ONNX file's ``metadata_props``."""
 
     name: FileName  # "nanodet-plus-m-416"
-    family: FileName  # "nanodet", "nanodet-g", "nanodet-plus", "gfl", "gflv2"
+    family: FileName  # "nanodet", "nanodet-g", "nanodet-plus", "picodet", "gfl", "gflv2"
     class_names: Annotated[tuple[str, ...], Limits(min_length=1, max_length=MAX_CLASSES)]
     input_hw: tuple[Side, Side]  # pixels; where the size is dynamic, the one to be fastest at
     resize: ResizeRule

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.models import IMAGES, export
-from export.nms import ROUNDS
 from gfl_edge.backends.nms import NmsChoice
 from gfl_edge.backends.select import BackendName
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.boxes import greedy_nms, pairwise_iou
+from gfl_edge.ops.nms_graph import ROUNDS
 from gfl_edge.ops.preprocess import resize_into
 from gfl_edge.progress import track
 from gfl_edge.spec import ModelSpec

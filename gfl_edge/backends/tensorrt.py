@@ -26,7 +26,7 @@ from gfl_edge.cuda import CudaLibrary, open_device
 from gfl_edge.cuda.captures import after_capture
 from gfl_edge.cuda.events import SENT, START
 from gfl_edge.cuda.interface import CudaDevice
-from gfl_edge.cuda.kernels import BGR, NV12, Kernels, nms_params
+from gfl_edge.cuda.kernels import BGR, NV12, Kernels, nms_params, resizes
 from gfl_edge.engine.contract import DTYPE_OF, engine_contract
 from gfl_edge.engine.flavor import LIBRARY_OF, Flavor, load_flavor
 from gfl_edge.engine.plugin import load_plugin
@@ -103,7 +103,7 @@ class TensorRTBackend:
         self._free: SimpleQueue[Slot] = SimpleQueue()
         self._queueing = threading.Lock()  # of the stream, and of what is set before
         self._kernels: Kernels | None = None
-        self._no_kernels = False
+        self._no_kernels = self._told_of_resizing = False
         self._has_run = False
         self._device = open_device(cuda)
         self.pci_bus_id = self._device.pci_bus_id
@@ -285,7 +285,12 @@ class TensorRTBackend:
         slot.sent = (SENT,)
 
     def _open_frames(self, slot: Slot) -> GpuFrames | None:
-        """What resizes frames, made at the first call; None where the kernels cannot be used."""
+        """What resizes frames, made at the first call; None where the kernels cannot be used, or lack the rule."""
+        if not resizes(self.spec):
+            if not self._told_of_resizing:
+                self._told_of_resizing = True
+                _LOG.info("%s: resizing (%s) runs on the host: the kernels are bilinear", self._path, self.spec.resize)
+            return None
         if slot.frames is None and (kernels := self._open_kernels("resizing runs")):
             wait = partial(self._device.synchronize, self._stream)  # for what a failed run may have left there
             slot.frames = GpuFrames(self._device, kernels, self.spec, wait)

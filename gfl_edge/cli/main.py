@@ -1,4 +1,4 @@
-"""The command line: gfl-edge camera | detect | build | eval | compare | bench | models | doctor."""
+"""The command line: gfl-edge camera | detect | adopt | build | eval | compare | bench | models | doctor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from typing import Protocol
 
 from gfl_edge._version import __version__
-from gfl_edge.cli import bench, build, camera, compare, detect, doctor, evaluate, models
+from gfl_edge.cli import adopt, bench, build, camera, compare, detect, doctor, evaluate, models
 from gfl_edge.console import CommandParser, run_command
 
 
@@ -24,6 +24,7 @@ class Command(Protocol):
 COMMANDS: tuple[tuple[str, Command, str], ...] = (
     ("camera", camera, "run on a camera, video, stream or folder of images"),
     ("detect", detect, "write annotated copies of images"),
+    ("adopt", adopt, "a model of somebody else's ONNX file of a NanoDet, PicoDet or GFL detector"),
     ("build", build, "a TensorRT engine of an ONNX file"),
     ("eval", evaluate, "COCO AP through the pipeline that runs on the device"),
     ("compare", compare, "two models side by side: AP, size, latency, agreement"),

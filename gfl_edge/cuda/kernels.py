@@ -199,6 +199,11 @@ def nms_params(spec: ModelSpec, batch: int, input_hw: tuple[int, int]) -> NmsPar
     )
 
 
+def resizes(spec: ModelSpec) -> bool:
+    """Whether the kernel resizes as the model needs it: bilinearly."""
+    return spec.resize != "stretch-cubic"
+
+
 def resize_params(
     spec: ModelSpec, placement: Placement, input_hw: tuple[int, int], pixel_format: int = BGR
 ) -> ResizeParams:
@@ -209,7 +214,12 @@ def resize_params(
         placement: of the frame, see :func:`gfl_edge.ops.preprocess.place_frame`.
         input_hw: of the input, in pixels.
         pixel_format: of the frame, ``BGR`` or ``NV12``.
+
+    Raises:
+        BackendError: the kernel has no such rule; see :func:`resizes`.
     """
+    if not resizes(spec):
+        raise BackendError(f"the kernels resize bilinearly, {spec.name} needs {spec.resize}. Resize on the host")
     height, width = placement.frame_hw
     (scale_x, scale_y), (left, top) = placement.scale_xy, placement.offset_xy
     content_hw = input_hw

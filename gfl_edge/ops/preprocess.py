@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.errors import FrameError
-from gfl_edge.spec import MIN_INPUT_SIDE, SIZE_STEP, ModelSpec, ResizeRule
+from gfl_edge.spec import MIN_INPUT_SIDE, SIZE_STEP, STRETCHES, ModelSpec, ResizeRule
 
 Image = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
@@ -153,11 +153,12 @@ def place(
 ) -> Placement:
     """Where a frame of ``frame_hw`` pixels goes in an input of ``input_hw`` pixels.
 
-    ``stretch`` fills the input; ``letterbox`` keeps the aspect ratio and centers the frame; ``fit`` keeps it up to
-    whole pixels, within ``limit_hw`` where that is given, and puts the frame into the upper left corner.
+    ``stretch`` and ``stretch-cubic`` fill the input; ``letterbox`` keeps the aspect ratio and centers the frame;
+    ``fit`` keeps it up to whole pixels, within ``limit_hw`` where that is given, and puts the frame into the upper left
+    corner.
     """
     (height, width), (input_height, input_width) = frame_hw, input_hw
-    if rule == "stretch":
+    if rule in STRETCHES:
         return Placement(frame_hw, (input_width / width, input_height / height), (0.0, 0.0))
     if rule == "fit":
         limit_height, limit_width = limit_hw or input_hw
@@ -177,7 +178,9 @@ def place_frame(
 
 
 def resize_into(frame: AnyFrame, out: Image, rule: ResizeRule, short_long: tuple[int, int] | None = None) -> Placement:
-    """Resize ``frame`` (BGR or NV12) bilinearly into ``out`` (uint8 ``[H, W, 3]``, contiguous, overwritten).
+    """Resize ``frame`` (BGR or NV12) into ``out`` (uint8 ``[H, W, 3]``, contiguous, overwritten).
+
+    Bilinearly, except by ``stretch-cubic``, as PicoDet is evaluated (PaddleDetection, configs/picodet: interp 2).
 
     A letterboxed frame lies on black at a sub-pixel offset, pixel index times scale plus offset, as NanoDet was trained
     (RangiLyu/nanodet, nanodet/data/transform/warp.py: get_resize_matrix and cv2.warpPerspective). A fitted frame lies
@@ -198,8 +201,8 @@ def resize_into(frame: AnyFrame, out: Image, rule: ResizeRule, short_long: tuple
     frame_hw = (frame.shape[0], frame.shape[1])
     placement = place_frame(frame_hw, (height, width), rule, short_long)
     (scale_x, scale_y), (left, top) = placement.scale_xy, placement.offset_xy
-    if rule == "stretch":
-        cv2.resize(frame, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+    if rule in STRETCHES:
+        cv2.resize(frame, (width, height), dst=out, interpolation=interpolation(rule))
     elif rule == "fit":
         new_height, new_width = round(frame_hw[0] * scale_y), round(frame_hw[1] * scale_x)
         out[...] = PADDING_BGR
@@ -212,6 +215,12 @@ def resize_into(frame: AnyFrame, out: Image, rule: ResizeRule, short_long: tuple
         maps = letterbox_maps(frame_hw, (height, width), (step_x, step_y), (-left * step_x, -top * step_y))
         cv2.remap(frame, *maps, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_CONSTANT)
     return placement
+
+
+def interpolation(rule: ResizeRule) -> int:
+    """OpenCV's constant for what ``rule`` computes between pixels."""
+    cv2 = optional.load("cv2")
+    return int(cv2.INTER_CUBIC if rule == "stretch-cubic" else cv2.INTER_LINEAR)
 
 
 @lru_cache(maxsize=4)

@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto
 
 from export import graph, parity, to_onnx
-from export.nms import plugin_attributes
+from export.plugin import plugin_attributes
 from gfl_edge.errors import InputError, ParityError
 from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.ops import decode

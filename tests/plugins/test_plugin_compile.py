@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kernels.library import cached_emulation
-from export.nms import plugin_attributes
+from export.plugin import plugin_attributes
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import multiclass_nms
 from gfl_edge.ops.postprocess import detections_from_raw, sigmoid

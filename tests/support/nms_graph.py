@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.inliner import inline_local_functions
 
-from export.nms import ROUNDS, append_nms
 from gfl_edge.backends.tied_scores import with_ordered_topk
+from gfl_edge.ops.nms_graph import ROUNDS, append_nms
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES
 from tests.support.tiny_spec import TINY
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.nms import append_nms
+from gfl_edge.ops.nms_graph import append_nms
 from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIGMAS, ExportedNms, ModelSpec
 from tests.support.tiny_spec import TINY
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from gfl_edge.annotations.text import read_text
 from gfl_edge.errors import InputError
+from gfl_edge.parsing.entries import Entries, Triple
 from gfl_edge.spec import SIZE_STEP, ResizeRule
 from train.weights.placeholder import Placeholder
-from train.weights.trained import Claim, Entries, Trained, Triple
+from train.weights.trained import Claim, Trained
 from train.weights.unpickling import MAX_TEXT
 from train.weights.unwrapping import CheckpointFile
 

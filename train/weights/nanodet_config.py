@@ -9,18 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gfl_edge import optional
-from gfl_edge.annotations.class_names import YAML_SUFFIXES, compose_yaml
-from gfl_edge.errors import InputError
+from gfl_edge.adopt.nanodet_yml import nanodet_input, read_nanodet_entries
+from gfl_edge.annotations.class_names import YAML_SUFFIXES
+from gfl_edge.parsing.entries import Entries
 from train.models.csp_net import RESIDUALS, WIDENING
 from train.models.efficientnet_lite import LITE_SIZES
 from train.models.repvgg import REPVGG_SIZES
 from train.models.tan import EXPANSION, HEADS
 from train.models.traits import Family
-from train.weights.trained import Claim, Entries, Trained, Triple
+from train.weights.trained import Claim, Trained
 
 RUN_CONFIG, BEST_FOLDER = "train_cfg.yml", "model_best"
-MAX_NODES, MAX_NODE_DEPTH = 20_000, 50  # with what aliases stand for; nanodet's own files have 200
 
 # By the name of the neck
 FAMILY_OF_BACKBONE: dict[str, dict[str, Family]] = {
@@ -60,35 +59,18 @@ def read_nanodet_config(path: Path) -> Trained:
         InputError: unreadable, none of nanodet's, a value of another kind, or a network that is none of ours.
         MissingDependencyError: PyYAML is not installed.
     """
-    entries = Entries(_Plain(path).value(compose_yaml(path), 0), str(path))
-    if entries.get("model.arch.head") is None or entries.get("data.val") is None:
-        raise InputError(
-            f"{path} is no configuration of nanodet: expected model.arch.head and data.val, as in its config/*.yml"
-        )
-    mean_bgr, std_bgr = _normalization(entries)
-    width_height = entries.integers("data.val.input_size", 2)
-    keep_ratio = entries.flag("data.val.keep_ratio")
+    entries = read_nanodet_entries(path)
+    taken = nanodet_input(entries)
     return Trained(
         origin=str(path),
-        class_names=entries.names(entries.at("class_names", "data.val.class_names")),
-        input_hw=None if width_height is None else (width_height[1], width_height[0]),
-        resize="stretch" if keep_ratio is False else "letterbox",  # nanodet's own default
-        mean_bgr=mean_bgr,
-        std_bgr=std_bgr,
+        class_names=taken.class_names,
+        input_hw=taken.input_hw,
+        resize=taken.resize,
+        mean_bgr=taken.mean_bgr,
+        std_bgr=taken.std_bgr,
         channel_order="bgr",
         claims=_claims(entries),
     )
-
-
-def _normalization(entries: Entries) -> tuple[Triple | None, Triple | None]:
-    place = "data.val.pipeline.normalize"
-    value = entries.get(place)
-    if value is None:
-        return None, None
-    if not isinstance(value, list) or len(value) != 2:
-        raise entries.error(place, value, "[mean, std], three numbers each")
-    both = Entries({"mean": value[0], "std": value[1]}, f"{entries.origin}: {place}")
-    return both.triple("mean"), both.triple("std", positive=True)
 
 
 def _claims(entries: Entries) -> tuple[Claim, ...]:
@@ -164,62 +146,3 @@ def _csp_channels(entries: Entries, place: str) -> tuple[int, ...] | None:
 def _csp_layers(stem: int) -> list[list[Any]]:
     blocks = [["CspBlock", stem << level, count, 3, 1 if level == 0 else 2] for level, count in enumerate(RESIDUALS)]
     return [["Conv", 3, stem, 3, 2], ["MaxPool", 3, 2], *blocks]
-
-
-class _Plain:
-    """Turns YAML's nodes into values, as many as a configuration can have.
-
-    Class names stay as they are written, so that ``no`` is a name.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._yaml = optional.load("yaml")
-        self._constructor = self._yaml.constructor.SafeConstructor()
-        self._left = MAX_NODES
-
-    def value(self, node: Any, depth: int, as_text: bool = False) -> Any:
-        yaml = self._yaml
-        self._left -= 1
-        if self._left < 0 or depth > MAX_NODE_DEPTH:
-            raise InputError(
-                f"{self._path} is no configuration: more than {MAX_NODES} values, or {MAX_NODE_DEPTH} levels"
-            )
-        if node is None:  # an empty file
-            return None
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, depth + 1, as_text) for item in node.value]
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, depth)
-        if as_text and node.value:
-            return node.value
-        return self._scalar(node)
-
-    def _mapping(self, node: Any, depth: int) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        own: dict[str, Any] = {}
-        for key, value in node.value:
-            name = key.value if isinstance(key.value, str) else "?"
-            found = self.value(value, depth + 1, name == "class_names")
-            if key.tag == "tag:yaml.org,2002:merge":
-                for part in found if isinstance(found, list) else [found]:
-                    merged = {**part, **merged} if isinstance(part, dict) else merged
-            elif name in own:
-                raise InputError(f"{self._path}, line {key.start_mark.line + 1}: {name!r} comes twice")
-            else:
-                own[name] = found
-        return {**merged, **own}
-
-    def _scalar(self, node: Any) -> Any:
-        constructor = self._constructor
-        kinds = {
-            "null": lambda node: None,
-            "bool": constructor.construct_yaml_bool,
-            "int": constructor.construct_yaml_int,
-            "float": constructor.construct_yaml_float,
-        }
-        construct = kinds.get(node.tag.rpartition(":")[2])
-        try:
-            return construct(node) if construct else node.value
-        except (ValueError, KeyError):  # a tag that its text does not fit
-            return node.value

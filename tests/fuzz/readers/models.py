@@ -40,7 +40,29 @@ def detect(path: Path, backend: str) -> object:
         return detector(numpy.full((24, 40, 3), 114, numpy.uint8))
 
 
+def foreign_seeds() -> list[bytes]:
+    """A detector of each form that is adopted."""
+    from tests.support.foreign_onnx import Form, foreign_onnx
+
+    forms = (Form(), Form(joined=True, ghosts=True, levels=4), Form(joined=True, sigmoid=False), Form(decoded=True))
+    return [foreign_onnx(form).SerializeToString() for form in forms]
+
+
+def recognize(path: Path) -> object:
+    """Read somebody else's file, look for the maps of a detector in it, and wrap those that are found."""
+    from gfl_edge.adopt.body import cut_body, open_batch
+    from gfl_edge.adopt.families import guess_family
+    from gfl_edge.adopt.foreign import read_foreign
+    from gfl_edge.adopt.inside import inner_normalization
+    from gfl_edge.adopt.recognize import Given, find_head
+
+    foreign = read_foreign(path, (64, 64))
+    head = find_head(foreign, Given())
+    return guess_family(foreign, head), inner_normalization(foreign), open_batch(cut_body(foreign, head), foreign)
+
+
 READERS = [
+    Reader("foreign-onnx", recognize, foreign_seeds, ".onnx", fields),
     Reader("onnx-description", read_spec, seeds, ".onnx", fields),
     Reader("onnxruntime", functools.partial(detect, backend="onnxruntime"), seeds, ".onnx", fields),
     Reader("openvino", functools.partial(detect, backend="openvino"), seeds, ".onnx", fields),

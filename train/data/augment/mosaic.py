@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from gfl_edge import optional
-from gfl_edge.ops.preprocess import Placement
+from gfl_edge.ops.preprocess import Placement, interpolation
 from gfl_edge.spec import ResizeRule
 from train.data.augment.transforms import MIN_VISIBLE, Sample, background, cut_to_image, placed_boxes
 
@@ -31,7 +31,7 @@ def mosaic(
     Args:
         samples: four: upper left, upper right, lower left, lower right of the point, which each touches with a corner.
         input_hw: height and width of the network's input.
-        rule: sets the color of what stays empty.
+        rule: sets the color of what stays empty, and how pixels are interpolated.
         rng: draws the point from the middle half of the canvas.
         min_visible: boxes that keep less of their area are dropped.
 
@@ -46,7 +46,7 @@ def mosaic(
     center_x, center_y = round(rng.uniform(0.5, 1.5) * width), round(rng.uniform(0.5, 1.5) * height)
     tiles = []
     for index, sample in enumerate(samples):
-        resized, scale_xy = _fitted(sample, input_hw)
+        resized, scale_xy = _fitted(sample, input_hw, rule)
         tile_height, tile_width = resized.shape[:2]
         x = center_x - tile_width if index % 2 == 0 else center_x
         y = center_y - tile_height if index < 2 else center_y
@@ -61,11 +61,11 @@ def mosaic(
     return Sample(canvas, boxes, labels, ignored), middle
 
 
-def _fitted(sample: Sample, input_hw: tuple[int, int]) -> tuple[np.ndarray, tuple[float, float]]:
+def _fitted(sample: Sample, input_hw: tuple[int, int], rule: ResizeRule) -> tuple[np.ndarray, tuple[float, float]]:
     """The image resized to fit ``input_hw``, and the scale of x and y, which differ by the rounding to whole pixels."""
     height, width = sample.size_hw
     ratio = min(input_hw[0] / height, input_hw[1] / width)
     new_height, new_width = max(1, round(height * ratio)), max(1, round(width * ratio))
     cv2 = optional.load("cv2")
-    resized = cv2.resize(sample.image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(sample.image, (new_width, new_height), interpolation=interpolation(rule))
     return resized, (new_width / width, new_height / height)

@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from gfl_edge import optional
 from gfl_edge.annotations.records import Labels, clip
 from gfl_edge.ops.boxes import areas
-from gfl_edge.ops.preprocess import PADDING_BGR, Boxes, Image, Placement, limit_hw, place, place_frame, resize_into
+from gfl_edge.ops.preprocess import (
+    PADDING_BGR,
+    Boxes,
+    Image,
+    Placement,
+    interpolation,
+    limit_hw,
+    place,
+    place_frame,
+    resize_into,
+)
 from gfl_edge.spec import ResizeRule
 
 Floats = NDArray[np.float64]
@@ -225,7 +235,7 @@ def placed_boxes(boxes: Boxes, placement: Placement) -> Boxes:
 
 
 def warp(image: Image, input_hw: tuple[int, int], placement: Placement, rule: ResizeRule) -> Image:
-    """``image`` as ``placement`` puts it into ``input_hw`` pixels, bilinearly, on the background of ``rule``.
+    """``image`` as ``placement`` puts it into ``input_hw`` pixels, by ``rule``'s interpolation, on its background.
 
     Where nothing was moved this is what :func:`gfl_edge.ops.preprocess.resize_into` gives, to rounding: there, too, a
     letterbox maps pixel indices, and the other rules the edges of pixels, half a pixel away.
@@ -237,7 +247,7 @@ def warp(image: Image, input_hw: tuple[int, int], placement: Placement, rule: Re
     matrix = np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]]])
     out = np.empty((*input_hw, 3), np.uint8)
     border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": background(rule)}
-    cv2.warpAffine(image, matrix, input_hw[::-1], dst=out, flags=cv2.INTER_LINEAR, **border)
+    cv2.warpAffine(image, matrix, input_hw[::-1], dst=out, flags=interpolation(rule), **border)
     return out
 
 

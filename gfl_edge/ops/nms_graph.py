@@ -1,8 +1,6 @@
-"""Class-wise NMS in the graph, as the node ``gfl_edge::GflNms``: a function of plain operations, or TensorRT's plugin.
+"""Class-wise NMS in the graph: the node ``gfl_edge::GflNms`` and its function of plain operations.
 
-The function is model-local: its body is in the file, of plain operations and fixed shapes, and needs no plugin. The
-plugin (plugins/tensorrt) takes the raw maps and decodes only the survivors; its node has no body and runs in full
-TensorRT only.
+The function is model-local: its body is in the file, of plain operations and fixed shapes, and needs no plugin.
 
 Suppression runs in a fixed number of rounds (Cluster-NMS, Zheng et al. 2020): in every round a candidate survives if no
 better candidate that survived the round before overlaps it. A candidate's fate is final after as many rounds as the
@@ -21,18 +19,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import ModelProto, helper, parser
 
-from gfl_edge.cuda.kernels import LOGITS, MAX_CANDIDATES, MAX_LEVELS
-from gfl_edge.engine import plugin
-from gfl_edge.errors import InputError
+from gfl_edge import optional
 from gfl_edge.ops.boxes import MAX_COORDINATE
-from gfl_edge.spec import INVALID_CLASS, PADDING_CLASS, RAW_NAMES, ModelSpec
+from gfl_edge.ops.onnx_limits import DOMAIN, NMS_OP
+from gfl_edge.spec import INVALID_CLASS, PADDING_CLASS, ModelSpec
 
-DOMAIN = "gfl_edge"
-NAME = plugin.NAME
-OPSET = 18
+OPSET = 18  # of the models that this is made for; newer ones take it as well
 ROUNDS = 16  # no image of the 397 of COCO needs more than 13, see benchmarks/results/nms.json
 
 # A = anchors, C = classes, K = max_candidates, M = max_detections. TensorRT-RTX takes no FP32 MatMul on sm75 and CUDA
@@ -182,8 +175,8 @@ _SIGMAS = """
 
 def nms_function(
     max_candidates: int, max_detections: int, rounds: int = ROUNDS, opset: int = OPSET, edge_sigma: bool = False
-) -> onnx.FunctionProto:
-    """The function body for a model of that opset.
+) -> Any:
+    """The function body for a model of that opset, as ``onnx.FunctionProto``.
 
     Args:
         max_candidates: (anchor, class) pairs that enter NMS.
@@ -202,14 +195,16 @@ def nms_function(
     head = _HEAD.format(opset=opset, max_candidates=max_candidates, max_detections=max_detections, **beyond, **ports)
     middle = "".join(_ROUND.format(i=i, p=i - 1) for i in range(1, rounds))
     tail = _TAIL.format(last=rounds - 1, padding_class=PADDING_CLASS, invalid_class=INVALID_CLASS)
-    return parser.parse_function(head + _FIRST_ROUND + middle + tail + (_SIGMAS if edge_sigma else "") + "}")
+    return optional.load("onnx.parser").parse_function(
+        head + _FIRST_ROUND + middle + tail + (_SIGMAS if edge_sigma else "") + "}"
+    )
 
 
 def _just_above(value: np.float32) -> str:
     return repr(float(np.nextafter(value, np.float32(np.inf))))
 
 
-def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: int = OPSET) -> ModelProto:
+def append_nms(model: Any, spec: ModelSpec, rounds: int = ROUNDS, opset: int = OPSET) -> Any:
     """Add GflNms after the outputs ``boxes`` ``[N, A, 4]`` and ``scores`` ``[N, A, C]`` of ``model``, in place.
 
     With ``spec.edge_sigma`` it has a third, ``sigmas`` ``[N, A, 4]``.
@@ -219,81 +214,31 @@ def append_nms(model: ModelProto, spec: ModelSpec, rounds: int = ROUNDS, opset: 
     ``num_dets`` int32 ``[N, 1]``, ``det_boxes`` float32 ``[N, K, 4]``, ``det_scores`` float32 ``[N, K]``,
     ``det_classes`` int32 ``[N, K]``; with ``spec.edge_sigma`` ``det_sigmas`` float32 ``[N, K, 4]``, padded with 0.
     """
+    helper = optional.load("onnx.helper")
     pairs = spec.num_anchors * spec.num_classes
     kept = min(spec.max_detections, pairs)
     model.graph.node.append(
         helper.make_node(
-            NAME,
+            NMS_OP,
             spec.candidate_names,
             spec.detection_names,
-            name=NAME,
+            name=NMS_OP,
             domain=DOMAIN,
             score_threshold=spec.score_threshold,
             iou_threshold=spec.iou_threshold,
         )
     )
-    _declare_detections(model, spec, kept)
+    declare_detections(model, spec, kept)
     model.functions.append(nms_function(min(spec.max_candidates, pairs), kept, rounds, opset, spec.edge_sigma))
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return model
 
 
-def append_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
-    """Add TensorRT's plugin GflNms after the outputs of ``RAW_NAMES`` of ``model``, in place.
-
-    The new outputs are those of :func:`append_nms`.
-
-    Raises:
-        InputError: the size of the input is dynamic, or beyond what the kernels take.
-    """
-    model.graph.node.append(
-        helper.make_node(NAME, RAW_NAMES, spec.detection_names, name=NAME, domain=DOMAIN, **plugin_attributes(spec))
-    )
-    _declare_detections(model, spec, spec.max_detections)
-    model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    return model
-
-
-def plugin_attributes(spec: ModelSpec) -> dict[str, Any]:
-    """The node's attributes, which TensorRT's parser hands to the plugin as its fields (plugins/tensorrt/README.md).
-
-    Raises:
-        InputError: see :func:`append_plugin`.
-    """
-    if spec.short_long is not None:
-        raise InputError(
-            "--nms plugin with --dynamic: the plugin clips boxes to an input of fixed size, which is one of its "
-            "attributes. Leave one of them out, or take --nms graph"
-        )
-    if spec.max_candidates > MAX_CANDIDATES or len(spec.strides) > MAX_LEVELS:
-        raise InputError(
-            f"{spec.max_candidates} candidates of {len(spec.strides)} levels: the plugin takes {MAX_CANDIDATES} of "
-            f"{MAX_LEVELS} at most. Take --nms graph"
-        )
-    height, width = spec.input_hw
-    return {
-        "plugin_version": plugin.VERSION,
-        "plugin_namespace": plugin.NAMESPACE,
-        "score_kind": LOGITS,
-        "score_threshold": float(spec.score_threshold),
-        "iou_threshold": float(spec.iou_threshold),
-        "max_candidates": spec.max_candidates,
-        "max_detections": spec.max_detections,
-        "class_agnostic": 0,
-        "per_level": 0,
-        "input_height": height,
-        "input_width": width,
-        "has_quality": 0,
-        "reg_max": spec.reg_max,
-        "point_offset": float(spec.point_offset),
-        "strides": list(spec.strides),
-        **({"edge_sigma": 1} if spec.edge_sigma else {}),
-    }
-
-
-def _declare_detections(model: ModelProto, spec: ModelSpec, kept: int) -> None:
+def declare_detections(model: Any, spec: ModelSpec, kept: int) -> None:
+    """Make the outputs of NMS, of so many rows, those of ``model``, in place."""
+    helper, proto = optional.load("onnx.helper"), optional.load("onnx").TensorProto
     del model.graph.output[:]
-    whole, real = onnx.TensorProto.INT32, onnx.TensorProto.FLOAT
+    whole, real = proto.INT32, proto.FLOAT
     shapes = ([1], [kept, 4], [kept], [kept], [kept, 4])
     for name, shape, dtype in zip(spec.detection_names, shapes, (whole, real, real, whole, real), strict=False):
         model.graph.output.append(helper.make_tensor_value_info(name, dtype, ["batch", *shape]))

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.nms import DOMAIN, NAME, ROUNDS, nms_function
 from gfl_edge.ops.boxes import multiclass_nms, pairwise_iou, sound
+from gfl_edge.ops.nms_graph import ROUNDS, nms_function
+from gfl_edge.ops.onnx_limits import DOMAIN, NMS_OP
 from gfl_edge.spec import DETECTION_NAMES, INVALID_CLASS, PADDING_CLASS
 from tests.support.nms_graph import ANCHORS, CLASSES, RULE, SPEC, graph, random_boxes, run, spoil
 
@@ -141,7 +142,7 @@ def test_fewer_pairs_than_candidates():
 
 def test_the_function_is_self_contained():
     function = nms_function(SPEC.max_candidates, SPEC.max_detections)
-    assert (function.domain, function.name) == (DOMAIN, NAME)
+    assert (function.domain, function.name) == (DOMAIN, NMS_OP)
     assert {node.domain for node in function.node} == {""}
     assert "MatMul" not in {node.op_type for node in function.node}  # TensorRT-RTX has no FP32 MatMul on sm75
 

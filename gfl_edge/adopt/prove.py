@@ -1,0 +1,184 @@
+"""Whether an adopted model computes what the foreign one does, and what AP it has if something is meant otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfl_edge.adopt.dry_run import noise, runner
+from gfl_edge.adopt.foreign import Foreign
+from gfl_edge.adopt.maps import Piece
+from gfl_edge.adopt.recognize import Head
+from gfl_edge.adopt.trace import Traced
+from gfl_edge.errors import ParityError
+from gfl_edge.ops import decode, postprocess
+from gfl_edge.ops.boxes import Floats
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, ModelSpec, Precision
+
+NOISE_IMAGES = 2
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest differences that pass: of scores, 0..1, and of a box's edges, in strides of their levels."""
+
+    score: float
+    edge: float
+
+
+# As those of an export from its checkpoint
+TOLERANCES: dict[Precision, Tolerance] = {"fp32": Tolerance(1e-4, 1e-3), "fp16": Tolerance(0.02, 0.15)}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Largest differences between the foreign model and the adopted one.
+
+    Attributes:
+        images: on which they were compared.
+        score: of scores, 0..1.
+        edge: of a box's edges, in strides.
+        detections_differing: images whose detections are not those of greedy NMS over the candidates.
+        tolerance: what passes.
+    """
+
+    images: int
+    score: float
+    edge: float
+    detections_differing: int
+    tolerance: Tolerance
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything is within the tolerance."""
+        within = self.score <= self.tolerance.score and self.edge <= self.tolerance.edge
+        return within and not self.detections_differing  # NaN is within nothing
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"largest difference from the foreign file on {self.images} images: score {self.score:.2e} (tolerance "
+            f"{self.tolerance.score:g}), box edge {self.edge:.2e} strides (tolerance {self.tolerance.edge:g}), images "
+            f"whose detections differ from greedy NMS: {self.detections_differing}"
+        )
+
+
+def prove(
+    foreign: Foreign,
+    head: Head,
+    candidates: Any,
+    adopted: Any,
+    spec: ModelSpec,
+    channel_order: str,
+    frames: Iterable[NDArray[np.uint8]] = (),
+) -> Proof:
+    """Compare the foreign model with the adopted one, element by element.
+
+    Args:
+        foreign: the model.
+        head: what was found in it.
+        candidates: the adopted model with decoded boxes and scores as outputs (nms "none").
+        adopted: the model that is to be written.
+        spec: of ``adopted``.
+        channel_order: in which the foreign model takes its channels.
+        frames: real ones, resized, uint8 ``[1, H, W, 3]`` BGR.
+
+    Raises:
+        ParityError: they differ by more than the tolerance.
+    """
+    size = (1, *spec.input_hw, 3)
+    images = [*(noise(size, seed) for seed in range(NOISE_IMAGES)), *frames]
+    run_foreign = runner(foreign.model, [seed.name for seed in head.seeds], foreign.origin)
+    run_candidates = runner(candidates, CANDIDATE_NAMES, "the adopted model")
+    before_nms = CANDIDATE_NAMES if spec.nms == "graph" else ()
+    run_adopted = runner(adopted, [*spec.output_names, *before_nms], "the adopted model")
+    _, strides = decode.points(spec.input_hw, spec.strides, spec.point_offset)
+    score = edge = 0.0
+    differing = 0
+    for image in images:
+        before = expected(head, run_foreign({foreign.image: foreign_input(image, foreign, spec, channel_order)}), spec)
+        found = run_candidates({INPUT_NAME: image})
+        outputs = run_adopted({INPUT_NAME: image})
+        boxes = decode.decode(before[1], spec.input_hw, spec.strides, spec.point_offset)
+        pairs = [(before[0], found["scores"][0])]
+        edges = [(boxes, found["boxes"][0])]
+        if spec.nms == "raw":
+            logits, distributions = (outputs[name][0].astype(np.float32) for name in RAW_NAMES)
+            pairs.append((before[0], _sigmoid(logits)))
+            edges.append((boxes, decode.decode(distributions, spec.input_hw, spec.strides, spec.point_offset)))
+        elif spec.nms == "graph":
+            differing += _differ(outputs, spec)
+        score = max(score, *(_largest(a - b) for a, b in pairs))
+        edge = max(edge, *(_largest((a - b) / strides[:, None]) for a, b in edges))
+    proof = Proof(len(images), score, edge, differing, TOLERANCES[spec.precision])
+    if not proof.passed:
+        raise ParityError(f"{foreign.origin}: {proof}. Nothing was written")
+    return proof
+
+
+def _largest(difference: Floats) -> float:
+    return float(np.nan_to_num(np.abs(difference), nan=np.inf).max(initial=0))
+
+
+def _differ(outputs: dict[str, Any], spec: ModelSpec) -> bool:
+    """Whether NMS in the graph and on the host give other detections of the same candidates."""
+    there = postprocess.detections(outputs, 0, spec, spec.input_hw)
+    candidates = {name: outputs[name] for name in CANDIDATE_NAMES}
+    here = postprocess.detections(candidates, 0, replace(spec, nms="none"), spec.input_hw)
+    return len(there.scores) != len(here.scores) or not all(
+        np.allclose(a, b, atol=1e-3) for a, b in zip(there[:3], here[:3], strict=True)
+    )
+
+
+def foreign_input(image: NDArray[np.uint8], foreign: Foreign, spec: ModelSpec, channel_order: str) -> NDArray[Any]:
+    """What the foreign model takes of an image, uint8 ``[1, H, W, 3]`` BGR; in NumPy, independent of the graph."""
+    x = (image.astype(np.float64) - spec.mean_bgr) / spec.std_bgr
+    if channel_order == "rgb":
+        x = x[..., ::-1]
+    if foreign.layout == "nchw":
+        x = x.transpose(0, 3, 1, 2)
+    dtype = {"FLOAT": np.float32, "FLOAT16": np.float16, "UINT8": np.uint8}[foreign.dtype]
+    return np.ascontiguousarray(x.astype(dtype))
+
+
+def expected(head: Head, outputs: dict[str, NDArray[Any]], spec: ModelSpec) -> tuple[Floats, Floats]:
+    """Scores ``[A, C]``, 0..1, and distributions ``[A, 4 * (reg_max + 1)]``, from what the foreign model gives.
+
+    Every element is put to where the numbers say that it came from; what they do not cover is NaN.
+    """
+    scores = np.full((spec.num_anchors, spec.num_classes), np.nan, np.float32)
+    distributions = np.full((spec.num_anchors, 4 * (spec.reg_max + 1)), np.nan, np.float32)
+    first = 0
+    for level in head.levels:
+        cells = level.scores.hw[0] * level.scores.hw[1]
+        rows = slice(first, first + cells)
+        for seed in head.seeds:
+            values = outputs[seed.name].astype(np.float32)
+            _put(seed, values, level.scores, scores[rows], head.logits)
+            _put(seed, values, level.distributions, distributions[rows], False)
+        first += cells
+    return scores, distributions
+
+
+def _put(seed: Traced, values: Floats, piece: Piece, target: Floats, logits: bool) -> None:
+    """What of a tensor comes from a piece, into ``[cells, channels]`` of its level."""
+    if piece.tensor not in seed.sources:
+        return
+    own = seed.source == seed.sources.index(piece.tensor)
+    place, cells = seed.place[own], piece.hw[0] * piece.hw[1]
+    last = piece.channels_last
+    channel, cell = (place % piece.total, place // piece.total) if last else (place // cells, place % cells)
+    inside = (channel >= piece.channels[0]) & (channel < piece.channels[1])
+    taken = values[own][inside]
+    if logits:
+        taken = np.where(seed.sigmoid[own][inside], taken, _sigmoid(taken))
+    target[cell[inside], channel[inside] - piece.channels[0]] = taken
+
+
+def _sigmoid(values: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(-values)), np.float32)

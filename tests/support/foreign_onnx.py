@@ -1,0 +1,211 @@
+"""Small ONNX files in the forms in which other projects export GFL detectors, with random weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+WIDTH = 8  # channels of the body
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a file is written.
+
+    Attributes:
+        input_hw: pixels.
+        first_stride: of the finest level.
+        levels: how many, each of twice the stride of the one before.
+        classes, reg_max: of the head.
+        joined: one output ``[1, A, C + 4 * (reg_max + 1)]``; else two per level.
+        shared: scores and distributions come from one convolution.
+        sigmoid: scores are probabilities.
+        layout: of the outputs of levels, NCHW, rows of cells, or columns.
+        order: of the levels among the outputs, or None: fine to coarse.
+        decoded: ends with boxes and NonMaxSuppression, and takes a scale factor.
+        activation: of the body.
+        ghosts: maps are joined with what a depthwise convolution makes of them.
+        old: of IR version 3, whose initializers are inputs as well.
+        normalization: in the graph, mean and deviation by channel.
+        opset: of the operators.
+        batch: of the input: 1, or a name.
+        nhwc: whether the input is.
+        producer: who made it.
+    """
+
+    input_hw: tuple[int, int] = (64, 64)
+    first_stride: int = 8
+    levels: int = 3
+    classes: int = 3
+    reg_max: int = 7
+    joined: bool = False
+    shared: bool = True
+    sigmoid: bool = True
+    layout: Literal["nchw", "rows", "columns"] = "rows"
+    order: tuple[int, ...] | None = None
+    decoded: bool = False
+    activation: Literal["leaky", "hard swish", "relu"] = "leaky"
+    ghosts: bool = False
+    old: bool = False
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    opset: int = 11
+    batch: int | str = 1
+    nhwc: bool = False
+    producer: str = "pytorch"
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the levels."""
+        return tuple(self.first_stride << level for level in range(self.levels))
+
+
+def foreign_onnx(form: Form, seed: int = 0) -> onnx.ModelProto:
+    """The file."""
+    return _Writer(form, seed).model()
+
+
+class _Writer:
+    def __init__(self, form: Form, seed: int) -> None:
+        self.form, self._rng = form, np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self._number = 800  # exporters number tensors
+
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """A node of one output; the tensor."""
+        return self.add_many(kind, 1, *inputs, **attributes)[0]
+
+    def add_many(self, kind: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        """A node of several outputs."""
+        names = [str(self._number + i) for i in range(count)]
+        self._number += count
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names
+
+    def constant(self, values: NDArray[Any]) -> str:
+        """A weight."""
+        self._number += 1
+        self.weights.append(numpy_helper.from_array(np.asarray(values), f"w{self._number}"))
+        return self.weights[-1].name
+
+    def conv(
+        self, x: str, inputs: int, outputs: int, kernel: int, stride: int = 1, group: int = 1, low: int = 0
+    ) -> str:
+        """A convolution; the first ``low`` channels are negative, as logits of scores are."""
+        shape = (outputs, inputs // group, kernel, kernel)
+        values = self._rng.normal(0, 1.5 / np.sqrt(np.prod(shape[1:])), shape).astype(np.float32)
+        bias = self._rng.normal(0, 0.3, outputs).astype(np.float32)
+        bias[:low] -= 2
+        pad = 0 if kernel == stride else kernel // 2
+        sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "group": group}
+        return self.add("Conv", x, self.constant(values), self.constant(bias), **sizes)
+
+    def activated(self, x: str) -> str:
+        """After the activation."""
+        if self.form.activation == "leaky":
+            return self.add("LeakyRelu", x, alpha=0.1)
+        if self.form.activation == "relu":
+            return self.add("Relu", x)
+        shifted = self.add("Add", x, self.constant(np.float32(3)))
+        gate = self.add("Clip", shifted, self.constant(np.float32(0)), self.constant(np.float32(6)))
+        return self.add("Div", self.add("Mul", x, gate), self.constant(np.float32(6)))
+
+    def model(self) -> onnx.ModelProto:
+        """The file."""
+        form, (height, width) = self.form, self.form.input_hw
+        shape = [form.batch, height, width, 3] if form.nhwc else [form.batch, 3, height, width]
+        inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)]
+        levels = [self.head(*level) for level in self.maps()]
+        if form.decoded:
+            inputs.append(helper.make_tensor_value_info("scale_factor", TensorProto.FLOAT, [1, 2]))
+            self.decode(levels)
+        elif form.joined:
+            rows = [self.add("Concat", scores, edges, axis=1) for scores, edges in levels]
+            columns = self.add("Concat", *rows, axis=2)
+            width = form.classes + 4 * (form.reg_max + 1)
+            self.give(self.add("Transpose", columns, perm=[0, 2, 1]), width)
+        else:
+            order = form.order or range(form.levels)
+            self.give_levels([levels[i] for i in order])
+        if form.old:
+            listed = [helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in self.weights]
+            inputs += listed
+        graph = helper.make_graph(self.nodes, "torch-jit-export", inputs, self.outputs, self.weights)
+        opsets = [helper.make_opsetid("", form.opset)]
+        version = 3 if form.old else 7
+        return helper.make_model(graph, producer_name=form.producer, opset_imports=opsets, ir_version=version)
+
+    def maps(self) -> list[tuple[str, int, int]]:
+        """The map of each level, with its cells: up and down."""
+        form, x = self.form, "image"
+        if form.nhwc:
+            x = self.add("Transpose", x, perm=[0, 3, 1, 2])
+        if form.normalization is not None:
+            mean, std = (self.constant(np.float32(v).reshape(1, 3, 1, 1)) for v in form.normalization)
+            x = self.add("Div", self.add("Sub", x, mean), std)
+        x = self.activated(self.conv(x, 3, WIDTH, form.first_stride, form.first_stride))
+        found = []
+        for level, stride in enumerate(form.strides):
+            if level:
+                x = self.activated(self.conv(x, WIDTH, WIDTH, 3, 2))
+            if form.ghosts:
+                again = self.activated(self.conv(x, WIDTH, WIDTH, 3, group=WIDTH))
+                x = self.activated(self.conv(self.add("Concat", x, again, axis=1), 2 * WIDTH, WIDTH, 1))
+            found.append((x, -(-form.input_hw[0] // stride), -(-form.input_hw[1] // stride)))
+        return found
+
+    def head(self, x: str, rows: int, columns: int) -> tuple[str, str]:
+        """Scores ``[1, C, cells]`` and distributions ``[1, 4 * (reg_max + 1), cells]`` of a level."""
+        form, edges = self.form, 4 * (self.form.reg_max + 1)
+        if form.shared:
+            both = self.conv(x, WIDTH, form.classes + edges, 1, low=form.classes)
+            scores, distributions = self.split(both, form.classes, edges)
+        else:
+            scores = self.conv(x, WIDTH, form.classes, 1, low=form.classes)
+            distributions = self.conv(x, WIDTH, edges, 1)
+        if form.sigmoid or form.decoded:
+            scores = self.add("Sigmoid", scores)
+        if form.layout == "nchw" and not form.joined and not form.decoded:
+            return scores, distributions
+        shape = self.constant(np.int64([1, 0, rows * columns]))
+        return self.add("Reshape", scores, shape), self.add("Reshape", distributions, shape)
+
+    def split(self, x: str, *sizes: int) -> tuple[str, str]:
+        """Channels of a map in two."""
+        if self.form.opset < 13:
+            first, second = self.add_many("Split", 2, x, axis=1, split=list(sizes))
+        else:
+            first, second = self.add_many("Split", 2, x, self.constant(np.int64(sizes)), axis=1)
+        return first, second
+
+    def give(self, name: str, *widths: int) -> None:
+        """Make a tensor an output."""
+        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+
+    def give_levels(self, levels: list[tuple[str, str]]) -> None:
+        """Two lists of outputs, one after the other."""
+        for names in zip(*levels, strict=True):
+            for name in names:
+                rows = self.form.layout == "rows"
+                self.give(self.add("Transpose", name, perm=[0, 2, 1]) if rows else name)
+
+    def decode(self, levels: list[tuple[str, str]]) -> None:
+        """Boxes by softmax and expectation, scaled, and NMS."""
+        form = self.form
+        scores, distributions = (self.add("Concat", *parts, axis=2) for parts in zip(*levels, strict=True))
+        bins = self.constant(np.int64([1, 4, form.reg_max + 1, -1]))
+        split = self.add("Softmax", self.add("Reshape", distributions, bins), axis=2)
+        terms = self.add("Mul", split, self.constant(np.arange(form.reg_max + 1, dtype=np.float32)[:, None]))
+        edges = self.add("Transpose", self.add("ReduceMean", terms, axes=[2], keepdims=0), perm=[0, 2, 1])
+        scale = self.add("Concat", "scale_factor", "scale_factor", axis=1)
+        boxes = self.add("Div", edges, scale)
+        limits = (self.constant(np.asarray(v)) for v in (np.int64([100]), np.float32([0.6]), np.float32([0.025])))
+        kept = self.add("NonMaxSuppression", boxes, scores, *limits)
+        self.outputs.append(helper.make_tensor_value_info(boxes, TensorProto.FLOAT, None))
+        self.outputs.append(helper.make_tensor_value_info(kept, TensorProto.INT64, None))
