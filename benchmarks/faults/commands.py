@@ -77,7 +77,13 @@ def _calibrate() -> Words:
     ]
 
 
+def _adopt() -> Words:
+    said = ["--classes", "square", "--family", "gfl"]
+    return ["gfl-edge", "adopt", inputs() / "foreign.onnx", *said, "-o", "out/m.onnx"]
+
+
 LIGHT = (
+    Command("adopt", _adopt),
     Command(
         "detect", lambda: _with_model("detect", inputs() / "images", "-o", "out", "--format", "coco,csv=cars.csv,jsonl")
     ),

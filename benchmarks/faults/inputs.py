@@ -50,16 +50,23 @@ checkpoint_steps = 2
 
 @functools.cache
 def inputs() -> Path:
-    """A folder with images, ``instances.json``, ``clip.avi``, ``run.toml``, ``run/last.pt`` and ``squares.onnx``."""
+    """A folder with images, ``instances.json``, ``clip.avi``, ``run.toml``, ``run/last.pt``, ``squares.onnx``, and
+    ``foreign.onnx``, which says nothing of itself.
+    """
     folder = Path(tempfile.mkdtemp(prefix="gfl-edge-faults-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     _write_dataset(folder)
     _write_clip(folder / "clip.avi")
     (folder / "run.toml").write_text(SETTINGS)
     export = ["export/to_onnx.py", "--weights", "run/last.pt", "--fp16", "-o", "squares.onnx"]
-    for command in (["train/train.py", "run.toml"], export):
+    raw = ["export/to_onnx.py", "--weights", "run/last.pt", "--nms", "raw", "-o", "foreign.onnx"]
+    for command in (["train/train.py", "run.toml"], export, raw):
         ended = run(command, folder)
         assert ended.status == 0, f"{command[0]}: {ended.stderr}"
+    onnx = optional.load("onnx")
+    foreign = onnx.load(folder / "foreign.onnx")
+    del foreign.metadata_props[:]
+    onnx.save(foreign, folder / "foreign.onnx")
     return folder
 
 

@@ -40,7 +40,12 @@ class InnerNormalization:
 
 
 def inner_normalization(foreign: Foreign) -> InnerNormalization | None:
-    """The normalization in the graph; None where the first convolution takes the input as it is."""
+    """The normalization in the graph; None where the first convolution takes the input as it is.
+
+    What takes whole numbers has one, whatever it is.
+    """
+    if foreign.dtype == "UINT8":
+        return InnerNormalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), of_gray_levels=True)
     graph = OnnxGraph(foreign.model)
     to_array = optional.load("onnx.numpy_helper").to_array
     factor, summand = np.ones(3), np.zeros(3)

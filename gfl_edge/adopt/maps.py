@@ -28,6 +28,7 @@ class Piece:
         role: what the graph takes it for.
         bins: per edge, where the graph takes a softmax of it; else 0.
         low, high: least and largest value that was seen.
+        is_map: whether the tensor has four dimensions, so that it cannot be anything else.
     """
 
     tensor: str
@@ -39,6 +40,7 @@ class Piece:
     bins: int
     low: float
     high: float
+    is_map: bool
 
     @property
     def width(self) -> int:
@@ -95,7 +97,11 @@ def pieces_of(
                 limits = float(part.min()), float(part.max())
                 own: Role = "scores" if sigmoid else role
                 total = shape[2 if channels_last else 1]
-                found.append(Piece(name, channels_last, channels, total, hw, own, 0 if sigmoid else bins, *limits))
+                found.append(
+                    Piece(
+                        name, channels_last, channels, total, hw, own, 0 if sigmoid else bins, *limits, len(shape) == 4
+                    )
+                )
     return found
 
 

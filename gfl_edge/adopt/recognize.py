@@ -117,9 +117,12 @@ def find_head(foreign: Foreign, given: Given) -> Head:
         for piece in pieces(node.input[0], "distributions", values[node.input[0]].shape[_axis(node)])
         if piece.width == 4 * piece.bins
     ]
+    inner = [p for node in nodes if node.op_type == "Sigmoid" for p in pieces(node.input[0], "scores")]
+    if any(piece.is_map for piece in (*ends, *softmaxed, *inner)):
+        # Rows of anything else may be as many as a level has cells: 100 detections, and 10 x 10 cells
+        ends, softmaxed, inner = ([piece for piece in group if piece.is_map] for group in (ends, softmaxed, inner))
     if not ends and not softmaxed:
         raise _none_found(foreign, outputs, values)
-    inner = [p for node in nodes if node.op_type == "Sigmoid" for p in pieces(node.input[0], "scores")]
     pairs, notes = _pairs(ends, softmaxed, inner, given, foreign)
     levels = _with_strides(pairs, sizes, foreign)
     return _checked(levels, given, tuple(seeds.values()), tuple(notes), foreign)

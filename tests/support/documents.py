@@ -21,6 +21,7 @@ PARSED_ONLY = {
     r"sudo ": "changes the system",
     r"git clone ": "needs the network",
     r"gfl-edge camera .*--source (\d|nvargus|rtsp|http)": "needs a camera",
+    r"gfl-edge adopt ": "needs somebody else's file",
     r"gfl-edge camera\b(?!.*--source)": "needs a camera",
     r"gfl-edge \w+ .*\.engine\b": "needs a GPU",
     r"gfl-edge bench .*--against": "fails as it should where the machine is busier than before",
