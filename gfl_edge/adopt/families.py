@@ -12,7 +12,9 @@ from gfl_edge.ops.onnx_graph import OnnxGraph
 from gfl_edge.parsing.entries import Triple
 from gfl_edge.spec import ResizeRule
 
-AdoptedFamily = Literal["nanodet", "nanodet-plus", "picodet", "gfl"]
+AdoptedFamily = Literal[
+    "nanodet", "nanodet-g", "nanodet-t", "nanodet-efficientlite", "nanodet-repvgg", "nanodet-plus", "picodet", "gfl"
+]
 ChannelOrder = Literal["bgr", "rgb"]
 
 # ImageNet statistics in BGR order, gray levels
@@ -42,6 +44,11 @@ class AdoptedTraits:
 TRAITS: dict[AdoptedFamily, AdoptedTraits] = {
     # RangiLyu/nanodet, nanodet/model/head/gfl_head.py (get_single_level_center_point) and nanodet_plus_head.py
     "nanodet": AdoptedTraits("letterbox", 0.5, "bgr"),
+    "nanodet-g": AdoptedTraits("letterbox", 0.5, "bgr"),
+    "nanodet-t": AdoptedTraits("letterbox", 0.5, "bgr"),
+    # EfficientNet-Lite saw (gray level - 127) / 128
+    "nanodet-efficientlite": AdoptedTraits("letterbox", 0.5, "bgr", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+    "nanodet-repvgg": AdoptedTraits("letterbox", 0.5, "bgr"),
     "nanodet-plus": AdoptedTraits("stretch", 0.0, "bgr"),
     # PaddleDetection, configs/picodet: TestReader resizes without keeping the ratio, interp 2 (cubic); pico_head.py has
     # cell_offset 0.5; ImageNet mean and std on RGB
@@ -68,9 +75,9 @@ class FamilyGuess:
 def guess_family(foreign: Foreign, head: Head) -> FamilyGuess:
     """The family by activations, levels and neck.
 
-    NanoDet has leaky ReLU, three levels and adds maps in its neck; NanoDet-Plus has four and joins them by ghost
-    modules; PicoDet has hard swish; GFL of mmdetection has ReLU, group normalization in its head and five levels from
-    stride 8 on.
+    NanoDet has leaky ReLU, three levels and adds maps in its neck, and ReLU or ReLU6 besides where its backbone is
+    RepVGG or EfficientNet-Lite; NanoDet-Plus has four levels and ghost modules in its neck; PicoDet has hard swish; GFL
+    of mmdetection has ReLU, group normalization in its head and five levels from stride 8 on.
     """
     graph = OnnxGraph(foreign.model)
     maps = [piece.tensor for level in head.levels for piece in (level.scores, level.distributions)]
@@ -78,9 +85,11 @@ def guess_family(foreign: Foreign, head: Head) -> FamilyGuess:
     kinds = {str(node.op_type) for node in nodes}
     swish, ghosts = _has_hard_swish(graph, nodes), _ghosts(graph, nodes)
     count = len(head.levels)
+    shown = {"leaky ReLU": "LeakyRelu" in kinds, "ReLU": "Relu" in kinds, "ReLU6": "Clip" in kinds and not swish}
+    activations = [name for name, there in {"hard swish": swish, **shown}.items() if there]
     seen = [
         f"{count} levels of strides {', '.join(map(str, head.strides))}",
-        "hard swish" if swish else "leaky ReLU" if "LeakyRelu" in kinds else "ReLU" if "Relu" in kinds else "",
+        " and ".join(activations),
         f"{ghosts} ghost modules" if ghosts else "",
         f"made by {foreign.producer}" if foreign.producer else "",
     ]
@@ -90,14 +99,20 @@ def guess_family(foreign: Foreign, head: Head) -> FamilyGuess:
     found: list[AdoptedFamily] = []
     if (swish and (by_paddle or count == 4)) or (by_paddle and count == 4):
         found.append("picodet")
-    if "LeakyRelu" in kinds and not swish:
-        if count == 3 and not ghosts:
-            found.append("nanodet")
-        if count == 4 and ghosts:
-            found.append("nanodet-plus")
-    if grouped and not swish and "LeakyRelu" not in kinds and head.strides == (8, 16, 32, 64, 128):
+    if count == 3 and not ghosts:
+        found += [family for family, own in _BY_ACTIVATIONS.items() if own == activations]
+    if count == 4 and ghosts and activations == ["leaky ReLU"]:
+        found.append("nanodet-plus")
+    if grouped and activations == ["ReLU"] and head.strides == (8, 16, 32, 64, 128):
         found.append("gfl")
     return FamilyGuess(found[0] if len(found) == 1 else None, reason)
+
+
+_BY_ACTIVATIONS: dict[AdoptedFamily, list[str]] = {
+    "nanodet": ["leaky ReLU"],
+    "nanodet-repvgg": ["leaky ReLU", "ReLU"],
+    "nanodet-efficientlite": ["leaky ReLU", "ReLU6"],
+}
 
 
 def _has_hard_swish(graph: OnnxGraph, nodes: list[Any]) -> bool:

@@ -171,6 +171,7 @@ class _Work:
         self.precision = half.precision_of(self.body, str(request.source))
         self.batched = open_batch(self.body, self.foreign)
         self._truth: Annotations | None = None
+        self._measured: dict[Settled, float] = {}  # AP
 
     def _numbered_names(self) -> tuple[str, ...]:
         if self.head.num_classes == len(COCO_CLASSES):
@@ -223,11 +224,17 @@ class _Work:
 
     def _ap(self, settled: Settled) -> float:
         assert self._truth is not None
+        key = replace(settled, family="", open_fields=())  # several families are run alike
+        if key not in self._measured:
+            self._measured[key] = self._evaluated(settled, self._truth)
+        return self._measured[key]
+
+    def _evaluated(self, settled: Settled, truth: Annotations) -> float:
         spec = replace(self.spec(settled), nms="none")
         model = self.wrapped(self.body, settled, spec)
         backend = open_onnx_backend(model, spec, self._request.backend, "host", performance="throughput")
         with Detector(backend) as detector:
-            return evaluate_on(self._truth, detector).percent("AP")
+            return evaluate_on(truth, detector).percent("AP")
 
     def spec(self, settled: Settled) -> ModelSpec:
         """The description of the adopted model, in the foreign one's precision."""
