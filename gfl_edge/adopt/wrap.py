@@ -17,7 +17,7 @@ from gfl_edge.errors import InputError
 from gfl_edge.ops import decode
 from gfl_edge.ops.nms_graph import append_nms
 from gfl_edge.ops.onnx_graph import copy_model
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, ModelSpec
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, ModelSpec, set_spec
 
 IR_VERSION = 10
 
@@ -59,7 +59,7 @@ def wrap(body: Any, foreign: Foreign, head: Head, spec: ModelSpec, channel_order
         opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         append_nms(model, spec, opset=opset)
         _fix_batch(model, batched)
-    optional.load("onnx.helper").set_model_props(model, spec.to_metadata())
+    set_spec(model, spec)
     optional.load("onnx.checker").check_model(model, full_check=True)
     return model
 

@@ -12,11 +12,12 @@ from onnx import TensorProto, helper
 from onnx.inliner import inline_local_functions
 
 from export import graph, parity
-from export.nms import append_nms, nms_function, plugin_attributes
+from export.plugin import plugin_attributes
 from gfl_edge.backends.onnx_cpu import OnnxRuntimeBackend, OpenVinoBackend
 from gfl_edge.backends.tied_scores import with_ordered_topk
 from gfl_edge.errors import ParityError
 from gfl_edge.ops import decode
+from gfl_edge.ops.nms_graph import append_nms, nms_function
 from gfl_edge.ops.onnx_graph import copy_model, without_nms
 from gfl_edge.ops.postprocess import detections, sigmoid
 from gfl_edge.spec import load_contract, spec_of
