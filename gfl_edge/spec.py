@@ -138,6 +138,14 @@ class ModelSpec:
         """Whether the model's outputs are detections."""
         return self.nms in ("graph", "plugin")
 
+    def require_sigmas(self, what: str) -> None:
+        """Raise InputError where the model gives no standard deviations of edges, which ``what`` needs."""
+        if not self.edge_sigma:
+            raise InputError(
+                f"{what}: {self.name} does not give standard deviations of edges. Export it with: "
+                "python export/to_onnx.py --weights CHECKPOINT --uncertainty -o MODEL.onnx"
+            )
+
     @property
     def file_stem(self) -> str:
         """What its files are named by, "nanodet-plus-m-416-int8-fp16-raw"; NMS in the graph goes without saying."""

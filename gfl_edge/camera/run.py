@@ -69,6 +69,7 @@ def run_camera(
     json_lines: str | Path | None = None,
     max_frames: int | None = None,
     reconnect_seconds: float = RECONNECT_SECONDS,
+    draw_sigma: bool = False,
     on_frame: Callable[[Frame, Detections], None] | None = None,
 ) -> CameraSummary:
     """Detect in every frame of one or more sources until they end, a window is closed, or Ctrl-C or SIGTERM arrives.
@@ -100,6 +101,7 @@ def run_camera(
             ``time_s``, ``detections`` as by :meth:`Detections.to_dicts` and ``ms`` with the times until detection.
         max_frames: stop after so many, of all sources together.
         reconnect_seconds: how long to try where a camera or stream is not there, or drops; 0 = not at all.
+        draw_sigma: draw how sure the model is of each edge, see :func:`gfl_edge.media.draw.draw_detections`.
         on_frame: called with every frame and its detections, after they were written; in the caller's thread.
 
     Raises:
@@ -120,6 +122,8 @@ def run_camera(
         else:
             detector = model
         keep = keep.for_model(detector.spec)
+        if draw_sigma:
+            detector.spec.require_sigmas("draw_sigma")
         batch = min(len(sources), detector.backend.max_batch or 1)  # CPUs, which take any, gain nothing from it
         stop.disarm()
         # After the model, as frames would be dropped while it loads
@@ -129,7 +133,7 @@ def run_camera(
                 raise KeyboardInterrupt
         pipeline = stack.enter_context(Pipeline())
         delivery = stack.enter_context(Delivery(output, json_lines, window, len(sources)))
-        run = CameraRun(detector, feeds, pipeline, delivery, keep, on_frame)
+        run = CameraRun(detector, feeds, pipeline, delivery, keep, on_frame, draw_sigma)
         with run.status:
             stopped_by = run.until_it_ends(stop)
     return run.summary(stopped_by)
@@ -201,6 +205,7 @@ class CameraRun:
         delivery: takes the results.
         keep: which detections count.
         on_frame: called after every delivery.
+        draw_sigma: whether it is drawn how sure each edge is.
 
     Attributes:
         times: of the stages.
@@ -217,12 +222,13 @@ class CameraRun:
         delivery: Delivery,
         keep: DetectionFilter,
         on_frame: Callable[[Frame, Detections], None] | None,
+        draw_sigma: bool = False,
     ) -> None:
         self.times, self.latency, self.seconds = StageTimes(), LatencyHistogram(), 0.0
         self.status = StatusLine(feeds.total, self.load)
         self._detector, self._feeds, self._delivery = detector, feeds, delivery
         self._pipeline, self._keep, self._on_frame = pipeline, keep, on_frame
-        self._batch = SteadyBatch()
+        self._batch, self._draw_sigma = SteadyBatch(), draw_sigma
 
     def until_it_ends(self, stop: StopSignals) -> StoppedBy:
         """Deliver what comes; every way out but an error is returned. Signals raise only in ``on_frame``."""
@@ -294,7 +300,8 @@ class CameraRun:
         """Annotate a copy of the image."""
         start = time.perf_counter()
         image = draw_regions(item.image, self._keep, item.feed.index)
-        item.image = draw_detections(image, item.detections, out=None if image is item.image else image)
+        out = None if image is item.image else image
+        item.image = draw_detections(image, item.detections, out=out, bands=self._draw_sigma)
         item.ms["draw"] = _ms_since(start)
         return [item]
 

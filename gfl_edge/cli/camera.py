@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.run import performance_for
-from gfl_edge.cli.options import add_model, open_detector
+from gfl_edge.cli.options import add_draw_sigma, add_model, open_detector
 from gfl_edge.filters.arguments import add_filter, read_filter
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.parsing.numbers import number_argument, whole_argument
@@ -19,6 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_model(parser)
     add_filter(parser, "show and write")
+    add_draw_sigma(parser)
     parser.add_argument(
         "--source",
         action="append",
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             json_lines=args.json_lines,
             max_frames=args.max_frames,
             reconnect_seconds=args.reconnect_seconds,
+            draw_sigma=args.draw_sigma,
         )
     # With the frames' JSON on stdout the summary goes where the status goes
     print(json_text(summary.to_dict(), indent=2), file=sys.stderr if args.json_lines == "-" else sys.stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gfl_edge.cli.options import add_format, add_model, open_detector
+from gfl_edge.cli.options import add_draw_sigma, add_format, add_model, open_detector
 from gfl_edge.filters.arguments import add_filter, read_filter
 from gfl_edge.media.annotate import detect_images
 from gfl_edge.parsing.json_text import json_text
@@ -20,6 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "-o", "--output-dir", type=Path, default=Path("detections"), metavar="DIR", help="where to write"
     )
     add_format(parser)
+    add_draw_sigma(parser)
     parser.add_argument("--no-images", action="store_false", dest="copies", help="write no annotated copies")
 
 
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
             keep=keep,
             copies=args.copies,
             formats=args.format,
+            draw_sigma=args.draw_sigma,
         )
     print(json_text(summary.to_dict(), indent=2))
     return 0

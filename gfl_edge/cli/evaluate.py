@@ -66,11 +66,7 @@ def _check_sigmas(args: argparse.Namespace, detector: Detector) -> None:
     ):
         if output is None:
             continue
-        if not detector.spec.edge_sigma:
-            raise InputError(
-                f"--{option}: {detector.spec.name} gives no sigmas. Export it with: python export/to_onnx.py --weights "
-                "CHECKPOINT --uncertainty -o MODEL.onnx"
-            )
+        detector.spec.require_sigmas(f"--{option}")
         check_output(output, size_bytes(detector.path) if detector.path else 0)
     if args.reliability_chart:
         optional.load("matplotlib.figure")

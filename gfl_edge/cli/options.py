@@ -48,6 +48,15 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_draw_sigma(parser: argparse.ArgumentParser) -> None:
+    """``--draw-sigma``, see :func:`gfl_edge.media.draw.draw_detections`."""
+    parser.add_argument(
+        "--draw-sigma",
+        action="store_true",
+        help="shade one standard deviation to either side of each edge; of models with --uncertainty",
+    )
+
+
 def add_on_bad(parser: argparse._ActionsContainer) -> None:
     """``--on-bad``: as ``on_bad`` in the settings of training."""
     parser.add_argument(

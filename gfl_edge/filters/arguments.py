@@ -11,7 +11,8 @@ from gfl_edge.annotations.class_names import parse_class_names
 from gfl_edge.errors import InputError
 from gfl_edge.filters.detection_filter import Anchor, DetectionFilter
 from gfl_edge.filters.regions import EXAMPLE, parse_region
-from gfl_edge.parsing.numbers import number
+from gfl_edge.ops.boxes import MAX_COORDINATE
+from gfl_edge.parsing.numbers import number, number_argument
 from gfl_edge.parsing.validation import shown
 from gfl_edge.spec import SHOWN_SCORE
 
@@ -61,6 +62,12 @@ def add_filter(parser: argparse.ArgumentParser, does: str = "draw and write") ->
         metavar="WxH",
         help="only boxes of at least so many pixels, as 12x30, or 20 for both sides",
     )
+    parser.add_argument(
+        "--max-edge-sigma",
+        type=number_argument(0, float(MAX_COORDINATE)),
+        metavar="PX",
+        help="only boxes of which no edge has a larger standard deviation, in pixels; of models with --uncertainty",
+    )
 
 
 def add_classes(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -101,6 +108,7 @@ def read_filter(args: argparse.Namespace) -> DetectionFilter:
         excluded=tuple(args.exclude),
         region_by=args.region_by,
         min_size=args.min_size,
+        max_edge_sigma=args.max_edge_sigma,
     )
 
 

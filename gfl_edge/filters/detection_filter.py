@@ -35,6 +35,9 @@ class Recommending(Protocol):
     def shown_score(self) -> float:
         """From which on detections are worth showing."""
 
+    def require_sigmas(self, what: str) -> None:
+        """Raise InputError where it gives no standard deviations of edges."""
+
 
 @dataclass(frozen=True)
 class DetectionFilter:
@@ -52,6 +55,8 @@ class DetectionFilter:
         region_by: what of a box has to lie in a region: its "center", the middle of its lower edge ("bottom", where
             people and cars touch the ground), or a share of its area, more than 0 and up to 1, by one region alone.
         min_size: width and height that a box has at least, in pixels of the frame.
+        max_edge_sigma: how unsure the most unsure edge of a box may be, in pixels of the frame; None: as it likes. Only
+            of models that give :attr:`gfl_edge.detections.Detections.edge_sigma`.
 
     Raises:
         InputError: a value that cannot be meant.
@@ -64,6 +69,7 @@ class DetectionFilter:
     excluded: tuple[Region, ...] = ()
     region_by: Anchor | float = "center"
     min_size: tuple[float, float] = (0.0, 0.0)
+    max_edge_sigma: float | None = None
 
     def __post_init__(self) -> None:
         if self.score is not None:
@@ -86,6 +92,8 @@ class DetectionFilter:
             raise InputError(f"min_size {shown(self.min_size)}: expected width and height in pixels")
         for side in self.min_size:
             number("min_size", side, 0, float(MAX_COORDINATE))
+        if self.max_edge_sigma is not None:
+            number("max_edge_sigma", self.max_edge_sigma, 0, float(MAX_COORDINATE))
         left_out = [name for name in self.class_scores if self.classes and name not in self.classes]
         if left_out:
             raise InputError(
@@ -97,9 +105,12 @@ class DetectionFilter:
         """This filter with the scores that the model recommends where none is given.
 
         Raises:
-            InputError: a class that the model does not have; names the nearest.
+            InputError: a class that the model does not have, names the nearest; or no sigmas where ``max_edge_sigma``
+                is about them.
         """
         self.check_classes(spec.class_names)
+        if self.max_edge_sigma is not None:
+            spec.require_sigmas("max_edge_sigma")
         return self if self.score is not None else replace(self, score=spec.shown_score)
 
     def check_classes(self, class_names: Sequence[str]) -> None:
@@ -129,10 +140,14 @@ class DetectionFilter:
             source: that it came from, where regions are for one of several.
 
         Raises:
-            InputError: a class that the model does not have, or a region that lies outside of the frame.
+            InputError: a class that the model does not have, a region that lies outside of the frame, or no sigmas.
         """
         self.check_classes(detections.class_names)
         keep = self._by_class(detections)
+        if self.max_edge_sigma is not None:
+            if detections.edge_sigma is None:
+                raise InputError("max_edge_sigma is about edge_sigma, which these detections do not have")
+            keep &= (detections.edge_sigma <= np.float32(self.max_edge_sigma)).all(axis=1)
         if any(self.min_size):
             keep &= (detections.boxes[:, 2:] - detections.boxes[:, :2] >= np.array(self.min_size, np.float32)).all(
                 axis=1

@@ -86,6 +86,7 @@ def detect_images(
     keep: DetectionFilter | None = None,
     copies: bool = True,
     formats: Formats | Sequence[Format] = (),
+    draw_sigma: bool = False,
 ) -> ImagesSummary:
     """Detect in image files and write annotated copies and files of results, with progress on stderr.
 
@@ -104,6 +105,8 @@ def detect_images(
         copies: whether annotated copies are written.
         formats: of files of results, in ``output_dir``; with the name of each, or as
             :data:`gfl_edge.results.formats.NAMES` has it.
+        draw_sigma: whether copies show how sure the model is of each edge, see
+            :func:`gfl_edge.media.draw.draw_detections`.
 
     Raises:
         SourceError: a path that does not exist or is no image, a folder without images, or no image can be used.
@@ -111,16 +114,19 @@ def detect_images(
     """
     keep = (keep or DetectionFilter()).for_model(detector.spec)
     keep.check_sources(1)
+    if draw_sigma:
+        detector.spec.require_sigmas("draw_sigma")
     folder, sources = Path(output_dir), _collect(paths)
     outputs = _output_paths(sources, folder) if copies else []
     if outputs:
         check_output(outputs[0])
     files = result_files(formats, folder)
     check_results(files, [*sources, *outputs])
-    settings = {**detector.describe(), "keep": dataclasses.asdict(keep), "copies": copies, "version": __version__}
+    drawn = {"copies": copies, "draw_sigma": draw_sigma}
+    settings = {**detector.describe(), "keep": dataclasses.asdict(keep), **drawn, "version": __version__}
     pairs = list(zip(sources, outputs or itertools.repeat(None, len(sources)), strict=True))
     with Journal(folder / JOURNAL, settings, detector.spec.class_names) as journal:
-        images, skipped, invalid = _detected(detector, pairs, keep, journal, bool(outputs or files))
+        images, skipped, invalid = _detected(detector, pairs, keep, journal, bool(outputs or files), draw_sigma)
         if files:
             results = numbered((image.source, image.size_hw, image.detections) for image in images)
             write_results(results, files, detector.spec.class_names)
@@ -135,6 +141,7 @@ def _detected(
     keep: DetectionFilter,
     journal: Journal,
     writes: bool,
+    draw_sigma: bool,
 ) -> tuple[list[AnnotatedImage], tuple[str, ...], int]:
     """What is in the images, in their order, paths of those that could not be used, and how much was invalid."""
     finished = {
@@ -151,7 +158,7 @@ def _detected(
         detections = keep.apply(found.detections[0], size)
         if output is not None:
             image = draw_regions(image, keep)
-            write_image(output, draw_detections(image, detections, out=image))
+            write_image(output, draw_detections(image, detections, out=image, bands=draw_sigma))
         finished[source] = Finished(source, state, output, size, detections, found.invalid[0])
         if writes:
             journal.add(finished[source])

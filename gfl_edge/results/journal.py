@@ -59,6 +59,7 @@ class Finished:
             "boxes": found.boxes.tolist(),
             "scores": found.scores.tolist(),
             "class_ids": found.class_ids.tolist(),
+            "edge_sigma": None if found.edge_sigma is None else found.edge_sigma.tolist(),
         }
 
     @classmethod
@@ -66,11 +67,13 @@ class Finished:
         """What :meth:`to_dict` gave; raises KeyError, TypeError, ValueError or InputError where it did not."""
         size, changed = values["state"]
         height, width = values["size_hw"]
+        sigmas = values["edge_sigma"]
         found = Detections(
             np.array(values["boxes"], np.float32).reshape(-1, 4),
             np.array(values["scores"], np.float32),
             np.array(values["class_ids"], np.int32),
             class_names,
+            edge_sigma=None if sigmas is None else np.array(sigmas, np.float32).reshape(-1, 4),
         )
         output = values["output"]
         return cls(

@@ -15,6 +15,7 @@ COLUMNS = (
     *("image", "image_id", "width", "height", "class_id", "class_name"),
     *("score", "x1", "y1", "x2", "y2"),
 )
+SIGMA_COLUMNS = ("sigma_left", "sigma_top", "sigma_right", "sigma_bottom")  # where the model gives them, pixels
 
 
 def write_csv(path: Path, results: Sequence[ImageResult]) -> None:
@@ -25,12 +26,14 @@ def write_csv(path: Path, results: Sequence[ImageResult]) -> None:
     """
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(COLUMNS)
+        with_sigmas = any(one.detections.edge_sigma is not None for one in results)
+        rows.writerow((*COLUMNS, *(SIGMA_COLUMNS if with_sigmas else ())))
         for one in results:
             height, width = one.size_hw
             found = one.detections
-            for box, score, class_id in zip(found.boxes, found.scores, found.class_ids, strict=True):
-                numbers = [_digits(value) for value in (score, *box)]
+            sigmas = np.zeros((len(found), 0), np.float32) if found.edge_sigma is None else found.edge_sigma
+            for box, score, class_id, sigma in zip(found.boxes, found.scores, found.class_ids, sigmas, strict=True):
+                numbers = [_digits(value) for value in (score, *box, *sigma)]
                 rows.writerow(
                     [one.file_name, one.image_id, width, height, int(class_id), found.class_names[class_id], *numbers]
                 )

@@ -10,6 +10,7 @@ import numpy as np
 
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Inference
+from gfl_edge.errors import InputError
 from gfl_edge.ops.preprocess import check_frame
 
 
@@ -24,6 +25,9 @@ class FakeDetector:
         name = "fake"
         class_names = ("person", "dog")
         shown_score = 0.35
+
+        def require_sigmas(self, what: str) -> None:
+            raise InputError(f"{what}: the fake has none")
 
     in_flight, spec = 1, Spec()
 

@@ -229,7 +229,8 @@ class TestCommand:
     def test_a_model_without_sigmas(self, files: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
         onnx.save(tiny_onnx("none"), files / "plain.onnx")
         assert main(self.words(files, "plain.onnx", option, str(files / "out.onnx"))) == 1
-        assert f"{option}: tiny gives no sigmas. Export it with: python export/to_onnx.py" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"{option}: tiny does not give standard deviations of edges. Export it with: python exp" in said
         assert main(self.words(files, "plain.onnx")) == 0
         assert "uncertainty" not in json.loads(capsys.readouterr().out)
 

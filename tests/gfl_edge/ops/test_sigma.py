@@ -16,7 +16,7 @@ from gfl_edge.ops import decode
 from gfl_edge.ops.postprocess import detections, sigmoid
 from gfl_edge.ops.preprocess import Placement
 from gfl_edge.spec import ModelSpec
-from tests.support.own_backend import Candidates
+from tests.support.own_backend import Candidates, Unsure
 from tests.support.raw_maps import SPEC as RAW_SPEC
 from tests.support.raw_maps import random_maps
 from tests.support.sigma_oracle import deviations, expected, sigmas_of_points
@@ -130,24 +130,9 @@ def test_pixels_of_the_frame() -> None:
     np.testing.assert_array_equal(placement.sigmas_to_frame(np.float32([[1, 2, 3, 4]])), [[4, 4, 12, 8]])
 
 
-class Sure(Candidates):
-    """Tells how sure it is of its dog."""
-
-    def __init__(self, sigmas: bool = True) -> None:
-        super().__init__()
-        self.spec, self._sigmas = replace(self.spec, edge_sigma=True, sigma_scale=(2, 1, 1, 1)), sigmas
-
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        found = super().run(images)
-        if self._sigmas:
-            found["sigmas"] = np.zeros_like(found["boxes"])
-            found["sigmas"][:, 0] = 1, 2, 3, 4
-        return found
-
-
 def test_a_detector_gives_them_in_its_frame() -> None:
     (height, width) = TINY.input_hw
-    found = Detector(Sure())(np.zeros((2 * height, 3 * width, 3), np.uint8))
+    found = Detector(Unsure())(np.zeros((2 * height, 3 * width, 3), np.uint8))
     assert found.edge_sigma is not None
     assert found.edge_sigma.dtype == np.float32
     np.testing.assert_allclose(found.edge_sigma, [[6, 4, 9, 8]], rtol=1e-6)
@@ -157,7 +142,7 @@ def test_a_detector_gives_them_in_its_frame() -> None:
 
 def test_a_backend_that_owes_them_is_told() -> None:
     with pytest.raises(BackendError, match=r"candidates gave NoneType as sigmas of tiny for 1 images: expected floats"):
-        Detector(Sure(sigmas=False))(np.zeros((9, 9, 3), np.uint8))
+        Detector(Unsure(sigmas=False))(np.zeros((9, 9, 3), np.uint8))
 
 
 BOXES, SCORES, CLASSES = np.float32([[0, 0, 9, 9], [1, 1, 5, 5]]), np.float32([0.9, 0.3]), np.int32([0, 0])
