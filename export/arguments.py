@@ -93,7 +93,7 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
         type=whole_argument(32, MAX_SIDE),
         nargs=2,
         metavar=("SHORT", "LONG"),
-        help="keep every frame's aspect ratio, with these sides at most, as in the paper (800 1333); GFL only",
+        help="keep every frame's aspect ratio, with these sides at most, as in the paper (800 1333); GFL and ATSS only",
     )
     parser.add_argument(
         "--uncertainty",

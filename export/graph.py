@@ -45,6 +45,8 @@ class ExportedDetector(nn.Module):
     Normalization, sigmoid and decode are float32 in any precision; in "fp16" the network between them is FP16, except
     for what ``plan`` keeps, in "bf16" bfloat16. So the decode cannot overflow: the logits that enter it fit into the
     network's precision, softmax does not exceed 1, and edges not the input's sides plus ``reg_max`` strides.
+    Boxes of ATSS may lie outside of the input, where clipping leaves nothing of them: their scores are 0, as
+    mmdetection drops them.
     Where NMS takes raw maps, in the plugin or after the model, it ends with the network: cls_logits ``[N, A, C]`` and
     reg_logits ``[N, A, 4 * (reg_max + 1)]``, FP16 in "fp16", else float32, as the kernels take them.
     With ``rewritten`` the network is changed into one that computes the same in less time, as it is exported.
@@ -64,6 +66,7 @@ class ExportedDetector(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.outside_possible = detector.config.regression == "delta"
         self.body_dtype = BODY_DTYPE[spec.precision]
         body = fuse_batch_norm(detector)
         if TRAITS[detector.config.family].channel_order == "rgb":
@@ -92,22 +95,36 @@ class ExportedDetector(nn.Module):
             return _rows(cls_logits).to(dtype), _rows(reg_logits).to(dtype)
         scores = _rows([level.to(torch.float32).sigmoid() for level in cls_logits])
 
-        # Integral decode, eq. 5 of the paper; Mul + ReduceSum because TensorRT-RTX has no FP32 MatMul on sm75. The
-        # anchors come last until the end: along them CPUs compute in vectors, along the bins and edges not
-        edge_logits, (centers, cell_strides) = _columns(reg_logits).to(torch.float32), self._grid(reg_logits)
+        # The anchors come last until the end: along them CPUs compute in vectors, along the bins and edges not
+        edges, deviations = self._edges(_columns(reg_logits).to(torch.float32), *self._grid(reg_logits))
+        limits = torch.tensor([images.shape[2], images.shape[1]] * 2, dtype=torch.float32)[:, None]
+        clipped = torch.minimum(edges.clamp(min=0), limits)
+        if self.outside_possible:
+            low, high = clipped.chunk(2, dim=1)
+            # Not "has an area, or else": of NaN, every comparison is False, and it is NMS that counts such boxes
+            empty = ((high - low).amin(dim=1) <= 0)[..., None]
+            scores = torch.where(empty, torch.zeros_like(scores), scores)
+        boxes = clipped.transpose(1, 2)
+        return (boxes, scores) if deviations is None else (boxes, scores, deviations.transpose(1, 2))
+
+    def _edges(self, edge_logits: Tensor, centers: Tensor, cell_strides: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``[N, 4 * (reg_max + 1), A]``, or distances in strides ``[N, 4, A]`` -> edges ``[N, 4, A]`` in pixels, and
+        their standard deviations where the spec has them.
+        """
+        if self.spec.reg_max == 0:
+            signs = torch.tensor([-1.0, -1.0, 1.0, 1.0])[:, None]
+            return centers.repeat(2, 1) + edge_logits * signs * cell_strides, None
+        # Integral decode, eq. 5 of the paper; Mul + ReduceSum because TensorRT-RTX has no FP32 MatMul on sm75
         distribution = edge_logits.reshape(-1, 4, len(self.bins), centers.shape[1]).softmax(dim=2)
         signs = torch.tensor([-1.0, -1.0, 1.0, 1.0])[:, None]
         signed_bins = signs[..., None] * self.bins[:, None]
         tiled = centers.repeat(2, 1)
         means = (distribution * signed_bins).sum(dim=2)
         edges = tiled + means * cell_strides
-        limits = torch.tensor([images.shape[2], images.shape[1]] * 2, dtype=torch.float32)[:, None]
-        boxes = torch.minimum(edges.clamp(min=0), limits).transpose(1, 2)
         if not self.spec.edge_sigma:
-            return boxes, scores
+            return edges, None
         apart = signed_bins - means.unsqueeze(2)  # the squares of these are the same whatever the signs
-        deviations = (distribution * (apart * apart)).sum(dim=2).sqrt()
-        return boxes, scores, (deviations * cell_strides).transpose(1, 2)
+        return edges, (distribution * (apart * apart)).sum(dim=2).sqrt() * cell_strides
 
     def _grid(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Centers ``[2, A]`` and strides ``[A]`` of all points: constants, or computed from the maps of any size."""

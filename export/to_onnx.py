@@ -17,7 +17,7 @@ from export.arguments import ExportRequest, add_weights_arguments, options_from,
 from gfl_edge.console import log, run_command, say_path
 from gfl_edge.errors import InputError
 from gfl_edge.files import check_output, size_bytes, write_atomically
-from gfl_edge.spec import PRECISION_OPTION, ModelSpec, spec_of
+from gfl_edge.spec import PRECISION_OPTION, ModelSpec, nms_problem, spec_of
 from train.weights import find
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def export_model(request: ExportRequest) -> Exported:
         describe.check_architecture(detector, preset, str(request.model))
     if request.uncertainty:
         spec = describe.with_sigmas(detector, spec, str(request.weights))
+    if problem := nms_problem(request.nms, spec.reg_max):
+        raise InputError(problem)
     spec = replace(spec, precision=request.precision, nms=request.nms)
     source = f"{request.weights}: {spec.name}, {spec.num_classes} classes"
     sigma = ", standard deviations of edges" if spec.edge_sigma else ""

@@ -63,14 +63,14 @@ class ModelSpec:
     """Everything that a run time has to know about a detector, stored in the ONNX file's ``metadata_props``."""
 
     name: FileName  # "nanodet-plus-m-416"
-    family: FileName  # "nanodet", "nanodet-g", "nanodet-plus", "picodet", "gfl", "gflv2"
+    family: FileName  # "nanodet", "nanodet-g", "nanodet-plus", "picodet", "gfl", "gflv2", "atss", "sapd", ...
     class_names: Annotated[tuple[str, ...], Limits(min_length=1, max_length=MAX_CLASSES)]
     input_hw: tuple[Side, Side]  # pixels; where the size is dynamic, the one to be fastest at
     resize: ResizeRule
     mean_bgr: tuple[GrayLevel, GrayLevel, GrayLevel]  # gray levels, 0..255
     std_bgr: tuple[Deviation, Deviation, Deviation]
     strides: Annotated[tuple[Stride, ...], Limits(min_length=1, max_length=16)]  # input pixels per cell, one per level
-    reg_max: Annotated[int, Limits(ge=1, le=255)]  # each edge distribution has reg_max + 1 bins
+    reg_max: Annotated[int, Limits(ge=0, le=255)]  # each edge distribution has reg_max + 1 bins; 0: there is none
     point_offset: Annotated[float, Limits(ge=-1, le=1)]  # cell i lies at (i + point_offset) * stride
     precision: Precision = "fp32"  # of the network's body; decode and NMS are always float32
     nms: ExportedNms = "graph"
@@ -101,6 +101,12 @@ class ModelSpec:
             raise ValueError(f"input_hw {self.input_hw}: expected multiples of {SIZE_STEP} where the size is dynamic")
         if list(self.strides) != sorted(set(self.strides)):
             raise ValueError(f"strides {self.strides}: expected each larger than the one before")
+        if unfit := nms_problem(self.nms, self.reg_max):
+            raise ValueError(unfit)
+        if self.edge_sigma and not self.reg_max:
+            raise ValueError(
+                "edge_sigma: there is no distribution of an edge (reg_max 0). Export without --uncertainty"
+            )
         if self.max_detections > self.max_candidates:
             raise ValueError(
                 f"max_detections {self.max_detections}: expected 1..max_candidates ({self.max_candidates})"
@@ -208,6 +214,16 @@ class ModelSpec:
             return build(cls, values)
         except InputError as error:
             raise ContractError(f"{origin}: invalid metadata: {error}. Export it again") from error
+
+
+def nms_problem(nms: ExportedNms, reg_max: int) -> str | None:
+    """Why NMS cannot be left to what decodes distributions, and what to do; None: it can."""
+    if reg_max or nms not in ("raw", "plugin"):
+        return None
+    return (
+        f"nms {nms!r}: this model predicts numbers, not distributions (reg_max 0), and nothing after it decodes those. "
+        "Take --nms graph or none, which decode in the model"
+    )
 
 
 def _parsed(key: str, text: str, origin: str) -> Any:

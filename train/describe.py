@@ -35,7 +35,7 @@ NANODET_NAMES: dict[Family, str] = {
     "nanodet-t": "nanodet-t",
     "nanodet-plus": "nanodet-plus-m",
 }
-THRESHOLDS = ("score_threshold", "iou_threshold", "max_detections")
+THRESHOLDS = ("iou_threshold", "max_detections")
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,7 @@ def describe(
         raise InputError(f"{config.family} detectors run at a fixed size ({resize}). Leave out --dynamic")
     size = f"{height}" if height == width else f"{height}x{width}"
     thresholds = {name: value for name in THRESHOLDS if (value := getattr(trained, name)) is not None}
+    score_threshold = ModelSpec.score_threshold if trained.score_threshold is None else trained.score_threshold
     try:
         return ModelSpec(
             name=(trained.name or architecture_name(config))
@@ -198,12 +199,13 @@ def describe(
             mean_bgr=trained.mean_bgr or traits.mean_bgr,
             std_bgr=trained.std_bgr or traits.std_bgr,
             strides=config.strides,
-            reg_max=config.reg_max,
+            reg_max=config.reg_max if config.regression == "distribution" else 0,
             point_offset=traits.point_offset,
             nms="none",
             source_sha256=source_sha256,
             short_long=short_long,
             recommended_score=trained.recommended_score,
+            score_threshold=score_threshold**traits.threshold_power,
             **thresholds,
         )
     except ValueError as error:
@@ -216,7 +218,7 @@ def with_sigmas(detector: Detector, spec: ModelSpec, origin: str) -> ModelSpec:
     Raises:
         InputError: the detector, of the file ``origin``, predicts no distributions.
     """
-    if detector.config.regression == "dirac":
+    if detector.config.regression != "distribution":
         raise InputError(
             f"--uncertainty: {origin} predicts a distance for each edge and no distribution of it, so that nothing "
             "says how sure it is. Leave it out, or take a model with Distribution Focal Loss"

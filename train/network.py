@@ -33,7 +33,7 @@ from train.weights.loading import load_detector
 logger = logging.getLogger(__name__)
 
 # What depends on the number of classes; NanoDet predicts edges with the same convolution, in its last channels
-CLASS_KEYS = re.compile(r"(head\.gfl_cls\.\d+|bbox_head\.gfl_cls)\.(weight|bias)$")
+CLASS_KEYS = re.compile(r"(head\.gfl_cls\.\d+|bbox_head\.(gfl|atss)_cls)\.(weight|bias)$")
 
 
 class Normalized(nn.Module):

@@ -28,7 +28,7 @@ from train.models.build import Network, build_network
 from train.models.deform_conv import DeformConv2d
 
 # Stay float: the final ones, and those that no exported file has
-FINAL = re.compile(r"(head\.gfl_cls|bbox_head\.(gfl_cls|gfl_reg|reg_conf|atss_centerness)|meta_selection)\b")
+FINAL = re.compile(r"(head\.gfl_cls|bbox_head\.(gfl_cls|gfl_reg|reg_conf|atss_\w+)|meta_selection)\b")
 INPUT_ROUNDING = "input_rounding"  # of a convolution
 ORIGINAL = ".parametrizations.weight.original"  # in the keys of a state dict: the weight, before it is rounded
 

@@ -50,8 +50,8 @@ class Outputs:
     Attributes:
         cls_logits: ``[N, num_classes, H_i, W_i]``; their sigmoid is the score, joint with quality where QFL is used.
         reg_logits: ``[N, 4 * (reg_max + 1), H_i, W_i]`` edge distributions, left, top, right, bottom; ``[N, 4, ...]``
-            distances in strides for the Dirac delta baseline.
-        centerness: ``[N, 1, H_i, W_i]`` logits of the ATSS baseline, else None.
+            distances in strides where edges are numbers.
+        centerness: ``[N, 1, H_i, W_i]`` logits of ATSS and the baseline like it, else None.
         auxiliary: outputs of NanoDet-Plus' auxiliary head, which exists only in training, else None.
         selection: of SAPD in training, else None.
     """

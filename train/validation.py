@@ -17,7 +17,7 @@ from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.ap import Metrics, as_coco, average_precision, best_score, coco_results, evaluate
 from gfl_edge.ops import decode
-from gfl_edge.ops.boxes import multiclass_nms
+from gfl_edge.ops.boxes import areas, multiclass_nms
 from gfl_edge.ops.preprocess import Placement
 from gfl_edge.progress import track
 from gfl_edge.spec import SIGMAS, ModelSpec
@@ -61,8 +61,14 @@ class Predictor:
     def boxes(self, edges: Floats, input_hw: tuple[int, int], spec: ModelSpec, rows: Any = slice(None)) -> Floats:
         """Boxes ``[..., n, 4]`` xyxy in pixels of the input from what a call gives for the points ``rows``."""
         centers, strides = decode.points(input_hw, spec.strides, spec.point_offset)
-        distances = edges if self.network.config.regression == "dirac" else decode.integral(edges)
+        distances = edges if self.network.config.regression != "distribution" else decode.integral(edges)
         return decode.boxes_from_distances(distances * strides[rows, None], centers[rows], input_hw)
+
+    def seen(self, scores: Floats, boxes: Floats) -> Floats:
+        """Scores ``[..., C]``, 0 where clipping has left nothing of a box ``[..., 4]``, as in exported graphs."""
+        if self.network.config.regression != "delta":  # others hold their point, which lies in the input
+            return scores
+        return np.where((areas(boxes) <= 0)[..., None], np.float32(0), scores)
 
     def sigmas(self, edges: Floats, input_hw: tuple[int, int], spec: ModelSpec) -> Floats:
         """Standard deviations ``[..., A, 4]`` of the edges of all points in pixels of the input, from their logits."""
@@ -84,7 +90,8 @@ class TorchBackend:
         """Boxes and scores of all points, and sigmas if the spec has them, as a graph without NMS gives them."""
         scores, edges = self._predictor(torch.from_numpy(images))
         input_hw = (images.shape[1], images.shape[2])
-        found = {"boxes": self._predictor.boxes(edges, input_hw, self.spec), "scores": scores}
+        boxes = self._predictor.boxes(edges, input_hw, self.spec)
+        found = {"boxes": boxes, "scores": self._predictor.seen(scores, boxes)}
         if self.spec.edge_sigma:
             found[SIGMAS] = self._predictor.sigmas(edges, input_hw, self.spec)
         return found
@@ -156,9 +163,10 @@ class Validation:
         spec = self._spec
         # Nothing but points that can be detected is decoded: of large inputs with few objects, a hundredth
         (rows,) = np.nonzero((scores > np.float32(spec.score_threshold)).any(axis=1))
+        candidates = predictor.boxes(edges[rows], input_hw, spec, rows)
         boxes, kept_scores, classes = multiclass_nms(
-            predictor.boxes(edges[rows], input_hw, spec, rows),
-            scores[rows],
+            candidates,
+            predictor.seen(scores[rows], candidates),
             score_threshold=spec.score_threshold,
             iou_threshold=spec.iou_threshold,
             max_candidates=spec.max_candidates,

@@ -15,7 +15,7 @@ FULL_DIGITS = 64  # of a SHA-256, hexadecimal
 _DRIVE_PAGE = "https://drive.google.com/file/d/{}/view"
 # Without the page that asks whether to download a file too large for Google's virus scan
 _DRIVE_FILE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
-_OPENMMLAB = "https://download.openmmlab.com/mmdetection/v2.0/gfl"
+_OPENMMLAB = "https://download.openmmlab.com/mmdetection/v2.0"
 _NANODET_RELEASE = "https://github.com/RangiLyu/nanodet/releases/download/v1.0.0-alpha-1"
 _PLUS_320, _PLUS_416 = (f"nanodet-plus-m_{side}_checkpoint.ckpt" for side in (320, 416))
 _PLUS_15X_320, _PLUS_15X_416 = (f"nanodet-plus-m-1.5x_{side}_checkpoint.ckpt" for side in (320, 416))
@@ -70,14 +70,18 @@ def _nanodet(name: str, file_name: str, address: str, side: int, val_ap: float, 
     return PublishedWeights(name, file_name, url, page, (side, side), val_ap, "Apache-2.0", "RangiLyu/nanodet", sha256)
 
 
-def _mmdetection(name: str, config: str, dated: str, val_ap: float) -> PublishedWeights:
-    """``dated`` is the end of the file name: the day and time of the training and eight digits of the file's digest."""
-    file_name = f"{config}_{dated}.pth"
-    url = f"{_OPENMMLAB}/{config}/{file_name}"
-    digest = dated.rpartition("-")[2]
+def _mmdetection(name: str, folder: str, stem: str, val_ap: float) -> PublishedWeights:
+    """``stem`` of the file ends in the day and time of the training and eight digits of the file's digest."""
+    file_name = f"{stem}.pth"
+    url = f"{_OPENMMLAB}/{folder}/{file_name}"
+    digest = stem.rpartition("-")[2]
     return PublishedWeights(
         name, file_name, url, url, (800, 1344), val_ap, "Apache-2.0", "open-mmlab/mmdetection", digest
     )
+
+
+def _gfl(name: str, config: str, dated: str, val_ap: float) -> PublishedWeights:
+    return _mmdetection(name, f"gfl/{config}", f"{config}_{dated}", val_ap)
 
 
 def _gfocal(name: str, drive_id: str, val_ap: float) -> PublishedWeights:
@@ -87,7 +91,8 @@ def _gfocal(name: str, drive_id: str, val_ap: float) -> PublishedWeights:
     )
 
 
-# From RangiLyu/nanodet README.md, mmdetection 3.3.0 configs/gfl/metafile.yml, implus/GFocalV2 README.md
+# From RangiLyu/nanodet README.md, mmdetection 3.3.0 configs/gfl/metafile.yml and configs/atss/metafile.yml,
+# implus/GFocalV2 README.md
 CATALOGUE: dict[str, PublishedWeights] = {
     entry.name: entry
     for entry in (
@@ -106,14 +111,14 @@ CATALOGUE: dict[str, PublishedWeights] = {
         _nanodet("nanodet-plus-m-416", _PLUS_416, f"{_NANODET_RELEASE}/{_PLUS_416}", 416, 30.4),
         _nanodet("nanodet-plus-m-1.5x-320", _PLUS_15X_320, "1qXR6t3TBMXlz6GlTU3fxiLA-eueYoGrW", 320, 29.9),
         _nanodet("nanodet-plus-m-1.5x-416", _PLUS_15X_416, "17sdAUydlEXCrHMsxlDPLj5cGb-8-mmY6", 416, 34.1),
-        _mmdetection("gfl-r50-1x", "gfl_r50_fpn_1x_coco", "20200629_121244-25944287", 40.2),
-        _mmdetection("gfl-r50-2x", "gfl_r50_fpn_mstrain_2x_coco", "20200629_213802-37bb1edc", 42.9),
-        _mmdetection("gfl-r101-2x", "gfl_r101_fpn_mstrain_2x_coco", "20200629_200126-dd12f847", 44.7),
-        _mmdetection("gfl-r101-dcn-2x", "gfl_r101_fpn_dconv_c3-c5_mstrain_2x_coco", "20200630_102002-134b07df", 47.1),
-        _mmdetection("gfl-x101-2x", "gfl_x101_32x4d_fpn_mstrain_2x_coco", "20200630_102002-50c1ffdb", 45.9),
-        _mmdetection(
-            "gfl-x101-dcn-2x", "gfl_x101_32x4d_fpn_dconv_c4-c5_mstrain_2x_coco", "20200630_102002-14a2bf25", 48.1
-        ),
+        _gfl("gfl-r50-1x", "gfl_r50_fpn_1x_coco", "20200629_121244-25944287", 40.2),
+        _gfl("gfl-r50-2x", "gfl_r50_fpn_mstrain_2x_coco", "20200629_213802-37bb1edc", 42.9),
+        _gfl("gfl-r101-2x", "gfl_r101_fpn_mstrain_2x_coco", "20200629_200126-dd12f847", 44.7),
+        _gfl("gfl-r101-dcn-2x", "gfl_r101_fpn_dconv_c3-c5_mstrain_2x_coco", "20200630_102002-134b07df", 47.1),
+        _gfl("gfl-x101-2x", "gfl_x101_32x4d_fpn_mstrain_2x_coco", "20200630_102002-50c1ffdb", 45.9),
+        _gfl("gfl-x101-dcn-2x", "gfl_x101_32x4d_fpn_dconv_c4-c5_mstrain_2x_coco", "20200630_102002-14a2bf25", 48.1),
+        _mmdetection("atss-r50-1x", "atss/atss_r50_fpn_1x_coco", "atss_r50_fpn_1x_coco_20200209-985f7bd0", 39.4),
+        _mmdetection("atss-r101-1x", "atss/atss_r101_fpn_1x_coco", "atss_r101_fpn_1x_20200825-dfcadd6f", 41.5),
         _gfocal("gflv2-r50-1x", "1wSE9-c7tcQwIDPC6Vm_yfOokdPfmYmy7", 41.0),
         _gfocal("gflv2-r50-2x", "17-1cKRdR5J3SfZ9NBCwe6QE554uTS30F", 43.9),
         _gfocal("gflv2-r101-2x", "1qomgA7mzKW0bwybtG4Avqahv67FUxmNx", 45.8),

@@ -75,7 +75,7 @@ def test_invalid_metadata_names_the_field(tmp_path, change, message):
 
 
 NONSENSE = [
-    *(("reg_max", value) for value in (-1, 0, 10**9, True, "7", 7.5, None, [7])),
+    *(("reg_max", value) for value in (-1, 256, 10**9, True, "7", 7.5, None, [7])),
     *(("strides", value) for value in ([], [0], [-8], [16, 8], [8, 8], [8, 10**9], [8.5], ["8"], [True], 8, {"0": 8})),
     *(("input_hw", value) for value in ([0, 0], [64, -64], [64.5, 64], [10**9, 64], [64, 64, 64], "64", [31, 64])),
     *(("class_names", value) for value in ([""], [" "], ["cat", "cat"], [1], "cat", ["../../x"], ["/etc/passwd"])),
@@ -112,6 +112,14 @@ def test_nonsense_is_refused_by_the_name_of_its_field(field, value):
 def test_no_spec_is_made_of_nonsense(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(SPEC, **{field: value})
+
+
+@pytest.mark.parametrize("nms", ["raw", "plugin"])
+def test_boxes_that_are_no_distributions_are_decoded_in_the_model(nms):
+    """What follows a model decodes distributions and nothing else."""
+    assert dataclasses.replace(SPEC, reg_max=0, nms="none").reg_max == 0
+    with pytest.raises(ValueError, match=rf"nms '{nms}': .*numbers, not distributions.*Take --nms graph or none"):
+        dataclasses.replace(SPEC, reg_max=0, nms=nms)
 
 
 def test_a_dynamic_size_is_one_of_whole_steps():

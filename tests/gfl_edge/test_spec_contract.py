@@ -98,6 +98,7 @@ def test_options_of_the_commands_by_precision():
 @pytest.mark.parametrize(
     "change",
     [
+        {"reg_max": 0},
         {"reg_max": 1},
         {"reg_max": 255},
         {"strides": [1]},

@@ -47,9 +47,9 @@ def message(error, call, *args):
 
 
 def test_the_file_is_named_by_its_path(saved):
-    path = saved(reg_max="0")
+    path = saved(reg_max="-1")
     assert message(ContractError, read_spec, path) == (
-        f"{path}: invalid metadata: reg_max 0: expected 1..255. Export it again"
+        f"{path}: invalid metadata: reg_max -1: expected 0..255. Export it again"
     )
     path = saved(reg_max="[")
     text = message(ContractError, read_spec, path)

@@ -21,6 +21,7 @@ def specs(draw: st.DrawFn) -> ModelSpec:
     """Any valid spec."""
     short_long = draw(st.none() | st.tuples(*[st.integers(320, 8192)] * 2).map(lambda pair: tuple(sorted(pair))))
     side = st.integers(32, 8192) if short_long is None else st.integers(1, 256).map(lambda steps: 32 * steps)
+    reg_max = draw(st.integers(0, 255))
     max_candidates = draw(st.integers(1, 10**6))
     return ModelSpec(
         name=draw(FILE_NAMES),
@@ -31,10 +32,10 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         mean_bgr=draw(st.tuples(*[st.floats(-1e6, 1e6)] * 3)),
         std_bgr=draw(st.tuples(*[st.floats(0, 1e6, exclude_min=True)] * 3)),
         strides=tuple(sorted(draw(st.sets(st.integers(1, 1024), min_size=1, max_size=8)))),
-        reg_max=draw(st.integers(1, 255)),
+        reg_max=reg_max,
         point_offset=draw(st.floats(-1, 1)),
         precision=draw(st.sampled_from(("fp32", "fp16", "bf16"))),
-        nms=draw(st.sampled_from(("graph", "plugin", "none", "raw"))),
+        nms=draw(st.sampled_from(("graph", "none", "plugin", "raw") if reg_max else ("graph", "none"))),
         score_threshold=draw(SHARES),
         iou_threshold=draw(SHARES),
         max_candidates=max_candidates,

@@ -210,6 +210,9 @@ def test_light_backbones(fields, levels):
         ({"head_channels": 40}, "no multiple of num_groups 32"),
         ({"num_classes": 0}, "num_classes 0, reg_max 16: expected 1 or more"),
         ({"family": "gflv2", "quality": "centerness"}, "gflv2 predicts its quality"),
+        ({"family": "atss"}, "atss is trained with quality 'centerness', regression 'delta': give both"),
+        ({"family": "atss", "quality": "centerness"}, "atss is trained with quality 'centerness', regression 'delta'"),
+        ({"quality": "centerness", "regression": "delta"}, "gfl predicts no differences from anchors"),
     ],
 )
 def test_fields_that_do_not_fit_together(fields, message):

@@ -43,6 +43,7 @@ TINY = {
     },
     "gfl": SMALL_GFL,
     "gflv2": replace(SMALL_GFL, family="gflv2"),
+    "atss": replace(SMALL_GFL, family="atss", quality="centerness", regression="delta"),
 }
 WHOLE = {
     "nanodet": NanoDetConfig("nanodet"),

@@ -9,6 +9,7 @@ import torch
 
 from gfl_edge.errors import InputError
 from gfl_edge.zoo.catalogue import CATALOGUE
+from tests.support import mmdet_atss
 from train.describe import PRESETS
 from train.models.nanodet import NANODET_G
 from train.models.published import build_model, model_files, read_model_file
@@ -28,6 +29,8 @@ def test_shipped_models_build_and_have_the_published_keys(name, data):
         expected = json.loads(data(f"../fixtures/mmdet_keys/{model.published.name}.json").read_text())
         assert expected.pop("bbox_head.integral.project") == [17]
         assert built == expected
+    elif model.architecture.family == "atss":
+        assert mmdet_atss.digest(built) == mmdet_atss.KEYS[name]
     elif model.architecture.family == "gflv2":
         assert built["bbox_head.reg_conf.0.weight"] == [64, 20, 1, 1]
 
@@ -62,5 +65,5 @@ def test_faulty_model_files(tmp_path, text, message):
 
 
 def test_a_missing_model_file_lists_those_there_are():
-    with pytest.raises(InputError, match=r"no such model\. Give a \.toml file or one of gfl-r101-2x, .*gflv2-r50-1x"):
+    with pytest.raises(InputError, match=r"no such model\. Give a \.toml file or one of atss-r101-1x, .*gflv2-r50-1x"):
         read_model_file("gfl-r51")

@@ -70,6 +70,7 @@ def test_published_checkpoints_are_recognized(name, data):
         {"depth": 101, "groups": 8, "base_width": 4, "dcn": "v2", "dcn_stages": (True, False, True, False)},
         {"backbone": "efficientnet-lite0", "base_channels": 64, "neck": "pan", "strides": (8, 16, 32)},
         {"depth": 18, "quality": "centerness", "regression": "dirac"},
+        {"family": "atss", "depth": 34, "quality": "centerness", "regression": "delta", "stacked_convs": 3},
     ],
 )
 def test_every_architecture_survives_a_round_trip(fields):

@@ -23,7 +23,7 @@ class DetectorConfig(Protocol):
 
     @property
     def reg_max(self) -> int:
-        """The distribution of an edge has ``reg_max + 1`` bins."""
+        """The distribution of an edge has ``reg_max + 1`` bins, where it is one."""
         ...
 
     @property
@@ -40,7 +40,8 @@ class Detector(nn.Module):
 
     ``forward`` takes float ``[N, 3, H, W]``, normalized, H and W multiples of 32, and returns
     ``(cls_logits, reg_logits)``: lists with one map per stride, ``[N, num_classes, H_i, W_i]`` whose sigmoid is the
-    score, and ``[N, 4 * (reg_max + 1), H_i, W_i]`` (left, top, right, bottom; each ``reg_max + 1`` bins).
+    score, and ``[N, 4 * (reg_max + 1), H_i, W_i]`` (left, top, right, bottom; each ``reg_max + 1`` bins), or, unless
+    ``regression`` is "distribution", distances in strides, ``[N, 4, H_i, W_i]``.
     ``forward_train`` returns everything that a loss may want.
     """
 

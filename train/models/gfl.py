@@ -1,7 +1,7 @@
-"""GFL, GFLv2 and SAPD: a backbone, a feature pyramid and one head that all levels share.
+"""GFL, GFLv2, ATSS and SAPD: a backbone, a feature pyramid and one head that all levels share.
 
-Sources: mmdetection 3.3.0 (configs/gfl, mmdet/models/dense_heads/gfl_head.py), implus/GFocalV2, and Zhu et al., Soft
-Anchor-Point Object Detection, ECCV 2020. SAPD has the towers of the others, with their group norms and the learned
+Sources: mmdetection 3.3.0 (configs/gfl, configs/atss, mmdet/models/dense_heads), implus/GFocalV2, and Zhu et al.,
+Soft Anchor-Point Object Detection, ECCV 2020. SAPD has the towers of the others, with their group norms and the learned
 scale of each level, so that what it is compared by is the training.
 """
 
@@ -35,7 +35,7 @@ class GFLConfig:
     """What a GFL network is made of. The defaults are mmdetection's gfl_r50_fpn.
 
     Attributes:
-        family: "gfl", "gflv2" for the head whose quality is predicted from the distributions, or "sapd".
+        family: "gfl", "gflv2" for the head whose quality is predicted from the distributions, "atss" or "sapd".
         backbone: "resnet" (also ResNeXt) or "efficientnet-lite0", which the next six fields do not concern.
         depth: 18, 34, 50 or 101.
         base_channels: of the stem.
@@ -49,16 +49,17 @@ class GFLConfig:
         stacked_convs: convolutions per tower.
         num_groups: of the towers' group norms.
         num_classes: number of classes.
-        reg_max: the distribution of an edge has ``reg_max + 1`` bins.
+        reg_max: the distribution of an edge has ``reg_max + 1`` bins; of no concern to other regressions.
         strides: pixels of the input per cell of each output map; 8, 16, 32 and doublings.
-        quality: "joint", or "centerness" for the ATSS baseline of the paper, or "none" for the score without either.
-        regression: "distribution", or "dirac" for the baseline of the paper with one distance per edge.
+        quality: "joint", or "centerness" for ATSS and the baseline of the paper, or "none" for neither.
+        regression: "distribution", "dirac" for the baseline of the paper with one distance per edge, or "delta" for
+            ATSS, which predicts how a box differs from an anchor.
 
     Raises:
         ValueError: fields that do not fit together.
     """
 
-    family: Literal["gfl", "gflv2", "sapd"] = "gfl"
+    family: Literal["gfl", "gflv2", "atss", "sapd"] = "gfl"
     backbone: BackboneName = "resnet"
     depth: int = 50
     base_channels: int = 64
@@ -84,6 +85,10 @@ class GFLConfig:
             )
         if self.family == "sapd" and (self.quality != "none" or self.regression != "dirac"):
             raise ValueError("sapd predicts scores and distances alone: quality 'none', regression 'dirac'")
+        if self.family == "atss" and (self.quality != "centerness" or self.regression != "delta"):
+            raise ValueError("atss is trained with quality 'centerness', regression 'delta': give both")
+        if self.family != "atss" and self.regression == "delta":
+            raise ValueError(f"{self.family} predicts no differences from anchors: regression 'delta' is family 'atss'")
         doublings = tuple(8 << level for level in range(len(self.strides)))
         if len(self.strides) < len(BACKBONE_STRIDES) or self.strides != doublings:
             raise ValueError(f"strides {self.strides}: expected 8, 16, 32 and doublings")
@@ -120,9 +125,9 @@ class GFLConfig:
 
 
 class GFL(Detector):
-    """A GFL, GFLv2 or SAPD detector; normalized RGB in. Keys: ``backbone``, ``neck``, ``bbox_head``, as in mmdetection.
+    """A GFL, GFLv2, ATSS or SAPD detector; normalized RGB in. Keys: ``backbone``, ``neck``, ``bbox_head``, as elsewhere.
 
-    With ``regression="dirac"`` the edge maps are ``[N, 4, H_i, W_i]``, distances in strides.
+    Unless ``regression="distribution"`` the edge maps are ``[N, 4, H_i, W_i]``, distances in strides.
 
     Args:
         config: what it is made of.

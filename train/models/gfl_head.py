@@ -1,6 +1,6 @@
-"""The heads of GFL (Li et al., NeurIPS 2020) and GFLv2 (Li et al., CVPR 2021), and the baselines of the first paper.
+"""The heads of GFL (Li et al., NeurIPS 2020), GFLv2 (Li et al., CVPR 2021) and ATSS (Zhang et al., CVPR 2020).
 
-Keys are mmdetection's (mmdet/models/dense_heads/gfl_head.py) and implus/GFocalV2's (gfocal_head.py).
+Keys are mmdetection's (mmdet/models/dense_heads/gfl_head.py and atss_head.py) and implus/GFocalV2's (gfocal_head.py).
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ QUALITY_CHANNELS = 64  # hidden units of GFLv2's quality predictor
 SAPD_UNIT = 4.0  # strides in which SAPD predicts distances: its z (Zhu et al., ECCV 2020, section 3.1)
 SAPD_EDGE_BIAS = 0.1  # of these units, before training, as in FSAF (Zhu et al., CVPR 2019)
 
+# mmdetection 3.3.0: configs/atss (octave_base_scale, target_stds), delta_xywh_bbox_coder.py (wh_ratio_clip)
+ANCHOR_SCALE = 8.0  # sides in strides of a cell's only anchor, which is square and centered at the cell
+DELTA_STDS = (0.1, 0.1, 0.2, 0.2)  # of dx, dy, dw, dh; their means are 0
+MAX_LOG_RATIO = -math.log(16 / 1000)  # of a box's side and its anchor's
+
 
 @dataclass(frozen=True)
 class HeadLayout:
@@ -41,9 +46,9 @@ class HeadLayout:
         stacked_convs: convolutions per tower.
         num_groups: of the group norms.
         quality: "joint" (GFL: the class logit is trained as the quality), "guided" (GFLv2: times a quality predicted
-            from the distributions), "centerness" (the ATSS baseline: times a branch of its own) or "none" (the class
+            from the distributions), "centerness" (ATSS: times a branch of its own) or "none" (the class
             logit is the score, whatever the box).
-        regression: "distribution", or "dirac" for one distance per edge.
+        regression: "distribution", "dirac" for one distance per edge, or "delta" for ATSS' difference from an anchor.
         leaky_slope: of the towers' activation; 0 is ReLU.
         rectified: distances of "dirac" are ``SAPD_UNIT * relu(x)``, as in SAPD, instead of ``exp(x)``.
     """
@@ -124,17 +129,41 @@ def distribution_statistics(reg_logits: Tensor, bins: int) -> Tensor:
     return statistics.reshape(-1, 4 * (TOP_K + 1), height, width).to(reg_logits.dtype)
 
 
+def delta_distances(deltas: Tensor) -> Tensor:
+    """Distances of the edges from the cell that mmdetection's DeltaXYWHBBoxCoder decodes, before it clips to the image.
+
+    The box's center is that of the anchor, moved by ``(dx, dy)`` times the anchor's sides; its sides are the anchor's
+    times ``exp(dw)`` and ``exp(dh)``. A distance is negative where the cell lies outside of the box.
+
+    Args:
+        deltas: ``[N, 4, H, W]`` dx, dy, dw, dh, in standard deviations.
+
+    Returns:
+        float32 ``[N, 4, H, W]`` left, top, right, bottom, in strides.
+    """
+    shifts, log_ratios = deltas.float().chunk(2, dim=1)
+    shifts = shifts * (DELTA_STDS[0] * ANCHOR_SCALE)
+    log_ratios = (log_ratios * DELTA_STDS[2]).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    half_sides = log_ratios.exp() * (ANCHOR_SCALE / 2)
+    return torch.cat((half_sides - shifts, half_sides + shifts), dim=1)
+
+
 class GFLHead(nn.Module):
-    """Two towers that all levels share; one predicts classes, the other edges."""
+    """Two towers that all levels share; one predicts classes, the other edges.
+
+    The final convolutions are called ``atss_cls`` and ``atss_reg`` where deltas are predicted, else ``gfl_cls`` and
+    ``gfl_reg``.
+    """
 
     def __init__(self, layout: HeadLayout) -> None:
         super().__init__()
         self.layout = layout
         self.cls_convs = _tower(layout)
         self.reg_convs = _tower(layout)
-        edge_outputs = 1 if layout.regression == "dirac" else layout.reg_max + 1
-        self.gfl_cls = nn.Conv2d(layout.channels, layout.num_classes, 3, 1, 1)
-        self.gfl_reg = nn.Conv2d(layout.channels, 4 * edge_outputs, 3, 1, 1)
+        edge_outputs = layout.reg_max + 1 if layout.regression == "distribution" else 1
+        self._method = "atss" if layout.regression == "delta" else "gfl"
+        self.add_module(f"{self._method}_cls", nn.Conv2d(layout.channels, layout.num_classes, 3, 1, 1))
+        self.add_module(f"{self._method}_reg", nn.Conv2d(layout.channels, 4 * edge_outputs, 3, 1, 1))
         self.scales = nn.ModuleList(Scale() for _ in range(layout.levels))
         if layout.quality == "guided":
             self.reg_conf = nn.Sequential(
@@ -152,19 +181,21 @@ class GFLHead(nn.Module):
                 nn.init.normal_(module.weight, std=INIT_STD)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        assert self.gfl_cls.bias is not None
-        assert self.gfl_reg.bias is not None
-        nn.init.constant_(self.gfl_cls.bias, PRIOR_BIAS)
+        cls, reg = (self.get_submodule(f"{self._method}_{kind}").bias for kind in ("cls", "reg"))
+        assert isinstance(cls, Tensor)
+        assert isinstance(reg, Tensor)
+        nn.init.constant_(cls, PRIOR_BIAS)
         if self.layout.rectified:
-            nn.init.constant_(self.gfl_reg.bias, SAPD_EDGE_BIAS)
+            nn.init.constant_(reg, SAPD_EDGE_BIAS)
 
     def forward(self, features: Sequence[Tensor]) -> Outputs:
         """One map ``[N, in_channels, H_i, W_i]`` per level -> their logits, see :class:`train.structures.Outputs`."""
         outputs = Outputs([], [], [] if self.layout.quality == "centerness" else None)
+        cls, reg = (self.get_submodule(f"{self._method}_{kind}") for kind in ("cls", "reg"))
         for x, scale in zip(features, self.scales, strict=True):
             tower = self.reg_convs(x)
-            reg_logits = scale(self.gfl_reg(tower))
-            cls_logits = self.gfl_cls(self.cls_convs(x))
+            reg_logits = scale(reg(tower))
+            cls_logits = cls(self.cls_convs(x))
             if self.layout.quality == "guided":
                 statistics = distribution_statistics(reg_logits, self.layout.reg_max + 1)
                 cls_logits = joint_logits(cls_logits, self.reg_conf(statistics))
@@ -172,6 +203,8 @@ class GFLHead(nn.Module):
                 reg_logits = SAPD_UNIT * reg_logits.float().relu()
             elif self.layout.regression == "dirac":
                 reg_logits = reg_logits.float().exp()  # distances are positive, as in FCOS (Tian et al., ICCV 2019)
+            elif self.layout.regression == "delta":
+                reg_logits = delta_distances(reg_logits)
             if outputs.centerness is not None:
                 outputs.centerness.append(self.atss_centerness(tower))
             outputs.cls_logits.append(cls_logits)

@@ -54,9 +54,9 @@ class CriterionConfig:
         strides: pixels of the input per cell of each level.
         point_offset: cell i of a level lies at ``(i + point_offset) * stride``.
         quality: "joint" trains the class score as the IoU (Quality Focal Loss), also where the network itself
-            multiplies the two (GFLv2); "centerness" is the ATSS baseline, focal loss and a branch of its own; "none" is
+            multiplies the two (GFLv2); "centerness" is ATSS, focal loss and a branch of its own; "none" is
             the focal loss alone, and all boxes of positives count the same.
-        regression: "distribution", or "dirac" for one distance per edge, without Distribution Focal Loss.
+        regression: "distribution", or "dirac" or "delta" for one distance per edge, without Distribution Focal Loss.
         assigner: "atss" by anchors, or "dynamic_soft_label" by what is predicted, as in NanoDet-Plus.
         topk: candidates per object: on each level for "atss", among all cells for "dynamic_soft_label".
         anchor_scale: sides of ATSS' anchors in strides.
@@ -125,6 +125,7 @@ CONFIGS: dict[Family, CriterionConfig] = {
     ),
     "gfl": CriterionConfig(point_offset=TRAITS["gfl"].point_offset),
     "gflv2": CriterionConfig(point_offset=TRAITS["gflv2"].point_offset),
+    "atss": CriterionConfig(point_offset=TRAITS["atss"].point_offset, quality="centerness", regression="delta"),
 }
 
 
@@ -137,7 +138,7 @@ class Criterion:
     def __call__(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> dict[str, Tensor]:
         """Weighted losses, float32 scalars, whose sum is to be minimized.
 
-        "qfl" or "focal", "giou", "dfl" (not for Dirac deltas), "centerness" (only of that quality); those of an
+        "qfl" or "focal", "giou", "dfl" (of distributions), "centerness" (only of that quality); those of an
         auxiliary head again with the prefix "aux_". A batch without boxes gives finite losses, and zero gradients for
         boxes and centerness.
 
@@ -154,7 +155,7 @@ class Criterion:
     def per_level(self, outputs: Outputs, targets: Sequence[Target], input_hw: tuple[int, int]) -> dict[str, Tensor]:
         """As a call, but ``[levels]`` under each name: what each level contributes."""
         config, sizes = self.config, level_hw(input_hw, self.config.strides)
-        bins = 1 if config.regression == "dirac" else config.reg_max + 1
+        bins = config.reg_max + 1 if config.regression == "distribution" else 1
         for head in (outputs, outputs.auxiliary):
             if head is not None:
                 check_maps("cls_logits", head.cls_logits, len(targets), config.num_classes, sizes)
@@ -189,8 +190,8 @@ class Criterion:
         return cell_grid(input_hw, self.config.strides, self.config.point_offset, device)
 
     def _distances(self, reg_logits: Tensor) -> Tensor:
-        """Distances ``[..., 4]`` in strides: expectations of the distributions (eq. 5), or Dirac deltas as they are."""
-        if self.config.regression == "dirac":
+        """Distances ``[..., 4]`` in strides: expectations of the distributions (eq. 5), or numbers as they are."""
+        if self.config.regression != "distribution":
             return reg_logits.float()
         probabilities = _edges(reg_logits).float().softmax(dim=-1)
         # No matrix product, which autocast would take to FP16

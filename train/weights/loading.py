@@ -27,7 +27,7 @@ MAX_LAYERS = 64  # of a tower or stage, or levels; published networks have 4, 14
 MAX_CHANNELS = 1 << 16  # classes, bins; published networks have 2,048
 
 PROJECT_KEYS = (nanodet.PROJECT_KEY, mmdet.PROJECT_KEY)
-_KNOWN_KEYS = (*(keys for _, keys in nanodet.FAMILY_KEYS), mmdet.NEEDED_KEYS)
+_KNOWN_KEYS = (*(keys for _, keys in nanodet.FAMILY_KEYS), *mmdet.NEEDED_KEYS.values())
 
 
 def load_detector(
@@ -103,7 +103,7 @@ def infer_config(state: Mapping[str, Tensor]) -> Architecture:
     if config is None:
         known = ", ".join(map(short, sorted(state)[:3]))
         raise CheckpointError(
-            "no checkpoint of a NanoDet, GFL or GFLv2: expected the keys "
+            "no checkpoint of a NanoDet, GFL, GFLv2 or ATSS: expected the keys "
             f"{'; or '.join(', '.join(keys) for keys in _KNOWN_KEYS)}. "
             f"Its {len(state)} keys start with: {known}"
         )

@@ -1,4 +1,4 @@
-"""Checkpoints of GFL and GFLv2: mmdetection 2.x and 3.x, implus/GFocalV2, and our own."""
+"""Checkpoints of GFL, GFLv2 and ATSS: mmdetection 2.x and 3.x, implus/GFocalV2, and our own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from train.weights.reading import StateDict
 UNUSED_KEYS = re.compile(r"data_preprocessor\.|meta_selection\.")
 SELECTION_KEY = "meta_selection.levels.weight"
 PROJECT_KEY = "bbox_head.integral.project"  # the constant 0, 1, ... reg_max
-NEEDED_KEYS = ("bbox_head.gfl_cls.weight", "bbox_head.gfl_reg.weight", "neck.lateral_convs.0.conv.weight")
+CENTERNESS_KEY = "bbox_head.atss_centerness.weight"
+NECK_KEY = "neck.lateral_convs.0.conv.weight"
+NEEDED_KEYS = {
+    "gfl": ("bbox_head.gfl_cls.weight", "bbox_head.gfl_reg.weight", NECK_KEY),
+    "atss": ("bbox_head.atss_cls.weight", "bbox_head.atss_reg.weight", CENTERNESS_KEY, NECK_KEY),
+}
 OFFSET_PLANES: dict[int, DeformKind] = {2 * KERNEL_POINTS: "v1", 3 * KERNEL_POINTS: "v2"}
 
 
@@ -30,32 +35,39 @@ def rename_old_keys(state: Mapping[str, Tensor]) -> StateDict:
 
 
 def infer_gfl(state: Mapping[str, Tensor]) -> GFLConfig | None:
-    """The architecture that keys and shapes speak of; None if they are not a GFL's.
+    """The architecture that keys and shapes speak of; None if they are neither a GFL's nor an ATSS's.
 
     Raises:
-        CheckpointError: a GFL whose backbone is another than ours, or whose sizes do not fit together.
+        CheckpointError: one whose backbone is another than ours, or whose sizes do not fit together.
     """
-    if any(key not in state for key in NEEDED_KEYS):
+    method = next((name for name, keys in NEEDED_KEYS.items() if all(key in state for key in keys)), None)
+    if method is None:
         return None
-    num_classes, head_channels = state["bbox_head.gfl_cls.weight"].shape[:2]
-    bins = len(state["bbox_head.gfl_reg.weight"]) // 4
     levels = count_indices(state, r"bbox_head\.scales\.(\d+)\.scale$")
     try:
         return GFLConfig(
-            family=_infer_family(state),
+            **(_infer_atss(state) if method == "atss" else _infer_edges(state)),
             **_infer_backbone(state),
             neck="fpn" if "neck.fpn_convs.0.conv.weight" in state else "pan",
-            neck_channels=len(state["neck.lateral_convs.0.conv.weight"]),
-            head_channels=head_channels,
+            neck_channels=len(state[NECK_KEY]),
+            head_channels=state[NEEDED_KEYS[method][0]].shape[1],
             stacked_convs=count_indices(state, r"bbox_head\.cls_convs\.(\d+)\."),
-            num_classes=num_classes,
-            reg_max=bins - 1 if bins > 1 else GFLConfig.reg_max,
+            num_classes=len(state[NEEDED_KEYS[method][0]]),
             strides=tuple(8 << level for level in range(levels)),
-            quality=_infer_quality(state),
-            regression="distribution" if bins > 1 else "dirac",
         )
     except ValueError as error:
         raise CheckpointError(str(error)) from error
+
+
+def _infer_edges(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Those fields that describe what is predicted of edges where that is no delta, and the family."""
+    bins = len(state["bbox_head.gfl_reg.weight"]) // 4
+    return {
+        "family": _infer_family(state),
+        "reg_max": bins - 1 if bins > 1 else GFLConfig.reg_max,
+        "quality": _infer_quality(state),
+        "regression": "distribution" if bins > 1 else "dirac",
+    }
 
 
 def _infer_family(state: Mapping[str, Tensor]) -> Literal["gfl", "gflv2", "sapd"]:
@@ -67,7 +79,15 @@ def _infer_family(state: Mapping[str, Tensor]) -> Literal["gfl", "gflv2", "sapd"
 def _infer_quality(state: Mapping[str, Tensor]) -> Quality:
     if SELECTION_KEY in state:
         return "none"
-    return "centerness" if "bbox_head.atss_centerness.weight" in state else "joint"
+    return "centerness" if CENTERNESS_KEY in state else "joint"
+
+
+def _infer_atss(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The same of an ATSS."""
+    anchors = len(state["bbox_head.atss_reg.weight"]) // 4
+    if anchors != 1:
+        raise CheckpointError(f"an ATSS of {anchors} anchors per cell: expected one, as in mmdetection's configs/atss")
+    return {"family": "atss", "quality": "centerness", "regression": "delta"}
 
 
 def _infer_backbone(state: Mapping[str, Tensor]) -> dict[str, Any]:

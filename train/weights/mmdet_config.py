@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from gfl_edge.annotations.text import read_text
-from gfl_edge.errors import InputError
+from gfl_edge.errors import CheckpointError, InputError
 from gfl_edge.parsing.entries import Entries, Triple
+from gfl_edge.parsing.validation import shown
 from gfl_edge.spec import SIZE_STEP, ResizeRule
+from train.models.gfl_head import ANCHOR_SCALE, DELTA_STDS
+from train.models.traits import TRAITS
 from train.weights.placeholder import Placeholder
 from train.weights.trained import Claim, Trained
 from train.weights.unpickling import MAX_TEXT
@@ -25,6 +28,22 @@ logger = logging.getLogger(__name__)
 
 MAX_CHARS = 1 << 20
 MAX_DEPTH = 100  # of values in values
+
+# Heads whose weights have the same keys and shapes, and what their configurations have to say for an ATSS: another
+# anchor, coder or head computes another box or score of the same weights. Where nothing can be read, that is let pass
+ATSS_LIKE = ("ATSSHead", "PAAHead", "LADHead")
+ATSS_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "type": ("ATSSHead", "mmdet.ATSSHead"),
+    "anchor_generator.ratios": ([1.0],),
+    "anchor_generator.scales": ([ANCHOR_SCALE],),
+    "anchor_generator.octave_base_scale": (ANCHOR_SCALE,),
+    "anchor_generator.scales_per_octave": (1,),
+    "anchor_generator.center_offset": (TRAITS["atss"].point_offset,),
+    "anchor_generator.base_sizes": (),
+    "bbox_coder.type": ("DeltaXYWHBBoxCoder", "mmdet.DeltaXYWHBBoxCoder"),
+    "bbox_coder.target_means": ([0.0] * 4,),
+    "bbox_coder.target_stds": (list(DELTA_STDS),),
+}
 
 Pipeline = list[Mapping[str, Any]]
 
@@ -36,6 +55,7 @@ def trained_of_mmdet(file: CheckpointFile) -> Trained | None:
 
     Raises:
         InputError: class names that are none.
+        CheckpointError: the weights are of a head that looks like ATSS's and is another.
     """
     meta = file.content.get("meta")
     if not isinstance(meta, Mapping):
@@ -51,6 +71,8 @@ def trained_of_mmdet(file: CheckpointFile) -> Trained | None:
         if isinstance(found, Placeholder):
             raise InputError(f"{origin}: the configuration is {found.original}, expected at most {MAX_TEXT} characters")
         return names.or_else(_trained(found, origin))
+    except CheckpointError:
+        raise
     except InputError as error:
         logger.warning("%s. The input size, normalization and thresholds are not taken from it", error)
         return names
@@ -61,6 +83,7 @@ def read_mmdet_config(path: Path) -> Trained:
 
     Raises:
         InputError: unreadable, no Python, inherits from other files, or a value of another kind.
+        CheckpointError: see :func:`trained_of_mmdet`.
     """
     return _trained(read_text(path, max_bytes=4 * MAX_CHARS), str(path))
 
@@ -74,6 +97,7 @@ def _trained(text: str, origin: str) -> Trained:
         )
     if not isinstance(entries.get("model"), Mapping):
         raise InputError(f"{origin}: the configuration has no readable entry 'model', as mmdetection's have")
+    _check_atss(entries)
     pipeline = _pipeline(entries)
     input_hw, resize = _resize(pipeline, origin)
     mean, std, is_rgb = _normalization(entries, pipeline, origin)
@@ -95,6 +119,22 @@ def _trained(text: str, origin: str) -> Trained:
         max_detections=entries.integer(f"{test}.max_per_img"),
         claims=_claims(entries),
     )
+
+
+def _check_atss(entries: Entries) -> None:
+    """Raise CheckpointError for a head that has the keys of ATSS's and computes something else."""
+    head = "model.bbox_head"
+    if str(entries.get(f"{head}.type")).rpartition(".")[2] not in ATSS_LIKE:
+        return
+    for name, accepted in ATSS_SETTINGS.items():
+        found = entries.get(f"{head}.{name}")
+        found = list(found) if isinstance(found, tuple) else found
+        if found is not None and found not in accepted:
+            expected = " or ".join(map(shown, accepted)) or "nothing"
+            raise CheckpointError(
+                f"{entries.origin}: {head}.{name} is {shown(found)}, expected {expected}: of such a head only the ATSS "
+                "of mmdetection's configs/atss is supported"
+            )
 
 
 def _claims(entries: Entries) -> tuple[Claim, ...]:

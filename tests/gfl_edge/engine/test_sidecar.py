@@ -66,7 +66,7 @@ def changed(**fields: Any) -> Callable[[dict[str, Any]], None]:
         (changed(spec=[]), r"spec: \[\]: expected a table"),
         (lambda values: values.pop("spec"), "the file: missing spec"),
         (lambda values: values.pop("targets"), "the file: missing targets"),
-        (lambda values: values["spec"].update(reg_max=-1), r"spec\.reg_max -1: expected 1\.\.255"),
+        (lambda values: values["spec"].update(reg_max=-1), r"spec\.reg_max -1: expected 0\.\.255"),
         (lambda values: values["spec"].update(input_hw=[320.5, 320]), r"spec\.input_hw\[0\] 320\.5: expected a whole"),
         (lambda values: values["spec"].update(strides=[16, 8]), r"spec\.strides \(16, 8\): expected each larger"),
     ],
