@@ -44,7 +44,7 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         short_long=short_long,
         quantized_layers=draw(st.integers(0, 10**9)),
         float_layers=tuple(draw(st.lists(st.text(st.characters(codec="utf-8")), max_size=3))),
-        edge_sigma=draw(st.booleans()),
+        edge_sigma=reg_max > 0 and draw(st.booleans()),
         sigma_scale=draw(st.tuples(*[st.floats(1e-9, 1e3)] * 4)),
     )
 

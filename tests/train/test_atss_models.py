@@ -104,8 +104,8 @@ def test_boxes_and_scores_are_mmdetections(network):
 
 def check_detections(found, expected):
     """Those above 0.05 are the same; below, mmdetection gives what has a class score above 0.05, and we give more."""
-    for (boxes, scores, classes, _), (total, above, score_sum, first, last) in zip(found, expected, strict=True):
-        rows = np.column_stack((boxes, scores, classes))
+    for it, (total, above, score_sum, first, last) in zip(found, expected, strict=True):
+        rows, scores = np.column_stack((it.boxes, it.scores, it.classes)), it.scores
         assert (len(rows) >= total, (scores > 0.05).sum()) == (True, above)
         assert scores[:above].sum() == pytest.approx(score_sum, abs=1e-3)
         np.testing.assert_allclose(rows[: len(first)], first, atol=2e-3)

@@ -125,7 +125,7 @@ class GFLConfig:
 
 
 class GFL(Detector):
-    """A GFL, GFLv2, ATSS or SAPD detector; normalized RGB in. Keys: ``backbone``, ``neck``, ``bbox_head``, as elsewhere.
+    """A GFL, GFLv2, ATSS or SAPD detector; normalized RGB in. Keys start with ``backbone``, ``neck``, ``bbox_head``.
 
     Unless ``regression="distribution"`` the edge maps are ``[N, 4, H_i, W_i]``, distances in strides.
 
