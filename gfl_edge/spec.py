@@ -87,6 +87,8 @@ class ModelSpec:
     edge_sigma: bool = False  # whether it gives the standard deviation of every edge, see gfl_edge.ops.decode
     # Of left, top, right and bottom: what the run time multiplies those by, so that 68 % of the errors are within one
     sigma_scale: tuple[Factor, Factor, Factor, Factor] = (1.0, 1.0, 1.0, 1.0)
+    # Of each class, from which its detections are worth showing; files in which it was not stored lack the entry
+    class_scores: tuple[Share, ...] | None = None
 
     def __post_init__(self) -> None:
         check(self)
@@ -99,6 +101,8 @@ class ModelSpec:
             raise ValueError(f"short_long {self.short_long}: expected (short, long) with resize 'fit'")
         if self.short_long is not None and any(side % SIZE_STEP for side in self.input_hw):
             raise ValueError(f"input_hw {self.input_hw}: expected multiples of {SIZE_STEP} where the size is dynamic")
+        if self.class_scores is not None and len(self.class_scores) != len(self.class_names):
+            raise ValueError(f"class_scores: {len(self.class_scores)} for {len(self.class_names)} classes")
         if list(self.strides) != sorted(set(self.strides)):
             raise ValueError(f"strides {self.strides}: expected each larger than the one before")
         if unfit := nms_problem(self.nms, self.reg_max):
@@ -121,6 +125,11 @@ class ModelSpec:
     def shown_score(self) -> float:
         """The score from which on detections are worth showing: what the model recommends, else ``SHOWN_SCORE``."""
         return SHOWN_SCORE if self.recommended_score is None else self.recommended_score
+
+    @property
+    def shown_scores(self) -> tuple[float, ...]:
+        """Of each class, in their order: the score stored for it, else :attr:`shown_score`."""
+        return (self.shown_score,) * self.num_classes if self.class_scores is None else self.class_scores
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -178,7 +187,10 @@ class ModelSpec:
 
     def to_metadata(self) -> dict[str, str]:
         """The spec as ``metadata_props``: keys ``gfl_edge.<field>``, values JSON."""
-        fields = {PREFIX + key: json.dumps(value, allow_nan=False) for key, value in dataclasses.asdict(self).items()}
+        said = {
+            key: value for key, value in dataclasses.asdict(self).items() if key != "class_scores" or value is not None
+        }
+        fields = {PREFIX + key: json.dumps(value, allow_nan=False) for key, value in said.items()}
         return {PREFIX + "format": json.dumps(FORMAT), **fields}
 
     @classmethod

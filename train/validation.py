@@ -15,7 +15,8 @@ from gfl_edge.annotations.checks import OnBad
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector
-from gfl_edge.evaluation.ap import Metrics, as_coco, average_precision, best_score, coco_results, evaluate
+from gfl_edge.evaluation.ap import Metrics, as_coco, average_precision, coco_results, evaluate
+from gfl_edge.evaluation.classes import best_score
 from gfl_edge.ops import decode
 from gfl_edge.ops.boxes import areas, multiclass_nms
 from gfl_edge.ops.preprocess import Placement

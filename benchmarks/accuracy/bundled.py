@@ -16,7 +16,8 @@ from calib.arguments import Target
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.bench.report import BenchRequest, bench
 from gfl_edge.detector import Detector
-from gfl_edge.evaluation.ap import Frames, as_coco, average_precision, best_score, coco_results, infer_frames, rounded
+from gfl_edge.evaluation.ap import Frames, as_coco, average_precision, coco_results, infer_frames, rounded
+from gfl_edge.evaluation.classes import best_score
 from gfl_edge.evaluation.truth import match_categories, read_truth
 from gfl_edge.spec import read_spec
 from gfl_edge.zoo.bundled import bundled_model
@@ -64,7 +65,7 @@ class Judge:
         return {"images": len(chosen), "boxes": boxes, **rounded(metrics, 2)}
 
     def best_score(self, found: Rows) -> dict[str, float] | None:
-        """From which on detections have the highest F1, see :func:`gfl_edge.evaluation.ap.best_score`."""
+        """From which on detections have the highest F1, see :func:`gfl_edge.evaluation.classes.best_score`."""
         best = best_score(self._coco, found, self._coco.getImgIds())
         return None if best is None else {"score": best[0], "F1": round(best[1], 2)}
 

@@ -91,7 +91,7 @@ LIGHT = (
         "eval",
         lambda: _with_model(
             *("eval", "--images", inputs() / "images", "--annotations", inputs() / "instances.json"),
-            *("--json", "out/result.json"),
+            *("--json", "out/result.json", "-o", "out/page", "--store-scores", "out/copy.onnx"),
         ),
     ),
     Command(

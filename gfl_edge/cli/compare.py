@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from gfl_edge.cli.options import add_backend, add_measured_images, add_on_bad
-from gfl_edge.cli.result import check_result, write_result
+from gfl_edge.cli.result import check_result, described, write_result
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.compare import compare, table
@@ -44,5 +44,5 @@ def run(args: argparse.Namespace) -> int:
             on_bad=args.on_bad,
         )
     log(*table(result).splitlines())
-    write_result(result.to_dict(), result.skipped, args)
+    write_result(described(result.to_dict(), args), result.skipped, args)
     return 0

@@ -9,11 +9,14 @@ from typing import get_args
 
 from gfl_edge import optional
 from gfl_edge.cli.options import add_measured_images, add_model, add_on_bad, open_detector
-from gfl_edge.cli.result import check_result, write_result
+from gfl_edge.cli.result import check_result, described, write_result
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
+from gfl_edge.engine.storing import check_copy, copy_with_spec
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.ap import Evaluation, Evaluator, evaluate
+from gfl_edge.evaluation.examination import Examination, examine
+from gfl_edge.evaluation.page import HTML_NAME, write_evaluation
 from gfl_edge.evaluation.uncertainty import learned_scale
 from gfl_edge.files import check_output, size_bytes, write_atomically
 from gfl_edge.report.reliability import reliability_chart
@@ -32,6 +35,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="pycocotools",
         help="what computes AP; the numbers are the same, faster-coco-eval takes less time (default: pycocotools)",
     )
+    parser.add_argument(
+        "-o",
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help=f"write {HTML_NAME} there, with AP by class, curves, confusions and the worst images",
+    )
+    parser.add_argument(
+        "--store-scores",
+        type=Path,
+        metavar="COPY",
+        help="write a copy of the model that recommends for each class the score with the highest F1 on these images; "
+        "measure on others than those it is tested on",
+    )
     sigmas = parser.add_argument_group("of a model with --uncertainty")
     sigmas.add_argument(
         "--reliability-chart", type=Path, metavar="OUT.svg", help="draw the errors of edges over their sigmas"
@@ -46,16 +63,42 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure AP and print it as JSON."""
+    """Measure AP and print it as JSON, write its page, and store what it recommends."""
     check_result(args)
+    if args.output_dir:
+        check_output(args.output_dir / HTML_NAME)
     with open_detector(args, "throughput") as detector:
+        if args.store_scores:
+            check_copy(_file(detector), args.store_scores)
         _check_sigmas(args, detector)
         result = evaluate(
             detector, args.images, args.annotations, args.limit, evaluator=args.evaluator, on_bad=args.on_bad
         )
+        found = examine(result, detector.spec)
+        measured = described({**result.to_dict(), **found.to_dict(), **detector.describe()}, args)
+        if args.output_dir:
+            log(f"wrote {write_evaluation(found, measured, args.output_dir)}")
+        if args.store_scores:
+            _store(found, detector, args.store_scores)
         _write_sigmas(args, detector, result)
-        write_result({**result.to_dict(), **detector.describe()}, result.skipped, args)
+    write_result(measured, result.skipped, args)
     return 0
+
+
+def _file(detector: Detector) -> Path:
+    """The model's file."""
+    if detector.path is None:
+        raise InputError("--store-scores copies a model's file, and this model has none")
+    return detector.path
+
+
+def _store(found: Examination, detector: Detector, output: Path) -> None:
+    """Write a copy of the model with the best score of each class; those without one keep theirs."""
+    pairs = zip(found.classes, found.shown_scores, strict=True)
+    scores = tuple(own if each.best_score is None else each.best_score for each, own in pairs)
+    copy_with_spec(_file(detector), output, lambda spec: replace(spec, class_scores=scores))
+    kept = sum(each.best_score is None for each in found.classes)
+    log(f"{output}: best scores of {len(scores) - kept} classes; {kept} without one keep theirs")
 
 
 def _check_sigmas(args: argparse.Namespace, detector: Detector) -> None:

@@ -18,12 +18,15 @@ def check_result(args: argparse.Namespace) -> None:
         check_output(args.json)
 
 
-def write_result(measured: dict[str, Any], skipped: tuple[str, ...], args: argparse.Namespace) -> None:
-    """Write what was measured on ``--images``, and on what machine, to stdout and to ``--json``."""
+def described(measured: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """What was measured on ``--images``, and on what machine."""
     annotations = args.annotations.name if args.annotations else None
-    text = json_text(
-        {**measured, "annotations": annotations, **environment.describe(["gfl-edge", *sys.argv[1:]])}, indent=2
-    )
+    return {**measured, "annotations": annotations, **environment.describe(["gfl-edge", *sys.argv[1:]])}
+
+
+def write_result(result: dict[str, Any], skipped: tuple[str, ...], args: argparse.Namespace) -> None:
+    """Write what :func:`described` gave to stdout and to ``--json``."""
+    text = json_text(result, indent=2)
     print(text)
     if args.json:
         write_atomically(args.json, f"{text}\n".encode())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.annotations.checks import NAMED, OnBad, size_mismatch
@@ -35,6 +36,27 @@ Metrics = dict[str, float | None]  # in percent, by the names of METRICS; None w
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What an evaluation was computed from, for :mod:`gfl_edge.evaluation.examination`.
+
+    Attributes:
+        truth: the annotations.
+        coco: the same as ``pycocotools.coco.COCO``.
+        results: all detections, as by :func:`coco_results`.
+        image_ids: of the images that were evaluated.
+        category_ids: of the model's classes, in their order.
+        precision: COCOeval's array ``[T, R, K, A, M]``, with the classes in order of category.
+    """
+
+    truth: Annotations
+    coco: Any
+    results: list[dict[str, Any]]
+    image_ids: list[int]
+    category_ids: tuple[int, ...]
+    precision: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """AP of a detector on an image set.
@@ -46,6 +68,7 @@ class Evaluation:
         left_out: names of the annotations' categories that the model does not know, over which nothing is averaged.
         images_per_second: from the first image to the last, reading included, with as many under way as the detector
             runs at once.
+        evidence: what it was computed from.
         uncertainty: whether the sigmas of edges are as large as the errors; None where the model gives none.
     """
 
@@ -54,6 +77,7 @@ class Evaluation:
     skipped: tuple[str, ...]
     left_out: tuple[str, ...]
     images_per_second: float
+    evidence: Evidence
     uncertainty: Uncertainty | None = None
 
     def percent(self, name: str) -> float:
@@ -129,7 +153,8 @@ def evaluate_on(
         if found.edge_sigma is not None:
             errors.add(found, records[image_id], sizes_hw[image_id])
     seconds = time.perf_counter() - start
-    metrics = average_precision(coco, results, evaluated, evaluator, category_ids)
+    scored = accumulate(coco, results, evaluated, evaluator, category_ids)
+    metrics = metrics_of(scored)
     if metrics["AP"] is None:
         raise AnnotationError(
             f"{truth.origin}: no box of the model's classes in the {len(evaluated)} images that could be read, so AP "
@@ -138,7 +163,8 @@ def evaluate_on(
     left_out = tuple(name for name in truth.class_names if name not in detector.spec.class_names)
     uncertainty = errors.result() if errors.images else None
     rate = len(evaluated) / seconds
-    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, rate, uncertainty)
+    evidence = Evidence(truth, coco, results, evaluated, category_ids, scored.eval["precision"])
+    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, rate, evidence, uncertainty)
 
 
 def _measured(frames: Iterable[tuple[int, Image]], sizes_hw: dict[int, tuple[int, int]]) -> Iterator[tuple[int, Image]]:
@@ -232,7 +258,7 @@ def timed(detector: Detector, frame: Image) -> tuple[Detections, float]:
 
 def as_coco(content: dict[str, Any]) -> Any:
     """The content of a COCO instances file as ``pycocotools.coco.COCO``."""
-    with _silent():
+    with silent():
         coco = optional.load("pycocotools.coco").COCO()
         coco.dataset = content
         coco.createIndex()
@@ -281,51 +307,36 @@ def average_precision(
     Raises:
         MissingDependencyError: the evaluator is not installed.
     """
-    with _silent():
-        run = _coco_eval(coco, results, evaluator)
+    return metrics_of(accumulate(coco, results, image_ids, evaluator, category_ids))
+
+
+def accumulate(
+    coco: Any,
+    results: list[dict[str, Any]],
+    image_ids: list[int],
+    evaluator: Evaluator = "pycocotools",
+    category_ids: Collection[int] | None = None,
+) -> Any:
+    """The COCOeval that has computed everything; arguments as above."""
+    with silent():
+        run = open_evaluator(coco, results, evaluator)
         run.params.imgIds = image_ids
         if category_ids is not None:
             run.params.catIds = sorted(category_ids)
         run.evaluate()
         run.accumulate()
         run.summarize()
+    return run
+
+
+def metrics_of(run: Any) -> Metrics:
+    """The twelve numbers of a COCOeval, see :func:`average_precision`."""
     stats = run.stats[: len(METRICS)]  # faster-coco-eval adds numbers of its own
     return {name: 100 * float(value) if value >= 0 else None for name, value in zip(METRICS, stats, strict=True)}
 
 
-def best_score(coco: Any, results: list[dict[str, Any]], image_ids: list[int]) -> tuple[float, float] | None:
-    """The score from which on detections have the highest F1, in hundredths, and that F1 in percent.
-
-    Detections and boxes of all classes count alike. Right is what pycocotools matches at an IoU of 0.5; what lies in a
-    crowd is neither right nor wrong. None where there is no box to find, or nothing right.
-
-    Args:
-        coco, results, image_ids: see :func:`average_precision`.
-
-    Raises:
-        MissingDependencyError: pycocotools is not installed.
-    """
-    with _silent():
-        run = _coco_eval(coco, results, "pycocotools")
-        run.params.imgIds, run.params.iouThrs = image_ids, np.array([0.5])
-        run.params.areaRng, run.params.areaRngLbl = run.params.areaRng[:1], run.params.areaRngLbl[:1]
-        run.evaluate()
-    found = [entry for entry in run.evalImgs if entry is not None]
-    boxes = sum(int((np.asarray(entry["gtIgnore"]) == 0).sum()) for entry in found)
-    scores, matched, ignored = (
-        np.concatenate([np.ravel(entry[name]) for entry in found] or [np.zeros(0)])
-        for name in ("dtScores", "dtMatches", "dtIgnore")
-    )
-    scores, right = scores[ignored == 0], (matched > 0)[ignored == 0]
-    if not boxes:
-        return None
-    candidates = np.arange(99, 0, -1) / 100  # of equals, the highest
-    shown = scores >= candidates[:, None]
-    f1 = 2 * (shown & right).sum(axis=1) / (shown.sum(axis=1) + boxes)
-    return (float(candidates[f1.argmax()]), 100 * float(f1.max())) if f1.any() else None
-
-
-def _coco_eval(coco: Any, results: list[dict[str, Any]], evaluator: Evaluator) -> Any:
+def open_evaluator(coco: Any, results: list[dict[str, Any]], evaluator: Evaluator) -> Any:
+    """The COCOeval of ``results`` against ``coco``, for boxes, with its own parameters; it has computed nothing yet."""
     nothing = {**coco.dataset, "annotations": []}  # what loadRes cannot make of an empty list
     if evaluator == "pycocotools":
         found = coco.loadRes(results) if results else as_coco(nothing)
@@ -337,7 +348,7 @@ def _coco_eval(coco: Any, results: list[dict[str, Any]], evaluator: Evaluator) -
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Keep pycocotools from printing."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

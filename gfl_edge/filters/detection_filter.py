@@ -35,6 +35,10 @@ class Recommending(Protocol):
     def shown_score(self) -> float:
         """From which on detections are worth showing."""
 
+    @property
+    def class_scores(self) -> tuple[float, ...] | None:
+        """Of each class, where such were stored."""
+
     def require_sigmas(self, what: str) -> None:
         """Raise InputError where it gives no standard deviations of edges."""
 
@@ -111,7 +115,11 @@ class DetectionFilter:
         self.check_classes(spec.class_names)
         if self.max_edge_sigma is not None:
             spec.require_sigmas("max_edge_sigma")
-        return self if self.score is not None else replace(self, score=spec.shown_score)
+        if self.score is not None:
+            return self
+        stored = zip(spec.class_names, spec.class_scores or (), strict=spec.class_scores is not None)
+        recommended = {name: score for name, score in stored if not self.classes or name in self.classes}
+        return replace(self, score=spec.shown_score, class_scores={**recommended, **self.class_scores})
 
     def check_classes(self, class_names: Sequence[str]) -> None:
         """Raise InputError where a class of the filter is none of these; names the nearest."""

@@ -81,7 +81,7 @@ def draw_detections(frame: Image, detections: Detections, *, out: Image | None =
         name = detections.class_names[detections.class_ids[i]]
         name = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
         color = class_color(int(detections.class_ids[i]))
-        _draw_label(image, f"{name} {detections.scores[i]:.2f}", corners[i][0], corners[i][1], color)
+        draw_label(image, f"{name} {detections.scores[i]:.2f}", corners[i][0], corners[i][1], color)
     return image
 
 
@@ -105,7 +105,7 @@ def _draw_bands(image: Image, box: NDArray[np.float32], sigma: NDArray[np.float3
 def draw_status(image: Image, text: str, *, out: Image | None = None) -> Image:
     """Write ``text`` on black into the upper left corner of ``image`` (uint8 ``[H, W, 3]``); ``out`` as above."""
     image = _canvas(image, out)
-    _draw_label(image, text, 0, 0, _BLACK)
+    draw_label(image, text, 0, 0, _BLACK)
     return image
 
 
@@ -165,7 +165,7 @@ def _side(image: Image) -> float:
     return float(np.sqrt(image.shape[0] * image.shape[1]))
 
 
-def _draw_label(image: Image, text: str, left: int, box_top: int, fill: Color) -> None:
+def draw_label(image: Image, text: str, left: int, box_top: int, fill: Color) -> None:
     """Text on a filled rectangle above ``box_top``, or below it where there is no room above, inside the image."""
     cv2 = optional.load("cv2")
     height, width = image.shape[:2]

@@ -69,7 +69,14 @@ class Spread:
 
 
 @_styled
-def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Points], from_zero: bool = False) -> bytes:
+def line_chart(
+    title: str,
+    x_label: str,
+    y_label: str,
+    curves: Mapping[str, Points],
+    from_zero: bool = False,
+    marked: bool = True,
+) -> bytes:
     """Curves over a common axis.
 
     Args:
@@ -78,11 +85,12 @@ def line_chart(title: str, x_label: str, y_label: str, curves: Mapping[str, Poin
         y_label: quantity and unit.
         curves: points (x, y) by the name in the legend.
         from_zero: the y axis begins at 0, so that small changes look small.
+        marked: a dot at every point.
     """
     figure = _figure(7, 4)
     axes = figure.add_subplot()
     for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=shown_name(name))
+        axes.plot(*zip(*points, strict=True), marker="o" if marked else "", markersize=3, label=shown_name(name))
     axes.set(title=printable(title), xlabel=printable(x_label), ylabel=printable(y_label))
     if from_zero:
         axes.set_ylim(bottom=0)
@@ -215,6 +223,37 @@ def spread_chart(title: str, x_label: str, rows: Mapping[str, Spread]) -> bytes:
     axes.set_xlim(left=0)
     axes.invert_yaxis()
     axes.grid(alpha=0.3, axis="x")
+    return _svg(figure)
+
+
+@_styled
+def heat_chart(
+    title: str, x_label: str, y_label: str, names: Sequence[str], values: Sequence[Sequence[float]]
+) -> bytes:
+    """A square of counts, each row shaded in parts of its sum; a count that is not 0 stands in its field.
+
+    Args:
+        title: what is shown.
+        x_label: of the columns.
+        y_label: of the rows.
+        names: of the rows, from the top down, and of the columns.
+        values: by row and column.
+    """
+    side = 0.34 * len(names) + 2.2
+    figure = _figure(side, side)
+    axes = figure.add_subplot()
+    shares = [[value / (sum(row) or 1) for value in row] for row in values]
+    axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="#dddddd", linewidth=0.5)
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            if value:
+                color = "white" if shares[y][x] > 0.5 else "black"
+                axes.text(x + 0.5, y + 0.5, f"{value:g}", ha="center", va="center", fontsize=6, color=color)
+    places = [place + 0.5 for place in range(len(names))]
+    axes.set_xticks(places, [*map(shown_name, names)], rotation=90, fontsize=7)
+    axes.set_yticks(places, [*map(shown_name, names)], fontsize=7)
+    axes.set(title=printable(title), xlabel=printable(x_label), ylabel=printable(y_label))
+    axes.invert_yaxis()
     return _svg(figure)
 
 

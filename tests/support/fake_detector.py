@@ -25,6 +25,7 @@ class FakeDetector:
         name = "fake"
         class_names = ("person", "dog")
         shown_score = 0.35
+        class_scores: tuple[float, ...] | None = None
 
         def require_sigmas(self, what: str) -> None:
             raise InputError(f"{what}: the fake has none")

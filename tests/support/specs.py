@@ -23,10 +23,11 @@ def specs(draw: st.DrawFn) -> ModelSpec:
     side = st.integers(32, 8192) if short_long is None else st.integers(1, 256).map(lambda steps: 32 * steps)
     reg_max = draw(st.integers(0, 255))
     max_candidates = draw(st.integers(1, 10**6))
+    class_names = tuple(draw(st.lists(CLASS_NAMES, min_size=1, max_size=5, unique=True)))
     return ModelSpec(
         name=draw(FILE_NAMES),
         family=draw(FILE_NAMES),
-        class_names=tuple(draw(st.lists(CLASS_NAMES, min_size=1, max_size=5, unique=True))),
+        class_names=class_names,
         input_hw=draw(st.tuples(side, side)),
         resize="fit" if short_long else draw(st.sampled_from(("stretch", "letterbox", "fit"))),
         mean_bgr=draw(st.tuples(*[st.floats(-1e6, 1e6)] * 3)),
@@ -43,6 +44,7 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         source_sha256=draw(st.just("") | SHA256),
         short_long=short_long,
         quantized_layers=draw(st.integers(0, 10**9)),
+        class_scores=draw(st.none() | st.tuples(*[SHARES] * len(class_names))),
         float_layers=tuple(draw(st.lists(st.text(st.characters(codec="utf-8")), max_size=3))),
         edge_sigma=reg_max > 0 and draw(st.booleans()),
         sigma_scale=draw(st.tuples(*[st.floats(1e-9, 1e3)] * 4)),

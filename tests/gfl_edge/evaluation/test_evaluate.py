@@ -17,7 +17,8 @@ from gfl_edge.cli.main import main
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Detector, Inference
 from gfl_edge.errors import AnnotationError, InputError
-from gfl_edge.evaluation.ap import METRICS, Evaluator, as_coco, average_precision, best_score, evaluate
+from gfl_edge.evaluation.ap import METRICS, Evaluator, as_coco, average_precision, evaluate
+from gfl_edge.evaluation.classes import best_score
 
 NAMES = ("cat", "dog")
 BOXES = {1: [(0, 10, 20, 30, 40)], 2: [(1, 5, 5, 50, 40), (0, 60, 60, 30, 30)], 3: []}  # class, x, y, w, h

@@ -104,6 +104,15 @@ def test_what_the_model_recommends() -> None:
     assert DetectionFilter(0.2).for_model(spec).score == 0.2
 
 
+def test_scores_that_the_model_has_stored_for_its_classes() -> None:
+    spec = FakeDetector.Spec()
+    spec.class_scores = (0.6, 0.1)
+    assert DetectionFilter().for_model(spec).class_scores == {"person": 0.6, "dog": 0.1}
+    assert DetectionFilter(class_scores={"dog": 0.2}).for_model(spec).class_scores == {"person": 0.6, "dog": 0.2}
+    assert DetectionFilter(classes=("dog",)).for_model(spec).class_scores == {"dog": 0.1}
+    assert DetectionFilter(0.3).for_model(spec).class_scores == {}  # a score that is asked for is that of all classes
+
+
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
