@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gfl_edge import optional
 from gfl_edge.errors import InputError
 from gfl_edge.files import sha256
 from gfl_edge.zoo.bundled import bundled_model
@@ -63,6 +64,7 @@ def subjects(export: Export | None = None) -> dict[str, Callable[[], Fingerprint
     found: dict[str, Callable[[], Fingerprint | None]] = {
         "bundled model": lambda: sha256(bundled_model())[:DIGITS],
         "groups of engines": groups,
+        "identities of a clip": identities,
     }
     for name in SOURCES:
         found[name] = functools.partial(kernels, name)
@@ -148,6 +150,15 @@ def groups() -> str:
     kinds = [(target, half, int8) for target in ("sm75", "sm86") for half in (False, True) for int8 in (False, True)]
     widths = [Groups(count, inputs, inputs) for count in (24, 32, 58, 96, 116, 232) for inputs in (1, 4, 8)]
     return _digest(str(best_joint(it, [padded_to(*kind)])) for it in widths for kind in kinds)
+
+
+def identities() -> str | None:
+    """Of whom is who in a short clip, with sigmas and without."""
+    if not optional.available("norfair"):
+        return None
+    from benchmarks.tracking.tracking import short_tracks
+
+    return _digest(map(str, short_tracks()))
 
 
 @functools.cache

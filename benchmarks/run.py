@@ -82,6 +82,7 @@ MEASUREMENTS = {
     "bundled": Measurement("bundled", "accuracy.bundled", BUNDLED),
     "soak": Measurement("soak", "camera.soak", ()),
     "uncertainty": Measurement("uncertainty", "accuracy.uncertainty", PUBLISHED, draw="draw"),
+    "tracking": Measurement("tracking", "tracking.tracking", ("identities of a clip",)),
     "report": Measurement("report/report", "speed.report", PUBLISHED, write="write"),
     "bccd": Measurement(
         "bccd", "training.training", ("settings bccd_nanodet_m", *LEARNED), "measure_bccd", draw="draw_bccd"
@@ -103,7 +104,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--folder", type=Path, help="for files of its own, kept: a long measurement that was stopped goes on there"
     )
-    parser.add_argument("--only", metavar="MODULE", help="of faults or ablation, these rows: others stay as they are")
+    parser.add_argument(
+        "--only",
+        metavar="MODULE",
+        help="of faults or ablation, these rows: others stay as they are; of tracking, counts",
+    )
     return run_command(parser, _run, argv)
 
 

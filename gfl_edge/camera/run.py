@@ -50,6 +50,7 @@ from gfl_edge.media.opening import (
 from gfl_edge.media.sinks import VideoSink, Window, why_no_window
 from gfl_edge.media.sources import Frame, FrameSource
 from gfl_edge.redact import shown_source
+from gfl_edge.tracking.tracker import ObjectTracker
 
 # Frames between two stages: one, since each more makes a live image older by a frame; files have a spare one, which
 # evens out stages that take now more, now less
@@ -70,6 +71,7 @@ def run_camera(
     max_frames: int | None = None,
     reconnect_seconds: float = RECONNECT_SECONDS,
     draw_sigma: bool = False,
+    track: bool = False,
     on_frame: Callable[[Frame, Detections], None] | None = None,
 ) -> CameraSummary:
     """Detect in every frame of one or more sources until they end, a window is closed, or Ctrl-C or SIGTERM arrives.
@@ -102,6 +104,8 @@ def run_camera(
         max_frames: stop after so many, of all sources together.
         reconnect_seconds: how long to try where a camera or stream is not there, or drops; 0 = not at all.
         draw_sigma: draw how sure the model is of each edge, see :func:`gfl_edge.media.draw.draw_detections`.
+        track: follow objects from frame to frame, those of each source by themselves; detections then have
+            ``track_ids``. See :class:`gfl_edge.tracking.tracker.ObjectTracker`.
         on_frame: called with every frame and its detections, after they were written; in the caller's thread.
 
     Raises:
@@ -114,6 +118,7 @@ def run_camera(
     sources, keep = sources_of(source), keep or DetectionFilter()
     _check_sources(sources, reconnect_seconds)
     _check_settings(keep, max_frames, sources, output, json_lines)
+    trackers = [ObjectTracker() for _ in sources] if track else []
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         window = _window(show)
@@ -133,7 +138,7 @@ def run_camera(
                 raise KeyboardInterrupt
         pipeline = stack.enter_context(Pipeline())
         delivery = stack.enter_context(Delivery(output, json_lines, window, len(sources)))
-        run = CameraRun(detector, feeds, pipeline, delivery, keep, on_frame, draw_sigma)
+        run = CameraRun(detector, feeds, pipeline, delivery, keep, trackers, on_frame, draw_sigma)
         with run.status:
             stopped_by = run.until_it_ends(stop)
     return run.summary(stopped_by)
@@ -204,6 +209,7 @@ class CameraRun:
         pipeline: empty, takes the stages.
         delivery: takes the results.
         keep: which detections count.
+        trackers: one for each source, or none.
         on_frame: called after every delivery.
         draw_sigma: whether it is drawn how sure each edge is.
 
@@ -221,6 +227,7 @@ class CameraRun:
         pipeline: Pipeline,
         delivery: Delivery,
         keep: DetectionFilter,
+        trackers: Sequence[ObjectTracker],
         on_frame: Callable[[Frame, Detections], None] | None,
         draw_sigma: bool = False,
     ) -> None:
@@ -228,7 +235,7 @@ class CameraRun:
         self.status = StatusLine(feeds.total, self.load)
         self._detector, self._feeds, self._delivery = detector, feeds, delivery
         self._pipeline, self._keep, self._on_frame = pipeline, keep, on_frame
-        self._batch, self._draw_sigma = SteadyBatch(), draw_sigma
+        self._trackers, self._batch, self._draw_sigma = trackers, SteadyBatch(), draw_sigma
 
     def until_it_ends(self, stop: StopSignals) -> StoppedBy:
         """Deliver what comes; every way out but an error is returned. Signals raise only in ``on_frame``."""
@@ -291,9 +298,13 @@ class CameraRun:
         """The frames with what was found in them."""
         # The batch may have been filled up
         for item, detections, invalid in zip(items, found.detections, found.invalid, strict=False):
-            size = item.image.shape[0], item.image.shape[1]
-            item.detections, item.invalid = self._keep.apply(detections, size, source=item.feed.index), invalid
+            source, size = item.feed.index, (item.image.shape[0], item.image.shape[1])
+            item.detections, item.invalid = self._keep.apply(detections, size, source=source), invalid
             item.ms.update(found.ms)
+            if self._trackers:
+                start = time.perf_counter()
+                item.detections = self._trackers[source].update(item.detections, item.frame.time_s)
+                item.ms["postprocess"] += _ms_since(start)
         return items
 
     def draw(self, item: CameraFrame) -> list[CameraFrame]:

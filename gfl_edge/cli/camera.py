@@ -21,6 +21,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_filter(parser, "show and write")
     add_draw_sigma(parser)
     parser.add_argument(
+        "--track", action="store_true", help="follow objects from frame to frame, with an identity each"
+    )
+    parser.add_argument(
         "--source",
         action="append",
         help="camera number, video file, URL, GStreamer pipeline or folder (default: 0); again for each further one",
@@ -62,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
             max_frames=args.max_frames,
             reconnect_seconds=args.reconnect_seconds,
             draw_sigma=args.draw_sigma,
+            track=args.track,
         )
     # With the frames' JSON on stdout the summary goes where the status goes
     print(json_text(summary.to_dict(), indent=2), file=sys.stderr if args.json_lines == "-" else sys.stdout)

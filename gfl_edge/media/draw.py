@@ -53,7 +53,8 @@ def palette() -> tuple[Color, ...]:
 def draw_detections(frame: Image, detections: Detections, *, out: Image | None = None, bands: bool = False) -> Image:
     """Draw boxes and labels such as "person 0.87", lowest scores first so that the best lie on top.
 
-    Labels stay inside the frame; one that would be too small to read there is left out.
+    The label of an object that is followed has its identity in it: "person #7 0.87". Labels stay inside the frame; one
+    that would be too small to read there is left out.
 
     Args:
         frame: uint8 ``[H, W, 3]`` BGR.
@@ -80,6 +81,8 @@ def draw_detections(frame: Image, detections: Detections, *, out: Image | None =
     for i in ascending:
         name = detections.class_names[detections.class_ids[i]]
         name = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
+        if detections.track_ids is not None and detections.track_ids[i] >= 0:
+            name = f"{name} #{detections.track_ids[i]}"
         color = class_color(int(detections.class_ids[i]))
         draw_label(image, f"{name} {detections.scores[i]:.2f}", corners[i][0], corners[i][1], color)
     return image

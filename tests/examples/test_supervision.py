@@ -1,4 +1,4 @@
-"""The examples that use supervision: zones and tiles."""
+"""The examples that use supervision: lines, zones and tiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from examples import tiles, zone_count
+from examples import line_count, tiles, zone_count
 from gfl_edge.detections import Detections
 from gfl_edge.filters import Region
 from tests.support.fake_detector import FakeDetector
@@ -83,6 +83,30 @@ def test_shares_of_the_frame_are_zones_too() -> None:
     assert zone.trigger(found.to_supervision()).tolist() == [True, False]
 
 
-def with_fake(run_camera):  # type: ignore[no-untyped-def]
+def with_fake(run_camera, detector=None):  # type: ignore[no-untyped-def]
     """The camera with a detector that needs no model."""
-    return lambda model, source, **options: run_camera(FakeDetector(), source, **options)
+    return lambda model, source, **options: run_camera(detector or FakeDetector(), source, **options)
+
+
+def test_a_line_counts_who_crosses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("norfair")
+    # One spot moves right across the line at x = 150, another stays left of it
+    positions = [(60 + 6 * i, 50) for i in range(30)]
+    writer = cv2.VideoWriter(str(tmp_path / "in.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (300, 120))
+    for x, y in positions:
+        frame = np.full((120, 300, 3), 60, np.uint8)
+        frame[y : y + 12, x : x + 8] = 255
+        frame[90:102, 30:38] = 255
+        writer.write(frame)
+    writer.release()
+    monkeypatch.setattr(line_count, "run_camera", with_fake(line_count.run_camera, SpotDetector()))
+    assert line_count.main([str(tmp_path / "in.avi"), "--line", "150,0,150,120"]) == 0
+    counts = capsys.readouterr().out
+    assert counts in ("in 1, out 0\n", "in 0, out 1\n")
+    assert line_count.main([str(tmp_path / "in.avi"), "--line", "150,120,150,0"]) == 0
+    assert {counts, capsys.readouterr().out} == {"in 1, out 0\n", "in 0, out 1\n"}, "the line has two sides"
+    with pytest.raises(SystemExit):
+        line_count.main([str(tmp_path / "in.avi"), "--line", "150,0"])
+    assert "expected the ends of a line, as 0,240,640,240" in capsys.readouterr().err

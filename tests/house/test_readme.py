@@ -319,6 +319,12 @@ def test_soak_claims():
     assert found["slope_bytes_per_frame"] < 5
 
 
+def test_tracking_table():
+    for row, cells in zip(result("tracking.json")["rows"], table("error"), strict=True):
+        counts = str(row["switches"]), str(row["identities"]), f"{100 * row['followed'] / row['detections']:.1f} %"
+        assert cells == [f"{row['noise']:.0%}".replace("%", " %"), "un" * (not row["edge_sigma"]) + "known", *counts]
+
+
 def test_pipeline_table():
     models = result("pipeline.json")["models"]
     rows = table("model on a CPU")

@@ -19,8 +19,9 @@ IMAGE = {
     "boxes": [[1.5, 2.0, 10.0, 12.25]],
     "scores": [0.5],
     "class_ids": [1],
+    "edge_sigma": [[0.5, 1.0, 2.25, 0.0]],
 }
-NOTHING = {**IMAGE, "source": "b.png", "output": None, "boxes": [], "scores": [], "class_ids": []}
+NOTHING = {**IMAGE, "source": "b.png", "output": None, "boxes": [], "scores": [], "class_ids": [], "edge_sigma": None}
 
 
 def journal(path: Path) -> object:

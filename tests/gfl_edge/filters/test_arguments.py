@@ -22,6 +22,7 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert read() == DetectionFilter()
     assert read("--score", "0.3") == DetectionFilter(0.3)
     words = "--classes person,car --score 0.3,person=0.5 --score car=0.6 --region-by overlap=0.25 --min-size 12x30"
+    words += " --max-edge-sigma 3"
     regions = ["--region", "0,0 9,0 9,9", "--region", "1:0,0 0.5,0 0.5,1", "--exclude", "0,0 9,0 9,9"]
     triangle = Region(((0, 0), (9, 0), (9, 9)))
     expected = DetectionFilter(
@@ -32,6 +33,7 @@ def test_all_of_it(tmp_path: Path) -> None:
         excluded=(triangle,),
         region_by=0.25,
         min_size=(12, 30),
+        max_edge_sigma=3,
     )
     assert read(*words.split(), *regions) == expected
     (tmp_path / "names.txt").write_text("traffic light\nboth, of them\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,19 @@ def kept(keep: DetectionFilter, found: Detections = FOUND, **frame: Any) -> list
 )
 def test_conditions(keep: DetectionFilter, expected: list[float]) -> None:
     assert kept(keep) == expected
+
+
+def test_edges_that_the_model_is_sure_of() -> None:
+    sigmas = np.array([[1, 1, 1, 1], [1, 1, 2.5, 1], [0, 0, 0, 0], [9, 9, 9, 9]], np.float32)
+    found = replace(FOUND, edge_sigma=sigmas)
+    assert kept(DetectionFilter(max_edge_sigma=2.5), found) == [0.9, 0.6, 0.5]
+    assert kept(DetectionFilter(max_edge_sigma=2.4), found) == [0.9, 0.5]
+    chosen = DetectionFilter(max_edge_sigma=0).apply(found)
+    assert chosen.edge_sigma is not None
+    assert chosen.edge_sigma.tolist() == [[0, 0, 0, 0]]
+    for use in (lambda keep: keep.apply(FOUND), lambda keep: keep.for_model(FakeDetector.Spec())):
+        with pytest.raises(InputError, match="max_edge_sigma"):
+            use(DetectionFilter(max_edge_sigma=2.0))
 
 
 def test_the_middle_of_the_lower_edge() -> None:
@@ -145,6 +159,7 @@ def test_unknown_classes(keep: DetectionFilter, message: str) -> None:
         ({"region_by": "middle"}, "region_by 'middle': expected 'center', 'bottom', or the share"),
         ({"region_by": 0}, "region_by 0: expected"),
         ({"region_by": 1.1}, r"region_by 1\.1: expected"),
+        ({"max_edge_sigma": -1}, "max_edge_sigma -1: expected"),
         ({"min_size": 20}, "min_size 20: expected width and height"),
         ({"min_size": (1, 2, 3)}, "expected width and height"),
         ({"min_size": (-1, 2)}, "min_size -1: expected"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,16 @@ def test_csv(tmp_path: Path, results: list[ImageResult]) -> None:
     }
     for row, box in zip(rows, np.concatenate([one.detections.boxes for one in results]), strict=True):
         assert [np.float32(row[key]) for key in ("x1", "y1", "x2", "y2")] == box.tolist(), "nothing is lost"
+
+
+def test_sigmas(tmp_path: Path) -> None:
+    sure = replace(found((1, 1, 5, 5)), edge_sigma=np.array([[0.5, 1.1, 2, 3]], np.float32))
+    results = numbered([(tmp_path / "a.png", (9, 9), sure), (tmp_path / "b.png", (9, 9), found())])
+    write_results(results, {"csv": tmp_path / "out.csv", "coco": tmp_path / "out.json"}, NAMES)
+    (row,) = csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8"))
+    assert [row[f"sigma_{edge}"] for edge in ("left", "top", "right", "bottom")] == ["0.5", "1.1", "2", "3"]
+    (entry,) = json.loads((tmp_path / "out-results.json").read_text())
+    assert entry["edge_sigma"] == pytest.approx([0.5, 1.1, 2, 3])
 
 
 def test_csv_of_names_that_are_no_utf8_is_utf8(tmp_path: Path) -> None:
