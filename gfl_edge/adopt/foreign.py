@@ -73,6 +73,11 @@ def read_foreign(path: Path, input_hw: tuple[int, int] | None = None) -> Foreign
     image, layout, dtype, size = _image_input(model, path)
     foreign = Foreign(str(path), model, image, layout, dtype, _settled(size, input_hw, path), (), _producer(model))
     foreign = _without_post_processing(foreign)
+    if not foreign.model.graph.output:
+        raise ModelFileError(
+            f"{path} computes nothing from its image without {', '.join(foreign.cut_off[:5])}, which no detector of "
+            "these families has. Expected a NanoDet, NanoDet-Plus, PicoDet or GFL detector"
+        )
     _fix_size(foreign)
     try:
         check_nodes(foreign.model)

@@ -230,6 +230,8 @@ def _told_apart(
             return {}, single, "distributions: the outputs without a sigmoid"
         return single, {}, "scores: the outputs without a softmax"
     groups = list(open_ones.values())
+    if set(open_ones) == {(1, 1)}:  # of a classifier, most likely
+        raise ModelFileError(f"{foreign.origin} gives {groups[0][0].width} numbers for the whole image. {EXPECTED}")
     if any(len(group) > 2 for group in groups):
         raise _too_many(max(groups, key=len), foreign)
     if all(len(group) == 1 for group in groups):

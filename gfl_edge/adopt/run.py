@@ -86,6 +86,8 @@ class AdoptRequest:
     def __post_init__(self) -> None:
         if self.annotations is not None and self.images is None:
             raise InputError("--annotations without --images: give the folder of their images as well")
+        if self.images is not None and not self.images.is_dir():
+            raise InputError(f"{self.images}: no such folder of images. Give one with --images")
         if self.output.suffix != ".onnx" or self.output.resolve() == self.source.resolve():
             raise InputError(f"-o {self.output}: expected another .onnx file than {self.source}")
         if self.nms not in ("graph", "none", "raw"):

@@ -34,8 +34,8 @@ def check_shape(shape: tuple[int, ...], spec: ModelSpec, max_batch: int | None) 
         raise _unfit(f"uint8 {list(shape)}", spec)
     if max_batch is not None and shape[0] > max_batch:
         raise InputError(
-            f"batch of {shape[0]} frames, this engine was built for at most {max_batch}. "
-            f"Split the batch or rebuild with: gfl-edge build --model MODEL.onnx --max-batch {shape[0]}"
+            f"batch of {shape[0]} frames, this model takes at most {max_batch}. Split the batch, or rebuild an engine "
+            f"with: gfl-edge build --model MODEL.onnx --max-batch {shape[0]}"
         )
 
 

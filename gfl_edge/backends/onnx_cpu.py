@@ -22,6 +22,7 @@ from gfl_edge.backends.checks import check_batch, check_outputs
 from gfl_edge.backends.signal_stack import signal_stack_kept
 from gfl_edge.backends.tied_scores import with_ordered_topk
 from gfl_edge.errors import BackendError
+from gfl_edge.ops.onnx_graph import fixed_batch
 from gfl_edge.ops.postprocess import Outputs
 from gfl_edge.spec import INPUT_NAME, ModelSpec
 
@@ -42,10 +43,10 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
-    max_batch: int | None = None
 
     def __init__(self, model: Any, spec: ModelSpec, performance: Performance = "latency") -> None:
         self.spec = spec
+        self.max_batch = fixed_batch(model)
         self._library = optional.load("onnxruntime")
         if spec.precision == "bf16":
             raise BackendError(
@@ -134,10 +135,10 @@ class OpenVinoBackend:
     """
 
     name = "openvino"
-    max_batch: int | None = None
 
     def __init__(self, model: Any, spec: ModelSpec, performance: Performance = "latency") -> None:
         self.spec = spec
+        self.max_batch = fixed_batch(model)
         self._library = optional.load("openvino")
         version = str(self._library.__version__).partition("-")[0]
         half_scales = spec.quantized_layers and spec.precision == "fp16"

@@ -22,7 +22,7 @@ from gfl_edge.engine.plugin import load_plugin
 from gfl_edge.engine.sidecar import Sidecar, sidecar_path
 from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.files import check_output, sha256, size_bytes, write_together
-from gfl_edge.ops.onnx_graph import without_nms
+from gfl_edge.ops.onnx_graph import fixed_batch, without_nms
 from gfl_edge.parsing.numbers import MAX_BATCH, whole_number
 from gfl_edge.progress import progress_bar
 from gfl_edge.spec import INPUT_NAME, ExportedNms, ModelSpec, Precision, read_spec
@@ -164,6 +164,8 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
     check_plugin_place(spec.nms, plan.flavor)
     check_targets(spec.precision, plan.targets)
     check_made_for_engines(spec, plan.onnx)
+    if plan.max_batch > 1:
+        check_open_batch(plan.onnx)
     _warn_of_simulated_int8(plan, spec)
     int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
     described = f"{spec.name} {int8}{spec.precision}"
@@ -226,6 +228,13 @@ def check_made_for_engines(spec: ModelSpec, onnx: Path) -> None:
             f"{onnx} is INT8 for CPUs, and TensorRT takes no unsigned activations. Make one of an FP16 model by: "
             "python export/to_trt.py --int8 --weights CHECKPOINT --calib-images DIR"
         )
+
+
+def check_open_batch(onnx: Path) -> None:
+    """Raise InputError for a model that takes one image at a time, as some that were adopted do."""
+    fixed = fixed_batch(optional.load("onnx").load_model_from_string(onnx.read_bytes()))
+    if fixed is not None:
+        raise InputError(f"{onnx} takes {fixed} image at a time: its shapes are fixed. Leave out --max-batch")
 
 
 def _warn_of_simulated_int8(plan: BuildPlan, spec: ModelSpec) -> None:

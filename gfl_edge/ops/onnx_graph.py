@@ -8,7 +8,7 @@ from typing import Any
 
 from gfl_edge import optional
 from gfl_edge.ops.onnx_limits import NMS_OP
-from gfl_edge.spec import ModelSpec
+from gfl_edge.spec import INPUT_NAME, ModelSpec
 
 
 class OnnxGraph:
@@ -46,6 +46,12 @@ def tensor_types(model: Any) -> dict[str, int]:
     types = {tensor.name: tensor.data_type for tensor in graph.initializer}
     values = (*graph.value_info, *graph.input, *graph.output)
     return types | {value.name: value.type.tensor_type.elem_type for value in values}
+
+
+def fixed_batch(model: Any) -> int | None:
+    """The images that every run of a model of the contract takes; None: any, as of what this project exports."""
+    dims = [dim for value in model.graph.input if value.name == INPUT_NAME for dim in value.type.tensor_type.shape.dim]
+    return int(dims[0].dim_value) if dims and dims[0].HasField("dim_value") else None
 
 
 def open_session(model: Any, outputs: Iterable[str] = (), simulated: bool = False) -> Any:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from gfl_edge.media.images import write_image
 
 WIDTH = 8  # channels of the body
 
@@ -35,6 +39,7 @@ class Form:
         opset: of the operators.
         batch: of the input: 1, or a name.
         nhwc: whether the input is.
+        batch_lost: a reshape drops the batch, so that it can only be 1.
         producer: who made it.
     """
 
@@ -57,6 +62,7 @@ class Form:
     batch: int | str = 1
     nhwc: bool = False
     producer: str = "pytorch"
+    batch_lost: bool = False
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -150,6 +156,10 @@ class _Writer:
             mean, std = (self.constant(np.float32(v).reshape(1, 3, 1, 1)) for v in form.normalization)
             x = self.add("Div", self.add("Sub", x, mean), std)
         x = self.activated(self.conv(x, 3, WIDTH, form.first_stride, form.first_stride))
+        if form.batch_lost:
+            rows, columns = (-(-side // form.first_stride) for side in form.input_hw)
+            x = self.add("Reshape", x, self.constant(np.asarray([WIDTH, rows, columns], np.int64)))
+            x = self.add("Reshape", x, self.constant(np.asarray([1, WIDTH, rows, columns], np.int64)))
         found = []
         for level, stride in enumerate(form.strides):
             if level:
@@ -209,3 +219,57 @@ class _Writer:
         kept = self.add("NonMaxSuppression", boxes, scores, *limits)
         self.outputs.append(helper.make_tensor_value_info(boxes, TensorProto.FLOAT, None))
         self.outputs.append(helper.make_tensor_value_info(kept, TensorProto.INT64, None))
+
+
+SQUARE, SQUARE_CELLS, STRIDE = 24, 3, 8  # pixels and cells of the squares that the finder finds
+
+
+def square_finder(red: int = 2, classes: int = 1) -> onnx.ModelProto:
+    """A detector that is right: red squares of 3 x 3 cells of stride 8, with points in the middle of cells.
+
+    It takes ImageNet's normalization of 64 x 64 pixels, letterboxed or not.
+
+    Args:
+        red: channel that is red: 2 of BGR, 0 of RGB.
+        classes: of which it finds the first.
+    """
+    form = Form(levels=1, classes=classes)
+    writer = _Writer(form, 0)
+    cells = np.zeros((1, 3, STRIDE, STRIDE), np.float32)
+    cells[0, red], cells[0, 2 - red] = 1 / STRIDE**2, -1 / STRIDE**2
+    sizes = {"kernel_shape": [STRIDE] * 2, "strides": [STRIDE] * 2}
+    redness = writer.add("LeakyRelu", writer.add("Conv", "image", writer.constant(cells), **sizes), alpha=0.1)
+    width = classes + 4 * (form.reg_max + 1)
+    weights, bias = np.zeros((width, 1, 3, 3), np.float32), np.full(width, -10, np.float32)
+    # 9 cells of pure red give 36.5, 6 of them 24
+    weights[0], bias[0] = 2.0, -66.0
+    for edge in range(4):
+        first = classes + edge * (form.reg_max + 1)
+        bias[first + 1 : first + 3] = 10.0  # 1.5 strides to each edge
+    sizes = {"kernel_shape": [3, 3], "pads": [1] * 4}
+    maps = writer.add("Conv", redness, writer.constant(weights), writer.constant(bias), **sizes)
+    scores, distributions = writer.split(maps, classes, 4 * (form.reg_max + 1))
+    writer.give(writer.add("Sigmoid", scores))
+    writer.give(distributions)
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 64, 64])
+    graph = helper.make_graph(writer.nodes, "finder", [image], writer.outputs, writer.weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", form.opset)], ir_version=7)
+
+
+def write_squares(folder: Path, count: int = 6) -> Path:
+    """Images with such squares in ``folder / "images"``, and their annotations; the path of these."""
+    rng = np.random.default_rng(0)
+    images, boxes = [], []
+    for number in range(1, count + 1):
+        image = np.full((64, 64, 3), 114, np.uint8)
+        for left in rng.permutation([0, 40])[: 1 + number % 2]:
+            x, y = int(left), STRIDE * int(rng.integers(0, 6))
+            image[y : y + SQUARE, x : x + SQUARE] = (0, 0, 255)
+            box = {"bbox": [x, y, SQUARE, SQUARE], "image_id": number, "category_id": 1, "id": len(boxes) + 1}
+            boxes.append({**box, "iscrowd": 0, "area": SQUARE**2})
+        write_image(folder / "images" / f"{number}.png", image)
+        images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "square"}]}
+    path = folder / "instances.json"
+    path.write_text(json.dumps(content))
+    return path

@@ -134,7 +134,7 @@ class TestRun:
         assert backend.run(np.zeros((1, 352, 320, 3), np.uint8))["num_dets"].shape == (1, 1)
 
     def test_larger_batch_than_the_engine_takes(self, write: Write) -> None:
-        with pytest.raises(InputError, match=r"batch of 4 frames, this engine was built for at most 3.*--max-batch 4"):
+        with pytest.raises(InputError, match=r"batch of 4 frames, this model takes at most 3.*--max-batch 4"):
             TensorRTBackend(write()).run(random_images(4))
 
     @pytest.mark.parametrize(

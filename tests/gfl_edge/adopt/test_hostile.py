@@ -1,0 +1,119 @@
+"""Files that are no detector, damaged, or made to do harm: one sentence, and nothing is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from gfl_edge.adopt.foreign import read_foreign
+from gfl_edge.adopt.recognize import Given, find_head
+from gfl_edge.cli.main import main
+from gfl_edge.errors import GflEdgeError, InputError, ModelFileError
+from tests.support.foreign_onnx import Form, foreign_onnx
+from tests.support.tiny_onnx import tiny_onnx
+
+
+def spoiled(change):
+    def made():
+        model = foreign_onnx(Form())
+        change(model)
+        return model
+
+    return made
+
+
+def two_images(model):
+    value = helper.make_tensor_value_info("other", TensorProto.FLOAT, [1, 3, 64, 64])
+    model.graph.input.append(value)
+
+
+def external(model):
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+
+
+def no_nodes(model):
+    del model.graph.node[:]
+
+
+def text_input(model):
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
+
+
+def large_batch(model):
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+
+
+def old_opset(model):
+    model.opset_import[0].version = 7
+
+
+def foreign_domain(model):
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            node.domain = "com.example"
+
+
+def reordered_classes(model):
+    """The classes are in another order than in the last convolution; their names would be wrong."""
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray([0, 1, 1, 1], np.int64), "places"))
+    for node in model.graph.node:
+        if node.op_type == "Sigmoid":
+            node.op_type = "Neg"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (two_images, "has the inputs .*: expected one image"),
+        (external, "keeps weights in another file"),
+        (no_nodes, "has no nodes or no outputs"),
+        (text_input, "expected one image"),
+        (large_batch, "Export it with a batch of one"),
+        (old_opset, "is of opset 7|not a valid ONNX"),
+        (foreign_domain, "Expected a NanoDet"),
+    ],
+)
+def test_one_sentence(tmp_path, capsys, change, message):
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(spoiled(change)().SerializeToString())
+    with pytest.raises(ModelFileError, match=message):
+        find_head(read_foreign(path), Given())
+    assert main(["adopt", str(path), "-o", str(tmp_path / "m.onnx"), "--classes", "a,b,c"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("gfl-edge: error: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_model_of_ours(tmp_path):
+    path = tmp_path / "ours.onnx"
+    onnx.save(tiny_onnx("none"), path)
+    with pytest.raises(InputError, match="is a model of gfl_edge already"):
+        read_foreign(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 50, b"PK\x03\x04", b"not onnx at all" * 20])
+def test_what_is_no_onnx(tmp_path, content):
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(content)
+    with pytest.raises(GflEdgeError):
+        read_foreign(path)
+
+
+def test_channels_in_another_order_are_no_class_scores(tmp_path):
+    """A graph that moves classes after the last convolution would give them other names."""
+    model = foreign_onnx(Form(layout="nchw", shared=False, levels=1))
+    scores = model.graph.output[0]
+    parts = [helper.make_node("Split", [scores.name], ["x", "y", "z"], axis=1)]
+    parts.append(helper.make_node("Concat", ["z", "x", "y"], ["moved"], axis=1))
+    model.graph.node.extend(parts)
+    scores.name = "moved"
+    path = tmp_path / "foreign.onnx"
+    onnx.save(model, path)
+    with pytest.raises(GflEdgeError):
+        find_head(read_foreign(path), Given())
