@@ -114,7 +114,7 @@ def test_options_of_the_commands_by_precision():
         {"class_names": [f"class {i}" for i in range(65536)]},
         {"resize": "fit", "short_long": [320, 320]},
         {"resize": "fit", "short_long": [320, 8192]},
-        *({"resize": rule} for rule in ("stretch", "letterbox", "fit")),
+        *({"resize": rule} for rule in ("stretch", "letterbox", "fit", "stretch-cubic")),
         *({"precision": precision} for precision in ("fp32", "fp16", "bf16")),
         *({"nms": place} for place in ("graph", "plugin", "none", "raw")),
         {"input_hw": [416, 330]},  # fixed: of any size

@@ -29,7 +29,7 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         family=draw(FILE_NAMES),
         class_names=class_names,
         input_hw=draw(st.tuples(side, side)),
-        resize="fit" if short_long else draw(st.sampled_from(("stretch", "letterbox", "fit"))),
+        resize="fit" if short_long else draw(st.sampled_from(("stretch", "letterbox", "fit", "stretch-cubic"))),
         mean_bgr=draw(st.tuples(*[st.floats(-1e6, 1e6)] * 3)),
         std_bgr=draw(st.tuples(*[st.floats(0, 1e6, exclude_min=True)] * 3)),
         strides=tuple(sorted(draw(st.sets(st.integers(1, 1024), min_size=1, max_size=8)))),

@@ -18,9 +18,11 @@ from gfl_edge import Detector
 from gfl_edge.backends.base import FrameBackend
 from gfl_edge.backends.tensorrt import TensorRTBackend
 from gfl_edge.camera import run_camera
+from gfl_edge.cuda.kernels import resize_params
 from gfl_edge.detector import Inference
-from gfl_edge.errors import InputError
+from gfl_edge.errors import BackendError, InputError
 from gfl_edge.filters import DetectionFilter
+from gfl_edge.ops.preprocess import place_frame
 from gfl_edge.spec import ModelSpec
 from tests.support.fake_gpu import FakeGpu
 from tests.support.fake_sources import FakeSource, Sources
@@ -56,7 +58,7 @@ class TestDynamicSize:
 
 class TestDetector:
     @WITHOUT_NMS
-    @pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
+    @pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit", "stretch-cubic"])
     def test_the_gpu_finds_what_the_host_finds(self, engine: Any, rule: Any, spec: ModelSpec) -> None:
         path = engine(dataclasses.replace(spec, resize=rule))
         frames = random_frames((64, 128), (32, 32), (96, 64))
@@ -70,6 +72,16 @@ class TestDetector:
                 np.testing.assert_array_equal(found.boxes, expected.boxes)
                 np.testing.assert_array_equal(found.scores, expected.scores)
                 np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+
+    def test_what_the_kernels_cannot_resize_the_host_does(self, engine: Any, caplog: Any, gpu: FakeGpu) -> None:
+        spec = dataclasses.replace(DECODED, resize="stretch-cubic")
+        detector = Detector(engine(spec))
+        with caplog.at_level("INFO"):
+            for _ in range(2):
+                detector(random_frames((96, 64))[0])
+        assert caplog.text.count("resizing (stretch-cubic) runs on the host: the kernels are bilinear") == 1
+        with pytest.raises(BackendError, match="needs stretch-cubic"):
+            resize_params(spec, place_frame((96, 64), HW, "stretch-cubic"), HW)
 
     @WITHOUT_NMS
     def test_and_is_as_sure_of_it(self, engine: Any, spec: ModelSpec) -> None:

@@ -91,7 +91,16 @@ def test_fit_is_a_keep_ratio_resize_in_the_corner_on_the_mean_color():
     assert placement == Placement((101, 51), (32 / 51, 64 / 101), (0.0, 0.0))
 
 
-@pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
+def test_stretching_is_cubic_where_the_rule_says_so():
+    frame = np.random.default_rng(0).integers(0, 256, (101, 51, 3), np.uint8)
+    out, linear = np.zeros((2, 64, 96, 3), np.uint8)
+    placement = resize_into(frame, out, "stretch-cubic")
+    np.testing.assert_array_equal(out, cv2.resize(frame, (96, 64), interpolation=cv2.INTER_CUBIC))
+    assert placement == resize_into(frame, linear, "stretch")
+    assert np.abs(out.astype(int) - linear).mean() > 5
+
+
+@pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit", "stretch-cubic"])
 @pytest.mark.parametrize("frame_hw", [(480, 640), (1080, 1920), (50, 700), (333, 77)])
 def test_boxes_come_back_to_where_they_were(rule, frame_hw):
     placement = place(frame_hw, (320, 416), rule)
@@ -113,7 +122,7 @@ def test_a_gray_or_16_bit_frame_in_the_middle_is_refused_before_anything_is_writ
     assert (out == 9).all()
 
 
-@pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
+@pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit", "stretch-cubic"])
 def test_nv12_is_the_bgr_that_opencv_makes_of_it(rule):
     planes = np.random.default_rng(0).integers(0, 256, (72, 64), np.uint8)
     frame, found, expected = Nv12Frame(planes), *np.empty((2, 32, 96, 3), np.uint8)

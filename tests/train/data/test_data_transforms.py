@@ -27,7 +27,7 @@ from train.data.augment.transforms import (
 
 GRAY = 60
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255)]  # by label
-RULES = ["stretch", "letterbox", "fit"]
+RULES = ["stretch", "letterbox", "fit", "stretch-cubic"]
 AFFINE = RandomAffine((0.6, 1.4), (0.8, 1.2), (0.8, 1.2), 0.2)  # nanodet's own
 
 
@@ -160,6 +160,8 @@ def test_affine_without_a_change_is_the_plain_resize_to_rounding(rule):
     warped = to_input_moved(sample, (120, 160), rule, RandomAffine(), np.random.default_rng(0), start=almost)
     plain, _ = to_input(sample, (120, 160), rule)
     difference = np.abs(warped.image.astype(int) - plain.image)
+    if rule == "stretch-cubic":  # at the border it mixes in more of what is beyond
+        difference = difference[2:-2, 2:-2]
     assert difference.max() <= 4  # warpAffine rounds positions to 1/32 pixel
     assert difference.mean() < 0.5
 
