@@ -51,6 +51,9 @@ norm_eval = true
 ema_decay = 0.9
 """
 
+# Changes that make the GFL an SAPD
+SAPD = ['model.gfl.family="sapd"', 'model.gfl.quality="none"', 'model.gfl.regression="dirac"']
+
 
 @pytest.fixture(scope="session")
 def squares(tmp_path_factory):

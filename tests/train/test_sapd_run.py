@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gfl_edge.errors import InputError
-from tests.support.squares_run import assert_resuming_gives_the_same_files
+from tests.support.squares_run import SAPD, assert_resuming_gives_the_same_files
 from train.checkpoint import Checkpoint
 from train.config import LossConfig, read_config
 from train.describe import load_described
@@ -20,7 +20,6 @@ from train.run import train
 from train.structures import Target
 from train.weights.loading import load_detector
 
-SAPD = ['model.gfl.family="sapd"', 'model.gfl.quality="none"', 'model.gfl.regression="dirac"']
 SMALL = GFLConfig(
     family="sapd",
     depth=18,
