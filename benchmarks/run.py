@@ -57,6 +57,11 @@ PLUS_416 = ("graph of nanodet-plus", "weights of nanodet-plus-m-416")
 GROUPS = "groups of engines"
 BUNDLED = ("bundled model",)
 LEARNED = ("losses of nanodet", "losses of gfl")
+FAMILY = (
+    *PUBLISHED,
+    *(f"graph of {family}" for family in ("nanodet-t", "nanodet-efficientlite", "nanodet-repvgg", "gfl")),
+    GROUPS,
+)
 ABLATED = ("losses of gfl", "losses of sapd")
 
 MEASUREMENTS = {
@@ -71,6 +76,7 @@ MEASUREMENTS = {
     "engine-options": Measurement("engine_options", "artifacts.options", (*PLUS_416, GROUPS)),
     "engines": Measurement("engines", "artifacts.engines", (*PUBLISHED, GROUPS)),
     "evaluation": Measurement("evaluation", "accuracy.evaluation", PLUS_416),
+    "family": Measurement("family", "artifacts.family", FAMILY),
     "faults": Measurement("faults", "faults.faults", BUNDLED),
     "gfl-engines": Measurement("gfl_engines", "artifacts.gfl_engines", ("graph of gfl", GROUPS)),
     "int8": Measurement("int8", "accuracy.int8", (*PUBLISHED, "graph of gfl", GROUPS)),

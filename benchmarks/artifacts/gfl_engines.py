@@ -16,6 +16,7 @@ from torch import nn
 from benchmarks.artifacts.engines import PRECISIONS, build
 from export.arguments import ExportRequest
 from export.to_onnx import export_onnx
+from train.models.build import Architecture, build_network
 from train.models.published import build_model, model_files
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,16 @@ def measure(folder: Path) -> dict[str, Any]:
     return {"weights": "random", "rows": rows}
 
 
-def random_weights(name: str, folder: Path) -> Path:
-    """A checkpoint of a published architecture, with batch norms and offsets that are not those of a fresh network."""
+def random_weights(name: str, folder: Path, architecture: Architecture | None = None) -> Path:
+    """A checkpoint with batch norms and offsets that are not those of a fresh network.
+
+    Args:
+        name: of a published model, or what to call the file.
+        folder: where it is written.
+        architecture: of the network; None: that of the published model.
+    """
     torch.manual_seed(0)
-    detector = build_model(name)
+    detector = build_model(name) if architecture is None else build_network(architecture)
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
             module.running_mean.normal_(0, 0.1)

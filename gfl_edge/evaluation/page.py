@@ -128,15 +128,19 @@ def classes_section(examination: Examination) -> Section:
             number(shown),
         )
         for result, shown in zip(examination.classes, examination.shown_scores, strict=True)
+        if result.boxes
     )
     found = sorted(_with_boxes(examination), key=lambda result: -(result.ap or 0.0))
     bars = ranked_bars("AP by class", "COCO AP, percent", [(each.name, each.ap or 0.0, "AP") for each in found])
-    words = (
+    words = [
         "The best score is the one from which on a class has the highest F1 at an IoU of 0.5 on these images; "
-        "--store-scores writes it into a copy of the model. Few boxes say little: see how many there are.",
-    )
+        "--store-scores writes it into a copy of the model. Few boxes say little: see how many there are."
+    ]
+    without = len(examination.classes) - len(rows)
+    if without:
+        words.append(f"There is no box of {without} of the model's {len(examination.classes)} classes.")
     figure = Figure("ap-by-class", "AP of each class with boxes; the table holds the same numbers", bars)
-    return Section("Classes", words, (), (Table("Every class", headers, rows),), (figure,))
+    return Section("Classes", tuple(words), (), (Table("Every class with boxes", headers, rows),), (figure,))
 
 
 def curves_section(examination: Examination) -> Section:

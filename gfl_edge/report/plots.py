@@ -247,7 +247,8 @@ def heat_chart(
     for y, row in enumerate(values):
         for x, value in enumerate(row):
             if value:
-                color = "white" if shares[y][x] > 0.5 else "black"
+                # Not white, which is what a page takes for its own ground
+                color = "#fefefe" if shares[y][x] > 0.5 else "black"
                 axes.text(x + 0.5, y + 0.5, f"{value:g}", ha="center", va="center", fontsize=6, color=color)
     places = [place + 0.5 for place in range(len(names))]
     axes.set_xticks(places, [*map(shown_name, names)], rotation=90, fontsize=7)

@@ -21,6 +21,7 @@ OLD = {
     "dead-channels",
     "engine-options",
     "engines",
+    "family",
     "faults",
     "gfl-engines",
     "int8",
