@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,10 +13,13 @@ from onnx import TensorProto, helper
 from onnx.inliner import inline_local_functions
 
 from export import graph, parity
+from export.arguments import ExportOptions
+from export.engine import EngineRequest, _check
 from export.plugin import plugin_attributes
+from export.source import OnnxFile
 from gfl_edge.backends.onnx_cpu import OnnxRuntimeBackend, OpenVinoBackend
 from gfl_edge.backends.tied_scores import with_ordered_topk
-from gfl_edge.errors import ParityError
+from gfl_edge.errors import InputError, ParityError
 from gfl_edge.ops import decode
 from gfl_edge.ops.nms_graph import append_nms, nms_function
 from gfl_edge.ops.onnx_graph import copy_model, without_nms
@@ -25,8 +29,9 @@ from tests.support.once import once
 from tests.support.raw_maps import SPEC as RAW_SPEC
 from tests.support.raw_maps import random_maps
 from tests.support.sigma_oracle import deviations, sigmas_of_points
-from train import describe
-from train.models.nanodet import NanoDet, NanoDetConfig
+from tests.support.tiny_onnx import tiny_onnx
+from train.describe import with_sigmas
+from train.models.gfl import GFL, GFLConfig
 from train.validation import TorchBackend
 
 SPEC = replace(RAW_SPEC, edge_sigma=True)
@@ -43,7 +48,9 @@ def test_the_textbook_is_right():
 
 
 class Maps(torch.nn.Module):
-    """A body that gives those maps, whatever it sees."""
+    """A network that gives those maps, whatever it sees; of them as many levels as the spec has strides."""
+
+    config = SimpleNamespace(family="nanodet", regression="distribution")
 
     def __init__(self, cls, reg, spec):
         super().__init__()
@@ -61,6 +68,25 @@ class Maps(torch.nn.Module):
         return self.maps
 
 
+class Small(torch.nn.Module):
+    """A network of two convolutions that finds something in every image."""
+
+    config = Maps.config
+
+    def __init__(self, spec):
+        super().__init__()
+        self.strides = spec.strides
+        generator = torch.Generator().manual_seed(0)
+        for name, width in (("cls", spec.num_classes), ("reg", 4 * (spec.reg_max + 1))):
+            layer = torch.nn.Conv2d(3, width, 1)
+            torch.nn.init.normal_(layer.weight, 0, 0.02, generator)
+            setattr(self, name, layer)
+
+    def forward(self, images):
+        levels = [torch.nn.functional.avg_pool2d(images, stride) for stride in self.strides]
+        return [self.cls(level) for level in levels], [self.reg(level) for level in levels]
+
+
 def batch(seed):
     maps = [random_maps(seed + i, SPEC) for i in range(2)]
     return [np.stack(arrays) for arrays in zip(*maps, strict=True)]
@@ -68,11 +94,7 @@ def batch(seed):
 
 def in_torch(cls, reg):
     """Boxes, scores and sigmas by the module that is exported."""
-    module = graph.ExportedDetector.__new__(graph.ExportedDetector)
-    torch.nn.Module.__init__(module)
-    module.spec, module.body_dtype, module.body = replace(SPEC, nms="none"), torch.float32, Maps(cls, reg, SPEC)
-    module.mean, module.inverse_std = torch.zeros(3), torch.ones(3)
-    module.bins = torch.arange(SPEC.reg_max + 1.0)
+    module = graph.ExportedDetector(Maps(cls, reg, SPEC), replace(SPEC, nms="none"), rewritten=False)
     with torch.no_grad():
         return [value.numpy() for value in module(torch.zeros(2, *SPEC.input_hw, 3, dtype=torch.uint8))]
 
@@ -146,14 +168,8 @@ def test_without_the_option_nothing_changes():
 
 @pytest.fixture(scope="module")
 def small():
-    torch.manual_seed(0)
-    config = NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
-    detector = NanoDet(config).eval()
-    for module in detector.modules():  # a fresh network is made to say nothing
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-    spec = describe.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
-    return detector, replace(spec, nms="graph", edge_sigma=True)
+    spec = replace(SPEC, nms="graph")
+    return Small(spec).eval(), spec
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +249,38 @@ def test_metadata_keep_the_factors(whole):
 def test_factors_that_are_none(scale):
     with pytest.raises(ValueError, match="sigma_scale"):
         replace(SPEC, sigma_scale=scale)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("nms", ["graph", "none", "raw", "plugin"])
+def test_every_form_is_that_of_pytorch(small, nms, precision):
+    detector, spec = small
+    spec = replace(spec, nms=nms, precision=precision)
+    found = parity.compare(detector, graph.build_graph(detector, spec), spec)
+    assert found.passed
+    assert found.sigma is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nanodet-m-320", "nanodet-plus-m-320"])
+def test_published_models(exported, name):
+    """Exporting compares them with PyTorch."""
+    _, spec = load_contract(exported(name, uncertainty=True))
+    assert spec.edge_sigma
+    assert spec.file_stem == f"{name}-fp32-sigma"
+
+
+def test_a_detector_without_distributions(tmp_path):
+    config = GFLConfig(num_classes=3, base_channels=8, neck_channels=32, head_channels=32, regression="dirac", depth=18)
+    with pytest.raises(InputError, match=r"--uncertainty: a\.pth predicts a distance for each edge and no distri"):
+        with_sigmas(GFL(config), replace(SPEC, edge_sigma=False), "a.pth")
+    with pytest.raises(ValueError, match=r"edge_sigma: there is no distribution of an edge \(reg_max 0\)"):
+        replace(SPEC, nms="graph", reg_max=0)
+
+
+def test_a_file_that_was_exported_without(tmp_path):
+    onnx.save(tiny_onnx("graph"), tmp_path / "m.onnx")
+    request = EngineRequest(tmp_path / "m.onnx", output_dir=tmp_path, export=ExportOptions(uncertainty=True))
+    with pytest.raises(InputError, match=r"m\.onnx was exported without, and its network does not give what is asked"):
+        _check(request, OnnxFile.read(tmp_path / "m.onnx"))
