@@ -23,6 +23,7 @@ from gfl_edge.spec import PREFIX
 Layout = Literal["nchw", "nhwc"]
 MIN_IR_VERSION = 4  # before, initializers had to be inputs as well
 MIN_SIDE = 32
+SELECTING = ("TopK", "GatherElements")  # no network of these families has them, and what comes before an NMS does
 INPUT_TYPES = ("FLOAT", "FLOAT16", "UINT8")
 
 
@@ -189,7 +190,7 @@ def _without_post_processing(foreign: Foreign) -> Foreign:
     known = {foreign.image, "", *(tensor.name for tensor in graph.initializer)}
     kept, left_out = [], []
     for node in graph.node:
-        plain = node.domain in ("", "ai.onnx") and node.op_type in OPERATORS
+        plain = node.domain in ("", "ai.onnx") and node.op_type in OPERATORS and node.op_type not in SELECTING
         if plain and not any(a.HasField("g") or a.graphs for a in node.attribute) and known.issuperset(node.input):
             kept.append(node)
             known.update(node.output)

@@ -169,6 +169,8 @@ class _Work:
         self.guess = guess_family(self.foreign, self.head)
         self.inner = inner_normalization(self.foreign)
         self.known = request.given if entries is None else _with_config(request.given, entries)
+        if self.inner is not None:  # a configuration's is in the graph already
+            self.known = replace(self.known, mean=request.given.mean, std=request.given.std)
         self.body = cut_body(self.foreign, self.head)
         self.precision = half.precision_of(self.body, str(request.source))
         self.batched = open_batch(self.body, self.foreign)

@@ -32,6 +32,8 @@ class Form:
         layout: of the outputs of levels, NCHW, rows of cells, or columns.
         order: of the levels among the outputs, or None: fine to coarse.
         decoded: ends with boxes and NonMaxSuppression, and takes a scale factor.
+        chosen: before NMS, cells are chosen by TopK and this operator.
+        aligned: scores are the root of a product of two sigmoids, as in PicoDet's second head.
         activation: of the body.
         ghosts: maps are joined with what a depthwise convolution makes of them.
         old: of IR version 3, whose initializers are inputs as well.
@@ -54,6 +56,8 @@ class Form:
     layout: Literal["nchw", "rows", "columns"] = "rows"
     order: tuple[int, ...] | None = None
     decoded: bool = False
+    chosen: Literal["", "GatherND", "GatherElements"] = ""
+    aligned: bool = False
     activation: Literal["leaky", "hard swish", "relu"] = "leaky"
     ghosts: bool = False
     old: bool = False
@@ -181,6 +185,10 @@ class _Writer:
             distributions = self.conv(x, WIDTH, edges, 1)
         if form.sigmoid or form.decoded:
             scores = self.add("Sigmoid", scores)
+        if form.aligned:
+            alignment = self.add("Sigmoid", self.conv(x, WIDTH, 1, 1))
+            product = self.add("Mul", scores, alignment)
+            scores = self.add("Pow", product, self.constant(np.float32(0.5)))
         if form.layout == "nchw" and not form.joined and not form.decoded:
             return scores, distributions
         shape = self.constant(np.int64([1, 0, rows * columns]))
@@ -205,9 +213,30 @@ class _Writer:
                 rows = self.form.layout == "rows"
                 self.give(self.add("Transpose", name, perm=[0, 2, 1]) if rows else name)
 
+    def best(self, scores: str, distributions: str) -> tuple[str, str]:
+        """The cell of the highest score of a level, as mmdeploy chooses some."""
+        highest = self.add("ReduceMax", scores, axes=[1], keepdims=0)
+        _, places = self.add_many("TopK", 2, highest, self.constant(np.asarray([1], np.int64)), axis=1)
+        column = self.add("Unsqueeze", places, axes=[2])
+        if self.form.chosen == "GatherND":
+            zero = self.add("Mul", column, self.constant(np.asarray([0], np.int64)))
+            index = self.add("Concat", zero, column, axis=2)
+            rows = (self.add("Transpose", x, perm=[0, 2, 1]) for x in (scores, distributions))
+            first, second = (self.add("Transpose", self.add("GatherND", x, index), perm=[0, 2, 1]) for x in rows)
+            return first, second
+        widths = (self.form.classes, 4 * (self.form.reg_max + 1))
+        shapes = (self.constant(np.asarray([1, width, 1], np.int64)) for width in widths)
+        first, second = (
+            self.add("GatherElements", x, self.add("Expand", column, shape), axis=2)
+            for x, shape in zip((scores, distributions), shapes, strict=True)
+        )
+        return first, second
+
     def decode(self, levels: list[tuple[str, str]]) -> None:
         """Boxes by softmax and expectation, scaled, and NMS."""
         form = self.form
+        if form.chosen:
+            levels = [self.best(*level) for level in levels]
         scores, distributions = (self.add("Concat", *parts, axis=2) for parts in zip(*levels, strict=True))
         bins = self.constant(np.int64([1, 4, form.reg_max + 1, -1]))
         split = self.add("Softmax", self.add("Reshape", distributions, bins), axis=2)

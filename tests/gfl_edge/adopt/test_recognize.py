@@ -33,6 +33,8 @@ FORMS = {
     "permuted": Form(order=(2, 0, 1)),
     "old": Form(old=True),
     "decoded": Form(decoded=True),
+    "chosen": Form(decoded=True, chosen="GatherND"),
+    "chosen-otherwise": Form(decoded=True, chosen="GatherElements"),
     "five-levels": Form(levels=5, input_hw=(128, 192)),
     "fine": Form(first_stride=4, levels=4, reg_max=10, classes=20),
     "wide": Form(input_hw=(64, 160), reg_max=16, classes=1),
@@ -51,6 +53,14 @@ def test_every_form_with_a_sigmoid(tmp_path, name):
         cells = tuple(-(-side // stride) for side in form.input_hw)
         assert level.scores.hw == level.distributions.hw == cells
         assert level.scores.width == form.classes
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_scores_that_are_computed_from_two_maps(tmp_path, decoded):
+    form = Form(aligned=True, decoded=decoded, levels=4, activation="hard swish")
+    head = head_of(tmp_path, form)
+    assert (head.strides, head.num_classes, head.reg_max) == (form.strides, 3, 7)
+    assert not head.logits
 
 
 @pytest.mark.parametrize("shared", [False, True])
