@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from gfl_edge import optional
-from gfl_edge.cli.options import add_measured_images, add_model, add_on_bad, open_detector
+from gfl_edge.cli.options import add_format, add_measured_images, add_model, add_on_bad, open_detector
 from gfl_edge.cli.result import check_result, described, write_result
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
@@ -16,10 +16,15 @@ from gfl_edge.engine.storing import check_copy, copy_with_spec
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.ap import Evaluation, Evaluator, evaluate
 from gfl_edge.evaluation.examination import Examination, examine
-from gfl_edge.evaluation.page import HTML_NAME, write_evaluation
+from gfl_edge.evaluation.page import HTML_NAME, JSON_NAME, write_evaluation
 from gfl_edge.evaluation.uncertainty import learned_scale
 from gfl_edge.files import check_output, size_bytes, write_atomically
+from gfl_edge.filters.arguments import add_classes, add_score, join_scores
+from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.report.reliability import reliability_chart
+from gfl_edge.results.evaluated import evaluated, file_category_ids
+from gfl_edge.results.formats import Format, check_results, result_files
+from gfl_edge.results.write import write_results
 from gfl_edge.spec import load_contract, set_spec
 
 
@@ -42,6 +47,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"write {HTML_NAME} there, with AP by class, curves, confusions and the worst images",
     )
+    add_format(parser)
+    add_score(parser, "with --format, write from this score on (default: all that AP is computed of)")
+    add_classes(parser, "with --format, write only these")
     parser.add_argument(
         "--store-scores",
         type=Path,
@@ -67,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     check_result(args)
     if args.output_dir:
         check_output(args.output_dir / HTML_NAME)
+    files, keep = _result_files(args)
     with open_detector(args, "throughput") as detector:
+        keep.check_classes(detector.spec.class_names)
         if args.store_scores:
             check_copy(_file(detector), args.store_scores)
         _check_sigmas(args, detector)
@@ -78,11 +88,31 @@ def run(args: argparse.Namespace) -> int:
         measured = described({**result.to_dict(), **found.to_dict(), **detector.describe()}, args)
         if args.output_dir:
             log(f"wrote {write_evaluation(found, measured, args.output_dir)}")
+        if files:
+            ids = file_category_ids(result.evidence)
+            write_results(evaluated(result.evidence, keep), files, detector.spec.class_names, ids)
+            log(f"wrote {', '.join(map(str, files.values()))}")
         if args.store_scores:
             _store(found, detector, args.store_scores)
         _write_sigmas(args, detector, result)
     write_result(measured, result.skipped, args)
     return 0
+
+
+def _result_files(args: argparse.Namespace) -> tuple[dict[Format, Path], DetectionFilter]:
+    """Where results are written, and which of them, before anything is measured."""
+    scores = join_scores(args.score)
+    keep = DetectionFilter(scores.general, scores.by_class, args.classes)
+    if keep != DetectionFilter() and not args.format:
+        raise InputError("--score and --classes choose what --format writes: give it, as --format coco. AP is of all")
+    if not args.format:
+        return {}, keep
+    if not args.output_dir:
+        raise InputError("--format writes into a folder: name it with -o DIR")
+    files = result_files(args.format, args.output_dir)
+    pages = [args.output_dir / name for name in (HTML_NAME, JSON_NAME)]
+    check_results(files, [*pages, *(path for path in (args.annotations, args.json, args.model) if path)])
+    return files, keep
 
 
 def _file(detector: Detector) -> Path:

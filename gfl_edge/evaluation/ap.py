@@ -45,6 +45,8 @@ class Evidence:
         coco: the same as ``pycocotools.coco.COCO``.
         results: all detections, as by :func:`coco_results`.
         image_ids: of the images that were evaluated.
+        found: the detections of each of them, in the same order.
+        sizes_hw: their sizes in pixels, by image id.
         category_ids: of the model's classes, in their order.
         precision: COCOeval's array ``[T, R, K, A, M]``, with the classes in order of category.
     """
@@ -53,6 +55,8 @@ class Evidence:
     coco: Any
     results: list[dict[str, Any]]
     image_ids: list[int]
+    found: list[Detections]
+    sizes_hw: dict[int, tuple[int, int]]
     category_ids: tuple[int, ...]
     precision: NDArray[np.float64]
 
@@ -143,12 +147,14 @@ def evaluate_on(
     coco, frames = as_coco(truth.to_coco()), Frames.of(truth, f"evaluating {detector.spec.name}", progress)
     results: list[dict[str, Any]] = []
     evaluated: list[int] = []
+    detections: list[Detections] = []
     errors = EdgeErrors([number - 1 for number in category_ids])
     sizes_hw: dict[int, tuple[int, int]] = {}
     records = {record.image_id: record for record in truth.records}
     start = time.perf_counter()
     for image_id, found in infer_frames(detector, _measured(frames, sizes_hw)):
         evaluated.append(image_id)
+        detections.append(found)
         results.extend(coco_results(found, image_id, category_ids))
         if found.edge_sigma is not None:
             errors.add(found, records[image_id], sizes_hw[image_id])
@@ -163,7 +169,7 @@ def evaluate_on(
     left_out = tuple(name for name in truth.class_names if name not in detector.spec.class_names)
     uncertainty = errors.result() if errors.images else None
     rate = len(evaluated) / seconds
-    evidence = Evidence(truth, coco, results, evaluated, category_ids, scored.eval["precision"])
+    evidence = Evidence(truth, coco, results, evaluated, detections, sizes_hw, category_ids, scored.eval["precision"])
     return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, rate, evidence, uncertainty)
 
 

@@ -9,7 +9,7 @@ from gfl_edge.evaluation.ap import coco_results
 from gfl_edge.results.image_result import ImageResult
 
 
-def results_list(results: Sequence[ImageResult], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+def results_list(results: Sequence[ImageResult], category_ids: Sequence[int | str]) -> list[dict[str, Any]]:
     """What ``loadRes`` reads; see :func:`gfl_edge.evaluation.ap.coco_results`.
 
     Args:
@@ -21,7 +21,7 @@ def results_list(results: Sequence[ImageResult], category_ids: Sequence[int]) ->
 
 
 def instances(
-    results: Sequence[ImageResult], class_names: Sequence[str], category_ids: Sequence[int]
+    results: Sequence[ImageResult], class_names: Sequence[str], category_ids: Sequence[int | str]
 ) -> dict[str, Any]:
     """The content of a file of instances, each annotation with its ``score``."""
     images = [

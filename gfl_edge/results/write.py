@@ -19,7 +19,7 @@ def write_results(
     results: Sequence[ImageResult],
     files: Mapping[Format, Path],
     class_names: Sequence[str],
-    category_ids: Sequence[int] | None = None,
+    category_ids: Sequence[int | str] | None = None,
 ) -> None:
     """Write the results of all images; the first file has its name only when all are written.
 
@@ -32,7 +32,7 @@ def write_results(
     Raises:
         OutputError: a file cannot be written.
     """
-    ids = list(category_ids or range(1, len(class_names) + 1))
+    ids = list[int | str](category_ids or range(1, len(class_names) + 1))
     coco, yolo = files.get("coco"), files.get("yolo")
     plain = {kind: path for kind, path in files.items() if kind != "yolo"}
     beside = [loadable(coco)] if coco else []
