@@ -15,7 +15,7 @@ from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.files.partial import NAME
 from gfl_edge.media.images import IMAGE_SUFFIXES, read_image
 from gfl_edge.media.opening import open_source
-from gfl_edge.spec import read_spec
+from gfl_edge.spec import load_onnx, read_spec
 
 Words = list[str | Path]
 
@@ -102,6 +102,7 @@ LIGHT = (
         ),
     ),
     Command("build", _build),
+    Command("deepstream", lambda: ["gfl-edge", "deepstream", "out", "--model", inputs() / "squares.onnx"]),
 )
 HEAVY = (
     Command("bench", lambda: _with_model("bench", "--seconds", "0.2", "-o", "out")),
@@ -126,7 +127,7 @@ def _check(path: Path) -> None:
     elif path.suffix == ".engine":
         Sidecar.read(path).check_file(path)
     elif path.suffix == ".onnx":
-        read_spec(path)
+        (load_onnx if path.stem.endswith("-planar") else read_spec)(path)  # DeepStream's is no model of ours
     elif path.suffix == ".pt":
         optional.load("torch").load(path, weights_only=True)
     elif path.suffix == ".json":

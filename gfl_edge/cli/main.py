@@ -1,4 +1,4 @@
-"""The command line: gfl-edge camera | detect | adopt | build | eval | compare | bench | models | doctor."""
+"""The command line: ``gfl-edge COMMAND``, of those in :data:`COMMANDS`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from typing import Protocol
 
 from gfl_edge._version import __version__
-from gfl_edge.cli import adopt, bench, build, camera, compare, detect, doctor, evaluate, models
+from gfl_edge.cli import adopt, bench, build, camera, compare, deepstream, detect, doctor, evaluate, models
 from gfl_edge.console import CommandParser, run_command
 
 
@@ -29,6 +29,7 @@ COMMANDS: tuple[tuple[str, Command, str], ...] = (
     ("eval", evaluate, "COCO AP through the pipeline that runs on the device"),
     ("compare", compare, "two models side by side: AP, size, latency, agreement"),
     ("bench", bench, "speed, stages, memory, energy and AP, as a report"),
+    ("deepstream", deepstream, "a folder that DeepStream's nvinfer runs: model, configuration, labels, parser"),
     ("models", models, "the published weights that are known by name"),
     ("doctor", doctor, "what this machine has and lacks, and the commands that add it"),
 )

@@ -16,6 +16,7 @@ import gfl_edge
 from gfl_edge import errors, optional
 from gfl_edge.cli import main as cli
 from gfl_edge.errors import GflEdgeError, MissingDependencyError
+from gfl_edge.serving import deepstream
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MODULES = sorted(
@@ -121,6 +122,14 @@ def test_the_wheel_holds_the_kernels(wheel):
         assert len(sources) > 1
         for source in sources:
             assert archive.read(f"gfl_edge/cuda/source/{source.name}") == source.read_bytes()
+
+
+def test_the_wheel_holds_deepstreams_parser(wheel):
+    sources = [path for path in (CHECKOUT / "plugins/deepstream").iterdir() if path.is_file()]
+    assert {path.name for path in sources} == set(deepstream.SOURCES)
+    with zipfile.ZipFile(wheel) as archive:
+        for source in sources:
+            assert archive.read(f"gfl_edge/serving/parser/{source.name}") == source.read_bytes()
 
 
 def test_the_wheel_runs_in_a_bare_environment(wheel, tmp_path):
