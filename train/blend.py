@@ -75,6 +75,16 @@ def blended(start: Network, end: Network, share: float) -> dict[str, Tensor]:
     return unfuse_batch_norm(between, start)
 
 
+def without_training_parts(network: Network) -> Network:
+    """The same network without what exists only in training, which ends of runs that are blended do not have."""
+    from train.models.build import build_network
+
+    plain = build_network(network.config)
+    kept = plain.state_dict().keys()
+    plain.load_state_dict({name: value for name, value in network.state_dict().items() if name in kept})
+    return plain
+
+
 def smallest_within(found: Mapping[float, float], tolerance: float) -> float:
     """The smallest of the shares whose AP (in percent, by share) is at most ``tolerance`` points below the highest."""
     best = max(found.values())
@@ -124,7 +134,7 @@ def write_best(config: Config, end: Network, output: Path, tolerance: float = TO
     assert whole is not None
     val = replace(whole, records=whole.records[: config.train.first_images])
     with joined(config.train.device) as process:
-        network = build_detector(config, len(val.class_names)).to(process.device)
+        network = without_training_parts(build_detector(config, len(val.class_names))).to(process.device)
         size, names = config.data.input_hw, val.class_names
         spec = describe(network, input_hw=size, class_names=names, short_long=config.data.short_long)
         validation = Validation(config.data, val, spec, process, config.train.evaluation_batch, config.train.workers)

@@ -10,11 +10,13 @@ import torch
 
 from gfl_edge.errors import CheckpointError, InputError
 from train import blend as command
-from train.blend import BLEND, SHARES, blended, smallest_within
+from train.blend import BLEND, SHARES, blended, smallest_within, without_training_parts
 from train.checkpoint import Checkpoint
 from train.config import read_config
 from train.describe import load_described
-from train.models.nanodet import NANODET_G, NanoDet
+from train.models.build import build_network
+from train.models.gfl import GFLConfig
+from train.models.nanodet import NANODET_G, NanoDet, NanoDetConfig
 from train.run import train
 from train.weights.loading import load_detector
 
@@ -43,6 +45,20 @@ def test_both_ends_compute_what_they_did():
                 torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
     halves, thirds = blended(start, end, 0.5), blended(start, end, 1 / 3)
     assert not torch.equal(halves["head.gfl_cls.0.weight"], thirds["head.gfl_cls.0.weight"])
+
+
+PLUS = NanoDetConfig("nanodet-plus", 2, stage_channels=(16, 32, 64), neck_channels=16)
+SAPD = GFLConfig("sapd", depth=18, base_channels=8, neck_channels=16, quality="none", regression="dirac")
+
+
+@pytest.mark.parametrize("config", [PLUS, SAPD], ids=lambda it: it.family)
+def test_what_exists_only_in_training_is_no_part_of_it(config):
+    torch.manual_seed(0)
+    start, end = build_network(config, auxiliary=True), build_network(config)
+    plain = without_training_parts(start)
+    assert plain.state_dict().keys() == end.state_dict().keys() < start.state_dict().keys()
+    assert all(torch.equal(value, start.state_dict()[name]) for name, value in plain.state_dict().items())
+    assert blended(plain, end, 0.5).keys() == plain.state_dict().keys()
 
 
 def test_networks_that_differ():
