@@ -80,6 +80,7 @@ MEASUREMENTS = {
     "faults": Measurement("faults", "faults.faults", BUNDLED),
     "gfl-engines": Measurement("gfl_engines", "artifacts.gfl_engines", ("graph of gfl", GROUPS)),
     "int8": Measurement("int8", "accuracy.int8", (*PUBLISHED, "graph of gfl", GROUPS)),
+    "int8-bccd": Measurement("int8_bccd", "accuracy.int8_bccd", ("settings bccd_nanodet_m", *LEARNED, GROUPS)),
     "iteration": Measurement("iteration", "training.iteration", LEARNED, draw="draw"),
     "kernels": Measurement("kernels", "kernels.kernels", ("kernels of NMS", "kernel of resizing")),
     "mutants": Measurement("mutants", "mutants.mutants"),

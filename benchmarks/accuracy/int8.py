@@ -5,33 +5,30 @@ Which layers stay float is chosen on images that AP is not reported on.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy import processors
 from benchmarks.artifacts.engines import TARGETS, build
 from benchmarks.artifacts.gfl_engines import random_weights
+from benchmarks.kept import kept
 from benchmarks.models import ANNOTATIONS, IMAGES, export
-from benchmarks.training.training import bccd_list, read_shipped, train_seconds
-from calib.arguments import CalibrationOptions, CalibrationRequest, Target
+from calib.arguments import CalibrationRequest, Target
 from calib.candidates import PRECISION_FOR
 from calib.gauge import MEASURED_ON, Gauge
 from calib.record import CalibrationRecord, QuantizedAccuracy
 from calib.run import calibrate
 from export.arguments import ExportRequest
-from export.engine import EngineRequest
-from export.engine import build as build_engine
 from export.to_onnx import export_onnx
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.compare import compare
 from gfl_edge.evaluation.truth import read_truth
 from gfl_edge.files import sha256
 from gfl_edge.spec import load_onnx
-from train.checkpoint import BEST
 from train.weights.find import data_folder
 
 logger = logging.getLogger(__name__)
@@ -42,20 +39,22 @@ PUBLISHED = ("nanodet-plus-m-416", "nanodet-m-416", "nanodet-g-416")
 GFL = ("gfl-r50-1x", "gfl-r101-dcn-2x", "gfl-x101-dcn-2x")
 GFL_IMAGES = 16  # of 800x1344, since their weights are random anyway
 TIMED_IMAGES = 100
-KEPT = ("method", "snr_db", "calibration_images", "quantized", "convolutions", "float_layers")
+RECORDED = ("method", "snr_db", "calibration_images", "quantized", "convolutions", "float_layers")
 
 
 def measure(folder: Path) -> dict[str, Any]:
     """AP, sizes and CPU times of the published models, and INT8 engines; ``folder`` takes the files.
 
-    INT8 files of an earlier run that are there already are not made again.
+    INT8 files of an earlier run that are there already are not made again, nor is their AP measured.
     """
     data = data_folder()
     models: dict[str, Any] = {}
     for name in PUBLISHED:
         models[name] = {}
         for target in ("trt", "cpu"):
-            models[name][target] = published(name, target, folder, data)
+            models[name][target] = kept(
+                folder / f"{name}-{target}.json", partial(published, name, target, folder, data)
+            )
         onnx = folder / f"{name}-trt.int8.onnx"
         models[name]["engines"] = [build(onnx, "int8", sm, folder).row(name) for sm in TARGETS]
         models[name]["on this CPU"] = _cpu_times(name, folder, data)
@@ -65,7 +64,6 @@ def measure(folder: Path) -> dict[str, Any]:
         "calibrated_on": CALIBRATION,
         "chosen_on": CHOICE,
         "models": models,
-        "bccd": _bccd(folder),
         "gfl": {"weights": "random", "rows": [row for name in GFL for row in _gfl(name, folder, data)]},
     }
 
@@ -94,7 +92,7 @@ def quantized(float_model: Path, target: Target, output: Path, data: Path) -> di
         "measured": asdict(held_out(float_model, request.output, target, data)),
         "calibration_seconds": seconds,
         "int8_share": round(record["quantized"] / record["convolutions"], 3),
-        **{key: record[key] for key in KEPT},
+        **{key: record[key] for key in RECORDED},
         "bytes": request.output.stat().st_size,
         "bytes_before": float_model.stat().st_size,
     }
@@ -134,39 +132,6 @@ def _cpu_times(name: str, folder: Path, data: Path) -> dict[str, Any]:
         "fp32_median_ms": round(found.reference.median_ms, 3),
         "int8_median_ms": round(found.candidate.median_ms, 3),
         "int8_over_fp32": round(found.candidate.median_ms / found.reference.median_ms, 3),
-    }
-
-
-def _bccd(folder: Path) -> dict[str, Any]:
-    """The blood cell detector, as a detector of one's own: calibrated on its training list, tested on the others."""
-    config = read_shipped("bccd_nanodet_m", folder)
-    best = config.train.output / BEST
-    if not best.is_file():
-        train_seconds(config)
-    training_json, images = bccd_list(config, "train", folder)
-    calibration = folder / "bccd_train"
-    calibration.mkdir(exist_ok=True)
-    for image in json.loads(training_json.read_text())["images"]:
-        (calibration / image["file_name"]).unlink(missing_ok=True)
-        (calibration / image["file_name"]).symlink_to(images / image["file_name"])
-    validation, _ = bccd_list(config, "val", folder)
-    request = EngineRequest(best, "int8", folder / "bccd", ("sm75",), "rtx", calib_images=calibration)
-    options = CalibrationOptions(annotations=validation, eval_images=images)
-    built = build_engine(replace(request, calibration=options))
-    test, _ = bccd_list(config, "test", folder)
-    with Detector(built.float_onnx, "onnxruntime") as half, Detector(built.onnx, "onnxruntime") as int8:
-        found = compare(half, int8, images, test)
-    assert built.calibration is not None
-    record = built.calibration.to_dict()
-    return {
-        "validation": record["measured"],
-        "test_before": found.reference.metrics,
-        "test": found.candidate.metrics,
-        "agreement_f1": found.agreement.f1,
-        **{key: record[key] for key in KEPT},
-        "bytes": built.onnx.stat().st_size,
-        "bytes_before": built.float_onnx.stat().st_size,
-        "engine_bytes": built.engine.stat().st_size,
     }
 
 

@@ -25,6 +25,7 @@ OLD = {
     "faults",
     "gfl-engines",
     "int8",
+    "int8-bccd",
     "nms",
     "uncertainty",
 }

@@ -183,7 +183,7 @@ def test_overfit_claims():
 
 
 def test_int8_table():
-    found, blood_cells = result("int8.json")["models"], result("int8.json")["bccd"]
+    found, blood_cells = result("int8.json")["models"], result("int8_bccd.json")
     rows = {(cells[0], cells[1]): cells[2:] for cells in table("model, INT8")}
     expected = {}
     for name, model in found.items():
