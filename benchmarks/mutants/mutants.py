@@ -22,11 +22,13 @@ logger = logging.getLogger(__name__)
 
 # Of each module, the tests that are to notice, as arguments of pytest
 MODULES = {
-    "gfl_edge.ops.decode": "tests/gfl_edge/ops/test_decode.py",
-    "gfl_edge.ops.boxes": "tests/gfl_edge/ops/test_boxes.py tests/gfl_edge/ops/test_sound.py",
+    "gfl_edge.ops.decode": "tests/gfl_edge/ops/test_decode.py tests/gfl_edge/ops/test_sigma.py",
+    "gfl_edge.ops.boxes": (
+        "tests/gfl_edge/ops/test_boxes.py tests/gfl_edge/ops/test_sound.py tests/gfl_edge/ops/test_sigma.py"
+    ),
     "gfl_edge.ops.postprocess": (
         "tests/gfl_edge/ops/test_postprocess_by_hand.py tests/gfl_edge/ops/test_postprocess.py "
-        "tests/gfl_edge/ops/test_sound.py"
+        "tests/gfl_edge/ops/test_sound.py tests/gfl_edge/ops/test_sigma.py"
     ),
     "train.objective.losses": "tests/train/test_losses.py",
     "train.objective.positives": "tests/train/test_assigners.py",
