@@ -18,14 +18,13 @@ from gfl_edge.evaluation.ap import Evaluation, Evaluator, evaluate
 from gfl_edge.evaluation.examination import Examination, examine
 from gfl_edge.evaluation.page import HTML_NAME, JSON_NAME, write_evaluation
 from gfl_edge.evaluation.uncertainty import learned_scale
-from gfl_edge.files import check_output, size_bytes, write_atomically
+from gfl_edge.files import check_output, write_atomically
 from gfl_edge.filters.arguments import add_classes, add_score, join_scores
 from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.report.reliability import reliability_chart
 from gfl_edge.results.evaluated import evaluated, file_category_ids
 from gfl_edge.results.formats import Format, check_results, result_files
 from gfl_edge.results.write import write_results
-from gfl_edge.spec import load_contract, set_spec
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -64,9 +63,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     sigmas.add_argument(
         "--store-sigma-scale",
         type=Path,
-        metavar="OUT.onnx",
-        help="write the model with the factors by which one sigma covers 68 %% of these errors; take images that the "
-        "model is not tested on",
+        metavar="COPY",
+        help="write a copy of the model with the factors by which one sigma covers 68 %% of these errors; measure on "
+        "other images than those it is tested on",
     )
 
 
@@ -118,7 +117,7 @@ def _result_files(args: argparse.Namespace) -> tuple[dict[Format, Path], Detecti
 def _file(detector: Detector) -> Path:
     """The model's file."""
     if detector.path is None:
-        raise InputError("--store-scores copies a model's file, and this model has none")
+        raise InputError("a copy of the model's file was requested, and this model has none")
     return detector.path
 
 
@@ -133,34 +132,23 @@ def _store(found: Examination, detector: Detector, output: Path) -> None:
 
 def _check_sigmas(args: argparse.Namespace, detector: Detector) -> None:
     """Raise GflEdgeError before the measurement where the options about sigmas cannot be followed after it."""
-    for option, output in (
-        ("reliability-chart", args.reliability_chart),
-        ("store-sigma-scale", args.store_sigma_scale),
-    ):
-        if output is None:
-            continue
-        detector.spec.require_sigmas(f"--{option}")
-        check_output(output, size_bytes(detector.path) if detector.path else 0)
     if args.reliability_chart:
+        detector.spec.require_sigmas("--reliability-chart")
         optional.load("matplotlib.figure")
-    if args.store_sigma_scale and (args.model.suffix, args.store_sigma_scale.suffix) != (".onnx", ".onnx"):
-        raise InputError(
-            f"--store-sigma-scale {args.store_sigma_scale} of {args.model}: expected an .onnx file each. Build engines "
-            "from the file that is written"
-        )
+        check_output(args.reliability_chart)
+    if args.store_sigma_scale:
+        detector.spec.require_sigmas("--store-sigma-scale")
+        check_copy(_file(detector), args.store_sigma_scale)
 
 
 def _write_sigmas(args: argparse.Namespace, detector: Detector, result: Evaluation) -> None:
-    """Write the chart, and the model with its factors."""
+    """Write the chart, and a copy of the model with its factors."""
     if result.uncertainty is None:
         return
     if args.reliability_chart:
         write_atomically(args.reliability_chart, reliability_chart({detector.spec.name: result.uncertainty}))
     if args.store_sigma_scale:
-        scale = learned_scale(result.uncertainty, detector.spec)
-        model, spec = load_contract(args.model)
-        set_spec(model, replace(spec, sigma_scale=scale))
-        write_atomically(args.store_sigma_scale, model.SerializeToString())
-        log(
-            f"{args.store_sigma_scale}: sigma_scale {', '.join(f'{one:g}' for one in scale)} (left, top, right, bottom)"
-        )
+        scale, output = learned_scale(result.uncertainty, detector.spec), args.store_sigma_scale
+        source = output if output == args.store_scores else _file(detector)  # both may go into one copy
+        copy_with_spec(source, output, lambda spec: replace(spec, sigma_scale=scale))
+        log(f"{output}: sigma_scale {', '.join(f'{one:g}' for one in scale)} (left, top, right, bottom)")

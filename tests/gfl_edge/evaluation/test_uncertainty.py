@@ -234,9 +234,16 @@ class TestCommand:
         assert main(self.words(files, "plain.onnx")) == 0
         assert "uncertainty" not in json.loads(capsys.readouterr().out)
 
-    def test_factors_go_into_an_onnx_file(self, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_factors_go_into_a_file_of_the_same_kind(self, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(self.words(files, "m.onnx", "--store-sigma-scale", str(files / "out.engine"))) == 1
-        assert "expected an .onnx file each" in capsys.readouterr().err
+        assert "a copy of m.onnx is called *.onnx, too" in capsys.readouterr().err
+
+    def test_factors_and_scores_go_into_one_file(self, files: Path) -> None:
+        output = files / "both.onnx"
+        assert main(self.words(files, "m.onnx", "--store-scores", str(output), "--store-sigma-scale", str(output))) == 0
+        stored = read_spec(output)
+        assert stored.sigma_scale != (2, 2, 2, 2)
+        assert stored.class_scores is not None
 
     def test_too_few_images(self, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(self.words(files, "m.onnx", "--limit", "3", "--store-sigma-scale", str(files / "out.onnx"))) == 1
