@@ -15,7 +15,8 @@ from gfl_edge.camera.pipeline import STOP_SECONDS, BoundedQueue, EndOfItems, Que
 from gfl_edge.camera.status import LatencyHistogram
 from gfl_edge.camera.summary import SourceSummary, rate
 from gfl_edge.detections import Detections
-from gfl_edge.errors import FrameError, GflEdgeError, SourceError
+from gfl_edge.errors import GflEdgeError, InputError, SourceError
+from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.media.opening import Source, open_source
 from gfl_edge.media.sources import Frame, FrameSource, ImageFiles
 from gfl_edge.ops.preprocess import Image, check_frame
@@ -60,6 +61,7 @@ class Feed:
         source: see :func:`gfl_edge.media.opening.open_source`.
         reconnect_seconds: as there.
         changed: notified of every frame, and when the source was opened or has ended.
+        keep: whose regions have to lie in the frames.
 
     Attributes:
         name: for messages.
@@ -71,8 +73,10 @@ class Feed:
         error: what ended it early.
     """
 
-    def __init__(self, index: int, source: Source, reconnect_seconds: float, changed: threading.Condition) -> None:
-        self.index = index
+    def __init__(
+        self, index: int, source: Source, reconnect_seconds: float, changed: threading.Condition, keep: DetectionFilter
+    ) -> None:
+        self.index, self._keep = index, keep
         self.name = source.name if isinstance(source, FrameSource) else shown_source(source)
         self.source: FrameSource | None = None
         self.inbox: BoundedQueue[CameraFrame] = BoundedQueue(WAITING, changed)
@@ -115,11 +119,16 @@ class Feed:
         return self.source is not None and self.source.live
 
     def take(self) -> CameraFrame | None:
-        """The next frame that is an image, if one waits; raises FrameError where that of a camera or video is none."""
+        """The next frame that can be used, if one waits.
+
+        Raises:
+            InputError: that of a camera or video is no image, or a region lies outside of it; image files are skipped.
+        """
         while (taken := self.inbox.poll()) is not None:
             try:
-                check_frame(taken.frame.image)
-            except FrameError as error:
+                height, width = check_frame(taken.frame.image).shape[:2]
+                self._keep.check_frame((height, width), self.index)
+            except InputError as error:
                 if not isinstance(self.source, ImageFiles):
                     raise
                 self.source.skip(taken.frame.name, str(error))
@@ -166,14 +175,22 @@ class Feeds:
         reconnect_seconds: as there.
         batch: frames that are given at once, of as many sources.
         max_frames: to give in all; None = no limit.
+        keep: whose regions have to lie in the frames.
 
     Attributes:
         ended_by: why there are no more.
     """
 
-    def __init__(self, sources: Sequence[Source], reconnect_seconds: float, batch: int, max_frames: int | None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        reconnect_seconds: float,
+        batch: int,
+        max_frames: int | None,
+        keep: DetectionFilter,
+    ) -> None:
         self._changed = threading.Condition()
-        self.feeds = [Feed(i, source, reconnect_seconds, self._changed) for i, source in enumerate(sources)]
+        self.feeds = [Feed(i, source, reconnect_seconds, self._changed, keep) for i, source in enumerate(sources)]
         self._active = list(self.feeds)
         self._batch, self._left = batch, max_frames
         self._stopped = False
@@ -226,7 +243,7 @@ class Feeds:
                 break
             try:
                 item = feed.take()
-            except FrameError as error:
+            except InputError as error:
                 if len(self.feeds) == 1:
                     raise
                 self._lose(feed, error)

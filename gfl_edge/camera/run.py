@@ -132,7 +132,7 @@ def run_camera(
         batch = min(len(sources), detector.backend.max_batch or 1)  # CPUs, which take any, gain nothing from it
         stop.disarm()
         # After the model, as frames would be dropped while it loads
-        feeds = stack.enter_context(Feeds(sources, reconnect_seconds, batch, max_frames))
+        feeds = stack.enter_context(Feeds(sources, reconnect_seconds, batch, max_frames, keep))
         while not feeds.open_within(POLL_SECONDS):
             if stop.requested:
                 raise KeyboardInterrupt
