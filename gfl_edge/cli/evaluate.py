@@ -16,7 +16,7 @@ from gfl_edge.engine.storing import check_copy, copy_with_spec
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.ap import Evaluation, Evaluator, evaluate
 from gfl_edge.evaluation.examination import Examination, examine
-from gfl_edge.evaluation.page import HTML_NAME, JSON_NAME, write_evaluation
+from gfl_edge.evaluation.page import HTML_NAME, JSON_NAME, check_page, write_evaluation
 from gfl_edge.evaluation.uncertainty import learned_scale
 from gfl_edge.files import check_output, write_atomically
 from gfl_edge.filters.arguments import add_classes, add_score, join_scores
@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     check_result(args)
     if args.output_dir:
         check_output(args.output_dir / HTML_NAME)
+        check_page()
     files, keep = _result_files(args)
     with open_detector(args, "throughput") as detector:
         keep.check_classes(detector.spec.class_names)

@@ -15,7 +15,7 @@ from gfl_edge.evaluation.matches import match_boxes
 from gfl_edge.spec import ModelSpec
 
 MAX_LISTED = 100  # confusions and images, in JSON
-BACKGROUND_NAME = "background"
+BACKGROUND_NAMES = ("background", "no object", "no object at all")  # the first that is no class
 
 Curve = NDArray[np.float64]
 
@@ -30,7 +30,8 @@ class Examination:
         precision: mean over the classes with boxes, by IoU threshold (0.5 to 0.95) and recall (0 to 1): ``[T, R]``.
         f1: of all classes together, from each of :data:`gfl_edge.evaluation.classes.CANDIDATES` on.
         shown_scores: of each class, from which on detections count in the next two.
-        confusion: (name of the box's class, of the detection's) and how often; ``BACKGROUND_NAME`` stands for none.
+        background: what stands for no box, or no detection, in a confusion.
+        confusion: (name of the box's class, of the detection's) and how often.
         faults: of each image that has some, the one with the most first.
     """
 
@@ -39,6 +40,7 @@ class Examination:
     precision: Curve
     f1: Curve
     shown_scores: tuple[float, ...]
+    background: str
     confusion: dict[tuple[str, str], int]
     faults: tuple[ImageFaults, ...]
 
@@ -53,10 +55,13 @@ class Examination:
         return sorted(wrong, key=lambda row: (-row[2], row[:2]))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; of confusions and images the first ``MAX_LISTED``."""
+        """Plain values for JSON: of each class."""
+        pairs = zip(self.classes, self.shown_scores, strict=True)
+        return {"classes": [{**result.to_dict(), "shown_score": shown} for result, shown in pairs]}
+
+    def faults_to_dict(self) -> dict[str, Any]:
+        """Likewise: of confusions and images the first ``MAX_LISTED``."""
         return {
-            "classes": [result.to_dict() for result in self.classes],
-            "shown_scores": list(self.shown_scores),
             "confusion": [
                 {"box": box, "found": found, "count": count}
                 for box, found, count in [
@@ -96,10 +101,11 @@ def examine(evaluation: Evaluation, spec: ModelSpec) -> Examination:
     shown_scores = spec.shown_scores
     shown = _shown(evidence, shown_scores)
     found = (evidence.coco, shown, evidence.image_ids, evidence.category_ids)
+    background = next(name for name in (*BACKGROUND_NAMES, f"none of {len(names)}") if name not in names)
     name_of = dict(zip(evidence.category_ids, names, strict=True))
 
     def named(pair: Pair) -> tuple[str, str]:
-        box, detection = (BACKGROUND_NAME if category is None else name_of[category] for category in pair)
+        box, detection = (background if category is None else name_of[category] for category in pair)
         return box, detection
 
     return Examination(
@@ -108,6 +114,7 @@ def examine(evaluation: Evaluation, spec: ModelSpec) -> Examination:
         precision=_mean_precision(evidence.precision),
         f1=f1_curve(matches),
         shown_scores=shown_scores,
+        background=background,
         confusion={named(pair): count for pair, count in confusion(*found).items()},
         faults=tuple(image_faults(*found)),
     )

@@ -12,7 +12,7 @@ import numpy as np
 from gfl_edge import optional
 from gfl_edge.evaluation.ap import METRICS
 from gfl_edge.evaluation.classes import CANDIDATES, RECALLS, ClassResult
-from gfl_edge.evaluation.examination import BACKGROUND_NAME, Examination
+from gfl_edge.evaluation.examination import Examination
 from gfl_edge.evaluation.sheet import MAX_IMAGES, MEANING, worst_images
 from gfl_edge.files import write_together
 from gfl_edge.ops.preprocess import Image
@@ -55,7 +55,7 @@ def write_evaluation(examination: Examination, measured: Mapping[str, Any], fold
 
     Args:
         examination: what is shown.
-        measured: what the command prints, for ``evaluation.json`` and the first section.
+        measured: what the command prints, for the first section and ``evaluation.json``, which has faults beside it.
         folder: made if it is missing.
 
     Raises:
@@ -68,11 +68,17 @@ def write_evaluation(examination: Examination, measured: Mapping[str, Any], fold
         {
             folder / HTML_NAME: page(TITLE, sections).encode(),
             folder / "evaluation.md": markdown(TITLE, sections).encode(),
-            folder / JSON_NAME: f"{json_text(measured, indent=1)}\n".encode(),
+            folder / JSON_NAME: f"{json_text({**measured, **examination.faults_to_dict()}, indent=1)}\n".encode(),
             **charts,
         }
     )
     return folder / HTML_NAME
+
+
+def check_page() -> None:
+    """Raise MissingDependencyError where the extra "report", which draws and writes the page, is not installed."""
+    for name in ("matplotlib.figure", "jinja2"):
+        optional.load(name)
 
 
 def document(examination: Examination, measured: Mapping[str, Any]) -> list[Section]:
@@ -182,7 +188,8 @@ def confusion_section(examination: Examination) -> Section:
     rows = tuple((box, found, str(count)) for box, found, count in confused[:MAX_ROWS])
     words = (
         "Detections from the shown scores on, each with the box that overlaps it most, by 0.5 at least, whatever their "
-        "classes. A box of the background is a detection of nothing, a box found as background was missed.",
+        f"classes. A box of {examination.background} is a detection of nothing, a box found as "
+        f"{examination.background} was missed.",
     )
     table = Table("The most frequent confusions", ("box of", "found as", "times"), rows)
     figures = (_confusion_figure(examination),) if examination.confusion else ()
@@ -191,7 +198,7 @@ def confusion_section(examination: Examination) -> Section:
 
 def _confusion_figure(examination: Examination) -> Figure:
     often = sorted(_with_boxes(examination), key=lambda result: -result.boxes)[:MAX_CONFUSED]
-    names = [*(result.name for result in often), BACKGROUND_NAME]
+    names = [*(result.name for result in often), examination.background]
     values = [[float(examination.confusion.get((box, found), 0)) for found in names] for box in names]
     rest = "" if len(often) == len(_with_boxes(examination)) else f" of the {MAX_CONFUSED} classes with the most boxes"
     title = f"Boxes and what they were found as{rest}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -15,9 +16,9 @@ from gfl_edge.detections import Detections
 from gfl_edge.detector import Inference
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.engine.storing import copy_with_spec
-from gfl_edge.evaluation.ap import average_precision, evaluate
+from gfl_edge.evaluation.ap import Evaluator, average_precision, evaluate
 from gfl_edge.evaluation.classes import CANDIDATES, best_score
-from gfl_edge.evaluation.examination import BACKGROUND_NAME, examine
+from gfl_edge.evaluation.examination import examine
 from gfl_edge.evaluation.page import HTML_NAME, write_evaluation
 from gfl_edge.evaluation.sheet import MISSED, worst_images
 from gfl_edge.spec import ModelSpec, read_spec
@@ -136,8 +137,8 @@ def test_confusions_at_the_shown_scores(examined):
         ("cat", "cat"): 1,
         ("dog", "dog"): 1,
         ("cat", "dog"): 1,
-        (BACKGROUND_NAME, "dog"): 1,
-        ("dog", BACKGROUND_NAME): 1,  # the one of score 0.3
+        ("background", "dog"): 1,
+        ("dog", "background"): 1,  # the one of score 0.3
     }
     assert examined.confused()[0] == ("background", "dog", 1)
 
@@ -146,7 +147,25 @@ def test_stored_scores_count_where_they_are(dataset):
     evaluation = evaluate(Drawn(), dataset, dataset / "a.json", progress=False)
     found = examine(evaluation, replace(SPEC, class_scores=(0.4, 0.2, 0.4)))
     assert found.confusion["dog", "dog"] == 2
-    assert ("dog", BACKGROUND_NAME) not in found.confusion
+    assert ("dog", "background") not in found.confusion
+
+
+@pytest.mark.parametrize("evaluator", get_args(Evaluator))
+def test_either_evaluator_gives_the_same(dataset, evaluator, examined):
+    found = examine(evaluate(Drawn(), dataset, dataset / "a.json", progress=False, evaluator=evaluator), SPEC)
+    assert found.to_dict() == examined.to_dict()
+    assert found.faults_to_dict() == examined.faults_to_dict()
+    np.testing.assert_allclose(found.precision, examined.precision)
+
+
+def test_a_class_that_is_called_background(dataset, monkeypatch):
+    content = json.loads((dataset / "a.json").read_text())
+    content["categories"][2]["name"] = "background"
+    (dataset / "a.json").write_text(json.dumps(content))
+    spec = replace(SPEC, class_names=("cat", "dog", "background"))
+    monkeypatch.setattr(Drawn, "spec", spec)
+    found = examine(evaluate(Drawn(), dataset, dataset / "a.json", progress=False), spec)
+    assert found.confusion["dog", "no object"] == 1
 
 
 def test_the_faults_of_each_image(examined):
@@ -161,7 +180,7 @@ def test_nothing_at_all_is_found(dataset, monkeypatch):
         monkeypatch.setitem(FOUND, image, [])
     found = examine(evaluate(Drawn(), dataset, dataset / "a.json", progress=False), SPEC)
     assert [result.best_score for result in found.classes] == [None] * 3
-    assert found.confusion == {("cat", BACKGROUND_NAME): 2, ("dog", BACKGROUND_NAME): 2}
+    assert found.confusion == {("cat", "background"): 2, ("dog", "background"): 2}
     assert [len(each.missed) for each in found.faults] == [2, 1, 1]
 
 
@@ -205,7 +224,7 @@ def test_the_page_holds_everything_and_needs_nothing_else(examined, tmp_path):
     content = json.loads((page.parent / "evaluation.json").read_text())
     assert content["classes"][0] == {
         "name": "cat", "boxes": 2, "AP": pytest.approx(50.495, abs=1e-3), "AP50": pytest.approx(50.495, abs=1e-3),
-        "best_score": 0.89, "best_F1": pytest.approx(66.6667),
+        "best_score": 0.89, "best_F1": pytest.approx(66.6667), "shown_score": 0.4,
     }  # fmt: skip
     assert content["worst_images"][0] == {"image": "2.png", "missed": 1, "false": 1, "misplaced": 1}
 
@@ -225,7 +244,7 @@ def test_the_command_writes_the_page_and_a_copy_that_recommends(exported, data, 
     assert main(["eval", "--model", str(copy), *words]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["AP"] == printed["AP"]
-    assert again["shown_scores"] == list(spec.class_scores)
+    assert [row["shown_score"] for row in again["classes"]] == list(spec.class_scores)
     assert (tmp_path / HTML_NAME).stat().st_size > 100_000
 
 
