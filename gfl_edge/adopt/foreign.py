@@ -24,6 +24,7 @@ Layout = Literal["nchw", "nhwc"]
 MIN_IR_VERSION = 4  # before, initializers had to be inputs as well
 MIN_SIDE = 32
 SELECTING = ("TopK", "GatherElements")  # no network of these families has them, and what comes before an NMS does
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger")
 INPUT_TYPES = ("FLOAT", "FLOAT16", "UINT8")
 
 
@@ -78,6 +79,10 @@ def read_foreign(path: Path, input_hw: tuple[int, int] | None = None) -> Foreign
         raise ModelFileError(
             f"{path} computes nothing from its image without {', '.join(foreign.cut_off[:5])}, which no detector of "
             "these families has. Expected a NanoDet, NanoDet-Plus, PicoDet or GFL detector"
+        )
+    if any(node.op_type in QUANTIZED for node in foreign.model.graph.node):
+        raise ModelFileError(
+            f"{path} is INT8 already. Adopt the float file that it was made from, and calibrate that: docs/int8.md"
         )
     _fix_size(foreign)
     try:

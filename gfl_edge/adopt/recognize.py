@@ -356,6 +356,9 @@ def _checked(
             f"{foreign.origin}: its levels differ in channels (scores, distributions): {sorted(widths)[:4]}. {EXPECTED}"
         )
     ((num_classes, width),) = widths
+    ends = [limit for level in levels for p in (level.scores, level.distributions) for limit in (p.low, p.high)]
+    if not np.isfinite(ends).all():
+        raise ModelFileError(f"{foreign.origin} gives NaN or infinite values of a random image. Are its weights whole?")
     if not _fits(num_classes, width, Given()):
         raise ModelFileError(
             f"{foreign.origin}: {width} channels of distributions, expected 4 * (reg_max + 1), from {4 * MIN_BINS} on. "

@@ -48,6 +48,28 @@ def large_batch(model):
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
 
 
+def not_finite(model):
+    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+    values = numpy_helper.to_array(tensor).copy()
+    values[0, 0, 0, 0] = np.nan
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def quantized(model):
+    """A pair before the first convolution."""
+    model.opset_import[0].version = 13
+    scale, zero = numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(np.int8(0), "z")
+    model.graph.initializer.extend([scale, zero])
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    pair = [helper.make_node("QuantizeLinear", ["image", "s", "z"], ["q"])]
+    pair.append(helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]))
+    first.input[0] = "d"
+    nodes = [*pair, *model.graph.node]
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+
 def old_opset(model):
     model.opset_import[0].version = 7
 
@@ -58,14 +80,6 @@ def foreign_domain(model):
             node.domain = "com.example"
 
 
-def reordered_classes(model):
-    """The classes are in another order than in the last convolution; their names would be wrong."""
-    model.graph.initializer.append(numpy_helper.from_array(np.asarray([0, 1, 1, 1], np.int64), "places"))
-    for node in model.graph.node:
-        if node.op_type == "Sigmoid":
-            node.op_type = "Neg"
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -74,6 +88,8 @@ def reordered_classes(model):
         (no_nodes, "has no nodes or no outputs"),
         (text_input, "expected one image"),
         (large_batch, "Export it with a batch of one"),
+        (not_finite, "NaN or infinite values"),
+        (quantized, "is INT8 already"),
         (old_opset, "is of opset 7|not a valid ONNX"),
         (foreign_domain, "Expected a NanoDet"),
     ],
