@@ -57,7 +57,9 @@ def plan(model: Any, images: Iterable[NDArray[np.uint8]]) -> HalfPlan:
     Raises:
         PrecisionError: a value is not finite in float32.
     """
-    names = [name for name in _floats(model) if name.startswith(PREFIX)]
+    of_image = _computed_from(model, INPUT_NAME)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    names = [name for name in _floats(model) if name.startswith(PREFIX) and (name in of_image or name in weights)]
     magnitudes = dict.fromkeys(names, 0.0)
     measuring, scalars = _measuring(model, names)
     run = runner(measuring, list(scalars.values()), "the adopted model")
@@ -121,6 +123,15 @@ def precision_of(body: Any, origin: str) -> Precision:
     raise PrecisionError(f"{origin} computes in several precisions. Export it in float32, and take --fp16 here")
 
 
+def _computed_from(model: Any, name: str) -> set[str]:
+    """The tensor and all whose values depend on its values; sizes do not."""
+    found = {name}
+    for node in model.graph.node:
+        if node.op_type not in ("Shape", "Size") and not found.isdisjoint(node.input):
+            found.update(node.output)
+    return found
+
+
 class _Rewriting:
     def __init__(self, body: Any, beyond: frozenset[str]) -> None:
         self.body, self._beyond = body, beyond
@@ -128,7 +139,8 @@ class _Rewriting:
         self._numpy = optional.load("onnx.numpy_helper")
         self._floats = set(_floats(body))
         self._weights = {tensor.name: tensor for tensor in body.graph.initializer}
-        self._cast: dict[str, str] = {}  # FP16 tensor -> the same in float32
+        self._of_image = _computed_from(body, body.graph.input[0].name)
+        self._cast: dict[tuple[str, int], str] = {}  # tensor and type -> the same in that type
         self._halved: dict[str, str] = {}  # weights -> the same in FP16
 
     def rewrite(self) -> None:
@@ -146,6 +158,9 @@ class _Rewriting:
                 tensor_type.elem_type = self._proto.FLOAT16
 
     def _rewritten(self, node: Any) -> Iterator[Any]:
+        if self._of_image.isdisjoint(node.output):  # sizes, which exporters compute in float32: FP16 cannot count them
+            yield node
+            return
         own = _OF_OWN_TYPE.get(node.op_type, ())
         inputs = [i for i, name in enumerate(node.input) if name in self._floats and i not in own]
         touched = [*(node.input[i] for i in inputs), *(name for name in node.output if name in self._floats)]
@@ -153,8 +168,11 @@ class _Rewriting:
             yield from self._as_float(node, inputs)
             return
         for i in inputs:
-            if node.input[i] in self._weights:
-                node.input[i] = self._half_weights(node.input[i])
+            name = node.input[i]
+            if name in self._weights:
+                node.input[i] = self._half_weights(name)
+            elif name not in self._of_image:
+                yield from self._read_as(node, i, self._proto.FLOAT16)
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == self._proto.FLOAT:
                 attribute.i = self._proto.FLOAT16
@@ -166,11 +184,8 @@ class _Rewriting:
         """The node in float32, with casts around it."""
         for i in inputs:
             name = node.input[i]
-            if name not in self._weights and name not in self._beyond:
-                if name not in self._cast:
-                    self._cast[name] = f"{name}_float"
-                    yield self._make_cast(name, self._cast[name], self._proto.FLOAT)
-                node.input[i] = self._cast[name]
+            if name in self._of_image and name not in self._beyond:
+                yield from self._read_as(node, i, self._proto.FLOAT)
         narrowed = []
         for i, name in enumerate(node.output):
             if name in self._floats and name not in self._beyond:
@@ -178,6 +193,14 @@ class _Rewriting:
                 narrowed.append(self._make_cast(f"{name}_wide", name, self._proto.FLOAT16))
         yield node
         yield from narrowed
+
+    def _read_as(self, node: Any, index: int, kind: int) -> Iterator[Any]:
+        """Have the node read an input in another type; the cast, unless there is one."""
+        key = (node.input[index], kind)
+        if key not in self._cast:
+            self._cast[key] = f"{key[0]}_as_{'float' if kind == self._proto.FLOAT else 'half'}"
+            yield self._make_cast(key[0], self._cast[key], kind)
+        node.input[index] = self._cast[key]
 
     def _make_cast(self, source: str, target: str, kind: int) -> Any:
         return self._helper.make_node("Cast", [source], [target], f"{target}_cast", to=kind)

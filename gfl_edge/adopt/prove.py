@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gfl_edge import optional
 from gfl_edge.adopt.dry_run import noise, runner
 from gfl_edge.adopt.foreign import Foreign
 from gfl_edge.adopt.maps import Piece
@@ -89,7 +90,10 @@ def prove(
 
     Raises:
         ParityError: they differ by more than the tolerance.
+        MissingDependencyError: NMS is in the graph, and ONNX Runtime is not installed: ONNX's reference cannot run it.
     """
+    if spec.nms == "graph":
+        optional.load("onnxruntime")
     size = (1, *spec.input_hw, 3)
     images = [*(noise(size, seed) for seed in range(NOISE_IMAGES)), *frames]
     run_foreign = runner(foreign.model, [seed.name for seed in head.seeds], foreign.origin)

@@ -289,7 +289,7 @@ class _Work:
             f"{head.num_classes} classes, reg_max {head.reg_max}: from the numbers of channels",
             *head.notes,
             f"scores are {'logits' if head.logits else 'probabilities: every value lies within 0 and 1'}",
-            f"family {settled.family}: {'given' if self.known.family else self.guess.reason}",
+            f"family {settled.family}: {'given, the graph has ' if self.known.family else ''}{self.guess.reason}",
         ]
         if self.foreign.cut_off:
             lines.append(f"left out: {', '.join(self.foreign.cut_off[:8])}, and what comes after")

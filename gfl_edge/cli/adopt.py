@@ -119,4 +119,4 @@ def request_from(args: argparse.Namespace) -> AdoptRequest:
 def _tell(adopted: Adopted) -> None:
     if adopted.table:
         rows = [[row.options or "as recognized", f"{row.ap:.2f}"] for row in adopted.table]
-        log(aligned([["choice", "AP"], *rows]))
+        log(*aligned([["choice", "AP"], *rows]).splitlines())

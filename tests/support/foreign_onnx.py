@@ -34,6 +34,7 @@ class Form:
         decoded: ends with boxes and NonMaxSuppression, and takes a scale factor.
         chosen: before NMS, cells are chosen by TopK and this operator.
         aligned: scores are the root of a product of two sigmoids, as in PicoDet's second head.
+        resized: a map is brought to twice its size and back, by sizes that are computed in float.
         activation: of the body.
         ghosts: maps are joined with what a depthwise convolution makes of them.
         old: of IR version 3, whose initializers are inputs as well.
@@ -58,6 +59,7 @@ class Form:
     decoded: bool = False
     chosen: Literal["", "GatherND", "GatherElements"] = ""
     aligned: bool = False
+    resized: bool = False
     activation: Literal["leaky", "hard swish", "relu"] = "leaky"
     ghosts: bool = False
     old: bool = False
@@ -164,6 +166,8 @@ class _Writer:
             rows, columns = (-(-side // form.first_stride) for side in form.input_hw)
             x = self.add("Reshape", x, self.constant(np.asarray([WIDTH, rows, columns], np.int64)))
             x = self.add("Reshape", x, self.constant(np.asarray([1, WIDTH, rows, columns], np.int64)))
+        if form.resized:
+            x = self.bigger(self.bigger(x, 2.0), 0.5)
         found = []
         for level, stride in enumerate(form.strides):
             if level:
@@ -173,6 +177,16 @@ class _Writer:
                 x = self.activated(self.conv(self.add("Concat", x, again, axis=1), 2 * WIDTH, WIDTH, 1))
             found.append((x, -(-form.input_hw[0] // stride), -(-form.input_hw[1] // stride)))
         return found
+
+    def bigger(self, x: str, factor: float) -> str:
+        """A map at another size, as PyTorch's exporter computes it: by the sizes times a number, rounded down."""
+        shape = self.add("Shape", x)
+        parts = [self.add("Gather", shape, self.constant(np.asarray([axis], np.int64)), axis=0) for axis in range(4)]
+        for axis in (2, 3):
+            real = self.add("Cast", parts[axis], to=TensorProto.FLOAT)
+            floor = self.add("Floor", self.add("Mul", real, self.constant(np.float32(factor))))
+            parts[axis] = self.add("Cast", floor, to=TensorProto.INT64)
+        return self.add("Resize", x, "", "", self.add("Concat", *parts, axis=0), mode="nearest")
 
     def head(self, x: str, rows: int, columns: int) -> tuple[str, str]:
         """Scores ``[1, C, cells]`` and distributions ``[1, 4 * (reg_max + 1), cells]`` of a level."""

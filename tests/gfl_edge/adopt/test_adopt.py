@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 import onnx
@@ -13,8 +14,8 @@ from gfl_edge.adopt.families import TRAITS
 from gfl_edge.adopt.run import AdoptRequest, adopt
 from gfl_edge.cli.main import main
 from gfl_edge.detector import Detector
-from gfl_edge.errors import InputError, ModelFileError, OutputError
-from gfl_edge.ops.onnx_graph import OnnxGraph
+from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError, OutputError
+from gfl_edge.ops.onnx_graph import OnnxGraph, tensor_types
 from gfl_edge.spec import read_spec
 from tests.support.foreign_onnx import Form, foreign_onnx, square_finder, write_squares
 from train.models.traits import TRAITS as TRAINED
@@ -135,8 +136,8 @@ class TestAp:
         assert main([*words, str(squares["annotations"]), "--backend", "onnxruntime"]) == 0
         out, err = capsys.readouterr()
         assert out.strip() == str(tmp_path / "m.onnx")
-        assert "as recognized" in err
-        assert "100.00" in err
+        lines = [line.split() for line in err.splitlines()]
+        assert ["as", "recognized", "100.00"] in lines
         assert "point offset 0.5: the family's" in err
         assert "largest difference from the foreign file on 6 images" in err
 
@@ -188,6 +189,15 @@ def test_nanodets_yaml_is_taken(tmp_path):
         adopted(tmp_path, foreign_onnx(Form()), config=config)
 
 
+def test_without_onnx_runtime_the_reference_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("gfl_edge.adopt.dry_run.optional.available", lambda module: False)
+    found = adopted(tmp_path, foreign_onnx(Form()), class_names=NAMES, nms="none")
+    assert found.proof.passed
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r"gfl-edge\[cpu\]"):
+        adopted(tmp_path, foreign_onnx(Form()), class_names=NAMES)
+
+
 def test_the_conventions_are_those_of_training():
     for family in TRAITS.keys() & TRAINED.keys():
         ours, theirs = TRAITS[family], TRAINED[family]
@@ -207,6 +217,16 @@ def test_half_precision(tmp_path, nms):
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     convolutions = [weights[node.input[1]] for node in model.graph.node if node.op_type == "Conv"]
     assert set(convolutions) == {onnx.TensorProto.FLOAT16}
+
+
+def test_sizes_are_not_counted_in_half_precision(tmp_path):
+    """FP16 has every whole number up to 2048."""
+    model = foreign_onnx(Form(resized=True, opset=13))
+    found = adopted(tmp_path, model, class_names=NAMES, fp16=True)
+    assert found.spec.float_layers == ()
+    types = tensor_types(onnx.load(found.path))
+    (floors,) = ({types[n.output[0]] for n in onnx.load(found.path).graph.node if n.op_type == "Floor"},)
+    assert floors == {onnx.TensorProto.FLOAT}
 
 
 def test_what_half_precision_cannot_hold_stays_float(tmp_path):
