@@ -36,6 +36,7 @@ NONE = "declares none"
 # Of packages for other machines, as their projects say; they are not installed where this page is made
 ELSEWHERE = {
     "ncnn": "BSD-3-Clause",
+    "nvidia-pytriton": "Apache-2.0",
     "nvidia-cuda-nvrtc-cu12": "NVIDIA Proprietary Software",
     "opencv-python-headless": "Apache-2.0",
     "pnnx": "BSD-3-Clause",
@@ -45,6 +46,7 @@ ELSEWHERE = {
     "tensorrt-cu12": "Other/Proprietary License",
     "tensorrt-rtx-cu12": "Other/Proprietary License",
     "tomli": "MIT",
+    "tritonclient": "BSD-3-Clause",
 }
 PROPRIETARY = re.compile(r"propriet|nvidia.*(software|license)|LicenseRef-NVIDIA", re.IGNORECASE)
 INTRODUCTION = """\

@@ -45,6 +45,8 @@ EXTRA_OF = {
     "pnnx": "peers",
     "PIL": "text",
     "supervision": "supervision",
+    "tritonclient": "triton",
+    "pytriton": "pytriton",
     "norfair": "track",
     "pdoc": "docs",
     "mutmut": "mutants",

@@ -102,6 +102,7 @@ LIGHT = (
         ),
     ),
     Command("build", _build),
+    Command("triton", lambda: ["gfl-edge", "triton", "out", "--model", inputs() / "squares.onnx"]),
     Command("deepstream", lambda: ["gfl-edge", "deepstream", "out", "--model", inputs() / "squares.onnx"]),
 )
 HEAVY = (

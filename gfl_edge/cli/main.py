@@ -7,7 +7,7 @@ import sys
 from typing import Protocol
 
 from gfl_edge._version import __version__
-from gfl_edge.cli import adopt, bench, build, camera, compare, deepstream, detect, doctor, evaluate, models
+from gfl_edge.cli import adopt, bench, build, camera, compare, deepstream, detect, doctor, evaluate, models, triton
 from gfl_edge.console import CommandParser, run_command
 
 
@@ -30,6 +30,7 @@ COMMANDS: tuple[tuple[str, Command, str], ...] = (
     ("compare", compare, "two models side by side: AP, size, latency, agreement"),
     ("bench", bench, "speed, stages, memory, energy and AP, as a report"),
     ("deepstream", deepstream, "a folder that DeepStream's nvinfer runs: model, configuration, labels, parser"),
+    ("triton", triton, "a model in a repository of NVIDIA's Triton Inference Server"),
     ("models", models, "the published weights that are known by name"),
     ("doctor", doctor, "what this machine has and lacks, and the commands that add it"),
 )
