@@ -28,6 +28,7 @@ from train.models.nanodet import PUBLISHED, NanoDet
 from train.models.published import build_model, read_model_file
 from train.models.repvgg import merge_branches
 from train.network import build_detector
+from train.weights.imagenet import load_backbone
 from train.weights.loading import load_detector
 from train.weights.nanodet_config import read_nanodet_config
 
@@ -277,3 +278,12 @@ def test_nanodet_t_is_trained_at_its_own_size(toml, change):
     assert build_detector(read_config(config), 2).config.attention_hw == (4, 4)
     with pytest.raises(InputError, match=r"attends to the positions of \[64, 64\] pixels, the data have \[(96|128)"):
         build_detector(read_config(config, [change]), 2)
+
+
+def test_a_classifier_gives_its_backbone():
+    """As those of RangiLyu/EfficientNet-Lite are called."""
+    detector, other = (lively(small("nanodet-efficientlite")) for _ in range(2))
+    trained = seeded_state(other.backbone.state_dict())
+    load_backbone(detector, {**trained, "head.0.weight": torch.zeros(1), "fc.bias": torch.zeros(1)})
+    for key, value in detector.backbone.state_dict().items():
+        assert torch.equal(value, trained[key]), key

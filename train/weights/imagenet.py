@@ -16,8 +16,8 @@ from train.weights.reading import StateDict
 from train.weights.unwrapping import read_state_dict, unwrap
 
 PREFIX = "backbone."
-# The classifier: of ResNet and ShuffleNetV2 in torchvision, of EfficientNet-Lite
-UNUSED_KEYS = re.compile(r"(fc|conv5|_conv_head|_bn1|_fc)\.")
+# The classifier: of ResNet and ShuffleNetV2 in torchvision, of EfficientNet-Lite, of RangiLyu/EfficientNet-Lite
+UNUSED_KEYS = re.compile(r"(fc|conv5|_conv_head|_bn1|_fc|head)\.")
 # Offsets of deformable convolutions, which ImageNet training does not have
 OPTIONAL_KEYS = re.compile(r".*\.(num_batches_tracked|conv2\.conv_offset\.(weight|bias))$")
 
