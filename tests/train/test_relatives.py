@@ -23,11 +23,13 @@ from gfl_edge.zoo.catalogue import CATALOGUE
 from tests.support.seeded_weights import figures, keys_digest, seeded_images, seeded_state
 from train.config import read_config
 from train.describe import architecture_name, default_hw, describe, find_preset
+from train.distributed import Process
 from train.models.batch_norm import fuse_batch_norm, unfuse_batch_norm
 from train.models.nanodet import PUBLISHED, NanoDet
 from train.models.published import build_model, read_model_file
 from train.models.repvgg import merge_branches
 from train.network import build_detector
+from train.unfolding import neutral_norms, unfold_batch_norms
 from train.weights.imagenet import load_backbone
 from train.weights.loading import load_detector
 from train.weights.nanodet_config import read_nanodet_config
@@ -287,3 +289,20 @@ def test_a_classifier_gives_its_backbone():
     load_backbone(detector, {**trained, "head.0.weight": torch.zeros(1), "fc.bias": torch.zeros(1)})
     for key, value in detector.backbone.state_dict().items():
         assert torch.equal(value, trained[key]), key
+
+
+def test_training_goes_on_from_a_converted_repvgg():
+    """Its branches are there again, and those that were merged hold what they did when their norms normalize."""
+    images = torch.randn(8, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    network = lively(small("nanodet-repvgg", stage_blocks=(1, 2, 1, 1)))
+    network.load_state_dict(unfuse_batch_norm(fuse_batch_norm(network).state_dict(), network))
+
+    def maps():
+        with torch.no_grad():
+            return torch.cat([level.flatten() for kind in network(images) for level in kind])
+
+    expected = maps()
+    unfold_batch_norms(network, neutral_norms(network), [images], Process(torch.device("cpu")))
+    torch.testing.assert_close(maps(), expected, rtol=1e-3, atol=1e-4)
+    network.train()
+    assert float((maps() - expected).square().mean().sqrt() / expected.std()) < 0.1

@@ -34,7 +34,6 @@ GFL_18 = GFLConfig(
 SMALL = {
     "nanodet-g": NanoDetConfig("nanodet-g", 2, 10, (16, 32, 64), 16, 1),
     "nanodet-plus": NanoDetConfig("nanodet-plus", 2, stage_channels=(16, 32, 64), neck_channels=16),
-    "nanodet-repvgg": NanoDetConfig("nanodet-repvgg", 2, 7, (16, 32, 64), 16, 1, (1, 2, 1, 1)),
     "gfl": GFL_18,
 }
 
