@@ -1,4 +1,4 @@
-"""Scripts that use the project as a user would: the demo, and the annotated frames of the README.
+"""Scripts that use the project as a user would: the demo, the annotated frames of the README, counting and tiles.
 
 May import everything; nothing imports it except tests. Never installed.
 """
