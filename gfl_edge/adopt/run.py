@@ -164,20 +164,26 @@ class _Work:
         size = request.input_hw or (taken and taken.input_hw) or None
         self.foreign = read_foreign(request.source, size)
         self.head = find_head(self.foreign, _given(request, entries, names))
-        self.class_names = names or self._numbered_names()
+        self.class_names = names or self._default_names()
         self._check_strides(entries)
         self.guess = guess_family(self.foreign, self.head)
         self.inner = inner_normalization(self.foreign)
         self.known = request.given if entries is None else _with_config(request.given, entries)
         if self.inner is not None:  # a configuration's is in the graph already
             self.known = replace(self.known, mean=request.given.mean, std=request.given.std)
+        self._warn_of_another_family()
         self.body = cut_body(self.foreign, self.head)
         self.precision = half.precision_of(self.body, str(request.source))
         self.batched = open_batch(self.body, self.foreign)
         self._truth: Annotations | None = None
         self._measured: dict[Settled, float] = {}  # AP
 
-    def _numbered_names(self) -> tuple[str, ...]:
+    def _warn_of_another_family(self) -> None:
+        given, seen = self.known.family, self.guess.family
+        if given and seen and TRAITS[given] != TRAITS[seen]:
+            logger.warning("the graph looks like %s (%s), and is run as %s", seen, self.guess.reason, given)
+
+    def _default_names(self) -> tuple[str, ...]:
         if self.head.num_classes == len(COCO_CLASSES):
             return COCO_CLASSES
         raise InputError(

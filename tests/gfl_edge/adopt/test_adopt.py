@@ -198,6 +198,13 @@ def test_without_onnx_runtime_the_reference_runs(tmp_path, monkeypatch):
         adopted(tmp_path, foreign_onnx(Form()), class_names=NAMES)
 
 
+def test_a_family_that_the_graph_does_not_look_like_is_warned_of(tmp_path, caplog):
+    adopted(tmp_path, foreign_onnx(Form()), class_names=NAMES, given=Choices(family="nanodet-g"))
+    assert not caplog.records
+    adopted(tmp_path, foreign_onnx(Form()), class_names=NAMES, given=Choices(family="nanodet-plus"))
+    assert "the graph looks like nanodet (3 levels" in caplog.text
+
+
 def test_the_conventions_are_those_of_training():
     for family in TRAITS.keys() & TRAINED.keys():
         ours, theirs = TRAITS[family], TRAINED[family]
