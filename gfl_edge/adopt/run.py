@@ -247,7 +247,17 @@ class _Work:
             return evaluate_on(truth, detector).percent("AP")
 
     def spec(self, settled: Settled) -> ModelSpec:
-        """The description of the adopted model, in the foreign one's precision."""
+        """The description of the adopted model, in the foreign one's precision.
+
+        Raises:
+            InputError: a value that no model may have, such as a deviation of 0.
+        """
+        try:
+            return self._spec(settled)
+        except ValueError as error:
+            raise InputError(f"{self._request.source} cannot be adopted so: {error}. Correct the option") from error
+
+    def _spec(self, settled: Settled) -> ModelSpec:
         request, head = self._request, self.head
         traits = TRAITS.get(_family_of(settled), TRAITS["nanodet"])
         return ModelSpec(

@@ -276,6 +276,19 @@ def test_class_names_are_asked_for(tmp_path, fields, message):
         adopted(tmp_path, foreign_onnx(Form()), **fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "../x"}, r"name '\.\./x': expected a text"),
+        ({"class_names": ("a", "a", "b")}, "'a' comes twice"),
+        ({"class_names": NAMES, "given": Choices(std=(0.0, 1.0, 1.0))}, r"std_bgr\[0\] 0.0: expected more than 0"),
+    ],
+)
+def test_what_no_model_may_have_is_refused(tmp_path, fields, message):
+    with pytest.raises(InputError, match=message):
+        adopted(tmp_path, foreign_onnx(Form()), **fields)
+
+
 def test_coco_is_what_80_classes_are(tmp_path):
     assert adopted(tmp_path, foreign_onnx(Form(classes=80))).spec.class_names[0] == "person"
 
