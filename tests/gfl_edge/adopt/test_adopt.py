@@ -279,7 +279,7 @@ def test_class_names_are_asked_for(tmp_path, fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "../x"}, r"name '\.\./x': expected a text"),
+        ({"class_names": NAMES, "name": "../x"}, r"name '\.\./x': expected a text"),
         ({"class_names": ("a", "a", "b")}, "'a' comes twice"),
         ({"class_names": NAMES, "given": Choices(std=(0.0, 1.0, 1.0))}, r"std_bgr\[0\] 0.0: expected more than 0"),
     ],
