@@ -48,12 +48,16 @@ EXTRA_OF = {
     "tritonclient": "triton",
     "pytriton": "pytriton",
     "norfair": "track",
+    "starlette": "web",
+    "uvicorn": "web",
+    "prometheus_client": "web",
     "pdoc": "docs",
     "mutmut": "mutants",
     "libcst": "mutants",
     "pytest": "dev",
     "hypothesis": "dev",
     "packaging": "dev",
+    "websocket": "dev",
 }
 
 # What a machine may take instead of the extra

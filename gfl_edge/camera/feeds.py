@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from gfl_edge.camera.pipeline import STOP_SECONDS, BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
-from gfl_edge.camera.status import LatencyHistogram
+from gfl_edge.camera.status import LatencyHistogram, RecentRate
 from gfl_edge.camera.summary import SourceSummary, rate
 from gfl_edge.detections import Detections
 from gfl_edge.errors import GflEdgeError, InputError, SourceError
@@ -38,7 +38,8 @@ class CameraFrame:
         captured_s: when it had been read, by ``time.perf_counter``.
         ms: milliseconds by stage, so far; ``read`` includes the wait for a camera.
         image: what is shown and written: the frame's own, after drawing an annotated copy.
-        detections: those that count; set by the network's stage.
+        found: all detections of the model; set by the network's stage.
+        detections: those of them that count; set there, too.
     """
 
     feed: Feed
@@ -46,6 +47,7 @@ class CameraFrame:
     captured_s: float
     ms: dict[str, float]
     image: Image
+    found: Detections = field(init=False)
     detections: Detections = field(init=False)
     invalid: int = field(init=False)
 
@@ -70,6 +72,7 @@ class Feed:
         delivered: frames that went all the way.
         invalid: what the model gave in them that can be no detections.
         latency: from capture to delivery, of those.
+        rate: at which they were delivered, lately.
         error: what ended it early.
     """
 
@@ -81,6 +84,7 @@ class Feed:
         self.source: FrameSource | None = None
         self.inbox: BoundedQueue[CameraFrame] = BoundedQueue(WAITING, changed)
         self.delivered, self.invalid, self.latency = 0, 0, LatencyHistogram()
+        self.rate = RecentRate()
         self.error: BaseException | None = None
         self._opening, self._reconnect_seconds, self._changed = source, reconnect_seconds, changed
         self._stopped = threading.Event()

@@ -25,6 +25,7 @@ from gfl_edge.backends.base import Performance
 from gfl_edge.backends.select import BackendName
 from gfl_edge.camera.delivery import Delivery, video_path
 from gfl_edge.camera.feeds import CameraFrame, Feeds
+from gfl_edge.camera.live import live_of, run_statistics
 from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, Pipeline
 from gfl_edge.camera.status import LatencyHistogram, StageTimes, StatusLine
 from gfl_edge.camera.stop_signals import StopSignals
@@ -51,6 +52,8 @@ from gfl_edge.media.sinks import VideoSink, Window, why_no_window
 from gfl_edge.media.sources import Frame, FrameSource
 from gfl_edge.redact import shown_source
 from gfl_edge.tracking.tracker import ObjectTracker
+from gfl_edge.web.live import Live, Run
+from gfl_edge.web.page import LivePage
 
 # Frames between two stages: one, since each more makes a live image older by a frame; files have a spare one, which
 # evens out stages that take now more, now less
@@ -73,6 +76,7 @@ def run_camera(
     draw_sigma: bool = False,
     track: bool = False,
     on_frame: Callable[[Frame, Detections], None] | None = None,
+    serve: str | LivePage | None = None,
 ) -> CameraSummary:
     """Detect in every frame of one or more sources until they end, a window is closed, or Ctrl-C or SIGTERM arrives.
 
@@ -107,6 +111,8 @@ def run_camera(
         track: follow objects from frame to frame, those of each source by themselves; detections then have
             ``track_ids``. See :class:`gfl_edge.tracking.tracker.ObjectTracker`.
         on_frame: called with every frame and its detections, after they were written; in the caller's thread.
+        serve: live page with images and statistics, at ``[HOST:]PORT``, without a host only for this machine; or a
+            :class:`gfl_edge.web.page.LivePage`, which knows its token. Who watches never holds up the run.
 
     Raises:
         SourceError: the source, or every one of several, cannot be opened, is lost for good, or has no image that can
@@ -121,6 +127,7 @@ def run_camera(
     trackers = [ObjectTracker() for _ in sources] if track else []
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
+        live = None if serve is None else live_of(serve, stack)
         window = _window(show)
         if model is None or isinstance(model, (str, Path)):
             detector = stack.enter_context(Detector(model, backend, performance=performance_for(sources)))
@@ -138,7 +145,7 @@ def run_camera(
                 raise KeyboardInterrupt
         pipeline = stack.enter_context(Pipeline())
         delivery = stack.enter_context(Delivery(output, json_lines, window, len(sources)))
-        run = CameraRun(detector, feeds, pipeline, delivery, keep, trackers, on_frame, draw_sigma)
+        run = CameraRun(detector, feeds, pipeline, delivery, keep, trackers, on_frame, draw_sigma, live)
         with run.status:
             stopped_by = run.until_it_ends(stop)
     return run.summary(stopped_by)
@@ -212,6 +219,7 @@ class CameraRun:
         trackers: one for each source, or none.
         on_frame: called after every delivery.
         draw_sigma: whether it is drawn how sure each edge is.
+        live: takes the newest frames, for the page.
 
     Attributes:
         times: of the stages.
@@ -230,17 +238,23 @@ class CameraRun:
         trackers: Sequence[ObjectTracker],
         on_frame: Callable[[Frame, Detections], None] | None,
         draw_sigma: bool = False,
+        live: Live | None = None,
     ) -> None:
         self.times, self.latency, self.seconds = StageTimes(), LatencyHistogram(), 0.0
         self.status = StatusLine(feeds.total, self.load)
         self._detector, self._feeds, self._delivery = detector, feeds, delivery
         self._pipeline, self._keep, self._on_frame = pipeline, keep, on_frame
-        self._trackers, self._batch, self._draw_sigma = trackers, SteadyBatch(), draw_sigma
+        self._trackers, self._batch, self._draw_sigma, self._live = trackers, SteadyBatch(), draw_sigma, live
 
     def until_it_ends(self, stop: StopSignals) -> StoppedBy:
         """Deliver what comes; every way out but an error is returned. Signals raise only in ``on_frame``."""
         start = time.perf_counter()
         ready = self.start()
+        if self._live is not None:
+            waiting: dict[str, Sized] = {"preprocess": self._feeds, **self._pipeline.queues}
+            known = self._detector, self._feeds, self.times, waiting, start
+            shown = Run(self._keep, self._detector.backend, self._draw_sigma, lambda: run_statistics(*known))
+            self._live.follow(shown, len(self._feeds.feeds))
         try:
             while not stop.requested:
                 item = ready.get_within(POLL_SECONDS)
@@ -299,7 +313,8 @@ class CameraRun:
         # The batch may have been filled up
         for item, detections, invalid in zip(items, found.detections, found.invalid, strict=False):
             source, size = item.feed.index, (item.image.shape[0], item.image.shape[1])
-            item.detections, item.invalid = self._keep.apply(detections, size, source=source), invalid
+            item.found, item.invalid = detections, invalid
+            item.detections = self._keep.apply(detections, size, source=source)
             item.ms.update(found.ms)
             if self._trackers:
                 start = time.perf_counter()
@@ -327,6 +342,9 @@ class CameraRun:
             latency.add(latency_ms)
         item.feed.delivered += 1
         item.feed.invalid += item.invalid
+        item.feed.rate.add()
+        if self._live is not None:
+            self._live.show(item.feed.index, item.frame.image, item.found, item.detections)
         self.times.add({"draw": 0.0, **item.ms, "write": _ms_since(start)})
         several = len(self._feeds.feeds) > 1
         self.status.update(self.times.frames if several else item.frame.index + 1, self.times)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from gfl_edge.terminal.streams import stderr
@@ -20,10 +21,14 @@ MIN_MS, BUCKET_RATIO, BUCKETS = 0.01, 1.05, 400
 
 
 class StageTimes:
-    """Milliseconds of each stage: the mean of all frames, and of those in the last two seconds, 500 at most."""
+    """Milliseconds of each stage: the mean of all frames, and of those in the last two seconds, 500 at most.
+
+    One thread adds, others may look.
+    """
 
     def __init__(self) -> None:
         self.frames = 0
+        self._lock = threading.Lock()  # of the recent ones, which nobody may look through while they change
         self._sums = dict.fromkeys(CAMERA_STAGES, 0.0)
         self._recent: deque[tuple[float, dict[str, float]]] = deque(maxlen=RECENT_FRAMES)
 
@@ -33,9 +38,10 @@ class StageTimes:
         for stage in CAMERA_STAGES:
             self._sums[stage] += ms[stage]
         now = time.monotonic()
-        self._recent.append((now, ms))
-        while len(self._recent) > 2 and now - self._recent[0][0] > RECENT_SECONDS:
-            self._recent.popleft()
+        with self._lock:
+            self._recent.append((now, ms))
+            while len(self._recent) > 2 and now - self._recent[0][0] > RECENT_SECONDS:
+                self._recent.popleft()
 
     def mean_ms(self) -> dict[str, float]:
         """Mean milliseconds by stage over all frames."""
@@ -43,13 +49,39 @@ class StageTimes:
 
     def recent_ms(self) -> dict[str, float]:
         """Mean milliseconds by stage over the last two seconds."""
-        count = max(1, len(self._recent))
-        return {stage: sum(ms[stage] for _, ms in self._recent) / count for stage in CAMERA_STAGES}
+        with self._lock:
+            recent = list(self._recent)
+        return {stage: sum(ms[stage] for _, ms in recent) / max(1, len(recent)) for stage in CAMERA_STAGES}
 
     def recent_fps(self) -> float:
         """Frames per second over the last two seconds; 0 until there are two frames."""
         seconds = self._recent[-1][0] - self._recent[0][0] if self._recent else 0.0
         return (len(self._recent) - 1) / seconds if seconds > 0 else 0.0
+
+
+class RecentRate:
+    """Frames per second over the last two seconds; one thread adds, others may look."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times: deque[float] = deque(maxlen=RECENT_FRAMES)
+
+    def add(self) -> None:
+        """Count a frame, now."""
+        with self._lock:
+            self._times.append(time.monotonic())
+            while len(self._times) > 2 and self._times[-1] - self._times[0] > RECENT_SECONDS:
+                self._times.popleft()
+
+    def fps(self) -> float:
+        """0 until there are two frames, and when the next is late: by two seconds, or by longer intervals."""
+        with self._lock:
+            count = len(self._times)
+            first, last = (self._times[0], self._times[-1]) if count > 1 else (0.0, 0.0)
+        if last <= first:
+            return 0.0
+        interval = (last - first) / (count - 1)
+        return 0.0 if time.monotonic() - last > max(RECENT_SECONDS, 2 * interval) else 1 / interval
 
 
 class LatencyHistogram:
@@ -60,18 +92,18 @@ class LatencyHistogram:
     Attributes:
         count: times that were added.
         max_ms: the largest.
+        sum_ms: of all.
     """
 
     def __init__(self) -> None:
-        self.count, self.max_ms = 0, 0.0
+        self.count, self.max_ms, self.sum_ms = 0, 0.0, 0.0
         self._counts = [0] * BUCKETS
 
     def add(self, ms: float) -> None:
         """Count a time in milliseconds, 0 or more."""
         self.count += 1
-        self.max_ms = max(self.max_ms, ms)
-        bucket = math.ceil(math.log(ms / MIN_MS, BUCKET_RATIO)) if ms > MIN_MS else 0
-        self._counts[min(bucket, BUCKETS - 1)] += 1
+        self.max_ms, self.sum_ms = max(self.max_ms, ms), self.sum_ms + ms
+        self._counts[self._bucket(ms)] += 1
 
     def percentile_ms(self, percent: float) -> float:
         """The time that ``percent`` of all do not exceed (nearest rank); 0 without any."""
@@ -82,6 +114,15 @@ class LatencyHistogram:
             if count and seen >= rank:
                 return min(self.max_ms, MIN_MS * math.pow(BUCKET_RATIO, bucket - 0.5))
         return 0.0
+
+    def counts_up_to(self, ends_ms: Sequence[float]) -> tuple[int, ...]:
+        """How many times were at most each of these milliseconds."""
+        counts = list(self._counts)
+        return tuple(sum(counts[: self._bucket(end) + 1]) for end in ends_ms)
+
+    @staticmethod
+    def _bucket(ms: float) -> int:
+        return min(math.ceil(math.log(ms / MIN_MS, BUCKET_RATIO)) if ms > MIN_MS else 0, BUCKETS - 1)
 
     def to_dict(self) -> dict[str, float]:
         """Milliseconds: ``p50``, ``p99``, ``max``."""

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.run import performance_for
 from gfl_edge.cli.options import add_draw_sigma, add_model, open_detector
-from gfl_edge.filters.arguments import add_filter, read_filter
+from gfl_edge.errors import InputError
+from gfl_edge.filters.arguments import add_filter, argument, read_filter
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.parsing.numbers import number_argument, whole_argument
+from gfl_edge.terminal.streams import stderr
+from gfl_edge.web.address import read_address, read_token
+from gfl_edge.web.page import LivePage
+
+TOKEN_VARIABLE = "GFL_EDGE_SERVE_TOKEN"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -49,12 +58,28 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="keep trying a live source so long that is lost or not there; inf: for ever",
     )
+    parser.add_argument(
+        "--serve",
+        type=argument(_checked_address),
+        metavar="[HOST:]PORT",
+        help="live page with images and statistics, /metrics and /healthz; without a host only for this machine",
+    )
+    parser.add_argument(
+        "--serve-token",
+        type=argument(read_token),
+        metavar="TOKEN",
+        help=f"what lets in to the page; default: ${TOKEN_VARIABLE}, or, with a host, a random one that is printed",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Detect until the sources end or a signal comes; print the summary."""
     sources, keep = args.source or [0], read_filter(args)
-    with open_detector(args, performance_for(sources)) as detector:
+    if args.serve_token and not args.serve:
+        raise InputError("--serve-token is for the live page: add --serve [HOST:]PORT")
+    with ExitStack() as stack:
+        page = stack.enter_context(_page(args)) if args.serve else None  # a port in use is known before the model loads
+        detector = stack.enter_context(open_detector(args, performance_for(sources)))
         summary = run_camera(
             detector,
             sources,
@@ -66,7 +91,24 @@ def run(args: argparse.Namespace) -> int:
             reconnect_seconds=args.reconnect_seconds,
             draw_sigma=args.draw_sigma,
             track=args.track,
+            serve=page,
         )
     # With the frames' JSON on stdout the summary goes where the status goes
     print(json_text(summary.to_dict(), indent=2), file=sys.stderr if args.json_lines == "-" else sys.stdout)
     return 0
+
+
+def _checked_address(text: str) -> str:
+    """The address as it was given, if it is one."""
+    read_address(text)
+    return text
+
+
+@contextmanager
+def _page(args: argparse.Namespace) -> Iterator[LivePage]:
+    """The page that was asked for, its address on stderr; a token that the user chose is not shown."""
+    chosen = args.serve_token or os.environ.get(TOKEN_VARIABLE) or None
+    with LivePage(args.serve, chosen) as page:
+        # Not logged: logs are kept and sent around, and hide what may be a secret
+        print(f"live page: {page.address.url if chosen else page.url}", file=stderr(), flush=True)
+        yield page

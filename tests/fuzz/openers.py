@@ -36,6 +36,7 @@ OPENERS: dict[str, tuple[str, ...] | str] = {
     "gfl_edge/media/opening.py": ("video", "image folder"),
     "gfl_edge/parsing/json_text.py": ("spec", "sidecar", "report"),
     "gfl_edge/report/html.py": MADE_HERE,
+    "gfl_edge/web/app.py": MADE_HERE,
     "gfl_edge/results/journal.py": ("detect-journal",),
     "gfl_edge/results/tables.py": WRITES,
     "gfl_edge/spec.py": ("onnx-description", "onnxruntime", "openvino", "spec-in-onnx"),

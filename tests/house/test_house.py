@@ -112,7 +112,7 @@ def test_the_wheel_holds_only_gfl_edge(wheel):
     assert {name.split("/")[0] for name in names} == {"gfl_edge", info}
     modules = {name for name in names if name.endswith(".py")}
     assert modules == {name.replace(".", "/") + ".py" for name in MODULES}
-    assert {"gfl_edge/py.typed", "gfl_edge/report/report.html.j2"} <= set(names)
+    assert {"gfl_edge/py.typed", "gfl_edge/report/report.html.j2", "gfl_edge/web/page.html"} <= set(names)
 
 
 def test_the_wheel_holds_the_kernels(wheel):

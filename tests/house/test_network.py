@@ -28,6 +28,7 @@ for name in optional.EXTRA_OF:
         optional.available(name)
 """
 LIGHT = ("numpy", "cv2", "onnx", "onnxruntime", "openvino", "pycocotools", "tensorrt_rtx", "cuda", "psutil", "yaml")
+LIGHT += ("starlette", "uvicorn", "prometheus_client")
 SCRIPTS = sorted(
     path.relative_to(CHECKOUT).as_posix()
     for package in ("train", "export", "calib", "benchmarks", "examples")

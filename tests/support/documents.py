@@ -19,6 +19,7 @@ PARSED_ONLY = {
     r"(python\S*|\S+/python) -m (venv|pip) ": "changes what is installed",
     r"pip (un)?install ": "changes what is installed",
     r"sudo ": "changes the system",
+    r"curl ": "needs a page that is served",
     r"git clone ": "needs the network",
     r"gfl-edge camera .*--source (\d|nvargus|rtsp|http)": "needs a camera",
     r"gfl-edge adopt ": "needs somebody else's file",

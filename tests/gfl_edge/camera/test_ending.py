@@ -197,7 +197,7 @@ def test_ctrl_c_in_a_stage_that_hangs(
                 released.wait()
             return super().infer(prepared)
 
-    def draw(image: np.ndarray, found: Detections) -> np.ndarray:
+    def draw(image: np.ndarray, found: Detections, **_: object) -> np.ndarray:
         if where == "draw" and image[0, 0, 0] == 5:
             released.wait()
         return image
@@ -265,7 +265,7 @@ def test_an_error_in_a_stage(tmp_path: Path, sources: Sources, monkeypatch: pyte
             fail("network", prepared[0])
             return super().infer(prepared)
 
-    def draw(image: np.ndarray, found: Detections) -> np.ndarray:
+    def draw(image: np.ndarray, found: Detections, **_: object) -> np.ndarray:
         fail("draw", image)
         return image
 
