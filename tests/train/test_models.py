@@ -126,7 +126,7 @@ def test_a_projection_that_is_not_0_to_reg_max_is_refused(own):
 
 def test_a_checkpoint_of_another_model(tmp_path, checkpoint):
     path = save({"layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
-    with pytest.raises(CheckpointError, match="no checkpoint of a NanoDet, GFL or GFLv2"):
+    with pytest.raises(CheckpointError, match="no checkpoint of a NanoDet, GFL, GFLv2 or ATSS"):
         load_detector(path)
     with pytest.raises(CheckpointError, match="is a nanodet checkpoint, nanodet-plus was requested"):
         load_detector(checkpoint("nanodet-m-320"), family="nanodet-plus")
