@@ -105,7 +105,8 @@ class Journal:
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], class_names: tuple[str, ...]) -> None:
-        self._path, self._header = path, json.loads(json.dumps({"settings": settings}, default=float))
+        self._path = path
+        self._header = json.loads(json.dumps({"settings": settings}, default=float, allow_nan=False))
         self.finished: dict[str, Finished] = {}
         self._lines: JsonLinesSink | None = None
         if is_file(path):

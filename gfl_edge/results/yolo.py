@@ -29,7 +29,7 @@ def write_yolo(folder: Path, results: Sequence[ImageResult], class_names: Sequen
     for made in (images, labels):
         made.mkdir(parents=True)
     # JSON is YAML, whatever the names are
-    names = json.dumps(list(class_names), ensure_ascii=False)
+    names = json.dumps(list(class_names), ensure_ascii=False, allow_nan=False)
     text = f"train: images\nval: images\nnc: {len(class_names)}\nnames: {names}\n"
     (folder / "data.yaml").write_text(text, encoding="utf-8")
     taken: set[str] = set()
