@@ -13,23 +13,11 @@ import pytest
 
 from gfl_edge import __version__
 from tests.support.exported import SmallFiles
+from tests.support.pythons import find_python
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-# Where pyenv keeps its versions, which need not be on the PATH
-PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
 
 pytestmark = pytest.mark.slow
-
-
-def find_python(version: str) -> str:
-    """An interpreter of that version that can make environments; skips where there is none."""
-    candidates = [*sorted(PYENV.glob(f"{version}.*/bin/python")), shutil.which(f"python{version}")]
-    for python in filter(None, candidates):
-        words = [str(python), "-c", "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"]
-        answer = subprocess.run(words, capture_output=True, text=True, check=False)
-        if answer.stdout.strip() == version:
-            return str(python)
-    pytest.skip(f"no Python {version} with ensurepip, neither in {PYENV} nor on the PATH")
 
 
 @pytest.fixture
