@@ -39,6 +39,7 @@ OPENERS: dict[str, tuple[str, ...] | str] = {
     "gfl_edge/web/app.py": MADE_HERE,
     "gfl_edge/results/journal.py": ("detect-journal",),
     "gfl_edge/results/tables.py": WRITES,
+    "gfl_edge/serving/deepstream.py": MADE_HERE,
     "gfl_edge/serving/folder.py": WRITES,
     "gfl_edge/spec.py": ("onnx-description", "onnxruntime", "openvino", "spec-in-onnx"),
     "gfl_edge/terminal/streams.py": WRITES,
