@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gfl_edge.camera import status
-from gfl_edge.camera.status import CAMERA_STAGES, LatencyHistogram, StageTimes, StatusLine
+from gfl_edge.camera.status import CAMERA_STAGES, LatencyHistogram, RecentRate, StageTimes, StatusLine
 from tests.support.fake_sources import Clock
 
 
@@ -74,3 +74,27 @@ def test_one_time_is_every_percentile(ms: float) -> None:
     assert histogram.max_ms == ms
     assert histogram.percentile_ms(50) == pytest.approx(ms, rel=0.03, abs=0.01) or ms == 1e12
     assert histogram.percentile_ms(50) <= ms
+
+
+def test_the_recent_rate_falls_to_nothing_when_frames_stay_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Clock()
+    monkeypatch.setattr(status, "time", time)
+    rate = RecentRate()
+    assert rate.fps() == 0.0
+    for period, expected in ((0.1, 10.0), (5.0, 0.2)):
+        for _ in range(50):
+            time.now += period
+            rate.add()
+        assert rate.fps() == pytest.approx(expected)
+    time.now += 9
+    assert rate.fps() == pytest.approx(0.2), "late by less than two of its intervals"
+    time.now += 2
+    assert rate.fps() == 0.0
+
+
+def test_latencies_are_counted_up_to_ends() -> None:
+    latency = LatencyHistogram()
+    for ms in (1.0, 5.0, 50.0, 700.0):
+        latency.add(ms)
+    assert latency.counts_up_to([0.5, 2.0, 60.0, 10_000.0]) == (0, 1, 3, 4)
+    assert latency.sum_ms == 756.0

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from gfl_edge.camera import run_camera
+from gfl_edge.cli import camera
+from gfl_edge.cli import main as cli
 from gfl_edge.errors import InputError
 from gfl_edge.filters import DetectionFilter
 from gfl_edge.media.draw import draw_detections
@@ -214,3 +216,33 @@ def test_a_port_in_use_is_known_before_the_model_loads(sources: Sources, monkeyp
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
     return Sources(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--serve", "host"], 2, "argument --serve: 'host': expected [HOST:]PORT"),
+        (["--serve", "80", "--serve-token", "my secret"], 2, "argument --serve-token: the token: expected 16 to 200"),
+        (["--serve-token", "0123456789abcdef"], 1, "--serve-token is for the live page"),
+    ],
+)
+def test_wrong_options(capsys: pytest.CaptureFixture[str], words: list[str], status: int, said: str) -> None:
+    try:
+        ended = cli.main(["camera", *words])
+    except SystemExit as exit_:
+        ended = exit_.code
+    written = capsys.readouterr().err
+    assert ended == status
+    assert said in written
+    assert "secret" not in written
+    assert "0123456789abcdef" not in written
+
+
+def test_the_command_prints_the_token_that_it_makes_and_no_other(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for chosen in (None, "0123456789abcdef"):
+        monkeypatch.setenv(camera.TOKEN_VARIABLE, chosen or "")
+        assert cli.main(["camera", "--serve", "0.0.0.0:0", "--source", "there-is-none.mp4", "--headless"]) == 1
+        first = capsys.readouterr().err.splitlines()[0]
+        assert re.fullmatch(r"live page: http://[^/]+:\d+/" + ("" if chosen else r"\?token=[\w-]{32}"), first)
