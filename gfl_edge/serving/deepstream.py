@@ -9,7 +9,7 @@ from gfl_edge.errors import BackendError, InputError
 from gfl_edge.ops.preprocess import PADDING_BGR
 from gfl_edge.serving.folder import write_folder
 from gfl_edge.serving.planar import planar
-from gfl_edge.spec import INPUT_NAME, ModelSpec, load_contract
+from gfl_edge.spec import INPUT_NAME, STRETCHES, ModelSpec, load_contract
 
 CONFIG, LABELS, README = "config_infer.txt", "labels.txt", "README.txt"
 PARSER, LIBRARY = "NvDsInferParseCustomGfl", "libgfl_deepstream.so"
@@ -18,6 +18,8 @@ NVINFER_MODES = {"fp32": 0, "int8": 1, "fp16": 2}  # network-mode; there is none
 
 PADDING = {
     "stretch": "Frames are stretched to the input, as by gfl_edge.",
+    "stretch-cubic": "Frames are stretched to the input, bilinearly and not cubically as by gfl_edge. What that "
+    "costs was not measured.",
     "letterbox": "Frames are centered on black, as by gfl_edge, but at whole pixels: the network sees them less "
     "than one pixel of its input elsewhere.",
     "fit": "Frames lie in the upper left corner, as by gfl_edge, but the rest is black instead of the gray levels "
@@ -103,7 +105,7 @@ def config(spec: ModelSpec, batch_size: int, score: float) -> str:
     # nvinfer builds weakly typed, where FP16 may take in the decode and Q/DQ is refused: not unless it is asked to
     onnx = "" if mode(spec) == "fp32" else "# Only FP32 is safe to be built by nvinfer itself, see README.txt\n#"
     nms = "" if spec.has_nms else f"nms-iou-threshold={spec.iou_threshold:g}\n"
-    aspect = spec.resize != "stretch"
+    aspect = spec.resize not in STRETCHES
     return f"""\
 # {spec.name} for DeepStream's nvinfer. Paths are relative to this file.
 [property]

@@ -86,7 +86,9 @@ def test_what_nvinfer_would_build_otherwise_it_is_not_to_build(changes, mode):
     assert "--stronglyTyped --minShapes=images:1x3x32x32 --optShapes=images:8x3x32x32" in readme(spec, 8)
 
 
-@pytest.mark.parametrize(("rule", "flags"), [("stretch", "00"), ("letterbox", "11"), ("fit", "10")])
+@pytest.mark.parametrize(
+    ("rule", "flags"), [("stretch", "00"), ("stretch-cubic", "00"), ("letterbox", "11"), ("fit", "10")]
+)
 def test_the_resize_rule(tmp_path, rule, flags):
     result = write_deepstream(tmp_path / "ds", written(tmp_path, resize=rule))
     settings = read(result.config.read_text())["property"]
