@@ -37,6 +37,9 @@ def cut_body(foreign: Foreign, head: Head) -> Any:
         if value.name in types:
             value.CopyFrom(types[value.name])
     body = _at_opset(body, foreign.origin)
+    used = {name for node in body.graph.node for name in node.input}
+    for tensor in [tensor for tensor in body.graph.initializer if tensor.name not in used]:
+        body.graph.initializer.remove(tensor)  # the converter leaves copies behind
     del body.graph.value_info[:]
     del body.metadata_props[:]
     return optional.load("onnx.compose").add_prefix(body, PREFIX)
