@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,12 @@ def test_a_real_server(tmp_path, data):
     image = sorted(data("coco128/train2017").iterdir())[0]
     repository = write_triton(tmp_path / "repo", bundled_model(), name="m")
     words = [python, str(CHECKOUT / "tests/support/triton_real.py"), image, str(three_ports()), repository]
-    settings = {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    ran = subprocess.run(list(map(str, words)), env=settings, capture_output=True, text=True, timeout=500, check=False)
+    settings = {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    with tempfile.TemporaryDirectory() as home:  # in which its sockets lie, whose paths have to be short
+        settings["HOME"] = home
+        ran = subprocess.run(
+            list(map(str, words)), env=settings, capture_output=True, text=True, timeout=500, check=False
+        )
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert ran.stdout.split() == ["protobuf", "same", "refused", "clients", "restart"]
 

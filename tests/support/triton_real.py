@@ -40,7 +40,8 @@ def served(port):
     """A server, ended as by Ctrl-C."""
     libraries = f"{sysconfig.get_config_var('LIBDIR')}:{os.environ.get('LD_LIBRARY_PATH', '')}"
     words = [sys.executable, str(CHECKOUT / "examples" / "triton_server.py"), "--backend", "onnxruntime"]
-    process = subprocess.Popen([*words, "--port", str(port)], env={**os.environ, "LD_LIBRARY_PATH": libraries})
+    words += ["--port", str(port)]
+    process = subprocess.Popen(words, env={**os.environ, "LD_LIBRARY_PATH": libraries}, stdout=sys.stderr)
     try:
         with contextlib.closing(tritonclient.http.InferenceServerClient(f"127.0.0.1:{port}")) as client:
             wait_for(process, client)
