@@ -24,9 +24,9 @@ from benchmarks.faults.http_camera import HEAD, HttpCamera, jpeg, part
 from gfl_edge.camera import run_camera
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Inference
-from gfl_edge.filters import DetectionFilter
 from gfl_edge.media.sources import Frame
 from gfl_edge.parsing.json_text import json_text
+from gfl_edge.spec import ModelSpec
 
 FPS, HOURS = 30, 2
 FRAMES = HOURS * 3600 * FPS
@@ -46,6 +46,7 @@ class MadeUpDetector:
 
     backend = Backend()
     in_flight = 1
+    spec = ModelSpec("made-up", "gfl", ("person",), SIZE_HW, "stretch", (0, 0, 0), (1, 1, 1), (8,), 16, 0.0)
 
     def prepare(self, frames: Sequence[Any]) -> Sequence[Any]:
         """Nothing to do."""
@@ -100,7 +101,6 @@ def soak(folder: Path, frames: int = FRAMES, step: int = STEP) -> dict[str, Any]
         summary = run_camera(
             MadeUpDetector(),  # type: ignore[arg-type]
             [f"{camera.url}/good", "http://127.0.0.1:1/never"],
-            keep=DetectionFilter(score=0.5),
             show=False,
             json_lines=folder / "soak.jsonl",
             max_frames=frames,

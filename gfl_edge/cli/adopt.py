@@ -56,9 +56,9 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--channel-order", choices=get_args(ChannelOrder), help="in which the network takes its channels"
     )
-    for name in ("--mean", "--std"):
+    for name, kind in (("--mean", gray), ("--std", number_argument(1e-6, 1e6))):
         group.add_argument(
-            name, type=gray, nargs=3, metavar=("A", "B", "C"), help="gray levels, 0 to 255, in the network's order"
+            name, type=kind, nargs=3, metavar=("A", "B", "C"), help="gray levels, 0 to 255, in the network's order"
         )
     group.add_argument("--reg-max", type=whole_argument(1, 255), metavar="N", help="bins per edge, less one")
     group.add_argument(

@@ -164,8 +164,6 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
     check_plugin_place(spec.nms, plan.flavor)
     check_targets(spec.precision, plan.targets)
     check_made_for_engines(spec, plan.onnx)
-    if plan.max_batch > 1:
-        check_open_batch(plan.onnx)
     _warn_of_simulated_int8(plan, spec)
     int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
     described = f"{spec.name} {int8}{spec.precision}"
@@ -230,13 +228,6 @@ def check_made_for_engines(spec: ModelSpec, onnx: Path) -> None:
         )
 
 
-def check_open_batch(onnx: Path) -> None:
-    """Raise InputError for a model that takes one image at a time, as some that were adopted do."""
-    fixed = fixed_batch(optional.load("onnx").load_model_from_string(onnx.read_bytes()))
-    if fixed is not None:
-        raise InputError(f"{onnx} takes {fixed} image at a time: its shapes are fixed. Leave out --max-batch")
-
-
 def _warn_of_simulated_int8(plan: BuildPlan, spec: ModelSpec) -> None:
     old = [target for target in plan.targets if int(target.removeprefix("sm")) < FIRST_AMPERE_SM]
     if spec.quantized_layers and plan.flavor == "rtx" and old:
@@ -292,12 +283,19 @@ def _serialize(plan: BuildPlan, spec: ModelSpec, progress: bool) -> tuple[bytes,
 
 
 def _onnx_for(plan: BuildPlan, spec: ModelSpec) -> bytes:
-    """The ONNX file, without what is left out, for TensorRT-RTX with its groups as wide as the targets take them."""
+    """The ONNX file, without what is left out, for TensorRT-RTX with its groups as wide as the targets take them.
+
+    Raises:
+        InputError: it takes one image at a time, as some that were adopted do, and the engine is to take more.
+    """
     content = plan.onnx.read_bytes()
     cut = plan.spec is not None and spec.nms != plan.spec.nms
-    if plan.flavor != "rtx" and not cut:  # full TensorRT tries kernels on the GPU itself
+    if plan.flavor != "rtx" and not cut and plan.max_batch == 1:  # full TensorRT tries kernels on the GPU itself
         return content
     model = optional.load("onnx").load_model_from_string(content)
+    fixed = fixed_batch(model)
+    if plan.max_batch > 1 and fixed is not None:
+        raise InputError(f"{plan.onnx} takes {fixed} image at a time: its shapes are fixed. Leave out --max-batch")
     if cut:
         without_nms(model, spec)
     widened = plan.flavor == "rtx" and widen_groups(model, plan.targets)

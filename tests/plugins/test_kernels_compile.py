@@ -20,6 +20,8 @@ KERNELS = {f"gfl_{name}_kernel" for name in ("filter", "rank", "suppress", "sigm
 ALL_TARGETS = [75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121]
 QUICK = (75, 90, 120)
 TARGETS = [target if target in QUICK else pytest.param(target, marks=pytest.mark.slow) for target in ALL_TARGETS]
+# 64 where a block of 1024 threads has to fit on every GPU; blocks of 128 threads fit four times with 128
+MAX_REGISTERS = {"gfl_sigma_kernel": 128}
 SHARED_LIMIT = 48 << 10  # bytes of a block, on every GPU
 
 
@@ -58,7 +60,7 @@ def test_no_register_spills(target, tmp_path):
     assert set(report) == KERNELS
     for name, row in report.items():
         assert row["spill_store_bytes"] == row["spill_load_bytes"] == row["stack_bytes"] == 0, name
-        assert row["registers"] <= 64, name  # a block of 1024 threads must fit on every GPU
+        assert row["registers"] <= MAX_REGISTERS.get(name, 64), name
         assert row["static_shared_bytes"] <= SHARED_LIMIT
 
 

@@ -105,6 +105,8 @@ WORDS = [
 def test_options_name_what_they_expect(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     """``--batch x`` once said "invalid _numbers value"."""
     for parser, option, count in numeric_options():
+        if word == "-1" and option in ("--point-offset", "--mean"):  # which take that
+            continue
         with pytest.raises(SystemExit) as ended:
             parser.parse_args([f"{option}={word}"] if count == 1 else [option, *[word] * count])
         said = capsys.readouterr().err
