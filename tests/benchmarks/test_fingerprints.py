@@ -24,7 +24,6 @@ OLD = {
     "family",
     "faults",
     "gfl-engines",
-    "int8",
     "int8-bccd",
     "nms",
     "uncertainty",

@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-DOCUMENTS = (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md")))
+from tests.support.figures import CHECKOUT, DOCUMENTS, NAMES, TEXT, result, table, title
+
 OTHER_DOCUMENTS = (
     *(CHECKOUT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "THIRD_PARTY_NOTICES.md")),
     *sorted((CHECKOUT / "plugins").rglob("*.md")),
 )
-TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
-TARGETS = {"trt", "cpu"}  # of INT8 files; each is in the result once it was measured
-NAMES = {"NanoDet-m": "nanodet-m", "NanoDet-g": "nanodet-g", "NanoDet-Plus-m": "nanodet-plus-m"}
 DFL_PAIRS = (("ATSS + DFL", "ATSS"), ("GFL (both)", "ATSS + QFL"))  # with and without
 QFL_PAIRS = (("ATSS + QFL", "ATSS"), ("GFL (both)", "ATSS + DFL"))
-
-
-def result(name):
-    return json.loads((CHECKOUT / "benchmarks" / "results" / name).read_text())
-
-
-def table(first_header):
-    """Rows of cells of the table whose first header that is."""
-    lines = TEXT.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first_header} |"))
-    rows = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    assert rows
-    return rows
 
 
 FP32_IN_THE_GRAPH = "fp32, NMS in the graph, openvino"
@@ -182,81 +161,6 @@ def test_overfit_claims():
     assert last["AP50"] > 95
 
 
-def test_int8_table():
-    found, blood_cells = result("int8.json")["models"], result("int8_bccd.json")
-    rows = {(cells[0], cells[1]): cells[2:] for cells in table("model, INT8")}
-    expected = {}
-    for name, model in found.items():
-        for target in TARGETS & model.keys():
-            row = model[target]
-            aps = (row["measured"]["reference"]["AP"], row["measured"]["AP"])
-            expected[name, target] = (row, aps)
-    expected["blood cells", "trt"] = (blood_cells, (blood_cells["test_before"]["AP"], blood_cells["test"]["AP"]))
-    assert len(rows) == len(expected)
-    for (title, target), cells in rows.items():
-        model, size, *special = title.split(", ")
-        row, aps = expected[(special[0] if special else f"{NAMES[model]}-{size}"), target]
-        counts = [f"{row['quantized']} of {row['convolutions']}", str(len(row["float_layers"]))]
-        sizes = [f"{row[key] / 1e6:.2f}" for key in ("bytes_before", "bytes")]
-        assert cells == [*counts, *(f"{ap:.2f}" for ap in aps), *sizes]
-
-
-def test_int8_keeps_the_ap():
-    models = result("int8.json")["models"]
-    for name, min_ap in (("nanodet-plus-m-416", 30.6), ("nanodet-m-416", 23.5)):
-        for target in TARGETS & models[name].keys():
-            measured = models[name][target]["measured"]
-            assert measured["images"] == 397
-            assert measured["AP"] >= min_ap
-            assert measured["drop"] <= 0.3
-
-
-def test_int8_engine_table():
-    found = result("int8.json")
-    expected = {}
-    for name, model in found["models"].items():
-        for row in model["engines"]:
-            expected[name, row["target"]] = (row, model["trt"])
-    for row in found["gfl"]["rows"]:
-        expected[row["model"], row["target"]] = (row, {"quantized": row.get("int8_convolutions"), **row})
-    for name, target, counts, *cells in table("INT8 engine"):
-        row, counted = expected.pop((name, target))
-        assert counts == f"{counted['quantized']} of {counted['convolutions']}"
-        if "int8_convolutions" in row:
-            assert counts == f"{row['int8_convolutions']} of {row['convolutions']}"
-            assert (row["rounding_kernels_to_int8"] > row["rounding_kernels"] / 2) == (target != "sm75")
-        sizes = [f"{row['engine_bytes'] / 1e6:.1f}", f"{row['peak_memory_bytes'] / 1e6:.0f}"]
-        assert cells == [f"{row['build_seconds']:.1f}", *sizes]
-    assert not expected
-
-
-def decibels(model, treatment):
-    """Of a row of the table of dead channels, as it stands there."""
-    method = treatment.removeprefix("ranges by ")
-    row = model["treatments"].get(treatment if method == treatment else "as calibrated")
-    if row is None:
-        return "was not measured"
-    methods = ("entropy", "max", "percentile", "mse") if method == treatment else (method,)
-    return f"{max(row[method] for method in methods):.1f}"
-
-
-def test_dead_channels_table():
-    models = result("dead_channels.json")["models"]
-    columns = [models[name] for name in ("EfficientNet-Lite0", "nanodet-plus-m-416")]
-    rows = table("treatment")
-    for treatment, *cells in rows:
-        assert cells == [decibels(model, treatment) for model in columns]
-    shown = {treatment for treatment, *_ in rows}
-    assert shown >= {treatment for model in columns for treatment in model["treatments"]}
-
-
-def test_dead_channels_claims():
-    found = result("dead_channels.json")
-    claimed = re.findall(r"(\d+) of its\s+(\d+) channels", TEXT)
-    lite = found["models"]["EfficientNet-Lite0"]
-    assert claimed == [(str(lite["dead_channels"]), str(lite["channels"]))]
-
-
 @pytest.mark.parametrize("boxes", [100, 500])
 def test_assigner_claims(boxes):
     row = next(row for row in result("assigner.json")["by_boxes"] if row["boxes"] == boxes)
@@ -370,12 +274,6 @@ def test_peers_table():
     assert [row[4] for row in rows] == ratios
 
 
-def title(name):
-    """A model's name as the documents write it."""
-    kind, _, size = name.rpartition("-")
-    return f"{next(text for text, known in NAMES.items() if known == kind)}, {size}"
-
-
 def test_ablation_table():
     summary = result("ablation.json")["summary"]
     rows = table("losses")
@@ -467,9 +365,9 @@ def test_bundled_card_tables():
     found = result("bundled.json")
     start = {f"{name}, start": row for name, row in found["start"].items()}
     rows = {"reported": found["reported"], "held out": found["held_out"], **start}
-    for (name, *cells), (title, row) in zip(table("images"), rows.items(), strict=True):
+    for (name, *cells), (label, row) in zip(table("images"), rows.items(), strict=True):
         expected = shown(row["all"], ("AP", "AP50", "APs", "APm", "APl"), 2) + shown(row["person"], ("AP", "AP50"), 2)
-        assert (name, cells) == (title.replace("_", " "), expected)
+        assert (name, cells) == (label.replace("_", " "), expected)
     crowds = {f"images with {label}": row for label, row in found["reported"]["by_people_in_the_image"].items()}
     people = [
         [name, str(row["images"]), str(row["boxes"]), *shown(row, ("AP", "AP50", "AR100"), 1)]
