@@ -110,8 +110,8 @@ __device__ inline float gfl_deviation(const GflNmsParams &params, unsigned ancho
 
 /* After the others, where it is asked for; a warp has a detection.
  * bin_counts [N, S, GFL_BINS], keys [N, A * C], reg_logits, or boxes and sigmas [N, A, 4], and the outputs of GflNmsOutputs
- * -> det_sigmas [N, K, 4], padded with 0. */
-extern "C" __global__ void __launch_bounds__(GFL_SIGMA_THREADS)
+ * -> det_sigmas [N, K, 4], padded with 0. One block of a multiprocessor is enough: with more, some GPUs' code spills. */
+extern "C" __global__ void __launch_bounds__(GFL_SIGMA_THREADS, 1)
     gfl_sigma_kernel(const __grid_constant__ GflNmsParams params, const unsigned *bin_counts, const GflKey *keys,
                      const void *reg_logits, const float *boxes, const float *sigmas, const int *num_dets,
                      const float *det_boxes, const float *det_scores, const int *det_classes, float *det_sigmas) {

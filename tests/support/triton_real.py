@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,10 @@ def served(port):
     libraries = f"{sysconfig.get_config_var('LIBDIR')}:{os.environ.get('LD_LIBRARY_PATH', '')}"
     words = [sys.executable, str(CHECKOUT / "examples" / "triton_server.py"), "--backend", "onnxruntime"]
     words += ["--port", str(port)]
-    process = subprocess.Popen(words, env={**os.environ, "LD_LIBRARY_PATH": libraries}, stdout=sys.stderr)
+    settings = {**os.environ, "LD_LIBRARY_PATH": libraries}
+    # Whoever starts the tests in the background ignores SIGINT, and so would the server
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(words, env=settings, stdout=sys.stderr, preexec_fn=listen)
     try:
         with contextlib.closing(tritonclient.http.InferenceServerClient(f"127.0.0.1:{port}")) as client:
             wait_for(process, client)
