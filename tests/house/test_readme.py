@@ -225,6 +225,10 @@ def test_tracking_table():
     for row, cells in zip(result("tracking.json")["rows"], table("error"), strict=True):
         counts = str(row["switches"]), str(row["identities"]), f"{100 * row['followed'] / row['detections']:.1f} %"
         assert cells == [f"{row['noise']:.0%}".replace("%", " %"), "un" * (not row["edge_sigma"]) + "known", *counts]
+    rows = result("tracking.json")["rows"]
+    claimed = re.search(r"takes ([\d.]+) ms a frame \(median\) and ([\d.]+) ms \(p99", TEXT).groups()
+    assert {f"{row['median_ms']:.1f}" for row in rows} == {claimed[0]}
+    assert f"{max(row['p99_ms'] for row in rows):.1f}" == claimed[1]
 
 
 def test_pipeline_table():
