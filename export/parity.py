@@ -17,6 +17,7 @@ from gfl_edge.ops import decode, postprocess
 from gfl_edge.ops.boxes import areas, multiclass_nms
 from gfl_edge.ops.onnx_graph import copy_model, open_session
 from gfl_edge.ops.onnx_limits import NMS_OP
+from gfl_edge.ops.tolerances import TOLERANCES, Tolerance
 from gfl_edge.spec import (
     CANDIDATE_NAMES,
     DET_SIGMAS,
@@ -27,31 +28,11 @@ from gfl_edge.spec import (
     SIGMAS,
     SIZE_STEP,
     ModelSpec,
-    Precision,
 )
 from train.models.detector import Detector
 
 BATCH = TRACED_BATCH + 1
 LARGE_PIXELS = 640 * 640  # from here on one image is compared, which is another batch than traced as well
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Largest differences from PyTorch in float32 that pass."""
-
-    score: float  # 0..1
-    # Of a box, and of its standard deviation, in strides of its anchor's level: FP16 errs by a fraction of a bin,
-    # whatever the stride
-    edge: float
-
-
-TOLERANCES: dict[Precision, Tolerance] = {
-    "fp32": Tolerance(score=1e-4, edge=1e-3),
-    "fp16": Tolerance(score=0.02, edge=0.15),
-    # With four published NanoDets 0.031 and 1.11, PyTorch's own bfloat16 0.030 and 1.31; edges are those of all
-    # anchors, most of which see nothing and are unsure of theirs
-    "bf16": Tolerance(score=0.06, edge=2.5),
-}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ ChannelOrder = Literal["bgr", "rgb"]
 # ImageNet statistics in BGR order, gray levels
 IMAGENET_MEAN_BGR: Triple = (103.53, 116.28, 123.675)
 IMAGENET_STD_BGR: Triple = (57.375, 57.12, 58.395)
+# EfficientNet-Lite saw (gray level - 127) / 128; tensorflow/tpu: efficientnet/lite/efficientnet_lite_builder.py
+LITE_MEAN, LITE_STD = 127.0, 128.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class AdoptedTraits:
         resize: how frames are brought to the input.
         point_offset: cell i of a level lies at ``(i + point_offset) * stride``.
         channel_order: in which the network takes its three channels.
-        score_threshold: of its evaluation.
+        mean_bgr, std_bgr: gray levels.
     """
 
     resize: ResizeRule
@@ -38,7 +40,6 @@ class AdoptedTraits:
     channel_order: ChannelOrder
     mean_bgr: Triple = IMAGENET_MEAN_BGR
     std_bgr: Triple = IMAGENET_STD_BGR
-    score_threshold: float = 0.05
 
 
 TRAITS: dict[AdoptedFamily, AdoptedTraits] = {
@@ -46,17 +47,17 @@ TRAITS: dict[AdoptedFamily, AdoptedTraits] = {
     "nanodet": AdoptedTraits("letterbox", 0.5, "bgr"),
     "nanodet-g": AdoptedTraits("letterbox", 0.5, "bgr"),
     "nanodet-t": AdoptedTraits("letterbox", 0.5, "bgr"),
-    # EfficientNet-Lite saw (gray level - 127) / 128
-    "nanodet-efficientlite": AdoptedTraits("letterbox", 0.5, "bgr", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+    "nanodet-efficientlite": AdoptedTraits("letterbox", 0.5, "bgr", (LITE_MEAN,) * 3, (LITE_STD,) * 3),
     "nanodet-repvgg": AdoptedTraits("letterbox", 0.5, "bgr"),
     "nanodet-plus": AdoptedTraits("stretch", 0.0, "bgr"),
     # PaddleDetection, configs/picodet: TestReader resizes without keeping the ratio, interp 2 (cubic); pico_head.py has
     # cell_offset 0.5; ImageNet mean and std on RGB
-    "picodet": AdoptedTraits("stretch-cubic", 0.5, "rgb", score_threshold=0.025),
-    # mmdetection, configs/gfl: AnchorGenerator with center_offset 0, images in RGB, padded at the right and below
+    "picodet": AdoptedTraits("stretch-cubic", 0.5, "rgb"),
+    # mmdetection 3.3.0, configs/gfl: AnchorGenerator with center_offset 0, data_preprocessor with bgr_to_rgb
     "gfl": AdoptedTraits("fit", 0.0, "rgb"),
 }
 FAMILIES = get_args(AdoptedFamily)
+SCORE_THRESHOLDS = {"picodet": 0.025}  # of the family's own evaluation, where it is not that of all others
 
 
 @dataclass(frozen=True)

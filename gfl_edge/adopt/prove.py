@@ -18,21 +18,10 @@ from gfl_edge.adopt.trace import Traced
 from gfl_edge.errors import ParityError
 from gfl_edge.ops import decode, postprocess
 from gfl_edge.ops.boxes import Floats
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, ModelSpec, Precision
+from gfl_edge.ops.tolerances import TOLERANCES, Tolerance
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, ModelSpec
 
 NOISE_IMAGES = 2
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Largest differences that pass: of scores, 0..1, and of a box's edges, in strides of their levels."""
-
-    score: float
-    edge: float
-
-
-# As those of an export from its checkpoint
-TOLERANCES: dict[Precision, Tolerance] = {"fp32": Tolerance(1e-4, 1e-3), "fp16": Tolerance(0.02, 0.15)}
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,7 @@ def prove(
         edges = [(boxes, found["boxes"][0])]
         if spec.nms == "raw":
             logits, distributions = (outputs[name][0].astype(np.float32) for name in RAW_NAMES)
-            pairs.append((before[0], _sigmoid(logits)))
+            pairs.append((before[0], postprocess.sigmoid(logits)))
             edges.append((boxes, decode.decode(distributions, spec.input_hw, spec.strides, spec.point_offset)))
         elif spec.nms == "graph":
             differing += _differ(outputs, spec)
@@ -179,10 +168,5 @@ def _put(seed: Traced, values: Floats, piece: Piece, target: Floats, logits: boo
     inside = (channel >= piece.channels[0]) & (channel < piece.channels[1])
     taken = values[own][inside]
     if logits:
-        taken = np.where(seed.sigmoid[own][inside], taken, _sigmoid(taken))
+        taken = np.where(seed.sigmoid[own][inside], taken, postprocess.sigmoid(taken))
     target[cell[inside], channel[inside] - piece.channels[0]] = taken
-
-
-def _sigmoid(values: Floats) -> Floats:
-    with np.errstate(over="ignore"):
-        return np.asarray(1 / (1 + np.exp(-values)), np.float32)

@@ -16,7 +16,7 @@ from gfl_edge.adopt import half
 from gfl_edge.adopt.body import cut_body, open_batch
 from gfl_edge.adopt.choices import OPTIONS, Choices, Settled, alternatives, settle
 from gfl_edge.adopt.dry_run import noise
-from gfl_edge.adopt.families import FAMILIES, TRAITS, AdoptedFamily, FamilyGuess, guess_family
+from gfl_edge.adopt.families import FAMILIES, SCORE_THRESHOLDS, TRAITS, AdoptedFamily, FamilyGuess, guess_family
 from gfl_edge.adopt.foreign import read_foreign
 from gfl_edge.adopt.inside import inner_normalization
 from gfl_edge.adopt.nanodet_yml import nanodet_input, read_nanodet_entries
@@ -32,7 +32,7 @@ from gfl_edge.evaluation.ap import evaluate_on
 from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.evaluation.truth import read_truth
 from gfl_edge.files import check_output, sha256, size_bytes, write_atomically
-from gfl_edge.media.images import IMAGE_SUFFIXES, read_image
+from gfl_edge.media.images import is_image, read_image
 from gfl_edge.ops.preprocess import single_input
 from gfl_edge.parsing.entries import Entries
 from gfl_edge.spec import ExportedNms, ModelSpec
@@ -175,6 +175,7 @@ class _Work:
         self.body = cut_body(self.foreign, self.head)
         self.precision = half.precision_of(self.body, str(request.source))
         self.batched = open_batch(self.body, self.foreign)
+        self._sha256 = sha256(request.source)
         self._truth: Annotations | None = None
         self._measured: dict[Settled, float] = {}  # AP
 
@@ -259,7 +260,7 @@ class _Work:
 
     def _spec(self, settled: Settled) -> ModelSpec:
         request, head = self._request, self.head
-        traits = TRAITS.get(_family_of(settled), TRAITS["nanodet"])
+        threshold = SCORE_THRESHOLDS.get(settled.family, ModelSpec.score_threshold)
         return ModelSpec(
             name=request.name or _file_name(request.source.stem),
             family=settled.family,
@@ -273,9 +274,9 @@ class _Work:
             point_offset=settled.point_offset,
             precision=self.precision,
             nms=request.nms,
-            score_threshold=traits.score_threshold if request.score_threshold is None else request.score_threshold,
-            iou_threshold=0.6 if request.iou_threshold is None else request.iou_threshold,
-            source_sha256=sha256(request.source),
+            score_threshold=threshold if request.score_threshold is None else request.score_threshold,
+            iou_threshold=ModelSpec.iou_threshold if request.iou_threshold is None else request.iou_threshold,
+            source_sha256=self._sha256,
         )
 
     def wrapped(self, body: Any, settled: Settled, spec: ModelSpec) -> Any:
@@ -286,7 +287,7 @@ class _Work:
         """Some of the images, where there are any, as the network's input."""
         folder, found = self._request.images, 0
         for path in sorted(folder.iterdir()) if folder is not None else ():
-            if path.suffix.lower() in IMAGE_SUFFIXES and found < COMPARED_FRAMES:
+            if is_image(path) and found < COMPARED_FRAMES:
                 try:
                     yield single_input(read_image(path), spec)
                 except ImageError as error:
@@ -338,10 +339,6 @@ def _with_config(given: Choices, entries: Entries) -> Choices:
     said = Choices(family, None, taken.resize, "bgr", taken.mean_bgr, taken.std_bgr)
     known = {f.name: getattr(given, f.name) for f in fields(Choices) if getattr(given, f.name) is not None}
     return replace(said, **known)
-
-
-def _family_of(settled: Settled) -> Any:
-    return settled.family
 
 
 def _words(settled: Settled) -> str:

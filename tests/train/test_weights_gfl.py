@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from gfl_edge.adopt.families import IMAGENET_MEAN_BGR, IMAGENET_STD_BGR
 from gfl_edge.errors import CheckpointError
 from train.models.efficientnet_lite import EfficientNetLite0
 from train.models.gfl import GFL, GFLConfig
 from train.models.nanodet import NanoDet, NanoDetConfig
 from train.models.published import model_files, read_model_file
-from train.models.traits import MEAN_BGR, STD_BGR
 from train.weights.imagenet import load_backbone
 from train.weights.loading import load_detector
 from train.weights.unwrapping import read_state_dict
@@ -190,7 +190,7 @@ def test_efficientnet_lites_own_normalization_moves_into_its_stem():
     light = GFL(GFLConfig(backbone="efficientnet-lite0", num_classes=3)).eval()
     load_backbone(light, {**published.state_dict(), "_fc.weight": torch.zeros(1000, 1280)})
     rgb = torch.randint(0, 256, (1, 3, 32, 32)).float()
-    mean, std = (torch.tensor(values[::-1])[:, None, None] for values in (MEAN_BGR, STD_BGR))
+    mean, std = (torch.tensor(values[::-1])[:, None, None] for values in (IMAGENET_MEAN_BGR, IMAGENET_STD_BGR))
 
     def stem(backbone, x):
         return backbone._bn0(backbone._conv_stem(x))[..., :-1, :-1]  # without the cells that see padding

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gfl_edge.adopt.families import IMAGENET_MEAN_BGR, IMAGENET_STD_BGR, LITE_MEAN, LITE_STD
 from train.models.detector import Detector
-from train.models.traits import LITE_MEAN, LITE_STD, MEAN_BGR, STD_BGR
 from train.weights.keys import copy_strictly
 from train.weights.reading import StateDict
 from train.weights.unwrapping import read_state_dict, unwrap
@@ -55,6 +55,6 @@ def _convert_lite(state: StateDict) -> StateDict:
     if not {LITE_CLASSIFIER, LITE_STEM, LITE_STEM_MEAN} <= state.keys():
         return state
     weight = state[LITE_STEM].float()
-    mean, std = (torch.tensor(values[::-1])[:, None, None] for values in (MEAN_BGR, STD_BGR))
+    mean, std = (torch.tensor(values[::-1])[:, None, None] for values in (IMAGENET_MEAN_BGR, IMAGENET_STD_BGR))
     shift = (weight * (mean - LITE_MEAN) / LITE_STD).sum(dim=(1, 2, 3))
     return {**state, LITE_STEM: weight * std / LITE_STD, LITE_STEM_MEAN: state[LITE_STEM_MEAN] - shift}
