@@ -315,8 +315,7 @@ def spec_of(model: Any, origin: str) -> ModelSpec:
 
 def set_spec(model: Any, spec: ModelSpec) -> None:
     """Put a spec into the metadata of an ``onnx.ModelProto``, in place of the one that is there; others stay."""
-    others = [prop for prop in model.metadata_props if not prop.key.startswith(PREFIX)]
-    kept = [(prop.key, prop.value) for prop in others]
+    kept = [(prop.key, prop.value) for prop in model.metadata_props if not prop.key.startswith(PREFIX)]
     del model.metadata_props[:]
     for key, value in (*spec.to_metadata().items(), *kept):
         model.metadata_props.add(key=key, value=value)

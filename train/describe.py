@@ -265,10 +265,8 @@ def load_described(weights: Path, wanted: Wanted | None = None) -> tuple[Network
     if names is None and trained.class_names is not None:
         names = class_names_for(detector.config.num_classes, trained.class_names, trained.origin)
     short_long = wanted.short_long or (trained.short_long if wanted.input_hw is None else None)
-    own_hw = default_hw(detector.config)
-    if getattr(detector.config, "attention_hw", None) is None:
-        own_hw = size_from_name(weights) or own_hw
-    input_hw = wanted.input_hw or trained.input_hw or own_hw
+    named_hw = size_from_name(weights) if getattr(detector.config, "attention_hw", None) is None else None
+    input_hw = wanted.input_hw or trained.input_hw or named_hw or default_hw(detector.config)
     _log_choices(wanted, trained, detector.config, input_hw)
     if trained.channel_order not in (None, traits.channel_order):
         swap_red_and_blue(detector)

@@ -251,8 +251,7 @@ class CameraRun:
         start = time.perf_counter()
         ready = self.start()
         if self._live is not None:
-            waiting: dict[str, Sized] = {"preprocess": self._feeds, **self._pipeline.queues}
-            known = self._detector, self._feeds, self.times, waiting, start
+            known = self._detector, self._feeds, self.times, self._waiting, start
             shown = Run(self._keep, self._detector.backend, self._draw_sigma, lambda: run_statistics(*known))
             self._live.follow(shown, len(self._feeds.feeds))
         try:
@@ -350,10 +349,14 @@ class CameraRun:
         self.status.update(self.times.frames if several else item.frame.index + 1, self.times)
         return stays
 
+    @property
+    def _waiting(self) -> dict[str, Sized]:
+        """The frames in front of each stage."""
+        return {"preprocess": self._feeds, **self._pipeline.queues}
+
     def load(self) -> str:
         """What the status line says of the queues."""
-        waiting: dict[str, Sized] = {"preprocess": self._feeds, **self._pipeline.queues}
-        text = ", ".join(f"{name} {len(queue)}" for name, queue in waiting.items())
+        text = ", ".join(f"{name} {len(queue)}" for name, queue in self._waiting.items())
         away = ", ".join(map(str, self._feeds.away))
         return f"waiting: {text}; dropped {self._feeds.dropped}" + (f"; away: source {away}" if away else "")
 
