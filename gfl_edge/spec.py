@@ -13,7 +13,7 @@ from gfl_edge.annotations.class_names import name_problem
 from gfl_edge.errors import ContractError, InputError, ModelFileError
 from gfl_edge.files import read_regular
 from gfl_edge.ops.onnx_inside import check_inside
-from gfl_edge.ops.onnx_limits import LimitError, check_limits, check_nodes
+from gfl_edge.ops.onnx_limits import LimitError, check_limits, check_nodes, check_text
 from gfl_edge.ops.onnx_ports import check_ports
 from gfl_edge.parsing.fields import MAX_SIDE, Amount, Count, FileName, Limits, OptionalSha256, Share, Side
 from gfl_edge.parsing.json_text import parse_json
@@ -269,6 +269,7 @@ def _load(path: Path) -> tuple[Any, Any]:
     onnx = optional.load("onnx")
     try:
         model = onnx.load_model_from_string(read_regular(path))
+        check_text(model)
         check_nodes(model)
         onnx.checker.check_model(model)
         return model, check_limits(model)
@@ -306,8 +307,6 @@ def load_contract(path: str | Path) -> tuple[Any, ModelSpec]:
 def spec_of(model: Any, origin: str) -> ModelSpec:
     """The spec in the metadata of an ``onnx.ModelProto``; see :meth:`ModelSpec.from_metadata`."""
     metadata = [(prop.key, prop.value) for prop in model.metadata_props]
-    if any(isinstance(text, bytes) for entry in metadata for text in entry):  # what Protobuf cannot decode
-        raise ContractError(f"{origin}: its metadata are not UTF-8, so the file is damaged. Export or copy it again")
     if (twice := repeated([key for key, _ in metadata])) is not None:
         raise ContractError(f"{origin}: the metadata {shown(twice)} come twice. Export it again")
     return ModelSpec.from_metadata(dict(metadata), origin)

@@ -16,8 +16,9 @@ from gfl_edge import optional
 from gfl_edge.errors import InputError, ModelFileError
 from gfl_edge.files import read_regular
 from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model
-from gfl_edge.ops.onnx_limits import MAX_NODES, OPERATORS, LimitError, check_limits, check_nodes
+from gfl_edge.ops.onnx_limits import MAX_NODES, OPERATORS, LimitError, check_limits, check_nodes, check_text
 from gfl_edge.parsing.fields import MAX_SIDE
+from gfl_edge.parsing.validation import repeated, shown
 from gfl_edge.spec import PREFIX
 
 Layout = Literal["nchw", "nhwc"]
@@ -108,6 +109,10 @@ def _parsed(path: Path) -> Any:
         raise ModelFileError(f"{path} is not a readable ONNX model ({_reason(error)}). Copy it again") from error
     if len(model.graph.node) + sum(len(function.node) for function in model.functions) > MAX_NODES:
         raise ModelFileError(f"{path} has more than {MAX_NODES} nodes, which no detector of these families has")
+    try:
+        check_text(model)
+    except LimitError as error:
+        raise ModelFileError(f"{path}: the model {error}. Copy it again") from error
     return model
 
 
@@ -170,6 +175,8 @@ def _image_input(model: Any, path: Path) -> tuple[str, Layout, str, tuple[int | 
             f"{path} has the inputs {listed}: expected one image, float [1, 3, H, W] or [1, H, W, 3]. "
             "Export it with a batch of one, or one that is open"
         )
+    if (twice := repeated([value.name for value in model.graph.input])) is not None:
+        raise ModelFileError(f"{path} has the input {shown(twice)} twice, so the file is damaged. Copy it again")
     return found[0]
 
 

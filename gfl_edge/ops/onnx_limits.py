@@ -93,6 +93,25 @@ def check_nodes(model: Any) -> None:
         raise LimitError("keeps weights in another file. Put them into it: onnx.save(onnx.load(PATH), PATH)")
 
 
+def check_text(message: Any) -> None:
+    """Refuse names and other text that are not UTF-8, of which Protobuf hands out bytes, and takes none.
+
+    Args:
+        message: ``onnx.ModelProto`` as it was read, or a part of one.
+
+    Raises:
+        LimitError: one is not.
+    """
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        for item in [value] if isinstance(value, str | bytes) or hasattr(value, "ListFields") else value:
+            if isinstance(item, bytes):
+                raise LimitError(f"has a {field.name} that is not UTF-8, so the file is damaged: {item[:80]!r}")
+            if not isinstance(item, str):
+                check_text(item)
+
+
 def check_limits(model: Any) -> Any:
     """Refuse what is beyond the limits of size, and what processors cannot compute.
 

@@ -72,22 +72,6 @@ def test_metadata_that_come_twice(model):
     assert message(ContractError, spec_of, copy, "m.onnx") == expected
 
 
-def test_metadata_that_are_no_text():
-    """As Protobuf gives what it cannot decode."""
-
-    class Prop:
-        key, value = "gfl_edge.name", b"\xff"
-
-    class Model:
-        metadata_props = (Prop,)
-
-    assert message(ContractError, spec_of, Model, "m.onnx") == (
-        "m.onnx: its metadata are not UTF-8, so the file is damaged. Export or copy it again"
-    )
-    Prop.key, Prop.value = b"\xff", "x"
-    assert "not UTF-8" in message(ContractError, spec_of, Model, "m.onnx")
-
-
 def test_the_longest_entry_that_is_parsed():
     longest = json.dumps("x" * (spec.MAX_METADATA_CHARS - 2))
     assert len(longest) == spec.MAX_METADATA_CHARS

@@ -11,6 +11,7 @@ from gfl_edge.adopt.foreign import read_foreign
 from gfl_edge.adopt.recognize import Given, find_head
 from gfl_edge.cli.main import main
 from gfl_edge.errors import GflEdgeError, InputError, ModelFileError
+from gfl_edge.spec import load_onnx
 from tests.support.foreign_onnx import Form, foreign_onnx
 from tests.support.tiny_onnx import tiny_onnx
 
@@ -27,6 +28,10 @@ def spoiled(change):
 def two_images(model):
     value = helper.make_tensor_value_info("other", TensorProto.FLOAT, [1, 3, 64, 64])
     model.graph.input.append(value)
+
+
+def twice(model):
+    model.graph.input.append(helper.make_tensor_value_info(model.graph.input[0].name, TensorProto.FLOAT, [1]))
 
 
 def external(model):
@@ -84,6 +89,7 @@ def foreign_domain(model):
     ("change", "message"),
     [
         (two_images, "has the inputs .*: expected one image"),
+        (twice, r"has the input '\w+' twice"),
         (external, "keeps weights in another file"),
         (no_nodes, "has no nodes or no outputs"),
         (text_input, "expected one image"),
@@ -133,3 +139,27 @@ def test_channels_in_another_order_are_no_class_scores(tmp_path):
     onnx.save(model, path)
     with pytest.raises(GflEdgeError):
         find_head(read_foreign(path), Given())
+
+
+def damaged_text(field: str) -> bytes:
+    """A model in which one text is not UTF-8."""
+    model = foreign_onnx(Form())
+    graph, marker = model.graph, "a text of its own"
+    holders = {"producer": model, "graph": graph, "node": graph.node[0], "weight": graph.initializer[0]}
+    holder, _, name = field.partition(".")
+    setattr(holders[holder], name, marker)
+    return bytes(model.SerializeToString()).replace(marker.encode(), b"a text \x80f its own")
+
+
+@pytest.mark.parametrize(
+    "field", ["producer.producer_name", "graph.name", "graph.doc_string", "node.name", "node.op_type", "weight.name"]
+)
+def test_text_in_no_encoding(tmp_path, capsys, field):
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(damaged_text(field))
+    with pytest.raises(ModelFileError, match=rf"{field.partition('.')[2]} that is not UTF-8|not a readable ONNX"):
+        read_foreign(path)
+    with pytest.raises(ModelFileError, match=r"not UTF-8|not a readable ONNX"):
+        load_onnx(path)
+    assert main(["adopt", str(path), "-o", str(tmp_path / "m.onnx"), "--classes", "a,b,c"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

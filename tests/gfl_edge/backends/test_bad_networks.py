@@ -129,7 +129,7 @@ REFUSED = {
     "no metadata": (lambda: edited(lambda m: m.ClearField("metadata_props")), "carries no gfl_edge metadata"),
     "metadata in no encoding": (
         lambda: tiny_onnx("none").SerializeToString().replace(b"stretch", b"str\xe9tch"),
-        "not UTF-8|not a readable",
+        "value that is not UTF-8|not a readable",
     ),
     "another input": (
         lambda: edited(lambda m: (setattr(m.graph.input[0], "name", "x"), m.graph.node[0].input.__setitem__(0, "x"))),
