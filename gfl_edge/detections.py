@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,17 +132,29 @@ class Detections:
         Raises:
             InputError: classes that are not among the names, or what can be no detections.
         """
+        if isinstance(class_names, str):
+            raise InputError(f"class_names {class_names[:60]!r}: expected the names of all classes, as ('person',)")
         n = len(found.xyxy)
         scores = np.ones(n, np.float32) if found.confidence is None else np.asarray(found.confidence, np.float32)
         if found.class_id is None and len(class_names) != 1:
             raise InputError(f"these detections have no class_id, and there are {len(class_names)} classes: set it")
-        class_ids = np.zeros(n) if found.class_id is None else found.class_id
-        tracks = None if found.tracker_id is None else np.asarray(found.tracker_id, np.int64)
+        class_ids = np.zeros(n) if found.class_id is None else _whole("class_id", found.class_id)
+        tracks = None if found.tracker_id is None else _whole("tracker_id", found.tracker_id)
         boxes = np.asarray(found.xyxy, np.float32).reshape(-1, 4)
         sigma = found.data.get("edge_sigma")
         sigma = None if sigma is None else np.asarray(sigma, np.float32).reshape(-1, 4)
         unsorted = cls(boxes, scores, np.asarray(class_ids, np.int32), tuple(class_names), tracks, sigma)
         return unsorted[np.argsort(-scores, kind="stable")]
+
+
+def _whole(name: str, values: Any) -> NDArray[np.int64]:
+    """Whole numbers, of whatever type, as they are; raises InputError where one is none."""
+    given = np.asarray(values)
+    with np.errstate(invalid="ignore"):
+        numbers = given.astype(np.int64) if given.dtype.kind in "iuf" else np.zeros(0, np.int64)
+    if numbers.shape != given.shape or (numbers != given).any():
+        raise InputError(f"{name} {reprlib.repr(given.tolist())}: expected a whole number for each box")
+    return numbers
 
 
 def _check_sigma(sigma: NDArray[np.float32], count: int) -> None:

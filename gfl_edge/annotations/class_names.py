@@ -44,8 +44,13 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     return check_class_names(names, str(path))
 
 
-def parse_class_names(text: str) -> tuple[str, ...]:
+def parse_class_names(text: str, *, known: bool = False) -> tuple[str, ...]:
     """``a,b,c``, or the path of a file for :func:`read_class_names`.
+
+    Args:
+        text: of a command line.
+        known: the names are looked up in a model afterwards, so that one may also be that of a folder that is here,
+            as where images are sorted into folders by class.
 
     Raises:
         AnnotationError: as :func:`read_class_names`; or it reads as a file and is none.
@@ -53,7 +58,7 @@ def parse_class_names(text: str) -> tuple[str, ...]:
     try:
         if Path(text).is_file():
             return read_class_names(text)
-        is_folder = bool(text) and Path(text).is_dir()
+        is_folder = bool(text) and Path(text).is_dir() and not (known and not name_problem(text))
     except (OSError, ValueError):  # names that are too long for a path, or cannot be one
         is_folder = False
     if is_folder or ("," not in text and text.lower().endswith(SUFFIXES)):

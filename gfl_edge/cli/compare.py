@@ -10,6 +10,7 @@ from gfl_edge.cli.result import check_result, described, write_result
 from gfl_edge.console import log
 from gfl_edge.detector import Detector
 from gfl_edge.evaluation.compare import compare, table
+from gfl_edge.filters.arguments import add_classes, chosen_classes
 from gfl_edge.parsing.numbers import number_argument
 
 
@@ -21,6 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_measured_images(parser)
     parser.add_argument("--annotations", type=Path, metavar="JSON", help="COCO instances file (default: no AP)")
     add_on_bad(parser)
+    add_classes(parser, "compare only these")
     parser.add_argument(
         "--score",
         type=number_argument(0, 1),
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
             limit=args.limit,
             score=args.score,
             on_bad=args.on_bad,
+            classes=chosen_classes(args),
         )
     log(*table(result).splitlines())
     write_result(described(result.to_dict(), args), result.skipped, args)

@@ -9,6 +9,7 @@ from gfl_edge.cli.options import add_draw_sigma, add_format, add_model, open_det
 from gfl_edge.filters.arguments import add_filter, read_filter
 from gfl_edge.media.annotate import detect_images
 from gfl_edge.parsing.json_text import json_text
+from gfl_edge.results.formats import join_formats
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write annotated copies of the images; print the summary."""
-    keep = read_filter(args)
+    keep, formats = read_filter(args), join_formats(args.format)
     with open_detector(args, "throughput") as detector:
         summary = detect_images(
             detector,
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
             output_dir=args.output_dir,
             keep=keep,
             copies=args.copies,
-            formats=args.format,
+            formats=formats,
             draw_sigma=args.draw_sigma,
         )
     print(json_text(summary.to_dict(), indent=2))

@@ -19,11 +19,11 @@ from gfl_edge.evaluation.examination import Examination, examine
 from gfl_edge.evaluation.page import HTML_NAME, JSON_NAME, check_page, write_evaluation
 from gfl_edge.evaluation.uncertainty import learned_scale
 from gfl_edge.files import check_output, write_atomically
-from gfl_edge.filters.arguments import add_classes, add_score, join_scores
+from gfl_edge.filters.arguments import add_classes, add_score, chosen_classes, join_scores
 from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.report.reliability import reliability_chart
 from gfl_edge.results.evaluated import evaluated, file_category_ids
-from gfl_edge.results.formats import Format, check_results, result_files
+from gfl_edge.results.formats import Format, check_results, join_formats, result_files
 from gfl_edge.results.write import write_results
 
 
@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_format(parser)
     add_score(parser, "with --format, write from this score on (default: all that AP is computed of)")
-    add_classes(parser, "with --format, write only these")
+    add_classes(parser, "evaluate, and write, only these")
     parser.add_argument(
         "--store-scores",
         type=Path,
@@ -82,7 +82,10 @@ def run(args: argparse.Namespace) -> int:
             check_copy(_file(detector), args.store_scores)
         _check_sigmas(args, detector)
         result = evaluate(
-            detector, args.images, args.annotations, args.limit, evaluator=args.evaluator, on_bad=args.on_bad
+            *(detector, args.images, args.annotations, args.limit),
+            evaluator=args.evaluator,
+            on_bad=args.on_bad,
+            classes=keep.classes,
         )
         found = examine(result, detector.spec)
         measured = described({**result.to_dict(), **found.to_dict(), **detector.describe()}, args)
@@ -101,15 +104,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _result_files(args: argparse.Namespace) -> tuple[dict[Format, Path], DetectionFilter]:
     """Where results are written, and which of them, before anything is measured."""
-    scores = join_scores(args.score)
-    keep = DetectionFilter(scores.general, scores.by_class, args.classes)
-    if keep != DetectionFilter() and not args.format:
-        raise InputError("--score and --classes choose what --format writes: give it, as --format coco. AP is of all")
-    if not args.format:
+    scores, formats = join_scores(args.score), join_formats(args.format)
+    keep = DetectionFilter(scores.general, scores.by_class, chosen_classes(args))
+    if args.score and not formats:
+        raise InputError("--score chooses what --format writes: give it, as --format coco. AP is of all scores")
+    if not formats:
         return {}, keep
     if not args.output_dir:
         raise InputError("--format writes into a folder: name it with -o DIR")
-    files = result_files(args.format, args.output_dir)
+    files = result_files(formats, args.output_dir)
     pages = [args.output_dir / name for name in (HTML_NAME, JSON_NAME)]
     check_results(files, [*pages, *(path for path in (args.annotations, args.json, args.model) if path)])
     return files, keep
@@ -124,11 +127,11 @@ def _file(detector: Detector) -> Path:
 
 def _store(found: Examination, detector: Detector, output: Path) -> None:
     """Write a copy of the model with the best score of each class; those without one keep theirs."""
-    pairs = zip(found.classes, found.shown_scores, strict=True)
-    scores = tuple(own if each.best_score is None else each.best_score for each, own in pairs)
+    best = {each.name: each.best_score for each in found.classes if each.best_score is not None}
+    own = zip(detector.spec.class_names, detector.spec.shown_scores, strict=True)
+    scores = tuple(best.get(name, score) for name, score in own)
     copy_with_spec(_file(detector), output, lambda spec: replace(spec, class_scores=scores))
-    kept = sum(each.best_score is None for each in found.classes)
-    log(f"{output}: best scores of {len(scores) - kept} classes; {kept} without one keep theirs")
+    log(f"{output}: best scores of {len(best)} classes; {len(scores) - len(best)} without one keep theirs")
 
 
 def _check_sigmas(args: argparse.Namespace, detector: Detector) -> None:

@@ -42,7 +42,8 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         type=argument(parse_formats),
-        default={},
+        action="append",
+        default=[],
         metavar="F",
         help="also write detections as coco, yolo, csv or jsonl, or several: coco,csv; or with a name: csv=cars.csv",
     )

@@ -7,7 +7,7 @@ import io
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from gfl_edge.detector import Detector, Prepared
 from gfl_edge.errors import AnnotationError, ImageError, InputError
 from gfl_edge.evaluation.truth import match_categories, read_truth
 from gfl_edge.evaluation.uncertainty import EdgeErrors, Uncertainty
+from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.progress import track
@@ -47,7 +48,8 @@ class Evidence:
         image_ids: of the images that were evaluated.
         found: the detections of each of them, in the same order.
         sizes_hw: their sizes in pixels, by image id.
-        category_ids: of the model's classes, in their order.
+        class_ids: of the model's classes, those that were evaluated, in their order.
+        category_ids: of the same, in the same order.
         precision: COCOeval's array ``[T, R, K, A, M]``, with the classes in order of category.
     """
 
@@ -57,6 +59,7 @@ class Evidence:
     image_ids: list[int]
     found: list[Detections]
     sizes_hw: dict[int, tuple[int, int]]
+    class_ids: tuple[int, ...]
     category_ids: tuple[int, ...]
     precision: NDArray[np.float64]
 
@@ -74,6 +77,7 @@ class Evaluation:
             runs at once.
         evidence: what it was computed from.
         uncertainty: whether the sigmas of edges are as large as the errors; None where the model gives none.
+        only_classes: names of the classes that were chosen; empty: all that the model knows.
     """
 
     metrics: Metrics
@@ -83,6 +87,7 @@ class Evaluation:
     images_per_second: float
     evidence: Evidence
     uncertainty: Uncertainty | None = None
+    only_classes: tuple[str, ...] = ()
 
     def percent(self, name: str) -> float:
         """One of the metrics of all sizes, which every evaluation has, such as "AP"."""
@@ -98,6 +103,7 @@ class Evaluation:
             "images": self.images,
             "skipped": list(self.skipped),
             "left_out": list(self.left_out),
+            **({"only_classes": list(self.only_classes)} if self.only_classes else {}),
             "images_per_second": round(self.images_per_second, 3),
             **({} if self.uncertainty is None else {"uncertainty": self.uncertainty.to_dict()}),
         }
@@ -111,6 +117,7 @@ def evaluate(
     progress: bool = True,
     evaluator: Evaluator = "pycocotools",
     on_bad: OnBad = "error",
+    classes: Sequence[str] = (),
 ) -> Evaluation:
     """Run ``detector`` over a COCO data set and compute AP, over the classes that it knows.
 
@@ -123,54 +130,84 @@ def evaluate(
         progress: draw a progress line on stderr.
         evaluator: what computes AP; see :func:`average_precision`.
         on_bad: see :func:`gfl_edge.annotations.checks.check_annotations`.
+        classes: names of those of the model's classes that are evaluated; empty: all.
 
     Raises:
         AnnotationError: see :func:`gfl_edge.evaluation.truth.read_truth`, and :func:`evaluate_on`.
-        InputError: no image could be read, or ``limit`` is not positive.
+        InputError: no image could be read, ``limit`` is not positive, or the model has no such class.
         MissingDependencyError: the evaluator is not installed.
     """
-    return evaluate_on(read_truth(annotations, images, limit, on_bad), detector, progress, evaluator)
+    keep = DetectionFilter(classes=tuple(classes))
+    keep.check_classes(detector.spec.class_names)
+    return evaluate_on(read_truth(annotations, images, limit, on_bad), detector, progress, evaluator, keep.classes)
 
 
 def evaluate_on(
-    truth: Annotations, detector: Detector, progress: bool = True, evaluator: Evaluator = "pycocotools"
+    truth: Annotations,
+    detector: Detector,
+    progress: bool = True,
+    evaluator: Evaluator = "pycocotools",
+    classes: tuple[str, ...] = (),
 ) -> Evaluation:
     """Likewise, on annotations that :func:`gfl_edge.evaluation.truth.read_truth` gave.
 
     Raises:
-        AnnotationError: classes of the model that are no category; an image of another size than its annotations are
-            for; or no image that could be read has a box of the model's classes.
-        InputError: no image could be read.
+        AnnotationError: classes that are no category; an image of another size than its annotations are for; or no
+            image that could be read has a box of the classes.
+        InputError: no image could be read, or the model has no such class.
         MissingDependencyError: the evaluator is not installed.
     """
-    category_ids = match_categories(truth, detector.spec.class_names)
+    category_of, keep = judged(truth, detector.spec.class_names, classes)
     coco, frames = as_coco(truth.to_coco()), Frames.of(truth, f"evaluating {detector.spec.name}", progress)
     results: list[dict[str, Any]] = []
     evaluated: list[int] = []
     detections: list[Detections] = []
-    errors = EdgeErrors([number - 1 for number in category_ids])
+    errors = EdgeErrors([category_of.get(class_id, 0) - 1 for class_id in range(len(detector.spec.class_names))])
     sizes_hw: dict[int, tuple[int, int]] = {}
     records = {record.image_id: record for record in truth.records}
     start = time.perf_counter()
-    for image_id, found in infer_frames(detector, _measured(frames, sizes_hw)):
+    for image_id, all_found in infer_frames(detector, _measured(frames, sizes_hw)):
+        found = keep.apply(all_found)
         evaluated.append(image_id)
         detections.append(found)
-        results.extend(coco_results(found, image_id, category_ids))
+        results.extend(coco_results(found, image_id, category_of))
         if found.edge_sigma is not None:
             errors.add(found, records[image_id], sizes_hw[image_id])
     seconds = time.perf_counter() - start
-    scored = accumulate(coco, results, evaluated, evaluator, category_ids)
+    scored = accumulate(coco, results, evaluated, evaluator, category_of.values())
     metrics = metrics_of(scored)
     if metrics["AP"] is None:
         raise AnnotationError(
-            f"{truth.origin}: no box of the model's classes in the {len(evaluated)} images that could be read, so AP "
+            f"{truth.origin}: no box of the classes in the {len(evaluated)} images that could be read, so AP "
             f"cannot be computed. Copy the others again: {', '.join(frames.skipped[:NAMED])}"
         )
     left_out = tuple(name for name in truth.class_names if name not in detector.spec.class_names)
     uncertainty = errors.result() if errors.images else None
     rate = len(evaluated) / seconds
-    evidence = Evidence(truth, coco, results, evaluated, detections, sizes_hw, category_ids, scored.eval["precision"])
-    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, rate, evidence, uncertainty)
+    ids = tuple(category_of), tuple(category_of.values())
+    evidence = Evidence(truth, coco, results, evaluated, detections, sizes_hw, *ids, scored.eval["precision"])
+    return Evaluation(metrics, len(evaluated), tuple(frames.skipped), left_out, rate, evidence, uncertainty, classes)
+
+
+def judged(
+    truth: Annotations, class_names: tuple[str, ...], classes: Sequence[str] = ()
+) -> tuple[dict[int, int], DetectionFilter]:
+    """The category of each class that is judged, by its number in the model, and what lets their detections pass.
+
+    Args:
+        truth: the annotations.
+        class_names: of the model.
+        classes: those of them that are judged; empty: all.
+
+    Raises:
+        AnnotationError: see :func:`gfl_edge.evaluation.truth.match_categories`.
+        InputError: the model has no such class.
+    """
+    keep = DetectionFilter(classes=tuple(classes))
+    keep.check_classes(class_names)
+    chosen = [class_id for class_id, name in enumerate(class_names) if not keep.classes or name in keep.classes]
+    categories = match_categories(truth, tuple(class_names[class_id] for class_id in chosen))
+    return dict(zip(chosen, categories, strict=True)), keep
 
 
 def _measured(frames: Iterable[tuple[int, Image]], sizes_hw: dict[int, tuple[int, int]]) -> Iterator[tuple[int, Image]]:
@@ -271,8 +308,10 @@ def as_coco(content: dict[str, Any]) -> Any:
     return coco
 
 
-def coco_results(found: Detections, image_id: int, category_ids: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Detections of one image in COCO's result format, boxes as x, y, width, height.
+def coco_results(
+    found: Detections, image_id: int, category_ids: Sequence[int] | Mapping[int, int]
+) -> list[dict[str, Any]]:
+    """Detections of one image in COCO's result format, boxes as x, y, width, height; ``category_ids`` by class.
 
     With sigmas there is one more field, "edge_sigma": of left, top, right and bottom in pixels.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from gfl_edge.evaluation.ap import (
     as_coco,
     average_precision,
     coco_results,
+    judged,
     rounded,
     timed,
 )
-from gfl_edge.evaluation.truth import check_limit, match_categories, read_truth
+from gfl_edge.evaluation.truth import check_limit, read_truth
+from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.media.images import image_files
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.parsing.numbers import number
@@ -74,6 +77,7 @@ class Comparison:
         agreement: of their detections.
         images: how many images both ran on.
         skipped: names of images that could not be read and so were left out.
+        only_classes: names of the classes that were chosen; empty: all.
     """
 
     reference: Measured
@@ -81,6 +85,7 @@ class Comparison:
     agreement: DetectionAgreement
     images: int
     skipped: tuple[str, ...]
+    only_classes: tuple[str, ...] = ()
 
     @property
     def latency_ratio(self) -> float:
@@ -107,6 +112,7 @@ class Comparison:
             "agreement": agreement,
             "images": self.images,
             "skipped": list(self.skipped),
+            **({"only_classes": list(self.only_classes)} if self.only_classes else {}),
         }
 
 
@@ -120,6 +126,7 @@ def compare(
     score: float = SCORE,
     progress: bool = True,
     on_bad: OnBad = "error",
+    classes: Sequence[str] = (),
 ) -> Comparison:
     """Run two detectors on the same images, image by image in turn, so that both meet the same load of the machine.
 
@@ -136,6 +143,7 @@ def compare(
         score: detections with at least this score are matched, see :mod:`gfl_edge.evaluation.agreement`. AP takes all.
         progress: draw a progress line on stderr.
         on_bad: see :func:`gfl_edge.annotations.checks.check_annotations`.
+        classes: names of those that are compared; empty: all.
 
     Raises:
         AnnotationError: see :func:`gfl_edge.evaluation.ap.evaluate`.
@@ -144,15 +152,17 @@ def compare(
     check_limit(limit)
     number("--score", score, 0, 1)
     _check_classes(reference, candidate)
+    keep = DetectionFilter(classes=tuple(classes))
+    keep.check_classes(reference.spec.class_names)
     if annotations is None:
         coco: Any = None
-        category_ids: tuple[int, ...] = ()
+        category_of: dict[int, int] = {}
         frames = Frames(_all_files(Path(images), limit), images, "comparing", progress)
     else:
         truth = read_truth(annotations, images, limit, on_bad)
-        coco, category_ids = as_coco(truth.to_coco()), match_categories(truth, reference.spec.class_names)
+        coco, (category_of, _) = as_coco(truth.to_coco()), judged(truth, reference.spec.class_names, classes)
         frames = Frames.of(truth, "comparing", progress)
-    contenders = (_Contender(reference), _Contender(candidate))
+    contenders = (_Contender(reference, keep), _Contender(candidate, keep))
     image_ids: list[int] = []
     for image_id, frame in frames:
         if not image_ids:
@@ -161,9 +171,9 @@ def compare(
         for contender in contenders if len(image_ids) % 2 == 0 else reversed(contenders):
             contender.measure(frame)
         image_ids.append(image_id)
-    measured = [contender.result(coco, image_ids, category_ids) for contender in contenders]
+    measured = [contender.result(coco, image_ids, category_of) for contender in contenders]
     agreement = agree(zip(contenders[0].found, contenders[1].found, strict=True), score)
-    return Comparison(measured[0], measured[1], agreement, len(image_ids), tuple(frames.skipped))
+    return Comparison(measured[0], measured[1], agreement, len(image_ids), tuple(frames.skipped), keep.classes)
 
 
 def table(comparison: Comparison) -> str:
@@ -216,24 +226,24 @@ def _agreement_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 
 
 class _Contender:
-    """A detector, what it has found so far, and the milliseconds that each image took."""
+    """A detector, what it has found so far of what counts, and the milliseconds that each image took."""
 
-    def __init__(self, detector: Detector) -> None:
-        self.detector = detector
+    def __init__(self, detector: Detector, keep: DetectionFilter) -> None:
+        self.detector, self._keep = detector, keep
         self.found: list[Detections] = []
         self._milliseconds: list[float] = []
 
     def measure(self, frame: Image) -> None:
         found, milliseconds = timed(self.detector, frame)
-        self.found.append(found)
+        self.found.append(self._keep.apply(found))
         self._milliseconds.append(milliseconds)
 
-    def result(self, coco: Any, image_ids: list[int], category_ids: tuple[int, ...]) -> Measured:
+    def result(self, coco: Any, image_ids: list[int], category_of: Mapping[int, int]) -> Measured:
         metrics = None
         if coco is not None:
             rows = zip(image_ids, self.found, strict=True)
-            results = [row for image_id, found in rows for row in coco_results(found, image_id, category_ids)]
-            metrics = average_precision(coco, results, image_ids, category_ids=category_ids)
+            results = [row for image_id, found in rows for row in coco_results(found, image_id, category_of)]
+            metrics = average_precision(coco, results, image_ids, category_ids=category_of.values())
         median_ms, p90_ms = np.percentile(self._milliseconds, (50, 90)).tolist()
         size_bytes = self.detector.path.stat().st_size if self.detector.path else None
         return Measured(metrics, size_bytes, median_ms, p90_ms, **self.detector.describe())

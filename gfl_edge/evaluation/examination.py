@@ -26,7 +26,7 @@ class Examination:
 
     Attributes:
         evaluation: what was examined.
-        classes: one result per class of the model, in their order.
+        classes: one result per class that was evaluated, in their order.
         precision: mean over the classes with boxes, by IoU threshold (0.5 to 0.95) and recall (0 to 1): ``[T, R]``.
         f1: of all classes together, from each of :data:`gfl_edge.evaluation.classes.CANDIDATES` on.
         shown_scores: of each class, from which on detections count in the next two.
@@ -95,10 +95,11 @@ def examine(evaluation: Evaluation, spec: ModelSpec) -> Examination:
     Raises:
         MissingDependencyError: pycocotools is not installed.
     """
-    evidence, names = evaluation.evidence, spec.class_names
+    evidence = evaluation.evidence
+    names = [spec.class_names[class_id] for class_id in evidence.class_ids]
     where = (evidence.coco, evidence.results, evidence.image_ids, evidence.category_ids)
     matches = match_boxes(*where)
-    shown_scores = spec.shown_scores
+    shown_scores = tuple(spec.shown_scores[class_id] for class_id in evidence.class_ids)
     shown = _shown(evidence, shown_scores)
     found = (evidence.coco, shown, evidence.image_ids, evidence.category_ids)
     background = next(name for name in (*BACKGROUND_NAMES, f"none of {len(names)}") if name not in names)

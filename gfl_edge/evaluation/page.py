@@ -104,6 +104,8 @@ def about_section(examination: Examination, measured: Mapping[str, Any]) -> Sect
         f"Command: {measured['command']}",
     ]
     points = []
+    if evaluation.only_classes:
+        points.append(f"Only these classes were evaluated: {', '.join(evaluation.only_classes)}.")
     if evaluation.skipped:
         points.append(f"Warning: {len(evaluation.skipped)} images could not be read and were left out.")
     if evaluation.left_out:
@@ -144,7 +146,7 @@ def classes_section(examination: Examination) -> Section:
     ]
     without = len(examination.classes) - len(rows)
     if without:
-        words.append(f"There is no box of {without} of the model's {len(examination.classes)} classes.")
+        words.append(f"There is no box of {without} of {len(examination.classes)} classes.")
     figure = Figure("ap-by-class", "AP of each class with boxes; the table holds the same numbers", bars)
     return Section("Classes", tuple(words), (), (Table("Every class with boxes", headers, rows),), (figure,))
 

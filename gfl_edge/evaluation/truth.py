@@ -52,7 +52,7 @@ def check_limit(limit: int | None) -> None:
 
 
 def match_categories(truth: Annotations, class_names: tuple[str, ...]) -> tuple[int, ...]:
-    """Category id, as in ``truth.to_coco()``, per class of the model, by name.
+    """Category id, as in ``truth.to_coco()``, per class of the model that is judged, by name.
 
     Logs it if the model does not know all categories, and if there are no boxes of some that it knows, over which
     nothing is averaged.
@@ -64,9 +64,10 @@ def match_categories(truth: Annotations, class_names: tuple[str, ...]) -> tuple[
     unknown = [name for name in class_names if name not in known]
     if unknown:
         raise AnnotationError(
-            f"{truth.origin} has no category for {len(unknown)} of the model's {len(class_names)} classes: "
+            f"{truth.origin} has no category for {len(unknown)} of the {len(class_names)} classes: "
             f"{', '.join(unknown[:NAMED])}. Its categories: {', '.join(known[:NAMED])} ... "
-            "Use the annotations of the model's own data set, or export it with --classes"
+            "Use the annotations of the model's own data set, name its classes as they do when it is exported, or "
+            "evaluate only those that they have: --classes A,B"
         )
     counts = truth.count_by_class()
     without = [name for name in class_names if not counts[name]]
@@ -76,7 +77,7 @@ def match_categories(truth: Annotations, class_names: tuple[str, ...]) -> tuple[
             f"so AP cannot be computed. Its boxes are of {', '.join(name for name in known if counts[name])}"
         )
     if len(class_names) < len(known):
-        logger.info("AP is that of %d of %d categories, those that the model knows", len(class_names), len(known))
+        logger.info("AP is that of %d of %d categories of the annotations", len(class_names), len(known))
     if without:
         more = f" and {len(without) - NAMED} more" if len(without) > NAMED else ""
         listed = f"{', '.join(without[:NAMED])}{more}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast, get_args
@@ -74,10 +75,11 @@ def add_classes(parser: argparse.ArgumentParser, purpose: str) -> None:
     """``--classes``."""
     parser.add_argument(
         "--classes",
-        type=argument(parse_class_names),
-        default=(),
+        type=argument(functools.partial(parse_class_names, known=True)),
+        action="extend",
+        default=[],
         metavar="A,B",
-        help=f"{purpose}: names with commas between them, or a file of them",
+        help=f"{purpose}: names with commas between them, or a file of them; again for more",
     )
 
 
@@ -103,13 +105,18 @@ def read_filter(args: argparse.Namespace) -> DetectionFilter:
     return DetectionFilter(
         score=scores.general,
         class_scores=scores.by_class,
-        classes=tuple(args.classes),
+        classes=chosen_classes(args),
         regions=tuple(args.region),
         excluded=tuple(args.exclude),
         region_by=args.region_by,
         min_size=args.min_size,
         max_edge_sigma=args.max_edge_sigma,
     )
+
+
+def chosen_classes(args: argparse.Namespace) -> tuple[str, ...]:
+    """The names of all ``--classes``, each once."""
+    return tuple(dict.fromkeys(args.classes))
 
 
 def argument(parse: Callable[[str], T]) -> Callable[[str], T]:

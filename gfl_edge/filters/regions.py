@@ -18,6 +18,7 @@ from gfl_edge.parsing.validation import shown
 
 MAX_CORNERS = 1000  # their edges are compared with each other
 MAX_SOURCE = 10**6
+MAX_SLIP = 2.0  # up to here numbers were meant as shares, which end at 1, rather than as pixels
 _SOURCE = re.compile(r"\s*([0-9]{1,7}):(.*)", re.DOTALL)
 
 EXAMPLE = "100,200 500,200 500,400, or as shares of the frame 0.1,0.2 0.9,0.2 0.5,0.9"
@@ -33,8 +34,8 @@ class Region:
         source: of several sources of the camera the only one that it is for, from 0; None: for all.
 
     Raises:
-        InputError: fewer than three corners, a number that is not finite, no area, or a border that touches or crosses
-            itself, of which inside and outside would not be clear.
+        InputError: fewer than three corners, a number that is not finite, no area, a border that touches or crosses
+            itself, of which inside and outside would not be clear, or shares that reach beyond 1.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -58,10 +59,10 @@ class Region:
                 f"the border of a region touches itself: its edges {first} and {second} meet. Give the corners in the "
                 "order round the border; a hole is a region of its own, to be excluded"
             )
-        if abs(signed_area(corners)) < (0 if self.relative else 1):
+        if not self.relative and (abs(signed_area(corners)) < 1 or np.abs(corners).max() <= MAX_SLIP):
             raise InputError(
-                f"a region of less than a pixel, from {_text(points[0])} on: expected pixels, or shares of the frame, "
-                "all of them 0..1"
+                f"a region of next to no pixels, from {_text(corners.min(axis=0))} to {_text(corners.max(axis=0))}: "
+                "expected pixels, or shares of the frame, all of them 0..1"
             )
 
     @property
@@ -76,9 +77,11 @@ class Region:
             frame_hw: (height, width) of the frame; of a region in pixels it may be None.
 
         Raises:
-            InputError: the region lies outside of the frame, or shares of no frame are asked for.
+            InputError: the region lies outside of the frame, shares of no frame are asked for, or what is no size.
         """
-        return _corners(self, frame_hw)
+        if frame_hw is not None and (not isinstance(frame_hw, (tuple, list)) or len(frame_hw) != 2):
+            raise InputError(f"frame_hw {shown(frame_hw)}: expected (height, width), as frame.shape[:2]")
+        return _corners(self, None if frame_hw is None else (frame_hw[0], frame_hw[1]))
 
 
 @functools.lru_cache(maxsize=256)

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gfl_edge.evaluation.ap import coco_results
 from gfl_edge.results.image_result import ImageResult
 
 
-def results_list(results: Sequence[ImageResult], category_ids: Sequence[int | str]) -> list[dict[str, Any]]:
+def results_list(results: Sequence[ImageResult], category_ids: Mapping[int, int | str]) -> list[dict[str, Any]]:
     """What ``loadRes`` reads; see :func:`gfl_edge.evaluation.ap.coco_results`.
 
     Args:
         results: of the images.
-        category_ids: by class.
+        category_ids: of the classes, by their numbers.
     """
-    ids = tuple(category_ids)
-    return [entry for one in results for entry in coco_results(one.detections, one.image_id, ids)]  # type: ignore[arg-type]
+    return [entry for one in results for entry in coco_results(one.detections, one.image_id, category_ids)]  # type: ignore[arg-type]
 
 
 def instances(
-    results: Sequence[ImageResult], class_names: Sequence[str], category_ids: Sequence[int | str]
+    results: Sequence[ImageResult], class_names: Sequence[str], category_ids: Mapping[int, int | str]
 ) -> dict[str, Any]:
     """The content of a file of instances, each annotation with its ``score``."""
     images = [
@@ -32,5 +31,5 @@ def instances(
         {"id": number, **entry, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
         for number, entry in enumerate(results_list(results, category_ids), 1)
     ]
-    categories = [{"id": key, "name": name} for key, name in zip(category_ids, class_names, strict=True)]
+    categories = [{"id": key, "name": class_names[class_id]} for class_id, key in category_ids.items()]
     return {"images": images, "annotations": annotations, "categories": categories}

@@ -19,7 +19,8 @@ def evaluated(evidence: Evidence, keep: DetectionFilter) -> list[ImageResult]:
     return results
 
 
-def file_category_ids(evidence: Evidence) -> list[int | str]:
-    """The ids of the model's classes in the annotation file."""
+def file_category_ids(evidence: Evidence) -> dict[int, int | str]:
+    """The ids in the annotation file of the classes that were evaluated, by their numbers in the model."""
     known = evidence.truth.file_category_ids
-    return [known[number - 1] if known else number for number in evidence.category_ids]
+    pairs = zip(evidence.class_ids, evidence.category_ids, strict=True)
+    return {class_id: known[number - 1] if known else number for class_id, number in pairs}

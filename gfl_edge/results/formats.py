@@ -42,6 +42,16 @@ def parse_formats(text: str) -> dict[Format, str | Path]:
     return found
 
 
+def join_formats(several: Iterable[dict[Format, str | Path]]) -> dict[Format, str | Path]:
+    """All of them as one; raises InputError where one comes twice."""
+    joined: dict[Format, str | Path] = {}
+    for formats in several:
+        if twice := [kind for kind in formats if kind in joined]:
+            raise InputError(f"the format {twice[0]} is given twice: leave one of them out")
+        joined.update(formats)
+    return joined
+
+
 def result_files(formats: Formats | Iterable[Format], folder: Path) -> dict[Format, Path]:
     """Where each format is written: its name in ``folder``, unless that is an absolute path.
 

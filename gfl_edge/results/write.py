@@ -19,7 +19,7 @@ def write_results(
     results: Sequence[ImageResult],
     files: Mapping[Format, Path],
     class_names: Sequence[str],
-    category_ids: Sequence[int | str] | None = None,
+    category_ids: Mapping[int, int | str] | None = None,
 ) -> None:
     """Write the results of all images; the first file has its name only when all are written.
 
@@ -27,12 +27,12 @@ def write_results(
         results: in order.
         files: of :func:`gfl_edge.results.formats.result_files`; the folder of YOLO is not there, or empty.
         class_names: of the model.
-        category_ids: COCO's, by class; None: from 1 on.
+        category_ids: COCO's, by the numbers of the classes that can have been found; None: of all, from 1 on.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    ids = list[int | str](category_ids or range(1, len(class_names) + 1))
+    ids: Mapping[int, int | str] = category_ids or {class_id: class_id + 1 for class_id in range(len(class_names))}
     coco, yolo = files.get("coco"), files.get("yolo")
     plain = {kind: path for kind, path in files.items() if kind != "yolo"}
     beside = [loadable(coco)] if coco else []

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gfl_edge.errors import BackendError, InputError
+from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.ops.preprocess import PADDING_BGR
 from gfl_edge.serving.folder import write_folder
 from gfl_edge.serving.planar import planar
@@ -44,7 +45,11 @@ class DeepStreamFolder:
 
 
 def write_deepstream(
-    folder: Path, onnx: Path, batch_size: int = 1, score: float | None = None, input_hw: tuple[int, int] | None = None
+    folder: Path,
+    onnx: Path,
+    batch_size: int = 1,
+    keep: DetectionFilter | None = None,
+    input_hw: tuple[int, int] | None = None,
 ) -> DeepStreamFolder:
     """Write all that nvinfer needs except an engine and the compiled parser, which belong to the device.
 
@@ -52,11 +57,12 @@ def write_deepstream(
         folder: where; files in it are not changed.
         onnx: a model of gfl_edge with NMS in the graph ("graph") or after it ("none").
         batch_size: frames at a time, as many as there are sources.
-        score: from which on objects count, 0..1; None: what the model recommends.
+        keep: which classes count, from which scores on; None: all, from the scores on that the model recommends.
         input_hw: the fixed size of a model of dynamic size; None: the one that it is fastest at.
 
     Raises:
-        InputError: an engine, a form of NMS that nvinfer cannot do, or a size that the model does not take.
+        InputError: an engine, a form of NMS that nvinfer cannot do, a size that the model does not take, a class that
+            it does not have, or more in the filter than classes and scores.
         ModelFileError: see :func:`gfl_edge.spec.load_contract`.
         OutputError: see :func:`gfl_edge.serving.folder.write_folder`.
     """
@@ -70,18 +76,25 @@ def write_deepstream(
             f"{onnx} was exported with --nms {spec.nms}, whose outputs nvinfer cannot be given. Export it again with "
             "--nms graph, or with --nms none to have nvinfer suppress"
         )
+    keep = _classes_and_scores(keep or DetectionFilter()).for_model(spec)
     model, spec = planar(model, spec, input_hw)
     names = "\n".join(name.replace(";", ",") for name in spec.class_names)  # nvinfer takes ; for its own
-    limit = spec.shown_score if score is None else score
     contents = {
         f"{stem(spec)}.onnx": model.SerializeToString(deterministic=True),
         LABELS: f"{names}\n".encode(),
         **{f"parser/{name}": parser_source(name) for name in SOURCES},
         README: readme(spec, batch_size).encode(),
-        CONFIG: config(spec, batch_size, limit).encode(),
+        CONFIG: config(spec, batch_size, keep).encode(),
     }
     write_folder(folder, contents)
     return DeepStreamFolder(folder / CONFIG, spec, PADDING[spec.resize])
+
+
+def _classes_and_scores(keep: DetectionFilter) -> DetectionFilter:
+    """The filter, if it is about nothing else; raises InputError otherwise."""
+    if keep != DetectionFilter(keep.score, keep.class_scores, keep.classes):
+        raise InputError("nvinfer filters by class and score; for regions there is DeepStream's Gst-nvdsanalytics")
+    return keep
 
 
 def stem(spec: ModelSpec) -> str:
@@ -99,13 +112,28 @@ def engine_name(spec: ModelSpec, batch_size: int) -> str:
     return f"{stem(spec)}.onnx_b{batch_size}_gpu0_{mode(spec)}.engine"
 
 
-def config(spec: ModelSpec, batch_size: int, score: float) -> str:
-    """nvinfer's configuration; its keys stand in the documentation of Gst-nvinfer."""
+def config(spec: ModelSpec, batch_size: int, keep: DetectionFilter) -> str:
+    """nvinfer's configuration; its keys stand in the documentation of Gst-nvinfer.
+
+    Args:
+        spec: of the model.
+        batch_size: frames at a time.
+        keep: which classes count, from which scores on, as :meth:`DetectionFilter.for_model` gives it.
+    """
     height, width = spec.input_hw
     # nvinfer builds weakly typed, where FP16 may take in the decode and Q/DQ is refused: not unless it is asked to
     onnx = "" if mode(spec) == "fp32" else "# Only FP32 is safe to be built by nvinfer itself, see README.txt\n#"
     nms = "" if spec.has_nms else f"nms-iou-threshold={spec.iou_threshold:g}\n"
     aspect = spec.resize not in STRETCHES
+    left_out = [str(i) for i, name in enumerate(spec.class_names) if keep.classes and name not in keep.classes]
+    filtered = f"filter-out-class-ids={';'.join(left_out)}\n" if left_out else ""
+    scores = {"all": keep.score, **{str(spec.class_names.index(name)): own for name, own in keep.class_scores.items()}}
+    # Every group has all keys, so that what one group takes from another does not matter
+    groups = "\n".join(
+        f"[class-attrs-{group}]\npre-cluster-threshold={score:g}\ntopk={spec.max_detections}\n{nms}"
+        for group, score in scores.items()
+        if group == "all" or score != keep.score
+    )
     return f"""\
 # {spec.name} for DeepStream's nvinfer. Paths are relative to this file.
 [property]
@@ -131,11 +159,8 @@ output-blob-names={";".join(name for name in spec.output_names if "sigmas" not i
 parse-bbox-func-name={PARSER}
 custom-lib-path={LIBRARY}
 cluster-mode={4 if spec.has_nms else 2}
-
-[class-attrs-all]
-pre-cluster-threshold={score:g}
-topk={spec.max_detections}
-{nms}"""
+{filtered}
+{groups}"""
 
 
 def readme(spec: ModelSpec, batch_size: int) -> str:

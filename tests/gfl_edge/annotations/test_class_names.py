@@ -149,6 +149,16 @@ def test_names_or_a_file_on_the_command_line(tmp_path):
     assert parse_class_names(",".join(many)) == tuple(many)  # longer than any path
 
 
+def test_a_name_that_a_folder_has_too(tmp_path, monkeypatch):
+    """Images are often sorted into folders by class."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person").mkdir()
+    assert parse_class_names("person", known=True) == ("person",)
+    for text, known in (("person", False), ("./person", True), (str(tmp_path), True)):
+        with pytest.raises(AnnotationError, match="is a folder"):
+            parse_class_names(text, known=known)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -216,6 +216,18 @@ def test_a_worse_model(dataset, tmp_path):
     assert run(tmp_path, b={"score": 0.5}, score=0.6).agreement.candidate == 0
 
 
+def test_only_some_classes(dataset, tmp_path):
+    result = run(tmp_path, b={"shift": 8.0}, classes=["dog"])
+    moved = Fake(tmp_path / "c.onnx", shift=8.0)
+    alone = evaluate(moved, dataset, tmp_path / "a.json", progress=False, classes=["dog"])
+    assert result.candidate.metrics == alone.metrics
+    assert (result.agreement.reference, result.agreement.candidate, result.agreement.matched) == (1, 1, 1)
+    assert result.to_dict()["only_classes"] == ["dog"]
+    assert run(tmp_path, annotations=None, classes=["cat"]).agreement.reference == 2
+    with pytest.raises(InputError, match="no class 'owl'"):
+        run(tmp_path, classes=["owl"])
+
+
 def test_the_models_take_turns_and_warm_up(dataset, tmp_path):
     log = []
     run(tmp_path, {"log": log}, {"log": log})

@@ -104,6 +104,43 @@ def test_ap_is_that_of_the_classes_that_the_model_knows(dataset, evaluator, capl
     assert "AP is that of 1 of 3 categories" in caplog.text
 
 
+@pytest.mark.parametrize("evaluator", get_args(Evaluator))
+def test_only_some_classes(dataset, evaluator):
+    """As if the model knew no others; the cat in image 1 is not found, and does not count."""
+
+    class NoCats(Oracle):
+        def __call__(self, frame):
+            found = super().__call__(frame)
+            return found[found.class_ids == 1]
+
+    both, dogs = (
+        evaluate(NoCats(), dataset, dataset / "a.json", progress=False, evaluator=evaluator, classes=classes)
+        for classes in ((), ["dog"])
+    )
+    assert both.metrics["AP"] == pytest.approx(50)
+    assert dogs.metrics["AP"] == pytest.approx(100)
+    assert "only_classes" not in both.to_dict()
+    assert dogs.to_dict()["only_classes"] == ["dog"]
+    assert dogs.left_out == both.left_out == ("cow",)
+
+
+def test_classes_that_the_annotations_lack_do_not_matter_where_they_are_not_chosen(dataset):
+    content = json.loads((dataset / "a.json").read_text())
+    content["categories"] = [row for row in content["categories"] if row["name"] == "dog"]
+    content["annotations"] = [row for row in content["annotations"] if row["category_id"] == 7]
+    (dataset / "dogs.json").write_text(json.dumps(content))
+    with pytest.raises(AnnotationError, match=r"no category for 1 of the 2 classes: cat\..* --classes A,B"):
+        evaluate(Oracle(), dataset, dataset / "dogs.json", progress=False)
+    found = evaluate(Oracle(), dataset, dataset / "dogs.json", progress=False, classes=("dog",))
+    assert found.metrics["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("classes", "message"), [(["Dog"], "no class 'Dog'; dog"), (["cow"], "no class 'cow'")])
+def test_chosen_classes_that_the_model_does_not_have(dataset, classes, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(Oracle(), dataset, dataset / "none.json", progress=False, classes=classes)
+
+
 def test_nothing_found_is_ap_0(dataset, monkeypatch):
     monkeypatch.setitem(BOXES, 1, [])
     monkeypatch.setitem(BOXES, 2, [])
@@ -189,7 +226,7 @@ def test_no_box_of_the_classes_is_an_error(dataset):
 def test_no_box_in_the_images_that_can_be_read_is_an_error(dataset):
     for number in (1, 2):
         (dataset / f"{number}.png").write_bytes(b"")
-    with pytest.raises(AnnotationError, match=r"no box of the model's classes in the 1 images .*: 1.png, 2.png"):
+    with pytest.raises(AnnotationError, match=r"no box of the classes in the 1 images .*: 1.png, 2.png"):
         evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
 
 
@@ -232,7 +269,7 @@ def test_missing_annotation_file(dataset):
 
 def test_categories_that_the_model_does_not_know(dataset, monkeypatch):
     monkeypatch.setattr(Oracle.spec, "class_names", ("cat", "unicorn"))
-    with pytest.raises(AnnotationError, match="no category for 1 of the model's 2 classes: unicorn"):
+    with pytest.raises(AnnotationError, match="no category for 1 of the 2 classes: unicorn"):
         evaluate(Oracle(), dataset, dataset / "a.json", progress=False)
 
 

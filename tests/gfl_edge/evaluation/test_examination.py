@@ -103,6 +103,16 @@ def examined(dataset):
     return examine(evaluate(Drawn(), dataset, dataset / "a.json", progress=False), SPEC)
 
 
+def test_only_some_classes(dataset, examined):
+    """Cats are neither found nor missed, and what is found on one counts as on nothing."""
+    spec = replace(SPEC, class_scores=(0.1, 0.4, 0.1))
+    dogs = examine(evaluate(Drawn(), dataset, dataset / "a.json", progress=False, classes=["dog"]), spec)
+    assert dogs.classes == examined.classes[1:2]
+    assert dogs.shown_scores == (0.4,)
+    assert dogs.confusion == {("dog", "dog"): 1, ("dog", "background"): 1, ("background", "dog"): 2}
+    assert dogs.confusion != examined.confusion
+
+
 def test_ap_by_class_is_that_of_pycocotools_for_it_alone(examined):
     evidence = examined.evaluation.evidence
     for result, category in zip(examined.classes, evidence.category_ids, strict=True):

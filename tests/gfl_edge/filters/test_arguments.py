@@ -40,6 +40,16 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert read("--classes", str(tmp_path / "names.txt")).classes == ("traffic light", "both, of them")
 
 
+def test_classes_that_are_given_one_by_one() -> None:
+    assert read("--classes", "person", "--classes", "car,person").classes == ("person", "car")
+
+
+def test_a_class_with_the_name_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "person").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read("--classes", "person").classes == ("person",)
+
+
 @pytest.mark.parametrize(
     ("text", "general", "by_class"),
     [

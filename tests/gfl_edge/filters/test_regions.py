@@ -32,6 +32,13 @@ def test_a_region_may_reach_beyond_the_frame_but_not_lie_outside() -> None:
             Region(outside).corners((48, 64))
 
 
+@pytest.mark.parametrize("size", [100, (48, 64, 3), (64,), np.zeros((48, 64))])
+def test_what_is_no_size_of_a_frame(size: Any) -> None:
+    with pytest.raises(InputError, match=r"frame_hw .*: expected \(height, width\), as frame\.shape\[:2\]"):
+        Region(TRIANGLE).corners(size)
+    assert Region(TRIANGLE).corners([96, 128]).tolist() == [list(corner) for corner in TRIANGLE]  # type: ignore[arg-type]
+
+
 def test_points_that_come_twice_are_one() -> None:
     closed = Region(((0, 0), (9, 0), (9, 0), (9, 9), (0, 0)))
     assert closed.points == ((0, 0), (9, 0), (9, 9))
@@ -55,7 +62,13 @@ def test_points_that_come_twice_are_one() -> None:
         (None, "region None"),
         (((0, 0), (9, 9), (9, 0), (0, 9)), "edges from 0,0 to 9,9 and from 9,0 to 0,9 meet. Give the corners in the"),
         (((0, 0), (5, 5), (9, 9)), "touches itself"),
-        (((0.1, 0.1), (0.9, 0.1), (0.9, 1.1)), "less than a pixel, from 0.1,0.1 on: expected pixels, or shares"),
+        (
+            ((0.1, 0.1), (0.9, 0.1), (0.9, 1.1)),
+            "next to no pixels, from 0.1,0.1 to 0.9,1.1: expected pixels, or shares",
+        ),
+        (((0, 0), (1.5, 0), (1.5, 1), (0, 1)), "next to no pixels, from 0,0 to 1.5,1: expected pixels, or shares"),
+        (((-0.5, -0.5), (1.5, -0.5), (1.5, 1.5), (-0.5, 1.5)), "next to no pixels, from -0.5,-0.5 to 1.5,1.5"),
+        (((50, 50), (51, 50), (50, 51)), "next to no pixels"),
         (tuple((math.cos(i), math.sin(i)) for i in range(1001)), "a region of 1001 different corners"),
     ],
 )

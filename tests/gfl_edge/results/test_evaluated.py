@@ -107,12 +107,23 @@ def test_fewer_may_be_written_than_ap_is_of(tmp_path: Path, truth: tuple[Path, M
         assert (one.detections.scores >= np.array([0.5, 0.9], np.float32)[one.detections.class_ids]).all()
 
 
+def test_of_chosen_classes_ids_and_numbers_stay(tmp_path: Path, truth: tuple[Path, Moved]) -> None:
+    path, detector = truth
+    evidence = evaluate(detector, tmp_path, path, progress=False, classes=["cat"]).evidence  # type: ignore[arg-type]
+    files = {"coco": tmp_path / "coco.json", "csv": tmp_path / "found.csv"}
+    write_results(evaluated(evidence, DetectionFilter()), files, NAMES, file_category_ids(evidence))  # type: ignore[arg-type]
+    content = json.loads((tmp_path / "coco.json").read_text())
+    assert content["categories"] == [{"id": 3, "name": "cat"}]
+    assert [row["category_id"] for row in content["annotations"]] == [3] * 18
+    assert {row["class_id"] for row in csv.DictReader((tmp_path / "found.csv").open())} == {"1"}, "as in detect"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--format", "coco"], "--format writes into a folder: name it with -o DIR"),
-        (["--score", "0.3"], "--score and --classes choose what --format writes"),
-        (["--classes", "dog"], "--score and --classes choose what --format writes"),
+        (["--score", "0.3"], "--score chooses what --format writes"),
+        (["--format", "csv", "--format", "csv", "-o", "out"], "the format csv is given twice"),
         (["--format", "coco=evaluation.json", "-o", "out"], "is the name of two files"),
         (["--format", "csv", "-o", "out", "--score", "cat=0.3", "--classes", "dog"], "none of the classes that count"),
     ],

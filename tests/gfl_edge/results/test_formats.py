@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gfl_edge.errors import InputError, OutputError
-from gfl_edge.results.formats import check_results, parse_formats, result_files
+from gfl_edge.results.formats import check_results, join_formats, parse_formats, result_files
 
 
 def test_words() -> None:
@@ -19,6 +19,14 @@ def test_words() -> None:
         "jsonl": Path("/x.jsonl"),
     }
     assert result_files(("coco", "yolo"), Path("out")) == {"coco": Path("out/coco.json"), "yolo": Path("out/yolo")}
+
+
+def test_formats_that_are_given_one_by_one() -> None:
+    words = map(parse_formats, ("coco", "csv=a.csv,jsonl"))
+    assert join_formats(words) == {"coco": "coco.json", "csv": "a.csv", "jsonl": "detections.jsonl"}
+    assert join_formats([]) == {}
+    with pytest.raises(InputError, match="the format csv is given twice"):
+        join_formats(map(parse_formats, ("csv", "csv=a.csv")))
 
 
 @pytest.mark.parametrize("text", ["", "voc", "coco,", "coco,coco", "csv=", "CSV", "coco csv"])

@@ -10,6 +10,7 @@ import pytest
 
 from gfl_edge.cli.main import main
 from gfl_edge.errors import InputError, ModelFileError, OutputError
+from gfl_edge.filters import DetectionFilter
 from gfl_edge.serving import deepstream
 from gfl_edge.serving.deepstream import SOURCES, config, readme, write_deepstream
 from gfl_edge.spec import set_spec, spec_of
@@ -50,7 +51,7 @@ def test_the_folder_holds_what_the_configuration_names(tmp_path):
 
 
 def test_nms_in_the_graph():
-    settings = read(config(SPEC, 2, 0.4))
+    settings = read(config(SPEC, 2, DetectionFilter(0.4)))
     expected = {
         "net-scale-factor": "1.0",
         "model-color-format": "1",
@@ -68,7 +69,7 @@ def test_nms_in_the_graph():
 
 
 def test_nms_by_nvinfer():
-    settings = read(config(replace(SPEC, nms="none", iou_threshold=0.55, edge_sigma=True), 1, 0.25))
+    settings = read(config(replace(SPEC, nms="none", iou_threshold=0.55, edge_sigma=True), 1, DetectionFilter(0.25)))
     assert settings["property"]["cluster-mode"] == "2"
     assert settings["property"]["output-blob-names"] == "boxes;scores"
     assert settings["class-attrs-all"]["nms-iou-threshold"] == "0.55"
@@ -80,7 +81,7 @@ def test_nms_by_nvinfer():
 )
 def test_what_nvinfer_would_build_otherwise_it_is_not_to_build(changes, mode):
     spec = replace(SPEC, **changes)
-    settings = read(config(spec, 1, 0.3))["property"]
+    settings = read(config(spec, 1, DetectionFilter(0.3)))["property"]
     assert settings["network-mode"] == mode
     assert "onnx-file" not in settings
     assert "--stronglyTyped --minShapes=images:1x3x32x32 --optShapes=images:8x3x32x32" in readme(spec, 8)
@@ -100,6 +101,45 @@ def test_the_resize_rule(tmp_path, rule, flags):
 def test_the_score_is_the_recommended_one(tmp_path):
     result = write_deepstream(tmp_path / "ds", written(tmp_path, recommended_score=0.41))
     assert read(result.config.read_text())["class-attrs-all"]["pre-cluster-threshold"] == "0.41"
+
+
+def test_scores_of_classes_are_those_that_the_model_recommends(tmp_path):
+    onnx_file = written(tmp_path, class_scores=(0.2, 0.35), recommended_score=0.35)
+    settings = read(write_deepstream(tmp_path / "ds", onnx_file).config.read_text())
+    assert settings["class-attrs-all"]["pre-cluster-threshold"] == "0.35"
+    assert settings["class-attrs-0"] == {"pre-cluster-threshold": "0.2", "topk": "10"}
+    assert "class-attrs-1" not in settings, "it has the score of all"
+    assert "filter-out-class-ids" not in settings["property"]
+    onnx_file = written(tmp_path, "none", class_scores=(0.2, 0.35))
+    words = [
+        "deepstream",
+        str(tmp_path / "own"),
+        "--model",
+        str(onnx_file),
+        "--classes",
+        "dog",
+        "--score",
+        "0.5,dog=0.6",
+    ]
+    assert main(words) == 0
+    settings = read((tmp_path / "own" / "config_infer.txt").read_text())
+    assert settings["property"]["filter-out-class-ids"] == "0"
+    assert settings["class-attrs-all"]["pre-cluster-threshold"] == "0.5"
+    assert settings["class-attrs-1"] == {**settings["class-attrs-all"], "pre-cluster-threshold": "0.6"}
+    assert "nms-iou-threshold" in settings["class-attrs-1"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (DetectionFilter(classes=("owl",)), "the model has no class 'owl'"),
+        (DetectionFilter(min_size=(9, 9)), "nvinfer filters by class and score"),
+    ],
+)
+def test_filters_that_nvinfer_cannot_have(tmp_path, keep, message):
+    with pytest.raises(InputError, match=message):
+        write_deepstream(tmp_path / "ds", written(tmp_path), keep=keep)
+    assert not (tmp_path / "ds").exists()
 
 
 def test_labels_of_nvinfer_are_parted_by_semicolons(tmp_path):
