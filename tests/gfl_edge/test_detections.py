@@ -68,6 +68,23 @@ def test_what_supervision_may_lack() -> None:
         Detections.from_supervision(rising, ("thing",))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_id": np.array([0, 1.5])}, r"class_id \[0.0, 1.5\]: expected a whole number for each box"),
+        ({"tracker_id": np.array([3, np.nan])}, "tracker_id .*nan.*: expected a whole number"),
+        ({"tracker_id": np.array([3, None])}, "tracker_id .*None.*: expected a whole number"),
+    ],
+)
+def test_what_supervision_may_have_and_we_do_not(changes: dict[str, np.ndarray], message: str) -> None:
+    supervision = pytest.importorskip("supervision")
+    odd = supervision.Detections(xyxy=BOXES.copy(), **{"class_id": np.array([0, 1]), **changes})
+    with pytest.raises(InputError, match=message):
+        Detections.from_supervision(odd, NAMES)
+    with pytest.raises(InputError, match="class_names 'thing': expected the names of all classes"):
+        Detections.from_supervision(supervision.Detections(xyxy=BOXES.copy(), class_id=np.zeros(2, int)), "thing")
+
+
 def test_supervision_is_imported_only_when_it_is_used() -> None:
     words = "import sys, gfl_edge.detections, gfl_edge.camera.run; sys.exit('supervision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", words], check=False).returncode == 0

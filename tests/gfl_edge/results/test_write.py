@@ -130,7 +130,7 @@ def test_coco_results_have_the_same_ap_when_they_are_read_back(tmp_path: Path) -
     images = [{"id": number, "width": 640, "height": 640, "file_name": f"{number}.jpg"} for number in range(1, 21)]
     coco = as_coco({"images": images, "annotations": truth, "categories": [{"id": i, "name": str(i)} for i in ids]})
     results = [ImageResult(Path("x.jpg"), "x.jpg", number, (640, 640), one) for number, one in predicted]
-    write_results(results, {"coco": tmp_path / "coco.json"}, NAMES, ids)
+    write_results(results, {"coco": tmp_path / "coco.json"}, NAMES, dict(enumerate(ids)))
     read = json.loads((tmp_path / "coco-results.json").read_text())
     direct = [entry for number, one in predicted for entry in coco_results(one, number, tuple(ids))]
     expected = average_precision(coco, direct, list(range(1, 21)))
