@@ -1,7 +1,7 @@
 """Generalized Focal Loss detectors on NVIDIA edge GPUs: load an ONNX file or a TensorRT engine, detect, run a camera.
 
     import cv2, gfl_edge
-    detector = gfl_edge.Detector()  # people; or a file: "model.onnx", "model.engine"
+    detector = gfl_edge.Detector()  # the bundled one, of COCO's 80 classes; or a file: "model.onnx", "model.engine"
     for box, score, name in detector(cv2.imread("street.jpg")).above(0.4):
         print(name, score, box)
 

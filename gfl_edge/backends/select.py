@@ -10,6 +10,7 @@ from gfl_edge.backends.base import Backend, Performance
 from gfl_edge.backends.nms import NmsChoice, place_on_cpu
 from gfl_edge.backends.onnx_cpu import OnnxRuntimeBackend, OpenVinoBackend
 from gfl_edge.backends.tensorrt import TensorRTBackend
+from gfl_edge.engine.sidecar import ENGINE_SUFFIX
 from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError
 from gfl_edge.ops.onnx_graph import without_nms
 from gfl_edge.spec import ModelSpec, load_contract
@@ -47,7 +48,7 @@ def open_backend(
             )
         model, spec = load_contract(path)
         return open_onnx_backend(model, spec, backend, nms, str(path), performance)
-    if path.suffix == ".engine":
+    if path.suffix == ENGINE_SUFFIX:
         if backend == "openvino" or backend == "onnxruntime":
             raise InputError(
                 f"{path} is an engine, backend {backend} runs ONNX files. Give the .onnx it was built from"

@@ -25,6 +25,7 @@ from gfl_edge.bench.protocols import make_protocol
 from gfl_edge.bench.roofline import ASSUMPTIONS, GPUS, bounds
 from gfl_edge.bench.timing import MIN_GPU_SECONDS, TOLERANCE
 from gfl_edge.detector import Detector
+from gfl_edge.engine.sidecar import ENGINE_SUFFIX
 from gfl_edge.errors import InputError
 from gfl_edge.evaluation.ap import evaluate_on, rounded
 from gfl_edge.evaluation.truth import match_categories, read_truth
@@ -238,7 +239,7 @@ def _name_apart(models: Sequence[_Model]) -> None:
 def _model_row(name: str, path: Path, spec: ModelSpec, nms: str) -> ModelRow:
     """What the file says; cost and bounds are those of a graph, which an engine does not hold."""
     cost = None
-    if path.suffix != ".engine" and optional.available("onnx"):
+    if path.suffix != ENGINE_SUFFIX and optional.available("onnx"):
         cost = graph_cost(load_contract(path)[0], spec.input_hw)
     return ModelRow(
         id=name,

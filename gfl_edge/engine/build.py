@@ -19,7 +19,7 @@ from gfl_edge.engine.flavor import Flavor, available_flavors, heard, load_flavor
 from gfl_edge.engine.groups import FIRST_AMPERE_SM, widen_groups
 from gfl_edge.engine.options import BuildOptions, TimingCache
 from gfl_edge.engine.plugin import load_plugin
-from gfl_edge.engine.sidecar import Sidecar, sidecar_path
+from gfl_edge.engine.sidecar import ENGINE_SUFFIX, Sidecar, sidecar_path
 from gfl_edge.errors import BuildError, InputError, MissingDependencyError, ModelFileError, PrecisionError
 from gfl_edge.files import check_output, sha256, size_bytes, write_together
 from gfl_edge.ops.onnx_graph import fixed_batch, without_nms
@@ -48,7 +48,7 @@ class BuildPlan:
     def engine_name(self, spec: ModelSpec) -> str:
         """``nanodet-plus-m-416-fp16-rtx-sm75.engine``; parts that are not the default are named too."""
         batch = [f"b{self.max_batch}"] if self.max_batch > 1 else []
-        return "-".join((spec.file_stem, *batch, self.flavor, *self.targets)) + ".engine"
+        return "-".join((spec.file_stem, *batch, self.flavor, *self.targets)) + ENGINE_SUFFIX
 
 
 def plan(

@@ -19,6 +19,8 @@ from gfl_edge.spec import ModelSpec
 
 _LOG = logging.getLogger(__name__)
 
+ENGINE_SUFFIX = ".engine"
+
 
 def sidecar_path(engine: str | Path) -> Path:
     """``model.engine`` -> ``model.engine.json``."""

@@ -6,12 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from gfl_edge.engine.sidecar import Sidecar, sidecar_path
+from gfl_edge.engine.sidecar import ENGINE_SUFFIX, Sidecar, sidecar_path
 from gfl_edge.errors import InputError
 from gfl_edge.files import check_output, write_together
 from gfl_edge.spec import ModelSpec, load_contract, set_spec
-
-ENGINE_SUFFIX = ".engine"
 
 
 def check_copy(model: Path, output: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gfl_edge.engine.sidecar import ENGINE_SUFFIX
 from gfl_edge.errors import BackendError, InputError
 from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.ops.preprocess import PADDING_BGR
@@ -66,7 +67,7 @@ def write_deepstream(
         ModelFileError: see :func:`gfl_edge.spec.load_contract`.
         OutputError: see :func:`gfl_edge.serving.folder.write_folder`.
     """
-    if onnx.suffix == ".engine":
+    if onnx.suffix == ENGINE_SUFFIX:
         raise InputError(
             f"{onnx}: engines take bytes, and nvinfer gives planes of floats. Name the engine's .onnx file"
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from gfl_edge import optional
 from gfl_edge.engine.contract import engine_contract
-from gfl_edge.engine.sidecar import Sidecar
+from gfl_edge.engine.sidecar import ENGINE_SUFFIX, Sidecar
 from gfl_edge.errors import InputError
 from gfl_edge.ops.onnx_graph import copy_model
 from gfl_edge.serving.folder import write_folder
@@ -78,7 +78,7 @@ def write_triton(
         ModelFileError: see :func:`gfl_edge.spec.load_contract` and :meth:`gfl_edge.engine.sidecar.Sidecar.read`.
         OutputError: another model has this name; see :func:`gfl_edge.serving.folder.write_folder`.
     """
-    served = _of_engine(model, max_batch) if model.suffix == ".engine" else _of_onnx(model, max_batch)
+    served = _of_engine(model, max_batch) if model.suffix == ENGINE_SUFFIX else _of_onnx(model, max_batch)
     name = served.spec.file_stem if name is None else name
     if not NAME.fullmatch(name):
         raise InputError(f"name {name!r}: expected letters, digits, '.', '_' and '-', the first a letter or digit")
