@@ -95,10 +95,10 @@ def run(args: argparse.Namespace) -> int:
             ids = file_category_ids(result.evidence)
             write_results(evaluated(result.evidence, keep), files, detector.spec.class_names, ids)
             log(f"wrote {', '.join(map(str, files.values()))}")
+        write_result(measured, result.skipped, args)  # before what may still fail, as on too few edges
         if args.store_scores:
             _store(found, detector, args.store_scores)
         _write_sigmas(args, detector, result)
-    write_result(measured, result.skipped, args)
     return 0
 
 

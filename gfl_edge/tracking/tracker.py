@@ -21,6 +21,7 @@ MEMORY_FRAMES = 15  # that an object may be out of sight
 FIRST_FRAMES = 3  # in which an object has to be seen before it has an identity; what is seen once is often nothing
 MIN_IOU = 0.1  # of an object, where it is expected, with a box
 GAP_S = 3.0  # without a frame, after which everybody may be somebody else
+GAP_STEPS = 3.0  # likewise, where frames come rarely: so many times the time between the two before
 # The variance that the filter is told, as a share of that of an edge, and in square pixels where the model gives none:
 # less than the errors have, as objects also turn, stop and start. By what switches least (benchmarks/tracking)
 SIGMA_SHARE, NO_SIGMA = 0.05, 1.0
@@ -41,7 +42,7 @@ class ObjectTracker:
     def __init__(self, memory_frames: int = MEMORY_FRAMES) -> None:
         self._memory = whole_number("memory_frames", memory_frames, 1, 10**6)
         self._variances: dict[bytes, NDArray[np.float64]] = {}
-        self._given, self._time_s = 0, -np.inf
+        self._given, self._time_s, self._step_s = 0, -np.inf, 0.0
         self._start()
 
     def _start(self) -> None:
@@ -63,12 +64,14 @@ class ObjectTracker:
 
         Args:
             found: of the frame, those that are followed.
-            time_s: of the frame, in seconds; after a gap of more than ``GAP_S`` nobody is known any more.
+            time_s: of the frame, in seconds; after a gap of more than ``GAP_S``, and of more than ``GAP_STEPS`` times
+                the step before it, nobody is known any more.
         """
         if time_s is not None:
-            if time_s - self._time_s > GAP_S:
+            step_s = time_s - self._time_s
+            if step_s > max(GAP_S, GAP_STEPS * self._step_s):
                 self._forget()
-            self._time_s = time_s
+            self._time_s, self._step_s = time_s, step_s if np.isfinite(step_s) else 0.0
         boxes = found.boxes.astype(np.float64)
         self._variances.clear()
         self._variances.update(zip(map(_key, boxes), _variances(found), strict=True))

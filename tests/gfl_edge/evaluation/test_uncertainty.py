@@ -247,7 +247,9 @@ class TestCommand:
 
     def test_too_few_images(self, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(self.words(files, "m.onnx", "--limit", "3", "--store-sigma-scale", str(files / "out.onnx"))) == 1
-        assert "expected 100 or more to learn sigma_scale from" in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert "expected 100 or more to learn sigma_scale from" in said.err
+        assert json.loads(said.out)["images"] == 3, "what was measured is not lost"
         assert not (files / "out.onnx").exists()
 
 

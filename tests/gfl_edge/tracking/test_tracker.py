@@ -85,13 +85,21 @@ def test_an_identity_is_of_one_class() -> None:
 
 def test_after_a_gap_nobody_is_known() -> None:
     tracker = ObjectTracker()
-    for time_s in (0.0, 1.0, 2.0, 4.9):
+    for time_s in (0.0, 1.0, 2.0, 3.9, 4.9):
         found = tracks(tracker, frame(box(10)), time_s)
     assert found == [1]
     assert tracks(tracker, frame(box(10)), 8.0) == [-1]
     for time_s in (8.1, 8.2):
         found = tracks(tracker, frame(box(10)), time_s)
     assert found == [2]
+
+
+def test_frames_that_come_rarely_are_no_gap() -> None:
+    """As of a time-lapse, or of a large model on a small CPU."""
+    tracker = ObjectTracker()
+    found = [tracks(tracker, frame(box(10)), 5.0 * i) for i in range(6)]
+    assert found[3:] == [[1]] * 3
+    assert tracks(tracker, frame(box(10)), 25.0 + 15.5) == [-1]
 
 
 def test_trackers_know_nothing_of_each_other() -> None:
