@@ -133,7 +133,7 @@ def run_camera(
             detector = stack.enter_context(Detector(model, backend, performance=performance_for(sources)))
         else:
             detector = model
-        keep = keep.for_model(detector.spec)
+        asked, keep = keep, keep.for_model(detector.spec)
         if draw_sigma:
             detector.spec.require_sigmas("draw_sigma")
         batch = min(len(sources), detector.backend.max_batch or 1)  # CPUs, which take any, gain nothing from it
@@ -145,7 +145,7 @@ def run_camera(
                 raise KeyboardInterrupt
         pipeline = stack.enter_context(Pipeline())
         delivery = stack.enter_context(Delivery(output, json_lines, window, len(sources)))
-        run = CameraRun(detector, feeds, pipeline, delivery, keep, trackers, on_frame, draw_sigma, live)
+        run = CameraRun(detector, feeds, pipeline, delivery, asked, keep, trackers, on_frame, draw_sigma, live)
         with run.status:
             stopped_by = run.until_it_ends(stop)
     return run.summary(stopped_by)
@@ -215,7 +215,8 @@ class CameraRun:
         feeds: open sources.
         pipeline: empty, takes the stages.
         delivery: takes the results.
-        keep: which detections count.
+        asked: which detections count, as it was asked for.
+        keep: the same, with the scores that the model recommends.
         trackers: one for each source, or none.
         on_frame: called after every delivery.
         draw_sigma: whether it is drawn how sure each edge is.
@@ -234,6 +235,7 @@ class CameraRun:
         feeds: Feeds,
         pipeline: Pipeline,
         delivery: Delivery,
+        asked: DetectionFilter,
         keep: DetectionFilter,
         trackers: Sequence[ObjectTracker],
         on_frame: Callable[[Frame, Detections], None] | None,
@@ -243,7 +245,7 @@ class CameraRun:
         self.times, self.latency, self.seconds = StageTimes(), LatencyHistogram(), 0.0
         self.status = StatusLine(feeds.total, self.load)
         self._detector, self._feeds, self._delivery = detector, feeds, delivery
-        self._pipeline, self._keep, self._on_frame = pipeline, keep, on_frame
+        self._pipeline, self._asked, self._keep, self._on_frame = pipeline, asked, keep, on_frame
         self._trackers, self._batch, self._draw_sigma, self._live = trackers, SteadyBatch(), draw_sigma, live
 
     def until_it_ends(self, stop: StopSignals) -> StoppedBy:
@@ -252,7 +254,8 @@ class CameraRun:
         ready = self.start()
         if self._live is not None:
             known = self._detector, self._feeds, self.times, self._waiting, start
-            shown = Run(self._keep, self._detector.backend, self._draw_sigma, lambda: run_statistics(*known))
+            filters, backend = (self._keep, self._asked), self._detector.backend
+            shown = Run(*filters, backend, self._draw_sigma, lambda: run_statistics(*known))
             self._live.follow(shown, len(self._feeds.feeds))
         try:
             while not stop.requested:

@@ -115,9 +115,11 @@ def annotated(frame: LiveFrame, run: Run, kind: Kind) -> bytes:
     Raises:
         InputError: OpenCV cannot write a JPEG of its size.
     """
-    keep = run.keep if kind.score is None else replace(run.keep, score=kind.score)
+    keep = run.keep if kind.score is None else replace(run.asked, score=kind.score)
     height, width = frame.image.shape[:2]
-    more = kind.score is not None and run.keep.score is not None and kind.score < run.keep.score
+    # What counts in the run has gone through its scores, those that the model recommends for single classes among them
+    own = [score for name, score in run.keep.class_scores.items() if name not in run.asked.class_scores]
+    more = kind.score is not None and kind.score < max([run.keep.score or 0.0, *own])
     counts = keep.apply(frame.found if more else frame.counts, (height, width), source=kind.source)
     image = draw_regions(frame.image, keep, kind.source)
     image = draw_detections(image, counts, out=None if image is frame.image else image, bands=run.draw_sigma)

@@ -103,12 +103,14 @@ class Run:
 
     Attributes:
         keep: which detections count in it.
+        asked: the same as the user gave it, without the scores that the model recommends.
         backend: of its detector.
         draw_sigma: whether it is drawn how sure each edge is.
         statistics: how it does now; may be called in any thread.
     """
 
     keep: DetectionFilter
+    asked: DetectionFilter
     backend: Backend
     draw_sigma: bool
     statistics: Callable[[], RunStatistics]
