@@ -21,6 +21,7 @@ from gfl_edge.console import run_command
 from gfl_edge.detections import Detections
 from gfl_edge.detector import in_frame
 from gfl_edge.errors import BackendError
+from gfl_edge.filters.arguments import add_filter, read_filter
 from gfl_edge.media.images import read_image
 from gfl_edge.ops.postprocess import detections
 from gfl_edge.ops.preprocess import place_frame, single_input
@@ -78,17 +79,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--model", required=True, metavar="NAME", help="of the model on the server")
     parser.add_argument("--server", default="127.0.0.1:8001", metavar="HOST:PORT", help="its gRPC service")
+    add_filter(parser, "print")
     return run_command(parser, _run, argv)
 
 
 def _run(args: argparse.Namespace) -> int:
     detector = TritonDetector(args.server, args.model)
     try:
+        keep = read_filter(args).for_model(detector.spec)
         for path in args.images:
-            found = detector(read_image(path))
-            for box, score, label in zip(found.boxes, found.scores, found.class_ids, strict=True):
-                if score >= detector.spec.shown_score:
-                    print(path, found.class_names[label], f"{score:.2f}", *(f"{side:.1f}" for side in box))
+            image = read_image(path)
+            for box, score, name in keep.apply(detector(image), (image.shape[0], image.shape[1])):
+                print(path, name, f"{score:.2f}", *(f"{side:.1f}" for side in box))
     finally:
         detector.close()
     return 0

@@ -51,5 +51,11 @@ def test_the_command(model, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 40, 3), 128, np.uint8))
     assert main(["--model", "tiny", str(tmp_path / "a.png")]) == 0
     assert "a.png" in capsys.readouterr().out
+    assert main(["--model", "tiny", "--classes", "dog", "--score", "0", str(tmp_path / "a.png")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(" dog " in line for line in lines)
+    assert main(["--model", "tiny", "--classes", "owl", str(tmp_path / "a.png")]) == 1
+    assert "the model has no class 'owl'" in capsys.readouterr().err
     assert main(["--model", "other", str(tmp_path / "a.png")]) == 1
     assert "unknown model" in capsys.readouterr().err
