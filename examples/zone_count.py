@@ -48,13 +48,14 @@ def zones(regions: Sequence[Region], frame_hw: tuple[int, int]) -> list[Any]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    made: list[Any] = []
+    made: dict[tuple[int, int], list[Any]] = {}  # by the size of the frame, since zones may be in shares of it
 
     def count(frame: Frame, found: Detections) -> None:
-        if not made:
-            made.extend(zones(args.zone, (frame.image.shape[0], frame.image.shape[1])))
+        size = frame.image.shape[0], frame.image.shape[1]
+        if size not in made:
+            made[size] = zones(args.zone, size)
         there = found.to_supervision()
-        print(frame.name, *(int(zone.trigger(there).sum()) for zone in made))
+        print(frame.name, *(int(zone.trigger(there).sum()) for zone in made[size]))
 
     run_camera(args.model, args.source, keep=read_filter(args), show=False, on_frame=count)
     return 0

@@ -130,8 +130,10 @@ def write_image(path: Path, image: Image) -> None:
 
     Raises:
         OutputError: the file cannot be written.
-        InputError: the format cannot hold the image.
+        InputError: the format cannot hold the image, or the suffix names none.
     """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise InputError(f"{path}: expected the name of an image, ending in {', '.join(IMAGE_SUFFIXES)}")
     encoded, content = optional.load("cv2").imencode(path.suffix, image)  # cv2.imwrite cannot open all names on Windows
     if not encoded:
         height, width = image.shape[:2]

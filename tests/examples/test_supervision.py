@@ -75,6 +75,8 @@ def test_zones_count_what_stands_in_them(
     zones = ["--zone", "0,30 50,30 50,60 0,60", "--zone", "0,0 80,0 80,60 0,60"]
     assert zone_count.main([str(tmp_path), "--score", "0.1", *zones]) == 0
     assert capsys.readouterr().out == "a.png 1 2\nb.png 0 1\n"
+    assert zone_count.main([str(tmp_path), "--score", "0.1", "--zone", "0,0 0.5,0 0.5,1 0,1"]) == 0
+    assert capsys.readouterr().out == "a.png 1\nb.png 1\n", "shares of each frame"
 
 
 def test_shares_of_the_frame_are_zones_too() -> None:
@@ -107,6 +109,9 @@ def test_a_line_counts_who_crosses_it(
     assert counts in ("in 1, out 0\n", "in 0, out 1\n")
     assert line_count.main([str(tmp_path / "in.avi"), "--line", "150,120,150,0"]) == 0
     assert {counts, capsys.readouterr().out} == {"in 1, out 0\n", "in 0, out 1\n"}, "the line has two sides"
-    with pytest.raises(SystemExit):
-        line_count.main([str(tmp_path / "in.avi"), "--line", "150,0"])
-    assert "expected the ends of a line, as 0,240,640,240" in capsys.readouterr().err
+    assert line_count.main([str(tmp_path / "in.avi"), "--line", "0.5,0,0.5,1"]) == 0
+    assert capsys.readouterr().out == counts, "shares of the frame"
+    for text in ("150,0", "150,0,150,0", "1,2,3,nan"):
+        with pytest.raises(SystemExit):
+            line_count.main([str(tmp_path / "in.avi"), "--line", text])
+        assert "expected the two ends of a line, as 0,240,640,240" in capsys.readouterr().err

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from gfl_edge.errors import ImageError
-from gfl_edge.media.images import image_hw, read_image
+from gfl_edge.errors import ImageError, InputError
+from gfl_edge.media.images import image_hw, read_image, write_image
 from tests.support.media_files import jpeg_with_exif
 
 CORNERS = np.array([[0, 90], [170, 250]], np.uint8)
@@ -274,3 +274,10 @@ def test_garbage_behind_a_good_beginning_is_an_error_of_its_own_kind(tmp_path: P
     (tmp_path / "a.jpg").write_bytes(start + random.integers(0, 256, random.integers(0, 200), np.uint8).tobytes())
     with pytest.raises(ImageError):
         read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.mp4"])
+def test_a_name_of_no_image(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: expected the name of an image, ending in \.jpg"):
+        write_image(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
