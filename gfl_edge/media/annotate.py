@@ -130,7 +130,7 @@ def detect_images(
         if files:
             results = numbered((image.source, image.size_hw, image.detections) for image in images)
             write_results(results, files, detector.spec.class_names)
-        journal.remove()
+        journal.remove(sources)
     written = [*files.values(), *([loadable(files["coco"])] if "coco" in files else [])]
     return ImagesSummary(tuple(images), skipped, invalid, tuple(written))
 

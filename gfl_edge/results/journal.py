@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,8 @@ class Journal:
     """Finished images in a file, each written as it is finished.
 
     A run that is killed loses none of them, and one whose line was cut is not in it. The file is there until
-    :meth:`remove`; a run with other settings starts it anew. Usable as a context manager, which closes it.
+    :meth:`remove` of its images; a run with other settings starts it anew. Usable as a context manager, which closes
+    it.
 
     Args:
         path: of the file.
@@ -118,10 +119,16 @@ class Journal:
         lines = self._lines or self._open()
         lines.write(finished.to_dict())
 
-    def remove(self) -> None:
-        """The run is finished: nothing is left to go on with."""
+    def remove(self, sources: Iterable[Path]) -> None:
+        """The run over these images is finished: nothing is left to go on with.
+
+        Unless a run over other images was stopped and this one came between, as to try something: its images stay
+        finished.
+        """
         self.close()
-        self._path.unlink(missing_ok=True)
+        others = self.finished.keys() - set(map(str, sources))
+        if not any(is_file(self.finished[other].source) for other in others):
+            self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -74,6 +74,24 @@ def test_a_run_goes_on_and_gives_the_same_files(tmp_path: Path, images: Path) ->
     assert again.calls == COUNT, "a run that is finished is nothing to go on with"
 
 
+def test_a_run_over_one_image_does_not_end_a_stopped_one_over_many(tmp_path: Path, images: Path) -> None:
+    with pytest.raises(StoppedError):
+        run(StoppedAfter(5), images, tmp_path / "out")
+    detect_images(StoppedAfter(), [images / "011.png"], output_dir=tmp_path / "out")  # type: ignore[arg-type]
+    last = StoppedAfter()
+    run(last, images, tmp_path / "out")
+    assert last.calls == COUNT - 6
+    assert not (tmp_path / "out" / JOURNAL).exists()
+
+
+def test_images_that_are_gone_keep_no_journal(tmp_path: Path, images: Path) -> None:
+    with pytest.raises(StoppedError):
+        run(StoppedAfter(5), images, tmp_path / "out")
+    (images / "001.png").unlink()
+    run(StoppedAfter(), images, tmp_path / "out")
+    assert not (tmp_path / "out" / JOURNAL).exists()
+
+
 def test_a_line_that_was_cut_is_an_image_that_is_not_finished(tmp_path: Path, images: Path) -> None:
     with pytest.raises(StoppedError):
         run(StoppedAfter(6), images, tmp_path / "out")
