@@ -91,7 +91,7 @@ class EdgeErrors:
     """Collects the errors of detections image by image.
 
     Args:
-        labels: of the annotations, per class of the model.
+        labels: of the annotations, per class of the model; -1 where it is not judged.
 
     Attributes:
         images: how many there were.
@@ -99,7 +99,7 @@ class EdgeErrors:
 
     def __init__(self, labels: Sequence[int]) -> None:
         self.images = 0
-        self._class_of = {label: index for index, label in enumerate(labels)}
+        self._class_of = {label: index for index, label in enumerate(labels) if label >= 0}
         self._rows: list[Reals] = []  # sigma, error, side of each edge of a box, [3, 4]; NaN where it does not count
 
     def add(self, found: Detections, record: ImageRecord, size_hw: tuple[int, int]) -> list[float]:
