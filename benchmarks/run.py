@@ -68,6 +68,7 @@ MEASUREMENTS = {
     "ap": Measurement("ap_mix397", "accuracy.ap", PUBLISHED),
     "nms": Measurement("nms", "accuracy.nms", PUBLISHED),
     "assigner": Measurement("assigner", "training.assigner", ("losses of gfl",)),
+    "batch": Measurement("batch", "speed.batch", BUNDLED),
     "camera": Measurement("camera", "camera.camera", BUNDLED, draw="draw"),
     "coverage": Measurement("coverage", "coverage.coverage"),
     "dead-channels": Measurement(

@@ -92,27 +92,30 @@ def license_of(name: str) -> str:
     if expression := found.get("License-Expression"):
         return str(expression)
     kinds = [text.rpartition(" :: ")[2] for text in found.get_all("Classifier", []) if text.startswith("License :: ")]
+    if kinds == ["BSD License"] and canonicalize_name(name) in ELSEWHERE:  # which says which one
+        return ELSEWHERE[canonicalize_name(name)]
     if kinds and kinds != ["OSI Approved"]:
         return ", ".join(sorted(set(kinds)))
     lines = (found.get("License") or "").strip().splitlines()
     return lines[0].strip()[:60] if lines and lines[0].strip() not in ("", "UNKNOWN") else NONE
 
 
-def indirect(direct: set[str]) -> set[str]:
-    """What the direct packages need in turn, of those that are installed."""
-    found, left = set(direct), list(direct)
+def indirect(direct: dict[str, set[str]]) -> set[str]:
+    """What the direct packages need in turn, with the extras that are asked of them, of those that are installed."""
+    found, left = set(direct), list(direct.items())
     while left:
+        package, extras = left.pop()
         try:
-            texts = metadata.requires(left.pop()) or []
+            texts = metadata.requires(package) or []
         except metadata.PackageNotFoundError:
             continue
         for requirement in map(Requirement, texts):
-            name = canonicalize_name(requirement.name)
-            needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            name, marker = canonicalize_name(requirement.name), requirement.marker
+            needed = marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
             if needed and name not in found:
                 found.add(name)
-                left.append(name)
-    return found - direct
+                left.append((name, requirement.extras))
+    return found - direct.keys()
 
 
 def page() -> str:
@@ -120,7 +123,9 @@ def page() -> str:
     rows: dict[tuple[str, str], str] = {}
     for extra, requirement in requirements():
         rows[extra, canonicalize_name(requirement.name)] = license_of(requirement.name)
-    direct = {name for _, name in rows}
+    direct: dict[str, set[str]] = {name: set() for _, name in rows}
+    for _, requirement in requirements():
+        direct[canonicalize_name(requirement.name)] |= requirement.extras
     further = {name: license_of(name) for name in sorted(indirect(direct)) if _installed(name)}
     all_of_them = {**{name: text for (_, name), text in rows.items()}, **further}
     proprietary = sorted(name for name, text in all_of_them.items() if PROPRIETARY.search(text))

@@ -18,6 +18,8 @@ PACKAGES = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "pyarrow",
+    "ray",
     "pycocotools",
     "faster-coco-eval",
     "ncnn",

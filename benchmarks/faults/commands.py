@@ -101,6 +101,7 @@ LIGHT = (
             *("--json-lines", "out/lines.jsonl"),
         ),
     ),
+    Command("batch", lambda: _with_model("batch", inputs() / "images", "-o", "out/found.parquet", "--chunk", "4")),
     Command("build", _build),
     Command("triton", lambda: ["gfl-edge", "triton", "out", "--model", inputs() / "squares.onnx"]),
     Command("deepstream", lambda: ["gfl-edge", "deepstream", "out", "--model", inputs() / "squares.onnx"]),
@@ -137,6 +138,8 @@ def _check(path: Path) -> None:
         whole, _, _ = path.read_text().rpartition("\n")  # a kill may cut the line that is being appended
         for line in whole.splitlines():
             json.loads(line)
+    elif path.suffix == ".parquet":
+        optional.load("pyarrow.parquet").read_table(path)
     elif path.suffix in (".mp4", ".avi"):
         with open_source(path) as video:
             frames = sum(1 for _ in video)

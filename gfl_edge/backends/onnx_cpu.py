@@ -21,11 +21,12 @@ from gfl_edge.backends.base import Performance
 from gfl_edge.backends.checks import check_batch, check_outputs
 from gfl_edge.backends.signal_stack import signal_stack_kept
 from gfl_edge.backends.tied_scores import with_ordered_topk
-from gfl_edge.errors import BackendError
+from gfl_edge.errors import BackendError, InputError
 from gfl_edge.ops.onnx_graph import fixed_batch
 from gfl_edge.ops.postprocess import Outputs
 from gfl_edge.spec import INPUT_NAME, ModelSpec
 
+CORES_VARIABLE = "GFL_EDGE_CORES"
 HALF_SCALES_FROM = (2025, 3)  # version of OpenVINO
 WAITING = 1  # run that is begun while every core is busy, so that none is idle while the caller prepares the next
 
@@ -57,6 +58,8 @@ class OnnxRuntimeBackend:
         options.log_severity_level = 4  # errors reach the caller as exceptions
         if performance == "throughput":
             options.intra_op_num_threads = 1
+        elif os.environ.get(CORES_VARIABLE):
+            options.intra_op_num_threads = cores()
         if spec.quantized_layers and spec.precision == "fp16":
             # ONNX Runtime 1.31 makes int32 biases with FP16 scales, too small for FP16, which costs 0.7 AP
             options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -158,6 +161,8 @@ class OpenVinoBackend:
             # On CPUs with bf16 or f16 units OpenVINO would otherwise lower the precision by itself
             "INFERENCE_PRECISION_HINT": "f32",
         }
+        if os.environ.get(CORES_VARIABLE):
+            self._settings["INFERENCE_NUM_THREADS"] = str(cores())
         self.in_flight = 1
         self._all_requests: list[Any] = []
         self._requests: dict[int | None, SimpleQueue[Any]] = {}  # that are free, by batch size
@@ -270,8 +275,16 @@ def _failure(spec: ModelSpec, error: RuntimeError) -> BackendError:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: those that the system gives it, or ``GFL_EDGE_CORES`` of them.
+
+    Raises:
+        InputError: the variable is no whole number above 0.
+    """
+    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    named = os.environ.get(CORES_VARIABLE) or str(given)
+    if not named.isdecimal() or int(named[:20]) == 0:
+        raise InputError(f"{CORES_VARIABLE} is {named[:40]!r}: expected a whole number of cores, such as {given}")
+    return min(given, int(named[:20]))
 
 
 def _one_line(error: Exception) -> str:

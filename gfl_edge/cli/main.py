@@ -7,7 +7,20 @@ import sys
 from typing import Protocol
 
 from gfl_edge._version import __version__
-from gfl_edge.cli import adopt, bench, build, camera, compare, deepstream, detect, doctor, evaluate, models, triton
+from gfl_edge.cli import (
+    adopt,
+    batch,
+    bench,
+    build,
+    camera,
+    compare,
+    deepstream,
+    detect,
+    doctor,
+    evaluate,
+    models,
+    triton,
+)
 from gfl_edge.console import CommandParser, run_command
 
 
@@ -24,6 +37,7 @@ class Command(Protocol):
 COMMANDS: tuple[tuple[str, Command, str], ...] = (
     ("camera", camera, "run on a camera, video, stream or folder of images"),
     ("detect", detect, "write annotated copies of images"),
+    ("batch", batch, "detections of millions of images as a Parquet file, on this machine or on a cluster of Ray"),
     ("adopt", adopt, "a model of somebody else's ONNX file of a NanoDet, PicoDet or GFL detector"),
     ("build", build, "a TensorRT engine of an ONNX file"),
     ("eval", evaluate, "COCO AP through the pipeline that runs on the device"),

@@ -32,9 +32,14 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 
 def open_detector(args: argparse.Namespace, performance: Performance) -> Detector:
     """The detector that the options of :func:`add_model` name, fast at what the command needs."""
+    say_model(args)
+    return Detector(args.model, args.backend, args.nms, performance)
+
+
+def say_model(args: argparse.Namespace) -> None:
+    """Tell the person at the terminal which model is taken where none was named."""
     if args.model is None:
         log(f"no model named: taking {DESCRIPTION} ({PROPERTIES})")
-    return Detector(args.model, args.backend, args.nms, performance)
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from gfl_edge._version import __version__
 from gfl_edge.detections import Detections
-from gfl_edge.errors import ImageError, InputError, SourceError
+from gfl_edge.errors import InputError, SourceError
 from gfl_edge.files import check_output
 from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.filters.draw import draw_regions
 from gfl_edge.media.draw import draw_detections
-from gfl_edge.media.images import IMAGE_SUFFIXES, image_files, is_image, read_image, write_image
+from gfl_edge.media.images import IMAGE_SUFFIXES, image_files, is_image, read_image, reason_of, write_image
 from gfl_edge.progress import progress_bar
 from gfl_edge.redact import shown_source
 from gfl_edge.results.formats import Format, Formats, check_results, loadable, result_files
@@ -195,7 +195,7 @@ class _Readable:
                     self._keep.check_frame((image.shape[0], image.shape[1]))
                     prepared = self._detector.prepare([image])
                 except (InputError, OSError) as error:
-                    reason = f"it {error.reason}" if isinstance(error, ImageError) else str(error)
+                    reason = reason_of(error)
                     logger.warning("%s skipped: %s", source, reason)
                     self.reasons[str(source)] = f"{source}: {reason}"
                 else:

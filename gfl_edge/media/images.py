@@ -51,8 +51,16 @@ def read_image(path: Path) -> Image:
     Raises:
         ImageError: it cannot be read, is too large or is no whole image; says what the file is.
     """
+    return decode_image(path, _content(path))
+
+
+def decode_image(path: str | Path, content: bytes) -> Image:
+    """What :func:`read_image` makes of the content of a file; ``path`` is what errors call it.
+
+    Raises:
+        ImageError: it is too large or no whole image; says what the file is.
+    """
     cv2 = optional.load("cv2")
-    content = _content(path)
     header = _checked_header(path, content)
     try:
         with quiet_opencv():  # decoded from memory, as cv2.imread cannot open every file name on Windows
@@ -82,16 +90,20 @@ def image_hw(path: Path) -> tuple[int, int]:
 
 def _content(path: Path) -> bytes:
     try:
-        content = read_regular(path, MAX_BYTES_PER_PIXEL * max_pixels())
+        return read_regular(path, MAX_BYTES_PER_PIXEL * max_pixels())
     except (OSError, ValueError) as error:
         raise ImageError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Why an image cannot be used, for a line that names it."""
+    return f"it {error.reason}" if isinstance(error, ImageError) else str(error)
+
+
+def _checked_header(path: str | Path, content: bytes) -> Header:
+    """What the file is, if it may be decoded."""
     if not content:
         raise ImageError(path, "is empty (0 bytes). Copy it again")
-    return content
-
-
-def _checked_header(path: Path, content: bytes) -> Header:
-    """What the file is, if it may be decoded."""
     header = read_header(content)
     if header is None:
         raise ImageError(

@@ -18,6 +18,7 @@ from gfl_edge.errors import InputError
 OLD = {
     "ablation",
     "ablation-coco",
+    "batch",
     "dead-channels",
     "engine-options",
     "engines",

@@ -17,6 +17,10 @@ OPENERS: dict[str, tuple[str, ...] | str] = {
     "gfl_edge/annotations/class_names.py": ("class-names", "class-names-yaml", "class-names-json"),
     "gfl_edge/annotations/coco.py": ("coco-evaluation", "coco-training"),
     "gfl_edge/annotations/text.py": ("text", "xml-text", "yolo-labels", "yolo-list", "voc", "voc-list", "image-ids"),
+    "gfl_edge/batch/cluster.py": MADE_HERE,  # the model, which the readers of models open
+    "gfl_edge/batch/listing.py": MADE_HERE,
+    "gfl_edge/batch/parts.py": MADE_HERE,
+    "gfl_edge/batch/source.py": ("batch-list",),
     "gfl_edge/bench/device/sysfs.py": SYSTEM,
     "gfl_edge/cuda/kept.py": MADE_HERE,
     "gfl_edge/cuda/kernels.py": MADE_HERE,
