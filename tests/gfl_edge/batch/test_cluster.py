@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
 
 
 @pytest.fixture
-def slowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def slowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Workers that take a tenth of a second for each chunk, by a module that Python imports at its start."""
     (tmp_path / "slow").mkdir()
     text = """
@@ -108,7 +108,6 @@ sys.meta_path.insert(0, Slow())
 """
     (tmp_path / "slow" / "sitecustomize.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'slow'}:{os.environ.get('PYTHONPATH', '')}")
-    yield
 
 
 @pytest.mark.slow
