@@ -10,10 +10,11 @@ import numpy as np
 from gfl_edge import optional
 from gfl_edge.adopt.dry_run import Arrays, runner
 from gfl_edge.adopt.foreign import Foreign, ancestors, part_of
+from gfl_edge.adopt.opsets import at_opset
 from gfl_edge.adopt.recognize import Head, normalized_noise
 from gfl_edge.errors import ModelFileError
 from gfl_edge.ops.nms_graph import OPSET
-from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model
+from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model, remove_unused
 
 PREFIX = "body."  # of the network's tensors and nodes, which keep their names after it
 BATCH_TOLERANCE = 1e-3  # of the largest magnitude, between images in a batch and one by one
@@ -36,10 +37,9 @@ def cut_body(foreign: Foreign, head: Head) -> Any:
     for value in body.graph.output:
         if value.name in types:
             value.CopyFrom(types[value.name])
-    body = _at_opset(body, foreign.origin)
-    used = {name for node in body.graph.node for name in node.input}
-    for tensor in [tensor for tensor in body.graph.initializer if tensor.name not in used]:
-        body.graph.initializer.remove(tensor)  # the converter leaves copies behind
+    body = at_opset(body, OPSET, foreign.origin)
+    _name_nodes(body)
+    remove_unused(body)  # the converter leaves copies behind
     del body.graph.value_info[:]
     del body.metadata_props[:]
     return optional.load("onnx.compose").add_prefix(body, PREFIX)
@@ -49,23 +49,6 @@ def tensors_of(head: Head) -> list[str]:
     """The maps of a head, each once."""
     pieces = (piece for level in head.levels for piece in (level.scores, level.distributions))
     return list(dict.fromkeys(piece.tensor for piece in pieces))
-
-
-def _at_opset(body: Any, origin: str) -> Any:
-    found = next((entry.version for entry in body.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if found >= OPSET:
-        return body
-    for entry in [entry for entry in body.opset_import if entry.domain not in ("", "ai.onnx")]:
-        body.opset_import.remove(entry)  # nothing of it is in the body
-    try:
-        converted = optional.load("onnx.version_converter").convert_version(body, OPSET)
-    except Exception as error:  # its exception types are many
-        reason = " ".join(str(error).split())[:200]
-        raise ModelFileError(
-            f"{origin} is of opset {found}, which onnx cannot bring to {OPSET} ({reason}). Export it with opset {OPSET}"
-        ) from error
-    _name_nodes(converted)
-    return converted
 
 
 def _inline_identities(model: Any) -> None:
@@ -122,6 +105,7 @@ def open_batch(body: Any, foreign: Foreign) -> bool:
         return False
     if not all(_same(alone, together, name) for name in outputs):
         return False
+    remove_unused(changed)
     body.CopyFrom(changed)
     return True
 

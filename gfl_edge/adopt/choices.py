@@ -100,6 +100,8 @@ def settle(given: Choices, guess: FamilyGuess, inner: InnerNormalization | None,
             "family is measured"
         )
     values = _of_family(family) if family is not None else Choices()
+    if values.channel_order is not None and inner is not None and inner.swaps:
+        values = replace(values, channel_order=_other(values.channel_order))
     order = known.channel_order or values.channel_order
     assert order is not None
     for name in missing:
@@ -119,7 +121,7 @@ def _of_family(family: AdoptedFamily) -> Choices:
 
 def _with_inner(given: Choices, inner: InnerNormalization | None, origin: str) -> Choices:
     """What the normalization in the graph says besides: its input is gray levels, or these divided by 255."""
-    if inner is None:
+    if inner is None or not inner.normalizes:
         return given
     if given.mean is not None or given.std is not None:
         raise InputError(
@@ -138,7 +140,7 @@ def alternatives(settled: Settled) -> Iterator[tuple[str, Settled]]:
         for offset in (offset for offset in POINT_OFFSETS if offset != settled.point_offset):
             yield f"--point-offset {offset:g}", replace(settled, point_offset=offset)
     if "channel_order" in open_fields:
-        other: ChannelOrder = "bgr" if settled.channel_order == "rgb" else "rgb"
+        other = _other(settled.channel_order)
         mean, std = _in_bgr(settled.mean, "rgb"), _in_bgr(settled.std, "rgb")  # each color keeps its own
         yield f"--channel-order {other}", replace(settled, channel_order=other, mean=mean, std=std)
     if "resize" in open_fields:
@@ -148,6 +150,10 @@ def alternatives(settled: Settled) -> Iterator[tuple[str, Settled]]:
         for std in (RAW_STD, UNIT_STD):
             words = f"--mean 0 0 0 --std {' '.join(f'{value:g}' for value in std)}"
             yield words, replace(settled, mean=RAW_MEAN, std=std)
+
+
+def _other(order: ChannelOrder) -> ChannelOrder:
+    return "bgr" if order == "rgb" else "rgb"
 
 
 def _in_bgr(values: Triple, order: ChannelOrder) -> Triple:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -67,83 +68,157 @@ class FamilyGuess:
     Attributes:
         family: None where it looks like none, or like several.
         reason: what was seen.
+        is_yolo: whether it looks like YOLOv8 and its successors, which have distributions of 16 bins and SiLU.
     """
 
     family: AdoptedFamily | None
     reason: str
+    is_yolo: bool = False
 
 
 def guess_family(foreign: Foreign, head: Head) -> FamilyGuess:
-    """The family by activations, levels and neck.
+    """The family by activations, levels, neck and head.
 
-    NanoDet has leaky ReLU, three levels and adds maps in its neck, and ReLU or ReLU6 besides where its backbone is
-    RepVGG or EfficientNet-Lite; NanoDet-Plus has four levels and ghost modules in its neck; PicoDet has hard swish; GFL
-    of mmdetection has ReLU, group normalization in its head and five levels from stride 8 on.
+    NanoDet has three levels, leaky ReLU and depthwise convolutions of 3 x 3 cells in its head; NanoDet-EfficientLite
+    has ReLU6 and others of 5 x 5 in its backbone, NanoDet-RepVGG a long chain of plain convolutions with ReLU.
+    NanoDet-Plus has four levels and ghost modules in its neck; PicoDet has hard swish; GFL of mmdetection has ReLU,
+    group normalization in its head and five levels from stride 8 on. What resembles two of them, or has points
+    elsewhere, is left open.
     """
     graph = OnnxGraph(foreign.model)
     maps = [piece.tensor for level in head.levels for piece in (level.scores, level.distributions)]
     nodes = ancestors(graph, maps)
     kinds = {str(node.op_type) for node in nodes}
-    swish, ghosts = _has_hard_swish(graph, nodes), _ghosts(graph, nodes)
-    count = len(head.levels)
-    shown = {"leaky ReLU": "LeakyRelu" in kinds, "ReLU": "Relu" in kinds, "ReLU6": "Clip" in kinds and not swish}
-    activations = [name for name, there in {"hard swish": swish, **shown}.items() if there]
+    ghosts, count = _ghosts(graph, nodes), len(head.levels)
+    activations = _activations(graph, nodes)
     seen = [
         f"{count} levels of strides {', '.join(map(str, head.strides))}",
         " and ".join(activations),
         f"{ghosts} ghost modules" if ghosts else "",
         f"made by {foreign.producer}" if foreign.producer else "",
+        "" if head.point_offset is None else f"points at {head.point_offset:g} of their cells",
     ]
-    reason = ", ".join(filter(None, seen))
-    by_paddle = "paddle" in foreign.producer.lower()
-    grouped = bool(kinds & {"GroupNormalization", "InstanceNormalization"})
+    by_paddle = "paddle" in foreign.producer.lower() or any(_PADDLE_WEIGHT.match(name) for name in graph.initializers)
     found: list[AdoptedFamily] = []
-    if (swish and (by_paddle or count == 4)) or (by_paddle and count == 4):
+    swish = activations[:1] == ["hard swish"] and set(activations) <= {"hard swish", "ReLU"}
+    if count == 4 and (by_paddle or (swish and not ghosts)):
         found.append("picodet")
     if count == 3 and not ghosts:
-        found += [family for family, own in _BY_ACTIVATIONS.items() if own == activations]
-    if count == 4 and ghosts and activations == ["leaky ReLU"]:
+        found += _nanodets(graph, nodes, maps, activations)
+    if count == 4 and ghosts and activations == ["leaky ReLU"] and not by_paddle:
         found.append("nanodet-plus")
+    grouped = bool(kinds & {"GroupNormalization", "InstanceNormalization"})
     if grouped and activations == ["ReLU"] and head.strides == (8, 16, 32, 64, 128):
         found.append("gfl")
-    return FamilyGuess(found[0] if len(found) == 1 else None, reason)
+    found = [family for family in found if head.point_offset in (None, TRAITS[family].point_offset)]
+    is_yolo = activations == ["SiLU"] and (head.reg_max, count, ghosts) == (15, 3, 0)
+    return FamilyGuess(found[0] if len(found) == 1 else None, ", ".join(filter(None, seen)), is_yolo)
 
 
-_BY_ACTIVATIONS: dict[AdoptedFamily, list[str]] = {
-    "nanodet": ["leaky ReLU"],
-    "nanodet-repvgg": ["leaky ReLU", "ReLU"],
-    "nanodet-efficientlite": ["leaky ReLU", "ReLU6"],
-}
+_PADDLE_WEIGHT = re.compile(r"(conv2d|batch_norm2d)_\d+\.w_\d+")
+_ACTIVATING = (
+    *("LeakyRelu", "Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "BatchNormalization"),
+    *("Mul", "Div", "Add"),  # of which activations are written
+)
+CHAIN = 12  # convolutions with ReLU, one after the other; the shortest RepVGG has 22
+
+
+def _activations(graph: OnnxGraph, nodes: list[Any]) -> list[str]:
+    kinds = {str(node.op_type) for node in nodes}
+    swish = _has_hard_swish(graph, nodes)
+    shown = {
+        "hard swish": swish,
+        "leaky ReLU": "LeakyRelu" in kinds,
+        "ReLU": "Relu" in kinds,
+        "ReLU6": "Clip" in kinds and not swish,
+        "SiLU": any(_is_gated(graph, node, ("Sigmoid",)) for node in nodes),
+        "GELU": bool(kinds & {"Erf", "Gelu"}),
+    }
+    return [name for name, there in shown.items() if there]
+
+
+def _nanodets(graph: OnnxGraph, nodes: list[Any], maps: list[str], activations: list[str]) -> list[AdoptedFamily]:
+    """Those of three levels without ghost modules; none where the head is one of NanoDet-Plus, whose points differ."""
+    depthwise = [node for node in nodes if _groups(node) > 1]
+    of_head = [node for name in maps if (node := _last_depthwise(graph, name)) is not None]
+    if any(_kernel(node) > 3 for node in of_head):
+        return []
+    if activations == ["leaky ReLU"]:
+        return ["nanodet"]
+    if activations == ["leaky ReLU", "ReLU"]:  # of a backbone of another kind, or of the attention in NanoDet-t's neck
+        return ["nanodet-t" if any(node.op_type == "Softmax" for node in nodes) else "nanodet"]
+    if activations == ["ReLU"] and _chain(graph, nodes) >= CHAIN:
+        return ["nanodet-repvgg"]
+    if activations in (["ReLU6"], ["leaky ReLU", "ReLU6"]) and any(_kernel(node) > 3 for node in depthwise):
+        return ["nanodet-efficientlite"]  # without such kernels it may be MobileNetV2, which ImageNet's mean goes with
+    return []
+
+
+def _last_depthwise(graph: OnnxGraph, name: str) -> Any:
+    """The depthwise convolution that is met first on the way back from a tensor, past one 1 x 1 convolution each."""
+    for _ in range(8):
+        node = graph.producers.get(name)
+        if node is None or _groups(node) > 1:
+            return node
+        name = node.input[0]
+    return None
+
+
+def _kernel(conv: Any) -> int:
+    get = optional.load("onnx.helper").get_attribute_value
+    return max((max(get(a)) for a in conv.attribute if a.name == "kernel_shape"), default=0)
+
+
+def _chain(graph: OnnxGraph, nodes: list[Any]) -> int:
+    """How many convolutions of 3 x 3 with ReLU follow one after the other from the image on."""
+    lengths: dict[str, int] = {}
+    for node in nodes:
+        if node.op_type == "Relu":
+            conv = graph.producers.get(node.input[0])
+            if conv is not None and conv.op_type == "Conv" and _kernel(conv) == 3:
+                lengths[node.output[0]] = lengths.get(conv.input[0], 0) + 1
+    return max(lengths.values(), default=0)
 
 
 def _has_hard_swish(graph: OnnxGraph, nodes: list[Any]) -> bool:
     """As a node, or written as x * clip(x + 3, 0, 6) / 6, or with a hard sigmoid."""
-    for node in nodes:
-        if node.op_type == "HardSwish":
+    return any(node.op_type == "HardSwish" or _is_gated(graph, node, ("Clip", "HardSigmoid")) for node in nodes)
+
+
+def _is_gated(graph: OnnxGraph, node: Any, gates: tuple[str, ...]) -> bool:
+    """Whether it is the product of a tensor and a gate of the same tensor, or of that and a number."""
+    if node.op_type != "Mul":
+        return False
+    for first, second in (tuple(node.input), tuple(node.input)[::-1]):
+        gate = graph.producers.get(first)
+        if gate is None or gate.op_type not in gates:
+            continue
+        source = gate.input[0]
+        added = graph.producers.get(source)
+        if second == source or (added is not None and added.op_type == "Add" and second in added.input):
             return True
-        if node.op_type == "Mul":
-            for first, second in (tuple(node.input), tuple(node.input)[::-1]):
-                gate = graph.producers.get(first)
-                if gate is None or gate.op_type not in ("Clip", "HardSigmoid"):
-                    continue
-                source = gate.input[0]
-                added = graph.producers.get(source)
-                if second == source or (added is not None and added.op_type == "Add" and second in added.input):
-                    return True
     return False
 
 
 def _ghosts(graph: OnnxGraph, nodes: list[Any]) -> int:
     """How many maps are joined with what a depthwise convolution makes of them (GhostNet, Han et al. 2020)."""
-    simple = ("LeakyRelu", "Relu", "BatchNormalization")
     found = 0
     for node in (node for node in nodes if node.op_type == "Concat" and len(node.input) == 2):
-        maker = graph.producers.get(node.input[1])
-        while maker is not None and maker.op_type in simple:
-            maker = graph.producers.get(maker.input[0])
-        if maker is not None and maker.op_type == "Conv" and maker.input[0] == node.input[0]:
-            found += _groups(maker) > 1
+        maker = _convolution_before(graph, node.input[1])
+        found += maker is not None and maker.input[0] == node.input[0] and _groups(maker) > 1
     return found
+
+
+def _convolution_before(graph: OnnxGraph, name: str) -> Any:
+    """The convolution that a tensor comes from by an activation, a batch normalization or both; None: from no one."""
+    wanted, found = [name], {}
+    while wanted:
+        node = graph.producers.get(wanted.pop())
+        if node is not None and node.op_type == "Conv":
+            found[node.output[0]] = node
+        elif node is not None and node.op_type in _ACTIVATING:
+            wanted.extend(node.input)
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _groups(conv: Any) -> int:

@@ -13,10 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from gfl_edge import optional
-from gfl_edge.errors import InputError, ModelFileError
+from gfl_edge.adopt.dry_run import noise, runner
+from gfl_edge.adopt.opsets import at_opset, opset_of
+from gfl_edge.adopt.trace import before_convolutions
+from gfl_edge.errors import GflEdgeError, InputError, ModelFileError
 from gfl_edge.files import read_regular
 from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model
-from gfl_edge.ops.onnx_limits import MAX_NODES, OPERATORS, LimitError, check_limits, check_nodes, check_text
+from gfl_edge.ops.onnx_limits import MAX_NODES, MIN_OPSET, OPERATORS, LimitError, check_limits, check_nodes, check_text
 from gfl_edge.parsing.fields import MAX_SIDE
 from gfl_edge.parsing.validation import repeated, shown
 from gfl_edge.spec import PREFIX
@@ -24,8 +27,13 @@ from gfl_edge.spec import PREFIX
 Layout = Literal["nchw", "nhwc"]
 MIN_IR_VERSION = 4  # before, initializers had to be inputs as well
 MIN_SIDE = 32
-SELECTING = ("TopK", "GatherElements")  # no network of these families has them, and what comes before an NMS does
+SELECTING = ("TopK", "GatherElements")  # before an NMS; in a network only GFLv2 has them, with convolutions after
+OLD_OPSETS = range(7, MIN_OPSET)  # which ONNX Runtime can run, and nothing else here
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger")
+EXPECTED = (
+    "Expected a NanoDet, NanoDet-Plus, PicoDet or GFL detector: class scores and the raw distributions of four edges, "
+    "4 * (reg_max + 1) channels, on each of several levels"
+)
 INPUT_TYPES = ("FLOAT", "FLOAT16", "UINT8")
 
 
@@ -70,6 +78,8 @@ def read_foreign(path: Path, input_hw: tuple[int, int] | None = None) -> Foreign
     model = _parsed(path)
     if any(prop.key.startswith(PREFIX) for prop in model.metadata_props):
         raise InputError(f"{path} is a model of gfl_edge already. Run it with: gfl-edge detect --model {path} IMAGES")
+    if any("ultralytics" in prop.value.lower() for prop in model.metadata_props):
+        raise ModelFileError(f"{path} is a YOLO of Ultralytics, as it says. {EXPECTED}")
     if not model.graph.node or not model.graph.output:
         raise ModelFileError(f"{path} has no nodes or no outputs. Expected the ONNX file of a detector")
     model = _plain(model, path)
@@ -79,7 +89,7 @@ def read_foreign(path: Path, input_hw: tuple[int, int] | None = None) -> Foreign
     if not foreign.model.graph.output:
         raise ModelFileError(
             f"{path} computes nothing from its image without {', '.join(foreign.cut_off[:5])}, which no detector of "
-            "these families has. Expected a NanoDet, NanoDet-Plus, PicoDet or GFL detector"
+            f"these families has. {EXPECTED}"
         )
     if any(node.op_type in QUANTIZED for node in foreign.model.graph.node):
         raise ModelFileError(
@@ -89,12 +99,17 @@ def read_foreign(path: Path, input_hw: tuple[int, int] | None = None) -> Foreign
     try:
         check_nodes(foreign.model)
         optional.load("onnx.checker").check_model(_typed(foreign.model))
-        check_limits(foreign.model)
+        model = _renewed(foreign) if opset_of(foreign.model) in OLD_OPSETS else foreign.model
+        check_limits(model)
+    except GflEdgeError:
+        raise
     except LimitError as error:
         raise ModelFileError(f"{path}: the model {error}") from error
     except Exception as error:  # onnx raises many types
         raise ModelFileError(f"{path} is not a valid ONNX model ({_reason(error)}). Export or copy it again") from error
-    return foreign
+    if model is not foreign.model:  # not run before it is within the limits
+        _compare(foreign, model)
+    return replace(foreign, model=model)
 
 
 def _parsed(path: Path) -> Any:
@@ -200,9 +215,11 @@ def _without_post_processing(foreign: Foreign) -> Foreign:
     """Keep the nodes of known operators that depend on the image and on no other input."""
     graph = foreign.model.graph
     known = {foreign.image, "", *(tensor.name for tensor in graph.initializer)}
+    inner = before_convolutions(graph.node)
     kept, left_out = [], []
     for node in graph.node:
-        plain = node.domain in ("", "ai.onnx") and node.op_type in OPERATORS and node.op_type not in SELECTING
+        selects = node.op_type in SELECTING and inner.isdisjoint(node.output)
+        plain = node.domain in ("", "ai.onnx") and node.op_type in OPERATORS and not selects
         if plain and not any(a.HasField("g") or a.graphs for a in node.attribute) and known.issuperset(node.input):
             kept.append(node)
             known.update(node.output)
@@ -250,6 +267,38 @@ def _fix_size(foreign: Foreign) -> None:
     (value,) = foreign.model.graph.input
     dtype = getattr(optional.load("onnx").TensorProto, foreign.dtype)
     value.CopyFrom(optional.load("onnx.helper").make_tensor_value_info(foreign.image, dtype, shape))
+
+
+def _renewed(foreign: Foreign) -> Any:
+    """The model at the oldest opset that is known here."""
+    renewed = at_opset(_typed(foreign.model), MIN_OPSET, foreign.origin)
+    make = optional.load("onnx.helper").make_attribute
+    for node in (node for node in renewed.graph.node if node.op_type == "Resize"):  # as the older operators compute
+        stated = [a for a in node.attribute if a.name not in ("coordinate_transformation_mode", "nearest_mode")]
+        attributes = [*stated, make("coordinate_transformation_mode", "asymmetric"), make("nearest_mode", "floor")]
+        copies = [type(a).FromString(a.SerializeToString()) for a in attributes]
+        del node.attribute[:]
+        node.attribute.extend(copies)
+    for value in renewed.graph.output:
+        value.ClearField("type")
+    return renewed
+
+
+def _compare(foreign: Foreign, renewed: Any) -> None:
+    """Raise ModelFileError unless the model at another opset computes what it did."""
+    names = [value.name for value in foreign.model.graph.output]
+    height, width = foreign.input_hw
+    shape = (1, 3, height, width) if foreign.layout == "nchw" else (1, height, width, 3)
+    dtype = {"FLOAT": np.float32, "FLOAT16": np.float16, "UINT8": np.uint8}[foreign.dtype]
+    image = {foreign.image: (noise(shape) / (1 if foreign.dtype == "UINT8" else 128)).astype(dtype)}
+    before, after = (runner(model, names, foreign.origin)(image) for model in (foreign.model, renewed))
+    for name in names:
+        limit = 1e-3 * max(1.0, float(np.abs(before[name]).max(initial=0)))
+        if before[name].shape != after[name].shape or not np.allclose(before[name], after[name], atol=limit):
+            raise ModelFileError(
+                f"{foreign.origin} is of opset {opset_of(foreign.model)}, and computes something else once onnx has "
+                f"brought it to {MIN_OPSET}. Export it with opset {MIN_OPSET} or newer"
+            )
 
 
 def _typed(model: Any) -> Any:

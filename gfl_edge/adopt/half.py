@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from gfl_edge import optional
 from gfl_edge.adopt.body import PREFIX
 from gfl_edge.adopt.dry_run import runner
+from gfl_edge.adopt.trace import CONVOLUTIONS
 from gfl_edge.errors import PrecisionError
-from gfl_edge.ops.onnx_graph import copy_model, tensor_types
+from gfl_edge.ops.onnx_graph import copy_model, remove_unused, tensor_types
 from gfl_edge.spec import INPUT_NAME, Precision
 
 MAX_FP16 = 65504.0
@@ -109,18 +110,20 @@ def float_layers(body: Any) -> tuple[str, ...]:
 
 
 def precision_of(body: Any, origin: str) -> Precision:
-    """The precision of a body as it was exported: "fp32", or "fp16" where all of its convolutions are FP16.
+    """The precision of a body as it was exported: "fp32", or "fp16" where convolutions are; others may be float32.
 
     Raises:
-        PrecisionError: some are, or they are of another.
+        PrecisionError: some are of another.
     """
     types, proto = tensor_types(body), optional.load("onnx").TensorProto
-    found = {types.get(node.input[0]) for node in body.graph.node if node.op_type in CHECKED}
+    found = {types.get(node.input[0]) for node in body.graph.node if node.op_type in CONVOLUTIONS}
     if found <= {proto.FLOAT}:
         return "fp32"
-    if found <= {proto.FLOAT16}:
+    if found <= {proto.FLOAT, proto.FLOAT16}:
         return "fp16"
-    raise PrecisionError(f"{origin} computes in several precisions. Export it in float32, and take --fp16 here")
+    raise PrecisionError(
+        f"{origin} computes neither in float32 nor in FP16. Export it in float32, and take --fp16 here"
+    )
 
 
 def _computed_from(model: Any, name: str) -> set[str]:
@@ -149,9 +152,7 @@ class _Rewriting:
         copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
         del self.body.graph.node[:], self.body.graph.value_info[:]
         self.body.graph.node.extend(copies)
-        used = {name for node in copies for name in node.input}
-        for tensor in [tensor for tensor in self.body.graph.initializer if tensor.name not in used]:
-            self.body.graph.initializer.remove(tensor)
+        remove_unused(self.body)
         for value in (*self.body.graph.input, *self.body.graph.output):
             tensor_type = value.type.tensor_type
             if tensor_type.elem_type == self._proto.FLOAT and value.name not in self._beyond:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,6 +47,11 @@ class Piece:
         """How many channels."""
         return self.channels[1] - self.channels[0]
 
+    def rows(self, values: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """What tensors hold of it, float32 ``[cells, width]``, row by row of the map."""
+        part = np.asarray(_part(values[self.tensor], self.channels, self.channels_last)[0], np.float32)
+        return part if self.channels_last else part.reshape(self.width, -1).T
+
     @property
     def looks_like_probabilities(self) -> bool:
         """Whether every value that was seen lies within 0 and 1, which logits of a detector do not."""
@@ -79,7 +84,7 @@ def pieces_of(
         role: of what no sigmoid was taken of; that of the rest is "scores".
         bins: per edge.
     """
-    known, found = set(sizes), []
+    known, found = list(sizes), []
     flat = [array.ravel() for array in (traced.source, traced.sigmoid, traced.place)]
     for number in np.unique(flat[0]).tolist():
         name = traced.sources[number]
@@ -90,45 +95,46 @@ def pieces_of(
         hw, channels_last = laid_out
         of_source = flat[0] == number
         for sigmoid in (False, True):
-            chosen = of_source & (flat[1] == sigmoid)
-            channels = _channels(flat[2][chosen], shape, channels_last)
-            if channels is not None:
+            own: Role = "scores" if sigmoid else role
+            total = shape[2 if channels_last else 1]
+            for channels in _channels(flat[2][of_source & (flat[1] == sigmoid)], shape, channels_last):
                 part = _part(values[name], channels, channels_last)
                 limits = float(part.min()), float(part.max())
-                own: Role = "scores" if sigmoid else role
-                total = shape[2 if channels_last else 1]
-                found.append(
-                    Piece(
-                        name, channels_last, channels, total, hw, own, 0 if sigmoid else bins, *limits, len(shape) == 4
-                    )
-                )
+                of_bins = 0 if sigmoid else bins
+                found.append(Piece(name, channels_last, channels, total, hw, own, of_bins, *limits, len(shape) == 4))
     return found
 
 
-def _layout(shape: tuple[int, ...], sizes: set[tuple[int, int]]) -> tuple[tuple[int, int], bool] | None:
+def _layout(shape: tuple[int, ...], sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], bool] | None:
     """Size of a map in cells, and whether its channels come last; None if it is of no level."""
     if len(shape) == 4 and shape[0] == 1 and shape[2:] in sizes:
         return (shape[2], shape[3]), False
-    if len(shape) == 3 and shape[0] == 1:
+    if len(shape) == 3 and shape[0] == 1 and not _joins_levels(shape, sizes):
         fitting = [(hw, axis == 1) for axis in (1, 2) for hw in sizes if hw[0] * hw[1] == shape[axis]]
         return fitting[0] if len(fitting) == 1 else None
     return None
 
 
-def _channels(place: NDArray[np.int64], shape: tuple[int, ...], channels_last: bool) -> tuple[int, int] | None:
-    """The channels that elements belong to, of all cells, in ascending order; None if they are anything else."""
+def _joins_levels(shape: tuple[int, ...], sizes: Sequence[tuple[int, int]]) -> bool:
+    """Whether a side is as long as some levels have cells together."""
+    cells = [height * width for height, width in sizes]
+    sums = {sum(cells[first:last]) for last in range(len(cells) + 1) for first in range(last - 1)}
+    return not sums.isdisjoint(shape[1:])
+
+
+def _channels(place: NDArray[np.int64], shape: tuple[int, ...], channels_last: bool) -> list[tuple[int, int]]:
+    """The channels that elements belong to, of all cells, as first and one after the last of what ascends; or none."""
     if not place.size:
-        return None
+        return []
     count = shape[2] if channels_last else shape[1]
     cells = int(np.prod(shape)) // count
     channel, cell = (place % count, place // count) if channels_last else (place // cells, place % cells)
     at_first_cell = channel[cell == 0]
-    if not at_first_cell.size:
-        return None
-    start, stop = int(channel.min()), int(channel.max()) + 1
-    in_order = np.array_equal(at_first_cell, np.arange(start, stop))
-    is_whole = place.size == (stop - start) * cells == np.unique(place).size
-    return (start, stop) if in_order and is_whole else None
+    if not at_first_cell.size or place.size != at_first_cell.size * cells or np.unique(place).size != place.size:
+        return []
+    ends = np.flatnonzero(np.diff(at_first_cell) != 1) + 1
+    runs = [(int(run[0]), int(run[-1]) + 1) for run in np.split(at_first_cell, ends)]
+    return runs if set(np.unique(channel).tolist()) == set(at_first_cell.tolist()) else []
 
 
 def _part(array: NDArray[Any], channels: tuple[int, int], channels_last: bool) -> NDArray[Any]:

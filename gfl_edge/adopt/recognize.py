@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
@@ -11,20 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfl_edge import optional
+from gfl_edge.adopt.decoded import point_offset_of
 from gfl_edge.adopt.dry_run import noise, runner
-from gfl_edge.adopt.foreign import Foreign
-from gfl_edge.adopt.maps import Piece, grid_sizes, pieces_of
-from gfl_edge.adopt.trace import Traced, Tracer, tail
+from gfl_edge.adopt.foreign import EXPECTED, Foreign
+from gfl_edge.adopt.maps import Piece, Role, grid_sizes, pieces_of
+from gfl_edge.adopt.opsets import opset_of
+from gfl_edge.adopt.roles import MAX_LEVELS, MIN_BINS, Given, Pair, fits, pairs, sizes_of
+from gfl_edge.adopt.trace import Traced, Tracer, changed_after, tail
 from gfl_edge.errors import InputError, ModelFileError
 from gfl_edge.ops.onnx_graph import OnnxGraph
 from gfl_edge.ops.onnx_limits import MAX_KNOWN_BYTES
 
-MAX_LEVELS = 8
-MIN_BINS = 2
-EXPECTED = (
-    "Expected a NanoDet, NanoDet-Plus, PicoDet or GFL detector: class scores and the raw distributions of four edges, "
-    "4 * (reg_max + 1) channels, on each of several levels"
-)
+SOFTMAX_OF_ONE_AXIS = 13  # opset
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class Head:
         logits: whether the maps of scores are logits; else they are probabilities.
         seeds: tensors of the file from whose elements the levels were found.
         notes: what was found by what, for people.
+        point_offset: cell i lies at ``(i + point_offset) * stride``, where the file decodes boxes; None: it does not.
     """
 
     levels: tuple[Level, ...]
@@ -61,24 +60,12 @@ class Head:
     logits: bool
     seeds: tuple[Traced, ...]
     notes: tuple[str, ...]
+    point_offset: float | None = None
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Of the levels."""
         return tuple(level.stride for level in self.levels)
-
-
-@dataclass(frozen=True)
-class Given:
-    """What is known beside the graph, each with who said it; None: nothing.
-
-    Attributes:
-        num_classes: C.
-        reg_max: bins per edge, less one.
-    """
-
-    num_classes: int | None = None
-    reg_max: int | None = None
 
 
 def find_head(foreign: Foreign, given: Given) -> Head:
@@ -92,45 +79,117 @@ def find_head(foreign: Foreign, given: Given) -> Head:
         ModelFileError: it has none of a GFL detector, or cannot be run.
         InputError: the graph leaves open what is what, and so does ``given``, or contradicts it.
     """
-    graph = OnnxGraph(foreign.model)
-    outputs = [value.name for value in foreign.model.graph.output]
-    nodes, tensors = tail(graph, outputs)
-    values = {**_small_constants(graph), **_values(foreign, tensors)}
-    tracer, sizes = Tracer(graph, values), grid_sizes(foreign.input_hw)
-    seeds: dict[str, Traced] = {}
+    search = _Search(foreign)
+    found, notes = pairs(search.ends(), search.softmaxed(), search.sigmoids(), given, foreign)
+    _check_all_levels(found, search.unplaced, foreign)
+    levels = _with_strides(found, grid_sizes(foreign.input_hw), foreign)
+    return _checked(levels, given, search, tuple(notes), foreign)
 
-    def pieces(name: str, role: Any = "unknown", bins: int = 0) -> list[Piece]:
-        if name not in values or values[name].dtype.kind != "f":
+
+class _Search:
+    """The pieces of maps in what comes after the last convolutions."""
+
+    def __init__(self, foreign: Foreign) -> None:
+        self._foreign, self._graph = foreign, OnnxGraph(foreign.model)
+        self._outputs = [value.name for value in foreign.model.graph.output]
+        self._nodes, tensors = tail(self._graph, self._outputs)
+        self.values = {**_small_constants(self._graph), **_values(foreign, tensors)}
+        self._tracer, self._sizes = Tracer(self._graph, self.values), grid_sizes(foreign.input_hw)
+        self.seeds: dict[str, Traced] = {}
+        self.unplaced: dict[str, tuple[int, ...]] = {}  # what is no map of a level, and its shape
+        softmaxes = [node for node in self._nodes if node.op_type == "Softmax" and node.input[0] in self.values]
+        self._softmaxes = {node.output[0] for node in softmaxes}
+        self._ends = [piece for name in self._outputs for piece in self._pieces(name)]
+        self._softmaxed = [
+            piece
+            for node in softmaxes
+            for piece in self._pieces(node.input[0], "distributions", self._bins(node))
+            if piece.width == 4 * piece.bins
+        ]
+        sigmoids = [node for node in self._nodes if node.op_type == "Sigmoid"]
+        kept = [node for node in sigmoids if not changed_after(self._graph, node.output[0])]
+        self._sigmoids = [piece for node in kept for piece in self._pieces(node.input[0], "scores")]
+        groups = (self._ends, self._softmaxed, self._sigmoids)
+        self._has_maps = any(piece.is_map for group in groups for piece in group)
+
+    def ends(self) -> list[Piece]:
+        """Of the outputs, without what a softmax was taken of.
+
+        Raises:
+            ModelFileError: there are none, or there are what no detector of these families has.
+        """
+        anchors = [name for name in self._outputs if name in self.values and self.values[name].ndim > 4]
+        if anchors:
+            shape = list(self.values[anchors[0]].shape)
+            raise ModelFileError(
+                f"{self._foreign.origin} gives {anchors[0][:40]} {shape}, as detectors of several anchors per cell do. "
+                f"{EXPECTED}"
+            )
+        ends = self._of_maps(self._ends)
+        if not ends and not self._softmaxed:
+            raise _none_found(self._foreign, self._outputs, self.values)
+        softmaxed = {name for name in self._softmaxes if self._is_output(name)}
+        if softmaxed and not any(piece.role == "scores" for piece in ends):
+            raise ModelFileError(
+                f"{self._foreign.origin} gives a softmax ({sorted(softmaxed)[0][:40]}) and no sigmoid, as detectors do "
+                f"that tell classes from a background. {EXPECTED}"
+            )
+        return [piece for piece in ends if piece.tensor not in self._softmaxes]
+
+    def softmaxed(self) -> list[Piece]:
+        """That a softmax is taken of, over bins of edges."""
+        return self._of_maps(self._softmaxed)
+
+    def sigmoids(self) -> list[Piece]:
+        """That a sigmoid is taken of, and nothing else."""
+        return self._of_maps(self._sigmoids)
+
+    def _of_maps(self, group: list[Piece]) -> list[Piece]:
+        """Rows of anything else may be as many as a level has cells: 100 detections, and 10 x 10 cells."""
+        return [piece for piece in group if piece.is_map or not self._has_maps]
+
+    def _is_output(self, name: str) -> bool:
+        """Whether a tensor arrives among the outputs as it is."""
+        traced = (self._tracer.trace(output) for output in self._outputs if output in self.values)
+        return any(name in t.sources and (t.source == t.sources.index(name)).any() for t in traced)
+
+    def _bins(self, node: Any) -> int:
+        """Of a softmax, which older operators take over all axes from theirs on."""
+        given = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), None)
+        shape = self.values[node.input[0]].shape
+        if opset_of(self._foreign.model) >= SOFTMAX_OF_ONE_AXIS:
+            return int(shape[-1 if given is None else given])
+        return int(np.prod(shape[1 if given is None else given :]))
+
+    def _pieces(self, name: str, role: Role = "unknown", bins: int = 0) -> list[Piece]:
+        if name not in self.values or self.values[name].dtype.kind != "f":
             return []
-        traced = tracer.trace(name)
-        found = pieces_of(traced, values, sizes, role, bins)
+        traced = self._tracer.trace(name)
+        found = pieces_of(traced, self.values, self._sizes, role, bins)
+        placed = {piece.tensor for piece in found}
+        for source in np.unique(traced.source).tolist():
+            if (tensor := traced.sources[source]) not in placed:
+                self.unplaced[tensor] = self.values[tensor].shape
         if found:
-            seeds[name] = traced
+            self.seeds[name] = traced
         return found
 
-    softmaxes = {node.output[0] for node in nodes if node.op_type == "Softmax"}
-    ends = [piece for name in outputs for piece in pieces(name) if piece.tensor not in softmaxes]
-    softmaxed = [
-        piece
-        for node in nodes
-        if node.op_type == "Softmax" and node.input[0] in values
-        for piece in pieces(node.input[0], "distributions", values[node.input[0]].shape[_axis(node)])
-        if piece.width == 4 * piece.bins
-    ]
-    inner = [p for node in nodes if node.op_type == "Sigmoid" for p in pieces(node.input[0], "scores")]
-    if any(piece.is_map for piece in (*ends, *softmaxed, *inner)):
-        # Rows of anything else may be as many as a level has cells: 100 detections, and 10 x 10 cells
-        ends, softmaxed, inner = ([piece for piece in group if piece.is_map] for group in (ends, softmaxed, inner))
-    if not ends and not softmaxed:
-        raise _none_found(foreign, outputs, values)
-    pairs, notes = _pairs(ends, softmaxed, inner, given, foreign)
-    levels = _with_strides(pairs, sizes, foreign)
-    return _checked(levels, given, tuple(seeds.values()), tuple(notes), foreign)
 
-
-def _axis(node: Any) -> int:
-    found = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
-    return int(found[0]) if found else -1
+def _check_all_levels(
+    found: Mapping[tuple[int, int], Pair], unplaced: Mapping[str, tuple[int, ...]], foreign: Foreign
+) -> None:
+    """Refuse maps that look like those of a level and are of none: it would be left out in silence."""
+    maps = [piece for pair in found.values() for piece in pair]
+    totals, used = {piece.total for piece in maps}, {piece.tensor for piece in maps}
+    for name, shape in unplaced.items():
+        if name not in used and len(shape) == 4 and shape[1] in totals:
+            height, width = foreign.input_hw
+            sizes = [f"{h} x {w}" for h, w in list(grid_sizes(foreign.input_hw))[:6]]
+            raise ModelFileError(
+                f"{foreign.origin} gives a map of {shape[2]} x {shape[3]} cells ({name[:40]}), which no stride makes "
+                f"of its input of {height} x {width}: that would be {', '.join(sizes)}. Export it for an input whose "
+                "sides are multiples of its largest stride"
+            )
 
 
 def _small_constants(graph: OnnxGraph) -> dict[str, NDArray[Any]]:
@@ -155,200 +214,27 @@ def normalized_noise(foreign: Foreign, seed: int = 0) -> NDArray[Any]:
     return ((image.astype(np.float32) - 127.5) / 73.6).astype(np.float16 if foreign.dtype == "FLOAT16" else np.float32)
 
 
-Pair = tuple[Piece, Piece]  # scores and distributions of a level
-
-
-def _pairs(
-    ends: Sequence[Piece], softmaxed: Sequence[Piece], inner: Sequence[Piece], given: Given, foreign: Foreign
-) -> tuple[dict[tuple[int, int], Pair], list[str]]:
-    """Scores and distributions by size of the map, and how they were told apart."""
-    scores = _by_size([piece for piece in ends if piece.role == "scores"])
-    distributions = _by_size(softmaxed)
-    open_ones = _by_size(_without(ends, [*softmaxed, *(p for p in ends if p.role == "scores")]))
-    notes = []
-    if scores:
-        notes.append("scores: the sigmoid at the end of the graph, which is cut off")
-    if distributions:
-        notes.append("distributions: the softmax in the graph")
-    if open_ones and not (scores and distributions):
-        told = _told_apart(open_ones, bool(scores), bool(distributions), given, foreign)
-        for target, found in ((scores, told[0]), (distributions, told[1])):
-            target.update({hw: [piece] for hw, piece in found.items()})
-        notes.append(told[2])
-    if not scores:
-        scores = _by_size(_largest(_without(inner, softmaxed)))
-        notes.append("scores: what the graph takes a sigmoid of")
-    if not scores or not distributions:
-        missing = "no class scores" if not scores else "no distributions"
-        raise ModelFileError(f"{foreign.origin}: found {missing} among what it gives. {EXPECTED}")
-    return _joined(scores, distributions, foreign), notes
-
-
-def _by_size(pieces: Sequence[Piece]) -> dict[tuple[int, int], list[Piece]]:
-    found: dict[tuple[int, int], list[Piece]] = {}
-    for piece in dict.fromkeys(pieces):
-        found.setdefault(piece.hw, []).append(piece)
-    return found
-
-
-def _largest(pieces: Sequence[Piece]) -> list[Piece]:
-    """Of inner sigmoids at each level that of most channels: the others are of a quality, or of an alignment."""
-    return [max(group, key=lambda piece: piece.width) for group in _by_size(pieces).values()]
-
-
-def _without(pieces: Sequence[Piece], known: Sequence[Piece]) -> list[Piece]:
-    """The channels of pieces that are in none of the known ones."""
-    left = []
-    for piece in (piece for piece in pieces if piece not in known):
-        taken = sorted(other.channels for other in known if other.tensor == piece.tensor)
-        start = piece.channels[0]
-        for low, high in [*taken, (piece.channels[1], piece.channels[1])]:
-            low, high = max(low, start), max(high, start)
-            if start < min(low, piece.channels[1]):
-                left.append(replace(piece, channels=(start, min(low, piece.channels[1]))))
-            start = max(start, high)
-    return left
-
-
-Told = tuple[dict[tuple[int, int], Piece], dict[tuple[int, int], Piece], str]
-
-
-def _told_apart(
-    open_ones: Mapping[tuple[int, int], list[Piece]],
-    scores_known: bool,
-    distributions_known: bool,
-    given: Given,
-    foreign: Foreign,
-) -> Told:
-    """Scores and distributions among what the graph takes for neither, by the numbers of their channels."""
-    if scores_known or distributions_known:
-        single = {hw: group[0] for hw, group in open_ones.items() if len(group) == 1}
-        several = next((group for group in open_ones.values() if len(group) > 1), None)
-        if several is not None:
-            raise _too_many(several, foreign)
-        if scores_known:
-            return {}, single, "distributions: the outputs without a sigmoid"
-        return single, {}, "scores: the outputs without a softmax"
-    groups = list(open_ones.values())
-    if set(open_ones) == {(1, 1)}:  # of a classifier, most likely
-        raise ModelFileError(f"{foreign.origin} gives {groups[0][0].width} numbers for the whole image. {EXPECTED}")
-    if any(len(group) > 2 for group in groups):
-        raise _too_many(max(groups, key=len), foreign)
-    if all(len(group) == 1 for group in groups):
-        return _split(groups, given, foreign)
-    two = [sorted(group, key=lambda piece: piece.width) for group in groups if len(group) == 2]
-    likely = [[piece.looks_like_probabilities for piece in group] for group in groups if len(group) == 2]
-    if all(sum(of_level) == 1 for of_level in likely):
-        chosen = {pair[0].hw: pair for pair in two}
-        scores = {hw: next(p for p in pair if p.looks_like_probabilities) for hw, pair in chosen.items()}
-        others = {hw: next(p for p in pair if not p.looks_like_probabilities) for hw, pair in chosen.items()}
-        return scores, others, "scores: the outputs whose every value lies within 0 and 1"
-    return _by_widths(two, given, foreign)
-
-
-def _by_widths(pairs: list[list[Piece]], given: Given, foreign: Foreign) -> Told:
-    """By what ``given`` says of the numbers of channels, or by what they can be."""
-    ways = {(s.width, d.width) for pair in pairs for s, d in (pair, pair[::-1])}
-    fitting = [way for way in ways if _fits(*way, given)]
-    if len(fitting) != 1:
-        raise _open_widths(fitting or [way for way in ways if _fits(*way, Given())], given, foreign)
-    ((num_classes, width),) = fitting
-    scores = {p.hw: p for pair in pairs for p in pair if p.width == num_classes}
-    others = {p.hw: p for pair in pairs for p in pair if p.width == width}
-    if num_classes == width:
-        raise InputError(
-            f"{foreign.origin}: scores and distributions both have {width} channels, and nothing in the graph tells "
-            "them apart. Export it with the sigmoid of the scores"
-        )
-    return scores, others, f"scores and distributions: by their {num_classes} and {width} channels"
-
-
-def _split(groups: list[list[Piece]], given: Given, foreign: Foreign) -> Told:
-    """Channels of scores and distributions in one map, scores first, as nanodet writes them."""
-    (total,) = {group[0].width for group in groups} if len({group[0].width for group in groups}) == 1 else (0,)
-    fitting = [(total - w, w) for w in range(4 * MIN_BINS, total, 4) if _fits(total - w, w, given)]
-    if len(fitting) != 1:
-        raise _open_widths(fitting, given, foreign)
-    ((num_classes, _),) = fitting
-    scores, others = {}, {}
-    for (piece,) in groups:
-        start, stop = piece.channels
-        scores[piece.hw] = replace(piece, channels=(start, start + num_classes))
-        others[piece.hw] = replace(piece, channels=(start + num_classes, stop))
-    return scores, others, f"scores: the first {num_classes} of {total} channels, as nanodet writes them"
-
-
-def _fits(num_classes: int, width: int, given: Given) -> bool:
-    bins, rest = divmod(width, 4)
-    return (
-        not rest and bins >= MIN_BINS and given.num_classes in (None, num_classes) and given.reg_max in (None, bins - 1)
-    )
-
-
-def _open_widths(ways: Sequence[tuple[int, int]], given: Given, foreign: Foreign) -> InputError:
-    listed = [f"{classes} classes with reg_max {width // 4 - 1}" for classes, width in sorted(ways, key=lambda w: w[1])]
-    usual = sorted(listed, key=lambda text: not text.endswith(("reg_max 7", "reg_max 16", "reg_max 10")))[:6]
-    if not listed:
-        said = [
-            f"{given.num_classes} classes" if given.num_classes else "",
-            f"reg_max {given.reg_max}" if given.reg_max else "",
-        ]
-        return InputError(
-            f"{foreign.origin}: the numbers of its channels do not fit {' and '.join(filter(None, said)) or 'any'}. "
-            "Correct --classes, --reg-max or --config, or leave them out"
-        )
-    return InputError(
-        f"{foreign.origin}: the graph does not tell scores from distributions. It may have {', or '.join(usual)}"
-        f"{' and more' if len(listed) > len(usual) else ''}. Say which: --classes NAMES, or --reg-max N"
-    )
-
-
-def _too_many(group: Sequence[Piece], foreign: Foreign) -> ModelFileError:
-    listed = ", ".join(f"{piece.tensor[:40]!r} ({piece.width} channels)" for piece in group[:6])
-    return ModelFileError(f"{foreign.origin} has {len(group)} outputs of one level: {listed}. {EXPECTED}")
-
-
-def _joined(
-    scores: Mapping[tuple[int, int], list[Piece]],
-    distributions: Mapping[tuple[int, int], list[Piece]],
-    foreign: Foreign,
-) -> dict[tuple[int, int], Pair]:
-    if set(scores) != set(distributions):
-        raise ModelFileError(
-            f"{foreign.origin}: scores on levels of {_sizes(scores)} cells, distributions on {_sizes(distributions)}. "
-            f"{EXPECTED}"
-        )
-    for group in (*scores.values(), *distributions.values()):
-        if len(group) > 1:
-            raise _too_many(group, foreign)
-    return {hw: (scores[hw][0], distributions[hw][0]) for hw in scores}
-
-
-def _sizes(levels: Mapping[tuple[int, int], Any]) -> str:
-    return ", ".join(f"{height} x {width}" for height, width in sorted(levels, reverse=True)[:MAX_LEVELS]) or "none"
-
-
 def _with_strides(
-    pairs: Mapping[tuple[int, int], Pair], sizes: Mapping[tuple[int, int], list[int]], foreign: Foreign
+    found: Mapping[tuple[int, int], Pair], sizes: Mapping[tuple[int, int], list[int]], foreign: Foreign
 ) -> tuple[Level, ...]:
     """The levels by size, each of twice the stride of the one before."""
-    ordered = sorted(pairs, reverse=True)
+    ordered = sorted(found, reverse=True)
     ways = [
         way
         for way in product(*(sizes[hw] for hw in ordered))
         if all(after == 2 * before for before, after in pairwise(way))
     ]
     if len(ways) != 1 or len(ordered) > MAX_LEVELS:
-        found = "more than one way" if ways else "no way"
+        count = "more than one way" if ways else "no way"
         raise ModelFileError(
-            f"{foreign.origin}: levels of {_sizes(pairs)} cells for an input of {foreign.input_hw[0]} x "
-            f"{foreign.input_hw[1]} leave {found} of strides that double from level to level"
+            f"{foreign.origin}: levels of {sizes_of(found)} cells for an input of {foreign.input_hw[0]} x "
+            f"{foreign.input_hw[1]} leave {count} of strides that double from level to level"
         )
-    return tuple(Level(stride, *pairs[hw]) for stride, hw in zip(ways[0], ordered, strict=True))
+    return tuple(Level(stride, *found[hw]) for stride, hw in zip(ways[0], ordered, strict=True))
 
 
 def _checked(
-    levels: tuple[Level, ...], given: Given, seeds: tuple[Traced, ...], notes: tuple[str, ...], foreign: Foreign
+    levels: tuple[Level, ...], given: Given, search: _Search, notes: tuple[str, ...], foreign: Foreign
 ) -> Head:
     widths = {(level.scores.width, level.distributions.width) for level in levels}
     if len(widths) != 1:
@@ -359,7 +245,7 @@ def _checked(
     ends = [limit for level in levels for p in (level.scores, level.distributions) for limit in (p.low, p.high)]
     if not np.isfinite(ends).all():
         raise ModelFileError(f"{foreign.origin} gives NaN or infinite values of a random image. Are its weights whole?")
-    if not _fits(num_classes, width, Given()):
+    if not fits(num_classes, width, Given()):
         raise ModelFileError(
             f"{foreign.origin}: {width} channels of distributions, expected 4 * (reg_max + 1), from {4 * MIN_BINS} on. "
             f"{EXPECTED}"
@@ -371,10 +257,22 @@ def _checked(
         if said not in (None, found):
             raise InputError(
                 f"{foreign.origin} has {what} {found}, {said} were given. Correct --classes, --reg-max or --config"
+                f"{_anchors(num_classes, width // 4, given)}"
             )
     logits = not all(p.role == "unknown" and p.looks_like_probabilities for p in (level.scores for level in levels))
-    used = tuple(seed for seed in seeds if _touches(seed, levels))
-    return Head(levels, num_classes, width // 4 - 1, logits, used, notes)
+    used = tuple(seed for seed in search.seeds.values() if _touches(seed, levels))
+    rows = np.concatenate([level.distributions.rows(search.values) for level in levels])
+    strides = tuple(level.stride for level in levels)
+    computed = [value for value in search.values.values() if value.dtype.kind == "f"]
+    offset = point_offset_of(rows, computed, foreign.input_hw, strides)
+    return Head(levels, num_classes, width // 4 - 1, logits, used, notes, offset)
+
+
+def _anchors(num_classes: int, bins: int, given: Given) -> str:
+    """A hint, where the numbers are those of several anchors per cell with four deltas each."""
+    if given.num_classes is None or num_classes != given.num_classes * bins:
+        return ""
+    return f"; of {bins} anchors per cell with 4 numbers each, as RetinaNet and SSD have, no detector is adopted"
 
 
 def _touches(seed: Traced, levels: Sequence[Level]) -> bool:

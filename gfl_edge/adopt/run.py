@@ -18,16 +18,17 @@ from gfl_edge.adopt.choices import OPTIONS, Choices, Settled, alternatives, sett
 from gfl_edge.adopt.dry_run import noise
 from gfl_edge.adopt.families import FAMILIES, SCORE_THRESHOLDS, TRAITS, AdoptedFamily, FamilyGuess, guess_family
 from gfl_edge.adopt.foreign import read_foreign
-from gfl_edge.adopt.inside import inner_normalization
+from gfl_edge.adopt.inside import InnerNormalization, inner_normalization
 from gfl_edge.adopt.nanodet_yml import nanodet_input, read_nanodet_entries
 from gfl_edge.adopt.prove import Proof, prove
-from gfl_edge.adopt.recognize import Given, find_head
+from gfl_edge.adopt.recognize import find_head
+from gfl_edge.adopt.roles import Given
 from gfl_edge.adopt.wrap import wrap
 from gfl_edge.annotations.checks import OnBad
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.backends.select import CpuBackendName, open_onnx_backend
 from gfl_edge.detector import Detector
-from gfl_edge.errors import ImageError, InputError
+from gfl_edge.errors import ImageError, InputError, ModelFileError
 from gfl_edge.evaluation.ap import evaluate_on
 from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.evaluation.truth import read_truth
@@ -40,6 +41,12 @@ from gfl_edge.spec import ExportedNms, ModelSpec
 logger = logging.getLogger(__name__)
 
 COMPARED_FRAMES = 4
+_FAMILIES_OF_HEADS: dict[str, AdoptedFamily] = {
+    "GFLHead": "nanodet",
+    "NanoDetHead": "nanodet",
+    "NanoDetPlusHead": "nanodet-plus",
+}
+RETINA_ANCHORS = 9  # per cell
 MARGIN_AP = 0.5  # points by which another choice has to be better, to be taken for the right one
 
 
@@ -167,29 +174,50 @@ class _Work:
         self.class_names = names or self._default_names()
         self._check_strides(entries)
         self.guess = guess_family(self.foreign, self.head)
-        self.inner = inner_normalization(self.foreign)
-        self.known = request.given if entries is None else _with_config(request.given, entries)
-        if self.inner is not None:  # a configuration's is in the graph already
-            self.known = replace(self.known, mean=request.given.mean, std=request.given.std)
+        given = request.given
+        told = None not in (given.mean, given.std, given.channel_order)
+        self.inner = inner_normalization(self.foreign, told)
+        self.known = given if entries is None else _with_config(given, entries, self.inner)
+        self._said = self.known
+        self._take_points()
         self._warn_of_another_family()
         self.body = cut_body(self.foreign, self.head)
         self.precision = half.precision_of(self.body, str(request.source))
+        self._float_layers = half.float_layers(self.body) if self.precision == "fp16" else ()
         self.batched = open_batch(self.body, self.foreign)
         self._sha256 = sha256(request.source)
         self._truth: Annotations | None = None
         self._measured: dict[Settled, float] = {}  # AP
 
+    def _take_points(self) -> None:
+        """Where the file decodes boxes, its points are those of the graph."""
+        shown, said = self.head.point_offset, self.known.point_offset
+        if shown is not None and said not in (None, shown):
+            raise InputError(
+                f"{self._request.source} decodes its boxes with the point offset {shown:g}, and {said:g} was given. "
+                "Leave out --point-offset"
+            )
+        self.known = replace(self.known, point_offset=said if shown is None else shown)
+
     def _warn_of_another_family(self) -> None:
         given, seen = self.known.family, self.guess.family
+        if self.guess.is_yolo and None in (getattr(self.known, name) for name in OPTIONS):
+            raise ModelFileError(
+                f"{self._request.source} looks like a YOLO ({self.guess.reason}), which is none of these families. To "
+                f"run it as it was trained, give all of: {'; '.join(OPTIONS.values())}"
+            )
         if given and seen and TRAITS[given] != TRAITS[seen]:
             logger.warning("the graph looks like %s (%s), and is run as %s", seen, self.guess.reason, given)
 
     def _default_names(self) -> tuple[str, ...]:
-        if self.head.num_classes == len(COCO_CLASSES):
+        count, anchors = self.head.num_classes, self.head.reg_max + 1
+        if count == len(COCO_CLASSES):
             return COCO_CLASSES
+        retina = anchors == RETINA_ANCHORS and count % anchors == 0
+        hint = f". Of {anchors} anchors and {count // anchors} classes, as RetinaNet has, it cannot be adopted"
         raise InputError(
-            f"{self._request.source} has {self.head.num_classes} classes, and nothing says what they are called. Name "
-            "them: --classes A,B,C or --classes FILE, one per line, in the order of training"
+            f"{self._request.source} has {count} classes, and nothing says what they are called. Name them: --classes "
+            f"A,B,C or --classes FILE, one per line, in the order of training{hint if retina else ''}"
         )
 
     def _check_strides(self, entries: Entries | None) -> None:
@@ -273,6 +301,7 @@ class _Work:
             reg_max=head.reg_max,
             point_offset=settled.point_offset,
             precision=self.precision,
+            float_layers=self._float_layers,
             nms=request.nms,
             score_threshold=threshold if request.score_threshold is None else request.score_threshold,
             iou_threshold=ModelSpec.iou_threshold if request.iou_threshold is None else request.iou_threshold,
@@ -298,7 +327,7 @@ class _Work:
     def notes(self, settled: Settled) -> list[str]:
         """What was found, each by what."""
         head, inner = self.head, self.inner
-        given = [f.name for f in fields(Choices) if getattr(self.known, f.name) is not None]
+        given = [f.name for f in fields(Choices) if getattr(self._said, f.name) is not None]
         lines = [
             f"input {self.foreign.input_hw[0]} x {self.foreign.input_hw[1]} (height x width), {self.foreign.layout}, "
             f"{'any batch' if self.batched else 'one image at a time: its shapes are fixed'}",
@@ -310,8 +339,10 @@ class _Work:
         ]
         if self.foreign.cut_off:
             lines.append(f"left out: {', '.join(self.foreign.cut_off[:8])}, and what comes after")
-        if inner is not None:
+        if inner is not None and inner.normalizes:
             lines.append(f"normalization in the graph: mean {inner.mean}, std {inner.std}")
+        if inner is not None and inner.swaps:
+            lines.append("the graph gives its channels to the first layer in reverse")
         for name in OPTIONS:
             value = getattr(settled, name)
             shown = " ".join(f"{x:g}" for x in value) if isinstance(value, tuple) else value
@@ -330,13 +361,15 @@ def _given(request: AdoptRequest, entries: Entries | None, names: tuple[str, ...
     return Given(count, reg_max)
 
 
-def _with_config(given: Choices, entries: Entries) -> Choices:
-    """What the caller says, and where it says nothing, the configuration."""
-    taken, head = nanodet_input(entries), entries.text("model.arch.head.name")
-    family: AdoptedFamily | None = None
-    if head is not None:
-        family = "nanodet-plus" if head == "NanoDetPlusHead" else "nanodet"
+def _with_config(given: Choices, entries: Entries, inner: InnerNormalization | None) -> Choices:
+    """What the caller says, and where it says nothing, the configuration, of which ``inner`` may be in the graph."""
+    taken = nanodet_input(entries)
+    family = _FAMILIES_OF_HEADS.get(entries.text("model.arch.head.name") or "")
     said = Choices(family, None, taken.resize, "bgr", taken.mean_bgr, taken.std_bgr)
+    if inner is not None and inner.normalizes:
+        said = replace(said, mean=None, std=None)
+    if inner is not None and (inner.swaps or inner.order):
+        said = replace(said, channel_order=inner.order or "rgb")
     known = {f.name: getattr(given, f.name) for f in fields(Choices) if getattr(given, f.name) is not None}
     return replace(said, **known)
 

@@ -19,7 +19,9 @@ from gfl_edge.ops.onnx_graph import OnnxGraph
 
 Codes = NDArray[np.int64]  # an element of a tensor as (source, whether a sigmoid was taken, place in the source)
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast")
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 MOVES = (*_RESHAPES, "Transpose", "Concat", "Split", "Slice", "Sigmoid")
+_COMPUTING = ("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Log", "Sum", "Mean", "MatMul", "Gemm")
 _PLACE_BITS, _SIGMOID_BIT = 40, 1 << 40
 
 
@@ -132,12 +134,30 @@ def tail(graph: OnnxGraph, outputs: Iterable[str]) -> tuple[list[Any], list[str]
         The nodes after which no convolution comes, other than convolutions, in topological order; and every tensor that
         they read or give, without weights.
     """
-    before: set[str] = set()  # tensors from which a convolution is reached
-    nodes = []
-    for node in reversed(graph.nodes):
-        if node.op_type in ("Conv", "ConvTranspose") or before.intersection(node.output):
+    before = before_convolutions(graph.nodes)
+    nodes = [n for n in graph.nodes if n.op_type not in CONVOLUTIONS and before.isdisjoint(n.output)]
+    tensors = [name for node in nodes for name in (*node.input, *node.output) if name in graph.producers]
+    return nodes, list(dict.fromkeys([*tensors, *outputs]))
+
+
+def changed_after(graph: OnnxGraph, name: str) -> bool:
+    """Whether anything is computed of the values of a tensor, other than which of them are large."""
+    wanted, seen = [name], set()
+    while wanted:
+        tensor = wanted.pop()
+        for node in graph.readers.get(tensor, []) if tensor not in seen else ():
+            if node.op_type in _COMPUTING:
+                return True
+            if node.op_type in (*MOVES, "Gather", "GatherND", "Expand", "ReduceMax"):
+                wanted.extend(node.output)
+        seen.add(tensor)
+    return False
+
+
+def before_convolutions(nodes: Iterable[Any]) -> set[str]:
+    """The tensors from which a convolution is reached, of nodes in topological order."""
+    before: set[str] = set()
+    for node in reversed(list(nodes)):
+        if node.op_type in CONVOLUTIONS or not before.isdisjoint(node.output):
             before.update(node.input)
-        else:
-            nodes.append(node)
-    tensors = [name for node in reversed(nodes) for name in (*node.input, *node.output) if name in graph.producers]
-    return nodes[::-1], list(dict.fromkeys([*tensors, *outputs]))
+    return before

@@ -40,6 +40,13 @@ def copy_model(model: Any) -> Any:
     return copy
 
 
+def remove_unused(model: Any) -> None:
+    """Remove the initializers that no node reads, in place."""
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)
+
+
 def tensor_types(model: Any) -> dict[str, int]:
     """The element type of every tensor whose type can be inferred."""
     graph = optional.load("onnx.shape_inference").infer_shapes(model).graph

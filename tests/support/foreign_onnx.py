@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from gfl_edge.media.images import write_image
+from gfl_edge.ops.decode import points
 
 WIDTH = 8  # channels of the body
 
@@ -36,6 +37,14 @@ class Form:
         aligned: scores are the root of a product of two sigmoids, as in PicoDet's second head.
         resized: a map is brought to twice its size and back, by sizes that are computed in float.
         activation: of the body.
+        points: of the boxes that a decoded file computes; None: it computes only how far their edges are.
+        selects: scores are multiplied by what convolutions make of the surest bins, as in GFLv2's head.
+        late: scores are multiplied by an alignment after they were joined, in a decoded file.
+        softmax: scores are a softmax over the classes.
+        head_kernel: of a depthwise convolution before the last one; 0: there is none.
+        swapped: how the channels change places before the normalization.
+        by_channel: whether the normalization is one of each channel.
+        old_resize: a map is brought to twice its size by Upsample, and back by a convolution.
         ghosts: maps are joined with what a depthwise convolution makes of them.
         old: of IR version 3, whose initializers are inputs as well.
         normalization: in the graph, mean and deviation by channel.
@@ -60,7 +69,7 @@ class Form:
     chosen: Literal["", "GatherND", "GatherElements"] = ""
     aligned: bool = False
     resized: bool = False
-    activation: Literal["leaky", "hard swish", "relu"] = "leaky"
+    activation: Literal["leaky", "hard swish", "relu", "silu", "relu6"] = "leaky"
     ghosts: bool = False
     old: bool = False
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
@@ -69,6 +78,14 @@ class Form:
     nhwc: bool = False
     producer: str = "pytorch"
     batch_lost: bool = False
+    points: float | None = None
+    selects: bool = False
+    late: bool = False
+    softmax: bool = False
+    head_kernel: int = 0
+    swapped: Literal["", "gather", "slice", "split"] = ""
+    by_channel: bool = False
+    old_resize: bool = False
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -124,6 +141,10 @@ class _Writer:
             return self.add("LeakyRelu", x, alpha=0.1)
         if self.form.activation == "relu":
             return self.add("Relu", x)
+        if self.form.activation == "silu":
+            return self.add("Mul", x, self.add("Sigmoid", x))
+        if self.form.activation == "relu6":
+            return self.add("Clip", x, self.constant(np.float32(0)), self.constant(np.float32(6)))
         shifted = self.add("Add", x, self.constant(np.float32(3)))
         gate = self.add("Clip", shifted, self.constant(np.float32(0)), self.constant(np.float32(6)))
         return self.add("Div", self.add("Mul", x, gate), self.constant(np.float32(6)))
@@ -158,7 +179,15 @@ class _Writer:
         form, x = self.form, "image"
         if form.nhwc:
             x = self.add("Transpose", x, perm=[0, 3, 1, 2])
-        if form.normalization is not None:
+        x = self.reversed(x) if form.swapped else x
+        if form.normalization is not None and form.by_channel:
+            parts = []
+            for channel, numbers in enumerate(zip(*form.normalization, strict=True)):
+                mean, std = (self.constant(np.float32(v)) for v in numbers)
+                part = self.add("Gather", x, self.constant(np.int64([channel])), axis=1)
+                parts.append(self.add("Div", self.add("Sub", part, mean), std))
+            x = self.add("Concat", *parts, axis=1)
+        elif form.normalization is not None:
             mean, std = (self.constant(np.float32(v).reshape(1, 3, 1, 1)) for v in form.normalization)
             x = self.add("Div", self.add("Sub", x, mean), std)
         x = self.activated(self.conv(x, 3, WIDTH, form.first_stride, form.first_stride))
@@ -168,6 +197,9 @@ class _Writer:
             x = self.add("Reshape", x, self.constant(np.asarray([1, WIDTH, rows, columns], np.int64)))
         if form.resized:
             x = self.bigger(self.bigger(x, 2.0), 0.5)
+        if form.old_resize:
+            scales = self.constant(np.float32([1, 1, 2, 2]))
+            x = self.conv(self.add("Upsample", x, scales, mode="linear"), WIDTH, WIDTH, 2, 2)
         found = []
         for level, stride in enumerate(form.strides):
             if level:
@@ -177,6 +209,14 @@ class _Writer:
                 x = self.activated(self.conv(self.add("Concat", x, again, axis=1), 2 * WIDTH, WIDTH, 1))
             found.append((x, -(-form.input_hw[0] // stride), -(-form.input_hw[1] // stride)))
         return found
+
+    def reversed(self, x: str) -> str:
+        """The channels in the other order."""
+        if self.form.swapped == "gather":
+            return self.add("Gather", x, self.constant(np.int64([2, 1, 0])), axis=1)
+        if self.form.swapped == "slice":
+            return self.add("Slice", x, *(self.constant(np.int64([v])) for v in (-1, -4, 1, -1)))
+        return self.add("Concat", *self.add_many("Split", 3, x, axis=1)[::-1], axis=1)
 
     def bigger(self, x: str, factor: float) -> str:
         """A map at another size, as PyTorch's exporter computes it: by the sizes times a number, rounded down."""
@@ -191,14 +231,20 @@ class _Writer:
     def head(self, x: str, rows: int, columns: int) -> tuple[str, str]:
         """Scores ``[1, C, cells]`` and distributions ``[1, 4 * (reg_max + 1), cells]`` of a level."""
         form, edges = self.form, 4 * (self.form.reg_max + 1)
+        if form.head_kernel:
+            x = self.activated(self.conv(x, WIDTH, WIDTH, form.head_kernel, group=WIDTH))
         if form.shared:
             both = self.conv(x, WIDTH, form.classes + edges, 1, low=form.classes)
             scores, distributions = self.split(both, form.classes, edges)
         else:
             scores = self.conv(x, WIDTH, form.classes, 1, low=form.classes)
             distributions = self.conv(x, WIDTH, edges, 1)
-        if form.sigmoid or form.decoded:
+        if form.softmax:
+            scores = self.add("Softmax", scores, axis=1)
+        elif form.sigmoid or form.decoded:
             scores = self.add("Sigmoid", scores)
+        if form.selects:
+            scores = self.add("Mul", scores, self.quality(distributions, rows, columns))
         if form.aligned:
             alignment = self.add("Sigmoid", self.conv(x, WIDTH, 1, 1))
             product = self.add("Mul", scores, alignment)
@@ -207,6 +253,14 @@ class _Writer:
             return scores, distributions
         shape = self.constant(np.int64([1, 0, rows * columns]))
         return self.add("Reshape", scores, shape), self.add("Reshape", distributions, shape)
+
+    def quality(self, distributions: str, rows: int, columns: int) -> str:
+        """A number of each cell that convolutions make of the largest two bins of each edge."""
+        shape = np.int64([4, self.form.reg_max + 1, rows * columns])
+        bins = self.add("Softmax", self.add("Reshape", distributions, self.constant(shape)), axis=1)
+        largest, _ = self.add_many("TopK", 2, bins, self.constant(np.int64([2])), axis=1)
+        x = self.add("Reshape", largest, self.constant(np.int64([1, 8, rows, columns])))
+        return self.add("Sigmoid", self.conv(x, 8, 1, 1))
 
     def split(self, x: str, *sizes: int) -> tuple[str, str]:
         """Channels of a map in two."""
@@ -253,15 +307,28 @@ class _Writer:
             levels = [self.best(*level) for level in levels]
         scores, distributions = (self.add("Concat", *parts, axis=2) for parts in zip(*levels, strict=True))
         bins = self.constant(np.int64([1, 4, form.reg_max + 1, -1]))
-        split = self.add("Softmax", self.add("Reshape", distributions, bins), axis=2)
-        terms = self.add("Mul", split, self.constant(np.arange(form.reg_max + 1, dtype=np.float32)[:, None]))
-        edges = self.add("Transpose", self.add("ReduceMean", terms, axes=[2], keepdims=0), perm=[0, 2, 1])
+        split = self.add("Transpose", self.add("Reshape", distributions, bins), perm=[0, 1, 3, 2])
+        projected = self.constant(np.arange(form.reg_max + 1, dtype=np.float32))
+        terms = self.add("Mul", self.add("Softmax", split, axis=3), projected)
+        distances = self.add("ReduceMean", terms, axes=[3], keepdims=0)
+        if form.points is not None:
+            distances = self.boxes(self.add("ReduceSum", terms, axes=[3], keepdims=0), form.points)
+        if form.late:
+            scores = self.add("Mul", scores, self.add("ReduceMax", scores, axes=[1]))
+        edges = self.add("Transpose", distances, perm=[0, 2, 1])
         scale = self.add("Concat", "scale_factor", "scale_factor", axis=1)
         boxes = self.add("Div", edges, scale)
         limits = (self.constant(np.asarray(v)) for v in (np.int64([100]), np.float32([0.6]), np.float32([0.025])))
         kept = self.add("NonMaxSuppression", boxes, scores, *limits)
         self.outputs.append(helper.make_tensor_value_info(boxes, TensorProto.FLOAT, None))
         self.outputs.append(helper.make_tensor_value_info(kept, TensorProto.INT64, None))
+
+    def boxes(self, distances: str, offset: float) -> str:
+        """Edges in pixels ``[1, 4, A]``."""
+        centers, strides = points(self.form.input_hw, self.form.strides, offset)
+        signs = np.float32([-1, -1, 1, 1])[None, :, None]
+        moved = self.add("Mul", distances, self.constant(signs * strides))
+        return self.add("Add", moved, self.constant(np.tile(centers.T, (2, 1))[None]))
 
 
 SQUARE, SQUARE_CELLS, STRIDE = 24, 3, 8  # pixels and cells of the squares that the finder finds

@@ -54,7 +54,8 @@ def recognize(path: Path) -> object:
     from gfl_edge.adopt.families import guess_family
     from gfl_edge.adopt.foreign import read_foreign
     from gfl_edge.adopt.inside import inner_normalization
-    from gfl_edge.adopt.recognize import Given, find_head
+    from gfl_edge.adopt.recognize import find_head
+    from gfl_edge.adopt.roles import Given
 
     foreign = read_foreign(path, (64, 64))
     head = find_head(foreign, Given())

@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gfl_edge.adopt.foreign import read_foreign
-from gfl_edge.adopt.recognize import Given, find_head
+from gfl_edge.adopt.recognize import find_head
+from gfl_edge.adopt.roles import Given
 from gfl_edge.cli.main import main
 from gfl_edge.errors import GflEdgeError, InputError, ModelFileError
 from gfl_edge.spec import load_onnx
@@ -76,7 +77,7 @@ def quantized(model):
 
 
 def old_opset(model):
-    model.opset_import[0].version = 7
+    model.opset_import[0].version = 6
 
 
 def foreign_domain(model):
@@ -96,7 +97,7 @@ def foreign_domain(model):
         (large_batch, "Export it with a batch of one"),
         (not_finite, "NaN or infinite values"),
         (quantized, "is INT8 already"),
-        (old_opset, "is of opset 7|not a valid ONNX"),
+        (old_opset, "is of opset 6|not a valid ONNX"),
         (foreign_domain, "Expected a NanoDet"),
     ],
 )

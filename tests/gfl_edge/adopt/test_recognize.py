@@ -9,7 +9,8 @@ import pytest
 
 from gfl_edge.adopt.families import guess_family
 from gfl_edge.adopt.foreign import read_foreign
-from gfl_edge.adopt.recognize import Given, find_head
+from gfl_edge.adopt.recognize import find_head
+from gfl_edge.adopt.roles import Given
 from gfl_edge.errors import InputError, ModelFileError
 from tests.support.foreign_onnx import Form, foreign_onnx
 
