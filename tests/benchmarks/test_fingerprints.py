@@ -26,7 +26,6 @@ OLD = {
     "faults",
     "gfl-engines",
     "int8-bccd",
-    "nms",
 }
 # The detections of one are made up, the others count what tests run and notice
 WITHOUT_NETWORK = {"coverage", "soak", "mutants"}
