@@ -21,7 +21,6 @@ OLD = {
     "batch",
     "dead-channels",
     "engine-options",
-    "engines",
     "family",
     "faults",
     "gfl-engines",
