@@ -15,7 +15,7 @@ import numpy as np
 from gfl_edge import optional
 from gfl_edge.adopt.dry_run import noise, runner
 from gfl_edge.adopt.opsets import at_opset, opset_of
-from gfl_edge.adopt.trace import before_convolutions
+from gfl_edge.adopt.trace import CONVOLUTIONS, before_convolutions
 from gfl_edge.errors import GflEdgeError, InputError, ModelFileError
 from gfl_edge.files import read_regular
 from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model
@@ -225,6 +225,12 @@ def _without_post_processing(foreign: Foreign) -> Foreign:
             known.update(node.output)
         else:
             left_out.append(node)
+    lost = next((n for n in left_out if n.op_type in CONVOLUTIONS or not inner.isdisjoint(n.output)), None)
+    if lost is not None:
+        raise ModelFileError(
+            f"{foreign.origin} has {lost.domain}{'::' if lost.domain else ''}{lost.op_type} within its network, or "
+            f"another input there, which is not known here. Export it by ONNX's own operators. {EXPECTED}"
+        )
     read = [name for node in left_out for name in node.input]
     made = {name for node in kept for name in node.output if name}
     ends = [name for name in dict.fromkeys([*(value.name for value in graph.output), *read]) if name in made]

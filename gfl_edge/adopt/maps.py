@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ class Piece:
         role: what the graph takes it for.
         bins: per edge, where the graph takes a softmax of it; else 0.
         low, high: least and largest value that was seen.
+        means: of each channel.
         is_map: whether the tensor has four dimensions, so that it cannot be anything else.
     """
 
@@ -40,12 +41,18 @@ class Piece:
     bins: int
     low: float
     high: float
+    means: tuple[float, ...]
     is_map: bool
 
     @property
     def width(self) -> int:
         """How many channels."""
         return self.channels[1] - self.channels[0]
+
+    def part(self, start: int, stop: int) -> Piece:
+        """Only the channels from ``start`` to before ``stop``, of the map."""
+        first = self.channels[0]
+        return replace(self, channels=(start, stop), means=self.means[start - first : stop - first])
 
     def rows(self, values: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """What tensors hold of it, float32 ``[cells, width]``, row by row of the map."""
@@ -100,8 +107,15 @@ def pieces_of(
             for channels in _channels(flat[2][of_source & (flat[1] == sigmoid)], shape, channels_last):
                 part = _part(values[name], channels, channels_last)
                 limits = float(part.min()), float(part.max())
+                means = part.astype(np.float64).mean(axis=1 if channels_last else tuple(range(2, part.ndim)))[0]
                 of_bins = 0 if sigmoid else bins
-                found.append(Piece(name, channels_last, channels, total, hw, own, of_bins, *limits, len(shape) == 4))
+                found.append(
+                    Piece(
+                        *(name, channels_last, channels, total, hw, own, of_bins, *limits),
+                        tuple(means.tolist()),
+                        len(shape) == 4,
+                    )
+                )
     return found
 
 

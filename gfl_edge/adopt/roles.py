@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from gfl_edge.adopt.foreign import EXPECTED, Foreign
@@ -12,6 +12,10 @@ from gfl_edge.errors import InputError, ModelFileError
 
 MAX_LEVELS = 8
 MIN_BINS = 2
+USUAL_REG_MAX = (7, 8, 10, 16)
+# Of an image of noise, logits of each class are -3.2 at most in the mean over a level of the published networks, and
+# the first bins of an edge 0 to 1.4
+RARE, ORDINARY = -2.0, -1.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def _without(pieces: Sequence[Piece], known: Sequence[Piece]) -> list[Piece]:
         for low, high in [*taken, (piece.channels[1], piece.channels[1])]:
             low, high = max(low, start), max(high, start)
             if start < min(low, piece.channels[1]):
-                left.append(replace(piece, channels=(start, min(low, piece.channels[1]))))
+                left.append(piece.part(start, min(low, piece.channels[1])))
             start = max(start, high)
     return left
 
@@ -141,12 +145,22 @@ def _split(groups: list[list[Piece]], given: Given, foreign: Foreign) -> Told:
     fitting = [(total - w, w) for w in range(4 * MIN_BINS, total, 4) if fits(total - w, w, given)]
     if len(fitting) != 1:
         raise _open_widths(fitting, given, foreign, sorted({group[0].width for group in groups}))
-    ((num_classes, _),) = fitting
+    ((num_classes, width),) = fitting
+    if given.reg_max is None and width // 4 - 1 not in USUAL_REG_MAX:
+        raise InputError(
+            f"{foreign.origin}: with {num_classes} classes, {total} channels leave reg_max {width // 4 - 1}, which is "
+            f"unusual. Correct --classes, or say --reg-max {width // 4 - 1} as well"
+        )
+    pieces = [piece for (piece,) in groups]
+    last = all(max(p.means[-num_classes:]) < RARE < ORDINARY < max(p.means[:num_classes]) for p in pieces)
     scores, others = {}, {}
-    for (piece,) in groups:
+    for piece in pieces:
         start, stop = piece.channels
-        scores[piece.hw] = replace(piece, channels=(start, start + num_classes))
-        others[piece.hw] = replace(piece, channels=(start + num_classes, stop))
+        middle = stop - num_classes if last else start + num_classes
+        parts = [piece.part(start, middle), piece.part(middle, stop)]
+        scores[piece.hw], others[piece.hw] = parts[::-1] if last else parts
+    if last:
+        return scores, others, f"scores: the last {num_classes} of {total} channels, which are far below 0 of noise"
     return scores, others, f"scores: the first {num_classes} of {total} channels, as nanodet writes them"
 
 
@@ -160,7 +174,7 @@ def fits(num_classes: int, width: int, given: Given) -> bool:
 
 def _open_widths(ways: Sequence[tuple[int, int]], given: Given, foreign: Foreign, widths: Sequence[int]) -> InputError:
     listed = [f"{classes} classes with reg_max {width // 4 - 1}" for classes, width in sorted(ways, key=lambda w: w[1])]
-    usual = sorted(listed, key=lambda text: not text.endswith(("reg_max 7", "reg_max 16", "reg_max 10")))[:6]
+    usual = sorted(listed, key=lambda text: not text.endswith(tuple(f"reg_max {n}" for n in USUAL_REG_MAX)))[:6]
     if not listed:
         said = [
             f"{given.num_classes} classes" if given.num_classes else "",

@@ -44,6 +44,7 @@ class Form:
         head_kernel: of a depthwise convolution before the last one; 0: there is none.
         swapped: how the channels change places before the normalization.
         by_channel: whether the normalization is one of each channel.
+        scores_last: of the channels of a convolution that gives both.
         old_resize: a map is brought to twice its size by Upsample, and back by a convolution.
         ghosts: maps are joined with what a depthwise convolution makes of them.
         old: of IR version 3, whose initializers are inputs as well.
@@ -86,6 +87,7 @@ class Form:
     swapped: Literal["", "gather", "slice", "split"] = ""
     by_channel: bool = False
     old_resize: bool = False
+    scores_last: bool = False
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -126,11 +128,11 @@ class _Writer:
     def conv(
         self, x: str, inputs: int, outputs: int, kernel: int, stride: int = 1, group: int = 1, low: int = 0
     ) -> str:
-        """A convolution; the first ``low`` channels are negative, as logits of scores are."""
+        """A convolution; the first ``low`` channels, or the last, are negative, as logits of scores are."""
         shape = (outputs, inputs // group, kernel, kernel)
         values = self._rng.normal(0, 1.5 / np.sqrt(np.prod(shape[1:])), shape).astype(np.float32)
         bias = self._rng.normal(0, 0.3, outputs).astype(np.float32)
-        bias[:low] -= 2
+        bias[slice(low, None) if low < 0 else slice(low)] -= 5 if low < 0 else 2
         pad = 0 if kernel == stride else kernel // 2
         sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "group": group}
         return self.add("Conv", x, self.constant(values), self.constant(bias), **sizes)
@@ -159,7 +161,8 @@ class _Writer:
             inputs.append(helper.make_tensor_value_info("scale_factor", TensorProto.FLOAT, [1, 2]))
             self.decode(levels)
         elif form.joined:
-            rows = [self.add("Concat", scores, edges, axis=1) for scores, edges in levels]
+            step = -1 if form.scores_last else 1
+            rows = [self.add("Concat", *level[::step], axis=1) for level in levels]
             columns = self.add("Concat", *rows, axis=2)
             width = form.classes + 4 * (form.reg_max + 1)
             self.give(self.add("Transpose", columns, perm=[0, 2, 1]), width)
@@ -234,8 +237,10 @@ class _Writer:
         if form.head_kernel:
             x = self.activated(self.conv(x, WIDTH, WIDTH, form.head_kernel, group=WIDTH))
         if form.shared:
-            both = self.conv(x, WIDTH, form.classes + edges, 1, low=form.classes)
-            scores, distributions = self.split(both, form.classes, edges)
+            low = -form.classes if form.scores_last else form.classes
+            both = self.conv(x, WIDTH, form.classes + edges, 1, low=low)
+            sizes = (edges, form.classes) if form.scores_last else (form.classes, edges)
+            scores, distributions = self.split(both, *sizes)[:: -1 if form.scores_last else 1]
         else:
             scores = self.conv(x, WIDTH, form.classes, 1, low=form.classes)
             distributions = self.conv(x, WIDTH, edges, 1)

@@ -206,6 +206,32 @@ def test_what_resembles_several_families_is_asked_for(tmp_path, form):
         adopted(tmp_path, foreign_onnx(form))
 
 
+def test_a_level_behind_an_unknown_operator_is_not_left_out(tmp_path):
+    model = foreign_onnx(Form())
+    node = [node for node in model.graph.node if node.op_type == "LeakyRelu"][-1]
+    node.op_type, node.domain = "Activation", "com.example"
+    model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    with pytest.raises(ModelFileError, match=r"has com.example::Activation within its network"):
+        adopted(tmp_path, model)
+
+
+def test_a_name_too_many_is_not_taken_for_a_bin_less(tmp_path):
+    """7 classes and 28 channels fit as well as 3 and 32."""
+    model = foreign_onnx(Form(joined=True, sigmoid=False))
+    names = tuple("abcdefg")
+    with pytest.raises(InputError, match=r"leave reg_max 6, which is unusual. Correct --classes, or say --reg-max 6"):
+        adopted(tmp_path, model, class_names=names)
+    assert adopted(tmp_path, model, class_names=names, reg_max=6).spec.reg_max == 6
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_scores_that_come_last_are_seen(tmp_path, shared):
+    form = Form(joined=True, sigmoid=False, classes=20, scores_last=True, shared=shared)
+    head = find_head(read_foreign(saved(tmp_path, foreign_onnx(form))), Given(20, 7))
+    assert {level.scores.channels for level in head.levels} == {(32, 52) if shared else (0, 20)}
+    assert {level.distributions.channels for level in head.levels} == {(0, 32)}
+
+
 def yolo(_):
     return foreign_onnx(Form(activation="silu", reg_max=15))
 
