@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from gfl_edge.camera.pipeline import STOP_SECONDS, BoundedQueue, EndOfItems, QueueDepth, Stopped, join_all
@@ -18,7 +17,9 @@ from gfl_edge.detections import Detections
 from gfl_edge.errors import GflEdgeError, InputError, SourceError
 from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.media.opening import Source, open_source
+from gfl_edge.media.sinks import VideoSink
 from gfl_edge.media.sources import Frame, FrameSource, ImageFiles
+from gfl_edge.media.streams import StreamSink
 from gfl_edge.ops.preprocess import Image, check_frame
 from gfl_edge.redact import redact, shown_source
 
@@ -145,8 +146,9 @@ class Feed:
         self.error = error
         self.stop()
 
-    def summary(self, seconds: float, output: Path | None) -> SourceSummary:
-        """What a run of so many seconds did with it, whose annotated video is ``output``."""
+    def summary(self, seconds: float, video: VideoSink | StreamSink | None) -> SourceSummary:
+        """What a run of so many seconds did with it, and with its annotated video."""
+        stream = video if isinstance(video, StreamSink) else None
         return SourceSummary(
             name=self.name,
             frames=self.delivered,
@@ -157,7 +159,9 @@ class Feed:
             skipped=tuple(self.source.skipped) if self.source else (),
             reconnects=self.source.reconnects if self.source else 0,
             error=None if self.error is None else redact(str(self.error)),
-            output=output,
+            output=video.path if video else None,
+            output_dropped=stream.dropped if stream else 0,
+            output_error=None if stream is None or stream.error is None else str(stream.error),
         )
 
     def stop(self) -> None:

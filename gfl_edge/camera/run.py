@@ -23,11 +23,12 @@ from pathlib import Path
 
 from gfl_edge.backends.base import Performance
 from gfl_edge.backends.select import BackendName
-from gfl_edge.camera.delivery import Delivery, video_path
+from gfl_edge.camera.delivery import Delivery
 from gfl_edge.camera.feeds import CameraFrame, Feeds
 from gfl_edge.camera.live import live_of, run_statistics
 from gfl_edge.camera.pipeline import BoundedQueue, EndOfItems, Pipeline
 from gfl_edge.camera.status import LatencyHistogram, StageTimes, StatusLine
+from gfl_edge.camera.steady_batch import SteadyBatch
 from gfl_edge.camera.stop_signals import StopSignals
 from gfl_edge.camera.summary import CameraSummary, StoppedBy, rate
 from gfl_edge.detections import Detections
@@ -50,6 +51,7 @@ from gfl_edge.media.opening import (
 )
 from gfl_edge.media.sinks import VideoSink, Window, why_no_window
 from gfl_edge.media.sources import Frame, FrameSource
+from gfl_edge.media.targets import target_of
 from gfl_edge.redact import shown_source
 from gfl_edge.tracking.tracker import ObjectTracker
 from gfl_edge.web.live import Live, Run
@@ -59,7 +61,6 @@ from gfl_edge.web.page import LivePage
 # evens out stages that take now more, now less
 WAITING, WAITING_LIVE = 2, 1
 POLL_SECONDS = 0.05  # between looks at whether a signal came
-PATIENCE = 50  # batches that were smaller than the size, one after the other, before it shrinks
 
 
 def run_camera(
@@ -101,8 +102,11 @@ def run_camera(
         keep: which detections are drawn, written and handed on; None: those from the score on that the model
             recommends, see :attr:`gfl_edge.spec.ModelSpec.shown_score`. Its regions are drawn, too.
         show: True = in a window (q, Esc or its close button ends the run), None = in one if there is a screen.
-        output: annotated video, ``.mp4`` or ``.avi``. Several sources write one each: ``out-0.mp4``, ``out-1.mp4``, or
-            with their number in place of ``{source}``.
+        output: annotated video: a file, ``.mp4`` or ``.avi``; or, where OpenCV has GStreamer, an address (``rtsp://``,
+            ``rtsps://``, ``srt://``, ``udp://``) or a pipeline that begins with ``appsrc``. Several sources write one
+            each: ``out-0.mp4``, ``out-1.mp4``, or with their number in place of ``{source}``, which addresses and
+            pipelines need then. A stream that fails on the way is tried again for ``reconnect_seconds``, and then given
+            up; the run goes on as long as it has another output. See :class:`gfl_edge.media.streams.StreamSink`.
         json_lines: file with one JSON object per frame, "-" = stdout: ``source`` (its number), ``frame``, ``name``,
             ``time_s``, ``detections`` as by :meth:`Detections.to_dicts` and ``ms`` with the times until detection.
         max_frames: stop after so many, of all sources together.
@@ -144,7 +148,11 @@ def run_camera(
             if stop.requested:
                 raise KeyboardInterrupt
         pipeline = stack.enter_context(Pipeline())
-        delivery = stack.enter_context(Delivery(output, json_lines, window, len(sources)))
+        watched = on_frame is not None or live is not None
+        outputs = Delivery(
+            output, json_lines, window, len(sources), watched=watched, reconnect_seconds=reconnect_seconds
+        )
+        delivery = stack.enter_context(outputs)
         run = CameraRun(detector, feeds, pipeline, delivery, asked, keep, trackers, on_frame, draw_sigma, live)
         with run.status:
             stopped_by = run.until_it_ends(stop)
@@ -179,7 +187,8 @@ def _check_settings(
     whole = isinstance(max_frames, Integral) and not isinstance(max_frames, bool)
     if max_frames is not None and not (whole and max_frames >= 1):
         raise InputError(f"max_frames {max_frames!r}: expected 1 or more, or None for all")
-    videos = [video_path(Path(output), i, len(sources)) for i in range(len(sources))] if output else []
+    targets = [target_of(output, i, len(sources)) for i in range(len(sources))] if output else []
+    videos = [target for target in targets if isinstance(target, Path)]
     for video in videos:
         VideoSink(video, None)  # a wrong suffix is reported before the model is loaded
         check_output(video, RESERVE_BYTES)
@@ -390,28 +399,6 @@ class CameraRun:
             queues={"preprocess": self._feeds.depth(), **depths},
             sources=sources,
         )
-
-
-class SteadyBatch:
-    """A batch size that grows at once and shrinks slowly.
-
-    TensorRT throws a CUDA graph away when the batch size changes, and capturing another costs more than some frames
-    computed in vain. So a batch that is a bit smaller than those before is filled up, and the size shrinks only when
-    ``PATIENCE`` batches in a row could have been smaller.
-    """
-
-    def __init__(self) -> None:
-        self._size = self._largest = self._smaller = 0
-
-    def size(self, waiting: int) -> int:
-        """The size to run ``waiting`` frames at: at least as many."""
-        if waiting >= self._size:
-            self._size, self._largest, self._smaller = waiting, 0, 0
-            return waiting
-        self._largest, self._smaller = max(self._largest, waiting), self._smaller + 1
-        if self._smaller == PATIENCE:
-            self._size, self._largest, self._smaller = self._largest, 0, 0
-        return self._size
 
 
 def _ms_since(start: float) -> float:

@@ -31,7 +31,9 @@ class SourceSummary:
         skipped: names of image files that could not be used.
         reconnects: how often a live source was opened again.
         error: why it failed; None if it did not.
-        output: its annotated video; None if none was requested or no frame came.
+        output: its annotated video, a stream without passwords; None if none was requested or no frame came.
+        output_dropped: images that did not go into a stream, because it was too slow or away.
+        output_error: why a stream was given up; None if it was not.
     """
 
     name: str
@@ -43,7 +45,9 @@ class SourceSummary:
     skipped: tuple[str, ...]
     reconnects: int
     error: str | None
-    output: Path | None
+    output: Path | str | None
+    output_dropped: int
+    output_error: str | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class CameraSummary:
     fps: float
     stage_ms: dict[str, float]
     stopped_by: StoppedBy
-    output: Path | None
+    output: Path | str | None
     json_lines: str | None
     dropped: int
     invalid: int

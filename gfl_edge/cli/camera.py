@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.run import performance_for
@@ -42,10 +41,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     window.add_argument("--headless", action="store_false", dest="show", help="open no window")
     parser.add_argument(
         "--output",
-        type=Path,
         metavar="VIDEO",
-        help="annotated video to write, .mp4 or .avi; with several "
-        "sources VIDEO-0.mp4 and so on, or with their number for {source}",
+        help="annotated video: a file .mp4 or .avi, or, where OpenCV has GStreamer, rtsp://..., srt://..., udp://... "
+        "or a pipeline 'appsrc ! ...'; with several sources VIDEO-0.mp4 and so on, or with their number for {source}",
     )
     parser.add_argument("--json-lines", metavar="FILE", help="one JSON object per frame; - for stdout")
     parser.add_argument(

@@ -9,20 +9,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gfl_edge import optional
 from gfl_edge.errors import InputError
 from gfl_edge.files import whole_file
 from gfl_edge.media.containers import Growth
 from gfl_edge.media.draw import fitted
 from gfl_edge.media.opencv import quiet_opencv, window_toolkit
-from gfl_edge.media.sources import FALLBACK_FPS
+from gfl_edge.media.pace import Pace
 from gfl_edge.ops.preprocess import Image
 
 CODEC_OF = {".mp4": "mp4v", ".avi": "MJPG"}
-MEASURED_FRAMES = 10  # of a live source; they wait in memory until its rate is known
-MAX_HOLD_S = 10.0  # longer gaps in a recording are shortened
 MAX_WINDOW_WH = (1280, 960)
 
 _ESCAPE = 27
@@ -37,11 +33,7 @@ class VideoSink:
 
     Args:
         path: ``.mp4`` (MPEG-4) or ``.avi`` (Motion JPEG); missing folders are made.
-        fps: frames per second; None = 30.
-        measure: take the rate from the first frames' times instead, because a loop that is slower than its camera would
-            make a video that plays too fast.
-        hold: repeat a frame, for ``MAX_HOLD_S`` at most, until the next one's time has come, so that the video plays as
-            fast as one whose rate varies. No frame is left out.
+        fps, measure, hold: see :class:`gfl_edge.media.pace.Pace`.
 
     Raises:
         InputError: another suffix.
@@ -54,11 +46,7 @@ class VideoSink:
                 f"{path}: cannot write a video of type {self.path.suffix or 'none'!r}, expected one of "
                 f"{', '.join(CODEC_OF)}"
             )
-        self._fps = fps or FALLBACK_FPS
-        self._waiting: list[Image] | None = [] if measure else None
-        self._times: list[float] = []
-        self._hold, self._start_s, self._written = hold, 0.0, 0
-        self._last: Image | None = None  # while frames are held
+        self._pace, self._written = Pace(fps, measure=measure, hold=hold), 0
         self._writer: Any = None
         self._file = ExitStack()
 
@@ -70,20 +58,12 @@ class VideoSink:
             InputError: OpenCV cannot write frames of this size.
         """
         self.frames += 1
-        if self._waiting is None:
-            if self._hold:
-                self._hold_until(time_s)
-                self._last = image
-            self._append(image)
-            return
-        self._waiting.append(image)
-        self._times.append(time_s)
-        if len(self._waiting) == MEASURED_FRAMES:
-            self._release()
+        for due in self._pace.images(image, time_s):
+            self._append(due)
 
     def expect(self, image: Image) -> None:
         """Raise as :meth:`write` does if it would, before ``image`` is in any other output."""
-        if self._waiting is None:
+        if self._pace.known:
             self._make_room(image)
 
     def close(self) -> None:
@@ -92,37 +72,13 @@ class VideoSink:
         Raises:
             OutputError: the disk took not all of it; a file that was there before stays.
         """
-        self._release()  # which may open the file
+        for due in self._pace.rest():  # which may open the file
+            self._append(due)
         with self._file:
             if self._writer is not None:
                 self._writer.release()
                 self._writer = None
                 self._growth.check_whole()
-
-    def _release(self) -> None:
-        """Write the frames that waited for the rate."""
-        waiting, self._waiting = self._waiting or [], None
-        if len(waiting) > 2:
-            interval = float(np.median(np.diff(self._times)))  # not the mean: the first frame takes long
-            self._fps = min(max(1 / interval, 1.0), 240.0) if interval > 0 else self._fps
-        for image in waiting:
-            self._append(image)
-
-    def _hold_until(self, time_s: float) -> None:
-        """Repeat the last frame where the next comes later than the rate of the video has it."""
-        if self._last is None:
-            self._start_s = time_s
-            return
-        late = int((time_s - self._start_s) * self._rate - self._written + 0.25)  # clocks count in milliseconds
-        held = min(late, round(MAX_HOLD_S * self._rate))
-        self._start_s += max(0, late - held) / self._rate
-        for _ in range(held):
-            self._append(self._last)
-
-    @property
-    def _rate(self) -> float:
-        """Motion JPEG counts whole frames per second from 1, and hundredths are finer than any clock here."""
-        return max(1.0, round(self._fps, 2))
 
     def _append(self, image: Image) -> None:
         self._make_room(image)
@@ -143,10 +99,10 @@ class VideoSink:
             growth = Growth(temporary, self.path)
             growth.check(0, 3 * size_hw[0] * size_hw[1])
             opening.enter_context(quiet_opencv())
-            writer = cv2.VideoWriter(str(temporary), codec, self._rate, size_hw[::-1])
+            writer = cv2.VideoWriter(str(temporary), codec, self._pace.rate, size_hw[::-1])
             if not writer.isOpened():
                 raise InputError(
-                    f"{self.path}: OpenCV cannot write {size_hw[1]}x{size_hw[0]} pixels at {self._fps:g} FPS as "
+                    f"{self.path}: OpenCV cannot write {size_hw[1]}x{size_hw[0]} pixels at {self._pace.rate:g} FPS as "
                     f"{CODEC_OF[self.path.suffix.lower()]}. Try the other of {', '.join(CODEC_OF)}"
                 )
             self._growth, self._writer, self._file = growth, writer, opening.pop_all()

@@ -13,7 +13,8 @@ import pytest
 
 from gfl_edge.camera import run, run_camera
 from gfl_edge.camera.feeds import CameraFrame
-from gfl_edge.camera.run import PATIENCE, CameraRun, SteadyBatch
+from gfl_edge.camera.run import CameraRun
+from gfl_edge.camera.steady_batch import PATIENCE, SteadyBatch
 from gfl_edge.detections import Detections
 from gfl_edge.detector import Inference
 from gfl_edge.errors import InputError, SourceError

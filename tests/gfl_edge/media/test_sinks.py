@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from gfl_edge.media.sinks import MEASURED_FRAMES, VideoSink, Window, why_no_window
+from gfl_edge.media.pace import MEASURED_FRAMES
+from gfl_edge.media.sinks import VideoSink, Window, why_no_window
 from tests.support.fake_screen import Screen
 from tests.support.media_files import frames_of, rate_of
 
