@@ -6,15 +6,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from gfl_edge.backends.onnx_cpu import cores
-from gfl_edge.batch.reading import REMOTE_READERS, read_ahead
+from gfl_edge.batch.reading import REMOTE_READERS, UnansweredError, read_ahead
 from gfl_edge.batch.rows import Row, encode_part
 from gfl_edge.batch.source import Source, is_address
 from gfl_edge.detector import Detector, Prepared
-from gfl_edge.errors import GflEdgeError, InputError
+from gfl_edge.errors import GflEdgeError, InputError, SourceError
 from gfl_edge.filters.detection_filter import DetectionFilter
 from gfl_edge.media.images import reason_of
 from gfl_edge.redact import redact
 
+MAX_UNANSWERED = 100  # images in a row, before a service is taken to be away: its images are not marked as failed
 MIN_READERS = 2  # so that an image is read while another is decoded
 
 
@@ -59,7 +60,15 @@ class ChunkDetector:
         locations = [self._source.location(name) for name in names]
         remote = any(map(is_address, locations))
         threads = REMOTE_READERS if remote else max(MIN_READERS, cores())
-        for number, image in enumerate(read_ahead(locations, threads)):
+        unanswered = 0  # images in a row
+        for number, image in enumerate(read_ahead(locations, threads, self._source.is_one_service)):
+            failing = isinstance(image, UnansweredError) and self._source.is_one_service(locations[number])
+            unanswered = unanswered + 1 if failing else 0
+            if unanswered == min(MAX_UNANSWERED, len(names)):
+                raise SourceError(
+                    f"the last {unanswered} images could not be read ({image}): give the same command again, which "
+                    "goes on where this run was, when they can be"
+                )
             try:
                 if isinstance(image, GflEdgeError):
                     raise image

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +21,8 @@ from gfl_edge.parsing.json_text import json_text
 
 ROW_GROUP = 10_000  # rows of the result that are in memory at a time, at least
 LISTING, LOCK = "listing.jsonl", "lock"
+logger = logging.getLogger(__name__)
+
 _PART = re.compile(r"part-[0-9]{8}-[0-9a-f]+\.parquet")
 
 
@@ -61,17 +65,21 @@ class Parts:
         return self.folder / f"part-{chunk.index:08d}-{chunk.key}.parquet"
 
     def finished(self, chunks: Iterable[Chunk]) -> dict[int, Counts]:
-        """What is in the parts that are there, by their number; those of other images or another model are removed."""
+        """What is in the parts that are there, by their number.
+
+        Those of other images, another model or other options stay, for whoever gave a wrong option, until the result
+        is written.
+        """
         by_name = {self.path(chunk).name: chunk for chunk in chunks}
+        names = {name for name in os.listdir(self.folder) if _PART.fullmatch(name)}  # noqa: PTH208  names only
+        if others := len(names - by_name.keys()):
+            logger.info("%d parts in %s are of other images, another model or other options", others, self.folder)
         found = {}
-        for name in os.listdir(self.folder):  # noqa: PTH208  names only
-            if _PART.fullmatch(name):
-                chunk = by_name.get(name)
-                counts = read_counts((self.folder / name).read_bytes()) if chunk else None
-                if chunk is not None and counts is not None and counts.images == chunk.count:
-                    found[chunk.index] = counts
-                else:
-                    (self.folder / name).unlink(missing_ok=True)
+        for name in names & by_name.keys():
+            with (self.folder / name).open("rb") as file:
+                counts = read_counts(file)
+            if counts is not None and counts.images == by_name[name].count:
+                found[by_name[name].index] = counts
         return found
 
     def add(self, chunk: Chunk, part: bytes) -> Counts:
@@ -80,7 +88,7 @@ class Parts:
         Raises:
             OutputError: the disk is full.
         """
-        counts = read_counts(part)
+        counts = read_counts(io.BytesIO(part))
         assert counts is not None
         assert counts.images == chunk.count
         write_atomically(self.path(chunk), part)

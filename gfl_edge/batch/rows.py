@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -112,11 +112,11 @@ def encode_part(rows: Sequence[Row], with_sigma: bool) -> bytes:
     return written.getvalue()
 
 
-def read_counts(part: bytes) -> Counts | None:
-    """What a part says of its rows; None where it is no part, or not whole."""
+def read_counts(part: BinaryIO) -> Counts | None:
+    """What a part, an open file, says of its rows at its end; None where it is no part, or not whole."""
     arrow, parquet = optional.load("pyarrow"), optional.load("pyarrow.parquet")
     try:
-        found = parquet.read_schema(io.BytesIO(part))
+        found = parquet.read_schema(part)
         return Counts(**json.loads(found.metadata[_COUNTS]))
     except (arrow.ArrowException, OSError, KeyError, TypeError, ValueError):
         return None

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gfl_edge import optional
 from gfl_edge._version import __version__
 from gfl_edge.backends.nms import NmsChoice
 from gfl_edge.backends.select import BackendName
@@ -114,6 +115,9 @@ def run_batch(batch: Batch) -> BatchSummary:
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(batch.output)):  # of :// a path keeps one
         raise InputError(f"{shown_source(batch.output)} is an address: write to a file of this machine, and copy it")
+    optional.load("pyarrow.parquet")
+    if batch.cluster is not None:
+        optional.load("ray")
     source, model = find_source(batch.source, batch.root), batch.model or bundled_model()
     if source.listed is not None and os.path.realpath(source.listed) == os.path.realpath(batch.output):
         raise InputError(f"{batch.output} is the list of the images: choose another name for the result")

@@ -21,6 +21,7 @@ from gfl_edge.redact import redact, shown_source
 from gfl_edge.results.journal import state_of
 
 MAX_LINE = 8192  # characters of a line of a list
+MAX_DEPTH = 100  # of folders in folders
 EXPECTED = (
     "expected a folder, a list of images with one path or address in a line, or an address such as s3://bucket/folder"
 )
@@ -61,6 +62,10 @@ class Source:
     def shown_text(self) -> str:
         """As the user gave it, without secrets."""
         return without_secrets(self.text) if is_address(self.text) else printable_utf8(self.text)
+
+    def is_one_service(self, location: str) -> bool:
+        """Whether an address is of a service that all images come from, and not of one of many web sites in a list."""
+        return self.listed is None or not re.match(r"(https?|ftp)://", location)
 
     def location(self, name: str) -> str:
         """The path or address that the image of that name is read from."""
@@ -116,6 +121,8 @@ def find_source(text: str, root: str | None = None) -> Source:
         system, path = open_address(text)
         try:
             is_list, is_folder = system.isfile(path), system.isdir(path)
+            if re.match("https?:", text):  # where each page that has links counts as a folder
+                is_folder = text.endswith("/")
         except Exception as error:  # of any library below fsspec
             raise SourceError(f"{shown_source(text)} cannot be looked at ({_words(error)})") from error
         place = text
@@ -203,6 +210,7 @@ def _state(path: str) -> str | None:
 
 def _below(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
     """The images in a folder of this machine and in those in it; a link that leads back up is not followed."""
+    _check_depth(prefix, folder)
     files, folders = [], []
     try:
         found = Path(folder).stat()
@@ -227,6 +235,7 @@ def _below(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
 
 def _below_address(system: Any, folder: str, prefix: str) -> Iterator[Entry]:
     """As :func:`_below`, of a file system of fsspec."""
+    _check_depth(prefix, folder)
     files, folders = [], []
     try:
         listed = system.ls(folder, detail=True)
@@ -245,6 +254,12 @@ def _below_address(system: Any, folder: str, prefix: str) -> Iterator[Entry]:
     yield from sorted(files)
     for name, path in sorted(folders):
         yield from _below_address(system, path, f"{prefix}{name}/")
+
+
+def _check_depth(prefix: str, folder: str) -> None:
+    """Refuse folders in folders without end, as servers show a link in a circle."""
+    if prefix.count("/") > MAX_DEPTH:
+        raise SourceError(f"{shown_source(folder)}: folders in more than {MAX_DEPTH} others are not looked into")
 
 
 def _opened_list(path: str) -> IO[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from gfl_edge.errors import InputError
 from gfl_edge.filters import DetectionFilter
 from tests.support.batch_run import start_batch, tiny_model  # noqa: F401
 from tests.support.media_files import make_image
+from tests.support.watched_network import WATCH, contacts
 
 for needed in ("pyarrow", "fsspec", "onnxruntime"):
     pytest.importorskip(needed, reason=f"{needed} is not installed (extras parquet, cpu)")
@@ -61,13 +63,12 @@ def whole(images: Path, tiny_model: Path, tmp_path: Path) -> bytes:  # noqa: F81
     return batch.output.read_bytes()
 
 
-def processes(words: str, group: int) -> list[int]:
-    """The processes of that process group whose titles hold these words."""
+def processes(title: str, folder: Path) -> list[int]:
+    """The processes of that title that were started with an environment that names the folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            title = (path / "cmdline").read_bytes().decode(errors="replace")
-            if words in title and os.getsid(int(path.name)) == group:
+            if title.encode() in (path / "cmdline").read_bytes() and bytes(folder) in (path / "environ").read_bytes():
                 found.append(int(path.name))
         except (OSError, ValueError):
             continue
@@ -84,7 +85,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
 
 @pytest.fixture
 def slowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Workers that take a tenth of a second for each chunk, by a module that Python imports at its start."""
+    """Workers that take a tenth of a second for each chunk, and are watched, by a module that Python imports first."""
     (tmp_path / "slow").mkdir()
     text = """
 import importlib.util, sys
@@ -106,7 +107,9 @@ class Slow:
             return spec
 sys.meta_path.insert(0, Slow())
 """
-    (tmp_path / "slow" / "sitecustomize.py").write_text(text)
+    watch = (WATCH / "sitecustomize.py").read_text()
+    (tmp_path / "slow" / "sitecustomize.py").write_text(f"{watch}\n{text}")
+    monkeypatch.setenv("GFL_EDGE_WATCHED", str(tmp_path / "watched"))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'slow'}:{os.environ.get('PYTHONPATH', '')}")
 
 
@@ -125,9 +128,8 @@ def test_killed_workers_and_a_killed_driver_lose_and_double_nothing(
         return len(list((tmp_path / "out.parquet.parts").glob("part-*")))
 
     driver = start_batch(words, tmp_path)
-    session = os.getsid(driver.pid)
     wait_for(lambda: parts() >= 2)
-    workers = wait_for(lambda: processes("ray::MapWorker", session))
+    workers = wait_for(lambda: processes("ray::MapWorker", tmp_path))
     os.kill(workers[0], signal.SIGKILL)
     before = parts()
     wait_for(lambda: parts() >= before + 4)
@@ -136,15 +138,16 @@ def test_killed_workers_and_a_killed_driver_lose_and_double_nothing(
     assert not (tmp_path / "out.parquet").exists()
     done = parts()
     assert 0 < done < COUNT
-    wait_for(lambda: not processes("ray::MapWorker", session))
+    wait_for(lambda: not processes("ray::MapWorker", tmp_path))
     again = start_batch(words, tmp_path)
     wait_for(lambda: parts() > done)
-    os.kill(wait_for(lambda: processes("ray::MapWorker", session))[0], signal.SIGKILL)
+    os.kill(wait_for(lambda: processes("ray::MapWorker", tmp_path))[0], signal.SIGKILL)
     out, err = again.communicate(timeout=240)
     assert again.returncode == 0, err[-3000:]
     assert json.loads(out)["resumed"] == done
     assert (tmp_path / "out.parquet").read_bytes() == whole
     assert not (tmp_path / "out.parquet.parts").exists()
+    assert contacts(tmp_path / "watched") == []
 
 
 class Remote:
@@ -194,7 +197,7 @@ def batch(index: int, *names: str) -> dict[str, Any]:
 def test_a_worker_makes_the_part_of_its_chunk(worker: Callable[..., Worker]) -> None:
     made = worker()(batch(3, "000.png", "020.png"))
     assert (made["index"], made["error"]) == ([3], [""])
-    counts = read_counts(made["part"][0])
+    counts = read_counts(io.BytesIO(made["part"][0]))
     assert counts is not None
     assert (counts.images, counts.failed) == (2, 1)
 

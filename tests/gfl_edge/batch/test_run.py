@@ -18,7 +18,7 @@ from gfl_edge import Detector
 from gfl_edge.batch.chunks import ChunkDetector
 from gfl_edge.batch.run import Batch, run_batch
 from gfl_edge.cli.main import main
-from gfl_edge.errors import InputError, OutputError, SourceError
+from gfl_edge.errors import InputError, MissingDependencyError, OutputError, SourceError
 from gfl_edge.files import sha256
 from gfl_edge.filters import DetectionFilter, Region
 from gfl_edge.media.images import read_image
@@ -198,6 +198,19 @@ def test_with_other_options_it_starts_anew(run, tmp_path, stopping, options):
     assert left(tmp_path) == {"out.parquet"}
 
 
+def test_a_wrong_option_loses_nothing(run, tmp_path, stopping, caplog):
+    stopping(2)
+    with pytest.raises(StoppedError):
+        run()
+    stopping(1)
+    with pytest.raises(StoppedError), caplog.at_level("INFO"):
+        run(keep=DetectionFilter(score=0.5))
+    assert "2 parts in" in caplog.text
+    stopping(99)
+    assert run()["resumed"] == 10
+    assert left(tmp_path) == {"out.parquet"}
+
+
 def test_what_others_put_beside_the_parts_stays(run, tmp_path):
     (tmp_path / "out.parquet.parts").mkdir()
     (tmp_path / "out.parquet.parts" / "notes").touch()
@@ -231,12 +244,58 @@ def test_a_list_and_memory_give_the_same(run, folder, tmp_path, monkeypatch, tin
 
 
 def test_images_that_are_gone_are_rows(tmp_path, tiny_model, folder):  # noqa: F811
-    (tmp_path / "list.txt").write_text("in/00.png\nin/gone.png\nmemory://gone/x.png\nhttp://127.0.0.1:1/x.png\nin\n")
+    (tmp_path / "list.txt").write_text("in/00.png\nin/gone.png\nmemory://gone/x.png\nnothing://x.png\nin\n")
     summary = run_batch(Batch(str(tmp_path / "list.txt"), tmp_path / "o.parquet", tiny_model, keep=ALL))
     errors = [row["error"] for row in rows(tmp_path / "o.parquet")]
     assert (summary.failed, errors[0]) == (4, None)
     assert errors[1] == errors[2] == "it cannot be read (No such file or directory)"
-    assert all(error.startswith("it cannot be read (") for error in errors[3:])
+    assert "Protocol not known: nothing" in errors[3]
+    assert errors[4].startswith("it cannot be read (")
+
+
+def test_a_service_that_is_away_fails_no_image(folder, tmp_path, tiny_model, monkeypatch):  # noqa: F811
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    system = MemoryFileSystem()
+    system.put(f"{folder}/", "/away/", recursive=True)
+    original, calls = MemoryFileSystem.cat_file, []
+
+    def cat_file(self: MemoryFileSystem, path: str, **options: Any) -> bytes:
+        calls.append(path)
+        if away and len(calls) > 5:
+            raise TimeoutError
+        return original(self, path, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", cat_file)
+    monkeypatch.setattr("gfl_edge.batch.reading.PAUSES_SECONDS", (0.0, 0.001))
+    away, batch = True, Batch("memory://away", tmp_path / "o.parquet", tiny_model, "onnxruntime", keep=ALL, chunk=5)
+    with pytest.raises(
+        SourceError, match=r"the last 5 images could not be read .*TimeoutError.* give the same command"
+    ):
+        run_batch(batch)
+    assert len(calls) == 5 + 5 * 3, "each is asked for again"
+    away = False
+    assert run_batch(batch).failed == len(BAD)
+    # of web sites in a list, those that are gone are rows
+    (tmp_path / "list.txt").write_text("http://127.0.0.1:1/a.png\n" * 3 + "in/00.png\n")
+    monkeypatch.setattr("gfl_edge.batch.reading.open_address", lambda _: (system, "/away/00.png"))
+    away = True
+    assert (
+        run_batch(Batch(str(tmp_path / "list.txt"), tmp_path / "l.parquet", tiny_model, keep=ALL, chunk=3)).failed == 3
+    )
+
+
+def test_a_missing_package_is_no_million_of_errors(tmp_path, tiny_model, monkeypatch):  # noqa: F811
+    import fsspec
+
+    def without(address: str) -> Any:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", without)
+    (tmp_path / "list.txt").write_text("s3://bucket/a.png\n" * 3)
+    with pytest.raises(MissingDependencyError, match="Install s3fs"):
+        run_batch(Batch(str(tmp_path / "list.txt"), tmp_path / "o.parquet", tiny_model, "onnxruntime"))
+    assert not (tmp_path / "o.parquet").exists()
 
 
 def test_where_no_image_can_be_used_the_file_says_why(folder, tmp_path, tiny_model, caplog):  # noqa: F811

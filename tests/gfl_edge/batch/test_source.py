@@ -64,6 +64,13 @@ def test_links_to_folders_are_followed_but_not_in_a_circle(folder: Path, tmp_pat
     assert [entry.state for entry in found if "gone" in entry.name] == [None]
 
 
+def test_folders_without_end_are_refused(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*"a" * 150)
+    deep.mkdir(parents=True)
+    with pytest.raises(SourceError, match="folders in more than 100 others"):
+        names(find_source(str(tmp_path)))
+
+
 def test_a_change_of_an_image_shows(folder: Path, memory: str) -> None:  # noqa: F811
     import fsspec
 
