@@ -204,7 +204,7 @@ def _settled(size: tuple[int | None, int | None], given: tuple[int, int] | None,
     if given is not None and (height, width) != given:
         raise InputError(
             f"{path} takes images of {height} x {width} pixels, {given[0]} x {given[1]} requested (height x width). "
-            "Leave out --input-size, or export the model for that size"
+            "Leave out --input-size, give the --config that it was trained with, or export the model for that size"
         )
     if not all(MIN_SIDE <= side <= MAX_SIDE for side in (height, width)):
         raise ModelFileError(f"{path} takes images of {height} x {width} pixels: expected {MIN_SIDE} to {MAX_SIDE}")

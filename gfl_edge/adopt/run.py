@@ -356,7 +356,13 @@ def _given(request: AdoptRequest, entries: Entries | None, names: tuple[str, ...
     count = len(names) if names is not None else None
     reg_max = request.reg_max
     if entries is not None:
-        count = count or entries.integer("model.arch.head.num_classes")
+        said = entries.integer("model.arch.head.num_classes")
+        if None not in (count, said) and count != said:
+            raise InputError(
+                f"{request.config}: model.arch.head.num_classes is {said}, but {count} class names were given or stand "
+                "there. Give the configuration and the names that it was trained with"
+            )
+        count = count or said
         reg_max = reg_max or entries.integer("model.arch.head.reg_max")
     return Given(count, reg_max)
 

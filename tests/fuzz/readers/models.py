@@ -44,7 +44,10 @@ def foreign_seeds() -> list[bytes]:
     """A detector of each form that is adopted."""
     from tests.support.foreign_onnx import Form, foreign_onnx
 
-    forms = (Form(), Form(joined=True, ghosts=True, levels=4), Form(joined=True, sigmoid=False), Form(decoded=True))
+    forms = (
+        *(Form(), Form(joined=True, ghosts=True, levels=4), Form(joined=True, sigmoid=False)),
+        *(Form(decoded=True, points=0.5), Form(opset=9, old_resize=True), Form(selects=True, swapped="gather")),
+    )
     return [foreign_onnx(form).SerializeToString() for form in forms]
 
 

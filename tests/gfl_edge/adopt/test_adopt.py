@@ -184,6 +184,9 @@ def test_nanodets_yaml_is_taken(tmp_path):
     spec = found.spec
     assert (spec.family, spec.resize, spec.class_names) == ("nanodet-plus", "stretch", ("x", "y", "z"))
     assert (spec.mean_bgr, spec.std_bgr, spec.point_offset) == ((1, 2, 3), (4, 5, 6), 0.0)
+    config.write_text(text.replace("num_classes: 3", "num_classes: 80"))
+    with pytest.raises(InputError, match=r"num_classes is 80, but 3 class names"):
+        adopted(tmp_path, foreign_onnx(Form()), config=config)
     config.write_text(text.replace("[8, 16, 32]", "[16, 32, 64]"))
     with pytest.raises(InputError, match=r"strides is \[16, 32, 64\], but .* has levels of strides \[8, 16, 32\]"):
         adopted(tmp_path, foreign_onnx(Form()), config=config)
