@@ -89,6 +89,7 @@ MEASUREMENTS = {
     "peers": Measurement("peers", "peers.peers", PUBLISHED, draw="draw"),
     "bundled": Measurement("bundled", "accuracy.bundled", BUNDLED),
     "soak": Measurement("soak", "camera.soak", ()),
+    "triton": Measurement("triton", "serving.triton", BUNDLED),
     "uncertainty": Measurement("uncertainty", "accuracy.uncertainty", PUBLISHED, draw="draw"),
     "tracking": Measurement("tracking", "tracking.tracking", ("identities of a clip",)),
     "report": Measurement("report/report", "speed.report", PUBLISHED, write="write"),

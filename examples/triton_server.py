@@ -8,6 +8,7 @@ system, as of pyenv, put the folder that ``sysconfig.get_config_var("LIBDIR")`` 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +18,28 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gfl_edge import optional
 from gfl_edge.console import run_command
 from gfl_edge.detector import Detector
+from gfl_edge.errors import InputError
 from gfl_edge.parsing.numbers import whole_argument
 
 MODEL = "detector"
 OUTPUTS = {"boxes": (np.float32, (-1, 4)), "scores": (np.float32, (-1,)), "class_ids": (np.int32, (-1,))}
 MAX_PORT = 65533
+
+logger = logging.getLogger(__name__)
+
+
+class NotDetectedError(Exception):
+    """What a client reads instead of detections: a sentence.
+
+    PyTriton sends exceptions with their tracebacks, which name files of this machine. This one has none to send.
+    """
+
+    __traceback__ = property(lambda self: None)  # type: ignore[assignment]  # of every exception, and here always None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,14 +58,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def detects(detector: Detector) -> Callable[..., list[dict[str, Any]]]:
-    """What Triton calls: requests with a ``frame`` of uint8 ``[h, w, 3]`` BGR each, answers in their order."""
+    """What Triton calls: requests with a ``frame`` of uint8 ``[h, w, 3]`` BGR each, answers in their order.
+
+    It raises NotDetectedError where there is none.
+    """
+
+    def answer(frame: NDArray[np.uint8]) -> dict[str, Any]:
+        try:
+            found = detector(frame)
+        except InputError as error:  # says what is wrong with the frame
+            raise NotDetectedError(str(error)) from None
+        except Exception:  # the text of others may name files of this machine: it stays here
+            logger.exception("a frame of %s was not detected in", "x".join(map(str, frame.shape)))
+            raise NotDetectedError("the detector failed; the log of the server says why") from None
+        return {name: np.asarray(getattr(found, name), dtype) for name, (dtype, _) in OUTPUTS.items()}
 
     def infer(requests: list[Any]) -> list[dict[str, Any]]:
-        answers = []
-        for request in requests:
-            found = detector(np.asarray(request["frame"]))
-            answers.append({name: np.asarray(getattr(found, name), dtype) for name, (dtype, _) in OUTPUTS.items()})
-        return answers
+        return [answer(np.asarray(request["frame"])) for request in requests]
 
     return infer
 

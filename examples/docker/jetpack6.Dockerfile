@@ -1,27 +1,32 @@
 # gfl_edge on a Jetson with JetPack 6. On the board, in a checkout; BASE is
 # NVIDIA's image l4t-jetpack of the board's release, such as r36.4.0, which has CUDA and TensorRT:
 #   docker build -f examples/docker/jetpack6.Dockerfile --build-arg BASE=IMAGE -t gfl-edge .
-#   docker run --rm --runtime nvidia -v "$PWD:/data" gfl-edge build --model MODEL.onnx --flavor tensorrt
+#   docker run --rm --runtime nvidia --user "$(id -u):$(id -g)" -v "$PWD:/data" gfl-edge build --model MODEL.onnx --flavor tensorrt
 #   docker run --rm --runtime nvidia --device /dev/video0 -v "$PWD:/data" gfl-edge camera --model MODEL.engine --headless
-# pip's OpenCV has no GStreamer; a CSI camera needs one that has. Linted, but not built where it was written.
+# With -p 8080:8080 and --serve 0.0.0.0:8080, the camera has its live page. pip's OpenCV has no GStreamer; a CSI camera needs
+# one that has. Linted, but not built where it was written.
 ARG BASE
-FROM ${BASE}
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3-libnvinfer python3-venv \
-    && rm -rf /var/lib/apt/lists/*
-# The environment sees the system's packages, TensorRT's module among them
-RUN python3 -m venv --system-site-packages /opt/gfl_edge
-ENV PATH=/opt/gfl_edge/bin:${PATH}
+FROM python:3.12-slim AS wheel
 WORKDIR /source
 COPY . .
-# hadolint ignore=DL3013
-RUN pip install --no-cache-dir build==1.6.1 \
-    && python -m build --wheel --outdir /wheel \
+RUN pip install --no-cache-dir build==1.6.1 && python -m build --wheel --outdir /wheel
+
+# hadolint ignore=DL3006
+FROM ${BASE}
+COPY --from=wheel /wheel /wheel
+# The environment sees the system's packages, TensorRT's module among them
+# hadolint ignore=DL3008,DL3013
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3-venv \
+    && (python3 -c "import tensorrt" || apt-get install --yes --no-install-recommends python3-libnvinfer) \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv --system-site-packages /opt/gfl_edge \
     && wheel="$(echo /wheel/*.whl)" \
-    && pip install --no-cache-dir "${wheel}[jetson6,headless]" \
-    && rm -r /wheel /source/* \
+    && /opt/gfl_edge/bin/pip install --no-cache-dir "${wheel}[jetson6,headless,web]" \
+    && rm -r /wheel \
     && useradd --uid 10001 --create-home --groups video detector
+# With --user there is no home, and caches need a place
+ENV HOME=/tmp PATH=/opt/gfl_edge/bin:${PATH}
 USER 10001
 WORKDIR /data
 ENTRYPOINT ["gfl-edge"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from gfl_edge.engine.sidecar import ENGINE_SUFFIX
 from gfl_edge.errors import BackendError, InputError
 from gfl_edge.filters.detection_filter import DetectionFilter
+from gfl_edge.ops.onnx_graph import fixed_batch
 from gfl_edge.ops.preprocess import PADDING_BGR
 from gfl_edge.serving.folder import write_folder
 from gfl_edge.serving.planar import planar
@@ -62,8 +63,8 @@ def write_deepstream(
         input_hw: the fixed size of a model of dynamic size; None: the one that it is fastest at.
 
     Raises:
-        InputError: an engine, a form of NMS that nvinfer cannot do, a size that the model does not take, a class that
-            it does not have, or more in the filter than classes and scores.
+        InputError: an engine, a form of NMS that nvinfer cannot do, a size or batch that the model does not take, a
+            class that it does not have, or more in the filter than classes and scores.
         ModelFileError: see :func:`gfl_edge.spec.load_contract`.
         OutputError: see :func:`gfl_edge.serving.folder.write_folder`.
     """
@@ -78,13 +79,16 @@ def write_deepstream(
             "--nms graph, or with --nms none to have nvinfer suppress"
         )
     keep = _classes_and_scores(keep or DetectionFilter()).for_model(spec)
+    fixed = fixed_batch(model)
+    if fixed is not None and batch_size != fixed:
+        raise InputError(f"{onnx} takes {fixed} image at a time: its shapes are fixed. Leave out --batch")
     model, spec = planar(model, spec, input_hw)
     names = "\n".join(name.replace(";", ",") for name in spec.class_names)  # nvinfer takes ; for its own
     contents = {
         f"{stem(spec)}.onnx": model.SerializeToString(deterministic=True),
         LABELS: f"{names}\n".encode(),
         **{f"parser/{name}": parser_source(name) for name in SOURCES},
-        README: readme(spec, batch_size).encode(),
+        README: readme(spec, batch_size, fixed is not None).encode(),
         CONFIG: config(spec, batch_size, keep).encode(),
     }
     write_folder(folder, contents)
@@ -156,6 +160,8 @@ model-color-format=1
 scaling-filter=1
 maintain-aspect-ratio={int(aspect)}
 symmetric-padding={int(spec.resize == "letterbox")}
+# Else nvinfer drops objects that reach the lower border of the frame or beyond it
+crop-objects-to-roi-boundary=1
 output-blob-names={";".join(name for name in spec.output_names if "sigmas" not in name)}
 parse-bbox-func-name={PARSER}
 custom-lib-path={LIBRARY}
@@ -164,11 +170,11 @@ cluster-mode={4 if spec.has_nms else 2}
 {groups}"""
 
 
-def readme(spec: ModelSpec, batch_size: int) -> str:
-    """What is to be done on the device."""
+def readme(spec: ModelSpec, batch_size: int, fixed: bool = False) -> str:
+    """What is to be done on the device; ``fixed``: the shapes in the file are, which trtexec must not be told."""
     sizes = [f"{batch}x3x{spec.input_hw[0]}x{spec.input_hw[1]}" for batch in (1, batch_size, batch_size)]
-    shapes = " ".join(
-        f"--{kind}Shapes={INPUT_NAME}:{size}" for kind, size in zip(("min", "opt", "max"), sizes, strict=True)
+    shapes = "".join(
+        f" --{kind}Shapes={INPUT_NAME}:{size}" for kind, size in zip(("min", "opt", "max"), sizes, strict=True)
     )
     return f"""\
 {spec.name} for DeepStream, written by gfl-edge deepstream. On the device, in this folder:
@@ -179,12 +185,16 @@ def readme(spec: ModelSpec, batch_size: int) -> str:
 
 2. The engine, by the trtexec of DeepStream's TensorRT (10 or newer; TensorRT 11 needs no --stronglyTyped):
 
-    trtexec --onnx={stem(spec)}.onnx --stronglyTyped {shapes} \\
+    trtexec --onnx={stem(spec)}.onnx --stronglyTyped{"" if fixed else shapes} \\
         --saveEngine={engine_name(spec, batch_size)}
 
 Strongly typed, the engine computes in the precisions that the file says: {mode(spec)} in the network, FP32 in decode
 and NMS. Up to TensorRT 10, nvinfer builds its own engines weakly typed: boxes may be computed in FP16, and INT8 is not
-taken from the file.
+taken from the file. DeepStream 9.1 builds strongly typed ones, too, where {CONFIG} has an onnx-file and these lines:
+
+    strongly-typed=1
+    network-mode=0
+    model-engine-file={stem(spec)}.onnx_b{batch_size}_gpu0_fp32.engine
 
 3. Name {CONFIG} as config-file-path of nvinfer, or as config-file of [primary-gie].
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gfl_edge import optional
 from gfl_edge.errors import InputError, ModelFileError
-from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model
+from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model, fixed_batch
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, SIZE_STEP, ModelSpec, set_spec
 
 PIXELS = "images_pixels"  # float32 [N, H, W, 3], what the graph took as bytes
@@ -57,6 +57,7 @@ def check_size(spec: ModelSpec, input_hw: tuple[int, int] | None) -> tuple[int, 
 
 def _put_planes(model: Any, spec: ModelSpec) -> None:
     """Transposed planes in the place of the cast bytes, in place."""
+    batch = fixed_batch(model) or "batch"
     helper, proto = optional.load("onnx.helper"), optional.load("onnx").TensorProto
     readers = OnnxGraph(model).readers.get(INPUT_NAME, [])
     if not readers or any(node.op_type != "Cast" for node in readers):
@@ -67,7 +68,7 @@ def _put_planes(model: Any, spec: ModelSpec) -> None:
     planes = helper.make_node("Transpose", [INPUT_NAME], [PIXELS], name=PIXELS, perm=[0, 2, 3, 1])
     model.graph.node.insert(0, planes)
     (images,) = (value for value in model.graph.input if value.name == INPUT_NAME)
-    images.CopyFrom(helper.make_tensor_value_info(INPUT_NAME, proto.FLOAT, ["batch", 3, *spec.input_hw]))
+    images.CopyFrom(helper.make_tensor_value_info(INPUT_NAME, proto.FLOAT, [batch, 3, *spec.input_hw]))
 
 
 def _fix_outputs(model: Any, spec: ModelSpec) -> None:

@@ -12,7 +12,7 @@ from gfl_edge import optional
 from gfl_edge.engine.contract import engine_contract
 from gfl_edge.engine.sidecar import ENGINE_SUFFIX, Sidecar
 from gfl_edge.errors import InputError
-from gfl_edge.ops.onnx_graph import copy_model
+from gfl_edge.ops.onnx_graph import copy_model, fixed_batch
 from gfl_edge.serving.folder import write_folder
 from gfl_edge.spec import INPUT_NAME, ModelSpec, load_contract
 
@@ -30,7 +30,7 @@ class Tensor:
 
     Attributes:
         dtype: of TensorRT or ONNX, see ``TYPES``.
-        dims: without the batch; -1 is any.
+        dims: without the batch, where the model takes batches; -1 is any.
     """
 
     dtype: str
@@ -46,7 +46,7 @@ class Served:
         file: its name there.
         content: of the file.
         spec: its description.
-        max_batch: images at a time.
+        max_batch: images at a time; 0: shapes are fixed, the batch of 1 in them.
         outputs: by name.
     """
 
@@ -74,7 +74,7 @@ def write_triton(
         The model's folder.
 
     Raises:
-        InputError: a batch that the engine does not take, a name that is none, or a model that Triton cannot run.
+        InputError: a batch that the model does not take, a name that is none, or a model that Triton cannot run.
         ModelFileError: see :func:`gfl_edge.spec.load_contract` and :meth:`gfl_edge.engine.sidecar.Sidecar.read`.
         OutputError: another model has this name; see :func:`gfl_edge.serving.folder.write_folder`.
     """
@@ -99,15 +99,19 @@ def _of_onnx(path: Path, max_batch: int | None) -> Served:
             f"{path} was exported with --nms plugin, which ONNX Runtime has not. Build an engine of it with: "
             f"gfl-edge build --model {path} --flavor tensorrt, or export it again with --nms graph"
         )
+    fixed = fixed_batch(model)
+    if fixed is not None and (max_batch or 1) > fixed:
+        raise InputError(f"{path} takes {fixed} image at a time: its shapes are fixed. Leave out --max-batch")
+    batch = 0 if fixed else max_batch or DEFAULT_MAX_BATCH
     inlined = optional.load("onnx.inliner").inline_local_functions(copy_model(model))  # ONNX Runtime before 1.25
     names = optional.load("onnx").TensorProto.DataType
     outputs = {}
     for value in model.graph.output:
         tensor = value.type.tensor_type
         dims = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
-        outputs[value.name] = Tensor(names.Name(tensor.elem_type), dims[1:])
+        outputs[value.name] = Tensor(names.Name(tensor.elem_type), dims[1:] if batch else dims)
     content: bytes = inlined.SerializeToString(deterministic=True)
-    return Served("onnxruntime", "model.onnx", content, spec, max_batch or DEFAULT_MAX_BATCH, outputs)
+    return Served("onnxruntime", "model.onnx", content, spec, batch, outputs)
 
 
 def _of_engine(path: Path, max_batch: int | None) -> Served:
@@ -137,11 +141,13 @@ def config(name: str, served: Served, instances: int) -> str:
     nothing but the server, see :func:`spec_of_parameters`.
     """
     spec = served.spec
-    size = (-1, -1) if spec.short_long else spec.input_hw
+    whole = () if served.max_batch else (1,)  # Triton adds a batch to shapes only where there are batches
+    images = (*whole, *((-1, -1) if spec.short_long else spec.input_hw), 3)
     kind = "KIND_GPU" if served.backend == "tensorrt" else "KIND_AUTO"
     outputs = ",\n".join(_port(output, tensor) for output, tensor in served.outputs.items())
-    batches = sorted({1, served.max_batch})
-    warm = ",\n".join(_warm_up(spec, batch) for batch in batches)
+    batches = sorted({1, max(1, served.max_batch)})
+    warm = ",\n".join(_warm_up((*whole, *spec.input_hw, 3), batch) for batch in batches)
+    batching = f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_US} }}\n" if served.max_batch else ""
     parameters = "\n".join(
         f"parameters {{ key: {_quoted(key)} value {{ string_value: {_quoted(value)} }} }}"
         for key, value in spec.to_metadata().items()
@@ -153,13 +159,12 @@ backend: {_quoted(served.backend)}
 default_model_filename: {_quoted(served.file)}
 max_batch_size: {served.max_batch}
 input [
-{_port(INPUT_NAME, Tensor("UINT8", (*size, 3)))}
+{_port(INPUT_NAME, Tensor("UINT8", images))}
 ]
 output [
 {outputs}
 ]
-dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_US} }}
-instance_group [ {{ count: {instances} kind: {kind} }} ]
+{batching}instance_group [ {{ count: {instances} kind: {kind} }} ]
 model_warmup [
 {warm}
 ]
@@ -172,9 +177,8 @@ def _port(name: str, tensor: Tensor) -> str:
     return f"  {{ name: {_quoted(name)} data_type: TYPE_{TYPES[tensor.dtype]} dims: {_list(tensor.dims)}{label} }}"
 
 
-def _warm_up(spec: ModelSpec, batch: int) -> str:
-    dims = _list((*spec.input_hw, 3))
-    data = f"data_type: TYPE_UINT8 dims: {dims} zero_data: true"
+def _warm_up(dims: Sequence[int], batch: int) -> str:
+    data = f"data_type: TYPE_UINT8 dims: {_list(dims)} zero_data: true"
     return f'  {{ name: "black {batch}" batch_size: {batch} inputs {{ key: "{INPUT_NAME}" value {{ {data} }} }} }}'
 
 

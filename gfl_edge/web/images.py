@@ -9,7 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from gfl_edge import optional
+from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.filters.draw import draw_regions
 from gfl_edge.media.draw import draw_detections, fitted
@@ -24,7 +27,7 @@ LOOK_SECONDS = 0.02  # between looks at whether there is a newer frame
 
 @dataclass(frozen=True)
 class Kind:
-    """What is asked for: a source, drawn from a score on, None = that of the run, in one of ``SIDES``."""
+    """What is asked for: a source, drawn from a score on, None = as the run, in one of ``SIDES``."""
 
     source: int
     score: float | None
@@ -115,12 +118,11 @@ def annotated(frame: LiveFrame, run: Run, kind: Kind) -> bytes:
     Raises:
         InputError: OpenCV cannot write a JPEG of its size.
     """
-    keep = run.keep if kind.score is None else replace(run.asked, score=kind.score)
+    keep, found = run.keep, frame.counts
+    if kind.score is not None:  # what counts in the run has gone through its scores, those of single classes among them
+        keep, found = replace(run.asked, score=kind.score), identified(frame.found, frame.counts)
     height, width = frame.image.shape[:2]
-    # What counts in the run has gone through its scores, those that the model recommends for single classes among them
-    own = [score for name, score in run.keep.class_scores.items() if name not in run.asked.class_scores]
-    more = kind.score is not None and kind.score < max([run.keep.score or 0.0, *own])
-    counts = keep.apply(frame.found if more else frame.counts, (height, width), source=kind.source)
+    counts = keep.apply(found, (height, width), source=kind.source)
     image = draw_regions(frame.image, keep, kind.source)
     image = draw_detections(image, counts, out=None if image is frame.image else image, bands=run.draw_sigma)
     side = SIDES[kind.side]
@@ -133,3 +135,15 @@ def annotated(frame: LiveFrame, run: Run, kind: Kind) -> bytes:
     if not encoded:
         raise InputError(f"OpenCV cannot write a JPEG of {width}x{height} pixels")
     return bytes(content)
+
+
+def identified(found: Detections, counts: Detections) -> Detections:
+    """All that was found, with the identities of what counts; what does not count is not followed."""
+    if counts.track_ids is None:
+        return found
+    same = (found.boxes[:, None] == counts.boxes).all(axis=2)
+    same &= (found.scores[:, None] == counts.scores) & (found.class_ids[:, None] == counts.class_ids)
+    of_found, of_counts = np.nonzero(same)
+    tracks = np.full(len(found), -1, np.int64)
+    tracks[of_found] = counts.track_ids[of_counts]
+    return replace(found, track_ids=tracks)

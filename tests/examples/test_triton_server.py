@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import platform
-import socket
 import subprocess
 import tempfile
+import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from examples.triton_server import detects
+from benchmarks.serving.server import PACKAGES, PYTHON
+from benchmarks.serving.triton import free_ports
+from examples.triton_server import NotDetectedError, detects
 from gfl_edge.detections import Detections
+from gfl_edge.errors import InputError
 from gfl_edge.serving.triton import write_triton
 from gfl_edge.zoo.bundled import bundled_model
 from tests.conftest import CHECKOUT
 from tests.support.pythons import find_python
-
-# The server's Python back end loads libpython of the interpreter: it took that of pyenv's 3.10, and not that of 3.11
-PYTHON = "3.10"
-PACKAGES = (
-    *("nvidia-pytriton==0.7.0", "tritonclient[grpc,http]", "numpy<2", "pydantic", "tqdm"),
-    *("onnx", "onnxruntime", "opencv-python-headless<4.12"),
-)
 
 
 def test_requests_are_answered_one_by_one():
@@ -37,6 +33,26 @@ def test_requests_are_answered_one_by_one():
     assert [answer[name].dtype for name in ("scores", "class_ids") for answer in answers[:1]] == [np.float32, np.int32]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (InputError("a frame of 1x1: expected more"), "a frame of 1x1: expected more"),
+        (RuntimeError("/secret/m.onnx broke"), "the detector failed; the log of the server says why"),
+    ],
+)
+def test_a_client_reads_a_sentence_and_the_log_has_the_rest(error, said, caplog):
+    """As PyTriton writes down what it raises."""
+
+    def fails(frame):
+        raise error
+
+    with pytest.raises(NotDetectedError) as raised:
+        detects(fails)([{"frame": np.zeros((1, 1, 3), np.uint8)}])
+    sent = "".join(traceback.format_exception(None, raised.value, raised.value.__traceback__))
+    assert sent == f"examples.triton_server.NotDetectedError: {said}\n"
+    assert ("/secret/m.onnx broke" in caplog.text) == isinstance(error, RuntimeError)
+
+
 @pytest.mark.slow
 def test_a_real_server(tmp_path, data):
     """The same as locally over HTTP and gRPC, a frame that is none refused, 64 clients at once, and a restart."""
@@ -45,7 +61,7 @@ def test_a_real_server(tmp_path, data):
     python = environment(tmp_path / "env")
     image = sorted(data("coco128/train2017").iterdir())[0]
     repository = write_triton(tmp_path / "repo", bundled_model(), name="m")
-    words = [python, str(CHECKOUT / "tests/support/triton_real.py"), image, str(three_ports()), repository]
+    words = [python, str(CHECKOUT / "tests/support/triton_real.py"), image, str(free_ports(3)), repository]
     settings = {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     with tempfile.TemporaryDirectory() as home:  # in which its sockets lie, whose paths have to be short
         settings["HOME"] = home
@@ -64,16 +80,3 @@ def environment(folder: Path) -> Path:
     if installed.returncode:
         pytest.skip(f"nvidia-pytriton cannot be installed: {installed.stderr.strip().splitlines()[-1]}")
     return folder / "bin" / "python"
-
-
-def three_ports() -> int:
-    """The first of three ports in a row that are free."""
-    for port in range(18_500, 19_000, 3):
-        with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-            try:
-                for offset, probe in enumerate((one, two, three)):
-                    probe.bind(("127.0.0.1", port + offset))
-            except OSError:
-                continue
-            return port
-    pytest.skip("no free ports")

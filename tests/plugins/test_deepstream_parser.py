@@ -25,6 +25,7 @@ from tests.support.tiny_onnx import SPEC, tiny_onnx
 CHECKOUT = Path(__file__).resolve().parents[2]
 PARSER, STUB = CHECKOUT / "plugins" / "deepstream", CHECKOUT / "tests" / "support" / "deepstream_stub"
 FLAGS = ("-std=c++14", "-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wconversion", f"-I{STUB}", f"-I{PARSER}")
+NEWEST = "-DDEEPSTREAM_ROTATES"  # the others build against what was before it
 TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.int8): 2, np.dtype(np.int32): 3}
 ROOM = 4096
 
@@ -45,7 +46,10 @@ class Layer(ctypes.Structure):
 
 
 class Found(ctypes.Structure):
-    _fields_ = (("label", ctypes.c_uint), *((name, ctypes.c_float) for name in ("x", "y", "width", "height", "score")))
+    _fields_ = (
+        ("label", ctypes.c_uint),
+        *((name, ctypes.c_float) for name in ("x", "y", "width", "height", "score", "rotation")),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def library(shared):
     def build(path):
         sanitized = ("-O1", "-g", "-fsanitize=undefined", "-fno-sanitize-recover=undefined", "-fPIC", "-shared")
         sources = (PARSER / "gfl_deepstream.cpp", STUB / "host.cpp")
-        subprocess.run(["g++", *FLAGS, *sanitized, *map(str, sources), "-o", str(path)], check=True)
+        subprocess.run(["g++", *FLAGS, NEWEST, *sanitized, *map(str, sources), "-o", str(path)], check=True)
 
     return ctypes.CDLL(str(once(shared / "libgfl_deepstream_host.so", build)))
 
@@ -79,6 +83,7 @@ def parse(library, layers, spec=SPEC, limits=None):
     )
     if number < 0:
         return None
+    assert all(one.rotation == 0 for one in found[:number])  # nvinfer draws it
     rows = [(one.x, one.y, one.x + one.width, one.y + one.height) for one in found[:number]]
     boxes = np.array(rows, np.float32).reshape(-1, 4)
     scores, labels = (np.array([getattr(one, name) for one in found[:number]]) for name in ("score", "label"))

@@ -39,6 +39,13 @@ def tiny_onnx(nms: ExportedNms, spec: ModelSpec = SPEC) -> onnx.ModelProto:
     return model
 
 
+def fix_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, for one image at a time, as some that were adopted are."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    return model
+
+
 def _body(
     widths: tuple[int, int], names: tuple[str, ...], raw: bool
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

@@ -15,7 +15,16 @@ from gfl_edge.serving import deepstream
 from gfl_edge.serving.deepstream import SOURCES, config, readme, write_deepstream
 from gfl_edge.spec import set_spec, spec_of
 from tests.conftest import CHECKOUT
-from tests.support.tiny_onnx import SPEC, tiny_onnx
+from tests.support.tiny_onnx import SPEC, fix_batch, tiny_onnx
+
+# Of what nvinfer knows in [property], by gstnvinfer_property_parser.h of DeepStream 9.1; other keys it only reports
+KEYS = set(
+    """
+batch-size cluster-mode crop-objects-to-roi-boundary custom-lib-path gie-unique-id gpu-id infer-dims interval
+labelfile-path maintain-aspect-ratio model-color-format model-engine-file net-scale-factor network-mode network-type
+num-detected-classes onnx-file output-blob-names parse-bbox-func-name process-mode scaling-filter symmetric-padding
+""".split()  # noqa: SIM905
+)
 
 
 def written(folder, nms="graph", **changes):
@@ -44,6 +53,7 @@ def test_the_folder_holds_what_the_configuration_names(tmp_path):
     assert settings["batch-size"] == "4"
     assert settings["model-engine-file"] in (tmp_path / "ds" / "README.txt").read_text()
     assert settings["custom-lib-path"] in (tmp_path / "ds" / "README.txt").read_text()
+    assert set(settings) <= KEYS
     for name in SOURCES:
         source = CHECKOUT / "plugins" / "deepstream" / name
         assert (tmp_path / "ds" / "parser" / name).read_bytes() == source.read_bytes()
@@ -61,6 +71,7 @@ def test_nms_in_the_graph():
         "cluster-mode": "4",
         "maintain-aspect-ratio": "0",
         "symmetric-padding": "0",
+        "crop-objects-to-roi-boundary": "1",
         "output-blob-names": "num_dets;det_boxes;det_scores;det_classes",
     }
     assert expected.items() <= settings["property"].items()
@@ -145,6 +156,19 @@ def test_filters_that_nvinfer_cannot_have(tmp_path, keep, message):
 def test_labels_of_nvinfer_are_parted_by_semicolons(tmp_path):
     write_deepstream(tmp_path / "ds", written(tmp_path, class_names=("tv; monitor", "Tür")))
     assert (tmp_path / "ds" / "labels.txt").read_text(encoding="utf-8") == "tv, monitor\nTür\n"
+
+
+def test_a_model_for_one_image_at_a_time(tmp_path):
+    """trtexec takes no shapes for an input that has none to choose."""
+    path = tmp_path / "m.onnx"
+    onnx.save(fix_batch(tiny_onnx("graph")), path)
+    with pytest.raises(InputError, match=r"takes 1 image at a time: its shapes are fixed\. Leave out --batch"):
+        write_deepstream(tmp_path / "ds", path, batch_size=2)
+    write_deepstream(tmp_path / "ds", path)
+    assert "Shapes=" not in (tmp_path / "ds" / "README.txt").read_text()
+    (made,) = (tmp_path / "ds").glob("*.onnx")
+    images = onnx.load(made).graph.input[0].type.tensor_type
+    assert [dim.dim_value for dim in images.shape.dim] == [1, 3, 32, 32]
 
 
 def test_raw_maps_are_refused(tmp_path):

@@ -11,11 +11,12 @@ import pytest
 from gfl_edge.cli.main import main
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import ContractError, InputError, OutputError
+from gfl_edge.ops.onnx_graph import open_session
 from gfl_edge.serving import triton
 from gfl_edge.serving.triton import spec_of_parameters, write_triton
 from gfl_edge.spec import load_onnx, set_spec, spec_of
 from tests.support.tiny_engine import write_engine
-from tests.support.tiny_onnx import SPEC, tiny_onnx
+from tests.support.tiny_onnx import SPEC, fix_batch, tiny_onnx
 
 
 def model_file(folder, nms="graph", **changes):
@@ -79,6 +80,36 @@ def test_outputs_of_every_form(tmp_path, nms, expected):
     text = (write_triton(tmp_path, model_file(tmp_path, nms)) / "config.pbtxt").read_text()
     assert ports(text, "output") == expected
     assert ports(text, "input") == {"images": ("UINT8", [32, 32, 3])}
+
+
+@pytest.mark.parametrize("nms", ["graph", "none", "raw"])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_shapes_are_those_that_onnx_runtime_says(tmp_path, nms, fixed):
+    """Triton compares them when it loads the model, those of outputs exactly."""
+    path = tmp_path / "m.onnx"
+    onnx.save(fix_batch(tiny_onnx(nms)) if fixed else tiny_onnx(nms), path)
+    folder = write_triton(tmp_path / "repo", path)
+    text = (folder / "config.pbtxt").read_text()
+    session = open_session(onnx.load(folder / "1" / "model.onnx"))
+    whole = [] if fixed else [-1]
+    for block, values in (("input", session.get_inputs()), ("output", session.get_outputs())):
+        found = {name: whole + dims for name, (_, dims) in ports(text, block).items()}
+        assert found == {
+            value.name: [side if isinstance(side, int) else -1 for side in value.shape] for value in values
+        }
+
+
+def test_a_model_for_one_image_at_a_time(tmp_path):
+    """Triton's ONNX Runtime does not load one with a largest batch."""
+    path = tmp_path / "m.onnx"
+    onnx.save(fix_batch(tiny_onnx("graph")), path)
+    text = (write_triton(tmp_path / "repo", path, max_batch=1) / "config.pbtxt").read_text()
+    assert "max_batch_size: 0\n" in text
+    assert "dynamic_batching" not in text
+    assert ports(text, "input") == {"images": ("UINT8", [1, 32, 32, 3])}
+    assert re.findall(r"batch_size: (\d+) inputs .* dims: (\[.*?\]) zero_data", text) == [("1", "[ 1, 32, 32, 3 ]")]
+    with pytest.raises(InputError, match=r"takes 1 image at a time: its shapes are fixed\. Leave out --max-batch"):
+        write_triton(tmp_path / "repo", path, max_batch=2)
 
 
 def test_sigmas_are_an_output(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -16,10 +17,12 @@ import pytest
 from gfl_edge.camera import run_camera
 from gfl_edge.cli import camera
 from gfl_edge.cli import main as cli
+from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.filters import DetectionFilter
 from gfl_edge.media.draw import draw_detections
 from gfl_edge.web import images
+from gfl_edge.web.live import LiveFrame, Run
 from gfl_edge.web.page import LivePage
 from tests.support.fake_detector import FakeDetector
 from tests.support.fake_sources import FakeSource, Sources
@@ -57,6 +60,23 @@ def test_the_score_changes_the_image_and_not_the_run(running: Running) -> None:
     assert drawn_classes(running.get("/snapshot/0.jpg?score=0.2").body) == [0, 1]
     assert drawn_classes(running.get("/snapshot/0.jpg").body) == [0]
     assert running.stats()["score"] == 0.35
+
+
+def test_identities_stay_where_more_is_drawn() -> None:
+    """Below the score of the run nothing is followed, and what it follows keeps its number on the page."""
+    boxes = np.float32([[10, 10, 60, 60], [10, 10, 60, 60], [70, 10, 90, 60]])
+    scores, class_ids = np.float32([0.9, 0.9, 0.2]), np.int32([0, 1, 0])
+    found = Detections(boxes, scores, class_ids, ("person", "dog"))
+    followed = dataclasses.replace(found[:2][::-1], track_ids=np.int64([8, 7]))
+    image = np.full((96, 128, 3), 114, np.uint8)
+    frame = LiveFrame(1, image, found, followed, 0.0)
+    keep = DetectionFilter(score=0.35)
+    run = Run(keep, keep, FakeDetector().backend, False, lambda: None)  # type: ignore[arg-type, return-value]
+    expected = draw_detections(image, dataclasses.replace(found, track_ids=np.int64([7, 8, -1])))
+    _, jpeg = cv2.imencode(".jpg", expected, [cv2.IMWRITE_JPEG_QUALITY, images.SNAPSHOT_QUALITY])
+    assert images.annotated(frame, run, images.Kind(0, 0.1, "full")) == bytes(jpeg)
+    assert (expected != draw_detections(image, found)).any()
+    assert images.identified(found, found) is found
 
 
 def test_a_snapshot_is_the_whole_frame_with_its_boxes() -> None:
