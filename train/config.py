@@ -141,6 +141,8 @@ class TrainConfig:
     clip_norm: Positive | None = None  # longest gradient, L2 over all parameters
     amp: Literal["none", "bf16", "fp16"] = "none"  # arithmetic of the network; losses are always float32
     device: str = "auto"  # "cpu", "cuda", "cuda:1" ...; auto: a GPU where there is one
+    # How long a process waits for the others of a run before it gives up; default 10 minutes on GPUs, 30 on CPUs
+    timeout_s: Count | None = None
     threads: Count | None = None  # of PyTorch on the CPU; default one per core
     channels_last: bool = False  # memory format; faster on GPUs with amp
     compile: bool = False  # torch.compile

@@ -1,12 +1,14 @@
-"""Training on several GPUs: one process each, started by torchrun. A single process needs none of this."""
+"""Training on several GPUs or nodes: processes that torchrun started. A single process needs none of this."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -14,10 +16,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gfl_edge.errors import InputError
-from gfl_edge.parsing.validation import shown
+from gfl_edge.errors import GflEdgeError, InputError
+from train.launch import Launch, read_launch
 
 T = TypeVar("T")
+
+OF_GLOO = re.compile(r"\bgloo\b|Connection (closed|reset|refused)|[Tt]imed out waiting")
+MAX_REASON = 200  # characters of PyTorch's own words
+FIND = (
+    "Expected all of them to be started within the timeout, and the address to lead to the first; on machines with "
+    "several networks, GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the one to take"
+)
+GO_ON = "Under torchrun --max-restarts the run goes on from its last checkpoint if the command has --auto-resume"
+
+
+class ProcessesError(GflEdgeError):
+    """The processes of a run do not find each other, or one of them is gone."""
 
 
 @dataclass(frozen=True)
@@ -46,44 +60,68 @@ class Process:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[Process]:
+def joined(device: str = "auto", timeout_s: float | None = None) -> Iterator[Process]:
     """Join the processes that torchrun has started; without torchrun, be the only one.
+
+    Over gloo where they compute on CPUs, over NCCL on GPUs.
 
     Args:
         device: "auto", or as torch names it. With several processes, "cuda" is the GPU of torchrun's local rank.
+        timeout_s: how long this process waits for the others, at the start and later; None: as PyTorch does.
 
     Raises:
-        InputError: a device that PyTorch cannot use here.
+        InputError: a device that PyTorch cannot use here; an environment that contradicts itself.
+        ProcessesError: the others were not found, or are gone; also what PyTorch raises for it in the block.
     """
-    world_size = _environment_number("WORLD_SIZE", 1)
-    if world_size == 1:
-        yield Process(_open_device(device, 0))
+    launch = read_launch(os.environ)
+    if launch.world_size > 1 and ":" in device:
+        raise InputError(
+            f"device {device!r} is one for {launch.world_size} processes. Take 'cuda', or start one process"
+        )
+    opened = _open_device(device, launch.local_rank)
+    if launch.world_size == 1:
+        yield Process(opened)
         return
-    opened = _open_device(device, _environment_number("LOCAL_RANK", 0))
-    dist.init_process_group("nccl" if opened.type == "cuda" else "gloo")
+    _meet(launch, opened, timeout_s)
     try:
-        yield Process(opened, dist.get_rank(), world_size)
+        with _explained("another process of this run is gone or does not answer", GO_ON):
+            yield Process(opened, launch.rank, launch.world_size)
     finally:
         dist.destroy_process_group()
 
 
-def _environment_number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not re.fullmatch("[0-9]{1,6}", text, re.ASCII):
-        raise InputError(f"the environment's {name} is {shown(text)}, expected a number as torchrun sets it. Unset it")
-    return int(text)
+def _meet(launch: Launch, device: torch.device, timeout_s: float | None) -> None:
+    backend, own = ("nccl", [device.index]) if device.type == "cuda" else ("gloo", None)
+    timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
+    missing = f"the {launch.world_size} processes of this run did not find each other at {launch.address}"
+    with _explained(missing, FIND):
+        dist.init_process_group(backend, timeout=timeout, rank=launch.rank, world_size=launch.world_size)
+        dist.barrier(device_ids=own)  # connections are opened at the first use
+
+
+@contextmanager
+def _explained(what: str, advice: str) -> Iterator[None]:
+    """Make one sentence of what PyTorch raises where processes lose each other."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        if not isinstance(error, dist.DistError) and not OF_GLOO.search(reason):
+            raise
+        raise ProcessesError(f"{what} ({reason[:MAX_REASON]}). {advice}") from error
 
 
 def _open_device(name: str, local_rank: int) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = f"cuda:{local_rank}" if name == "cuda" and local_rank else name
     try:
-        device = torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+        device = torch.device("cuda:0" if name == "cuda" else name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"device {name!r} cannot be used ({reason}). Take 'cpu', or 'cuda' with an NVIDIA GPU"
+            f"device {name!r} cannot be used ({reason}). Take 'cpu', or 'cuda' with an NVIDIA GPU for each process"
         ) from error
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -129,3 +167,15 @@ def share_buffers(network: nn.Module, process: Process) -> None:
     if not process.is_only:
         for buffer in network.buffers():
             dist.broadcast(buffer, src=0)
+
+
+@contextmanager
+def said_once(process: Process) -> Iterator[None]:
+    """Meanwhile only the main process logs what all find out, such as warnings about the data."""
+    before = logging.root.manager.disable
+    if not process.is_main:
+        logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)

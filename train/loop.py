@@ -173,7 +173,7 @@ class Trainer:
         images = 0
         for index in range(count):
             batch = next(batches).to(self.process.device)
-            images += len(batch) * self.process.world_size
+            images += len(batch)
             exchange: AbstractContextManager[None] = contextlib.nullcontext()
             if isinstance(self._parallel, DistributedDataParallel) and index < count - 1:
                 exchange = self._parallel.no_sync()  # gradients are exchanged only in the last batch of a step
@@ -188,7 +188,7 @@ class Trainer:
         self._scaler.unscale_(self.optimizer)
         limit = self.settings.clip_norm if self.settings.clip_norm is not None else math.inf
         grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
-        values, norm = self._checked(means, grad_norm)
+        values, norm, images = self._checked(means, grad_norm, images)
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -205,10 +205,15 @@ class Trainer:
         height, width = batch.images.shape[1:3]
         return self.criterion(outputs, batch.targets, (height, width))
 
-    def _checked(self, losses: dict[str, Tensor], grad_norm: Tensor) -> tuple[dict[str, float], float]:
-        """Losses as numbers, averaged over the processes, and the gradient's norm; one transfer from the device."""
-        means = mean_over(torch.stack(list(losses.values())).float(), self.process)
-        *numbers, norm = torch.cat((means, grad_norm.reshape(1).float())).tolist()
+    def _checked(
+        self, losses: dict[str, Tensor], grad_norm: Tensor, images: int
+    ) -> tuple[dict[str, float], float, int]:
+        """Losses as numbers, averaged over the processes, the gradient's norm, and the images of all processes; one
+        transfer from the device.
+        """
+        own = torch.stack([*losses.values(), torch.tensor(float(images), device=grad_norm.device)])
+        means = mean_over(own.float(), self.process)
+        *numbers, mean_images, norm = torch.cat((means, grad_norm.reshape(1).float())).tolist()
         values = dict(zip(losses, numbers, strict=True))
         where = f"step {self.position.step + 1} (epoch {self.position.epoch + 1}, batch {self.position.batch + 1})"
         advice = "Lower optimizer.lr, lengthen schedule.warmup_steps, set train.clip_norm, or train without amp"
@@ -218,7 +223,7 @@ class Trainer:
         # A scaler skips such steps and lowers its scale: FP16 gradients overflow now and then
         if not math.isfinite(norm) and not self._scaler.is_enabled():
             raise TrainingError(f"the gradient is not finite in {where}, its norm is {norm}. {advice}")
-        return values, norm
+        return values, norm, round(mean_images * self.process.world_size)
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to go on exactly; to be called by all processes together."""

@@ -80,10 +80,14 @@ class RunLog:
         folder: gets ``losses.csv``, ``metrics.csv`` and, where ``tensorboard`` is installed, its files.
         resume_at: step at which a run continues; later rows are cut off. None: a new run.
         enabled: write nothing where False, as in all processes but the main one.
+        remeasure: the evaluation after step ``resume_at`` is to be repeated, so that its row is cut off, too.
     """
 
-    def __init__(self, folder: Path, resume_at: int | None = None, enabled: bool = True) -> None:
-        self._tables = {name: Table(folder / name, resume_at) for name in (LOSSES, METRICS)} if enabled else {}
+    def __init__(
+        self, folder: Path, resume_at: int | None = None, enabled: bool = True, *, remeasure: bool = False
+    ) -> None:
+        kept = {LOSSES: resume_at, METRICS: resume_at if resume_at is None else resume_at - remeasure}
+        self._tables = {name: Table(folder / name, at) for name, at in kept.items()} if enabled else {}
         self._board: Any = None
         if not enabled:
             return

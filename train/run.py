@@ -24,7 +24,7 @@ from train.config import Config
 from train.data.load import LoadedData, load_data
 from train.data.loader import TrainingLoader
 from train.describe import describe
-from train.distributed import Process, joined, share_buffers
+from train.distributed import Process, joined, said_once, share_buffers
 from train.ema import start_average
 from train.loop import LoopSettings, Trainer, TrainingError
 from train.metrics import RunLog
@@ -36,6 +36,7 @@ from train.network import TrainedNetwork, build_criterion, build_detector, weigh
 from train.optim import Schedule, build_optimizer
 from train.quantize import fake_quantize, float_state
 from train.resuming import check_position
+from train.saved import Resume, alone_in, find_state
 from train.unfolding import neutral_norms, unfold_batch_norms
 from train.validation import Validation
 from train.weights.loading import describe_architecture
@@ -58,7 +59,7 @@ class Run:
     Args:
         config: its settings.
         process: this one among those of the run.
-        resume: go on from ``last.pt`` of the output folder.
+        resume: go on from ``last.pt`` of the output folder; "auto": or start where there is none.
 
     Attributes:
         detector: the network in training.
@@ -69,19 +70,21 @@ class Run:
         InputError: settings, data or weights that cannot be used; an output folder with another run in it.
     """
 
-    def __init__(self, config: Config, process: Process, resume: bool = False) -> None:
+    def __init__(self, config: Config, process: Process, resume: Resume = False) -> None:
         self.config, self.process = config, process
         self.folder = config.train.output
-        saved = self._saved(resume)
-        if process.is_main:
-            check_output(self.folder / LAST)
+        saved = find_state(self.folder, resume, process)
+        changed = _differences(saved.config, config.to_dict()) if saved is not None else []
+        if changed and process.is_main:
+            logger.warning("settings differ from those the run was started with: %s", ", ".join(changed))
         if config.train.sync_batchnorm and process.device.type != "cuda":
             raise InputError("train.sync_batchnorm: it needs GPUs; leave it out")
         _seed(config.train.seed)  # before there are weights, so that all processes start with the same
 
-        data, limit = load_data(config.data, process.is_main), config.train.first_images  # None: all
-        self.class_names = data.class_names
-        self.detector = build_detector(config, len(self.class_names)).to(process.device)
+        with said_once(process):
+            data, limit = load_data(config.data, process.is_main), config.train.first_images  # None: all
+            self.class_names = data.class_names
+            self.detector = build_detector(config, len(self.class_names)).to(process.device)
         family = self.detector.config.family
         rule = TRAITS[family].resize
         if config.data.resize != rule:
@@ -122,7 +125,7 @@ class Run:
     def run(self) -> Metrics:
         """Train to the end; returns the metrics of the last evaluation, empty where there is none."""
         position, epochs = self.trainer.position, self.config.train.epochs
-        log = RunLog(self.folder, position.step or None, self.process.is_main)
+        log = RunLog(self.folder, position.step or None, self.process.is_main, remeasure=self._unfinished)
         try:
             if self._unfinished:
                 self._evaluate(position.epoch, log)
@@ -219,23 +222,6 @@ class Run:
         architecture = describe_architecture(network.config)
         return Checkpoint(state, architecture, self.class_names, self.config.to_dict(), dict(metrics))
 
-    def _saved(self, resume: bool) -> Checkpoint | None:
-        last = self.folder / LAST
-        if not resume:
-            if last.exists():
-                raise InputError(
-                    f"{self.folder} holds a run already. Go on with it by --resume, or choose another folder with "
-                    "--set 'train.output=\"...\"'"
-                )
-            return None
-        saved = Checkpoint.load(last)
-        if saved.training is None:
-            raise CheckpointError(f"{last} holds only weights, from which no run can go on")
-        changed = _differences(saved.config, self.config.to_dict())
-        if changed and self.process.is_main:
-            logger.warning("settings differ from those the run was started with: %s", ", ".join(changed))
-        return saved
-
     def _restore(self, saved: Checkpoint) -> None:
         last, state = self.folder / LAST, saved.training
         assert state is not None
@@ -251,6 +237,9 @@ class Run:
             ) from error
         self.best, self.metrics = float(state["best"]), saved.metrics
         self._unfinished = state["unfinished"] and self.validation is not None
+        if len(state["random"]) != self.process.world_size:  # chance starts anew, another one in each process
+            place = [self.config.train.seed, self.trainer.position.step, self.process.rank]
+            _seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
         """What the trainer does not know of."""
@@ -339,12 +328,12 @@ class Run:
             logger.info("%s", message)
 
 
-def train(config: Config, resume: bool = False) -> Metrics:
+def train(config: Config, resume: Resume = False) -> Metrics:
     """Run training from its start, or from where it was left, to its end.
 
     Args:
         config: its settings.
-        resume: go on from ``last.pt`` of the output folder.
+        resume: go on from ``last.pt`` of the output folder; "auto": or start where there is none.
 
     Returns:
         The metrics of the last evaluation in percent; empty without validation data.
@@ -354,7 +343,8 @@ def train(config: Config, resume: bool = False) -> Metrics:
     """
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    with joined(config.train.device) as process:
+    output = config.train.output
+    with joined(config.train.device, config.train.timeout_s) as process, alone_in(output, resume, process):
         return Run(config, process, resume).run()
 
 

@@ -20,10 +20,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="train/train.py",
         description=__doc__,
-        epilog="On several GPUs: torchrun --nproc-per-node 4 train/train.py CONFIG.toml",
+        epilog="On several GPUs: torchrun --nproc-per-node 4 train/train.py CONFIG.toml; on nodes: docs/cluster.md",
     )
     add_config_arguments(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in train.output exactly")
+    parser.set_defaults(resume=False)
+    going_on = parser.add_mutually_exclusive_group()
+    going_on.add_argument("--resume", action="store_true", help="go on with the run in train.output exactly")
+    going_on.add_argument(
+        "--auto-resume",
+        action="store_const",
+        dest="resume",
+        const="auto",
+        help="the same, or start it if there is none: for commands that are started again by themselves",
+    )
     return run_command(parser, _run, argv)
 
 

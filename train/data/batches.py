@@ -68,9 +68,9 @@ class BatchPlan:
         seed: not negative.
         sizes: one is drawn for each batch, from seed, epoch and step.
         rank: of this process, from 0.
-        world_size: number of processes; divides ``batch_size``.
-        drop_last: leave out the images that are too few for a last batch; otherwise it is smaller, and its stretches
-            may differ by an image.
+        world_size: number of processes, at most ``batch_size``. Where it does not divide that, stretches differ by an
+            image.
+        drop_last: leave out the images that are too few for a last batch; otherwise it is smaller.
     """
 
     frames_hw: tuple[tuple[int, int], ...]
@@ -87,10 +87,10 @@ class BatchPlan:
             raise InputError(f"seed {self.seed}: expected 0 or more")
         if not 0 <= self.rank < self.world_size:
             raise InputError(f"rank {self.rank} of {self.world_size} processes: expected 0..{self.world_size - 1}")
-        if self.batch_size < 1 or self.batch_size % self.world_size:
+        if self.batch_size < self.world_size:
             raise InputError(
-                f"batch size {self.batch_size} of all processes together: expected a multiple of their number "
-                f"({self.world_size})"
+                f"batch size {self.batch_size} of all processes together: expected an image at least for each of "
+                f"{self.world_size}"
             )
         if self.drop_last and images < self.batch_size:
             raise InputError(f"batch size {self.batch_size}, but only {images} images: expected at most as many")
