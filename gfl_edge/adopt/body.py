@@ -31,6 +31,7 @@ def cut_body(foreign: Foreign, head: Head) -> Any:
     maps = tensors_of(head)
     body = part_of(foreign.model, ancestors(OnnxGraph(foreign.model), maps), [foreign.image], maps)
     _inline_identities(body)
+    _resize_by_one(body)
     _name_nodes(body)
     inferred = optional.load("onnx.shape_inference").infer_shapes(foreign.model).graph
     types = {value.name: value for value in (*inferred.value_info, *inferred.output)}
@@ -67,6 +68,13 @@ def _inline_identities(model: Any) -> None:
     if renamed:
         del model.graph.node[:]
         model.graph.node.extend(kept)
+
+
+def _resize_by_one(model: Any) -> None:
+    """Leave every Resize its sizes or its scales, in place: before opset 13 the other one was an empty tensor."""
+    empty = {tensor.name for tensor in model.graph.initializer if 0 in tensor.dims}
+    for node in (node for node in model.graph.node if node.op_type == "Resize" and len(node.input) == 4):
+        node.input[3 if node.input[3] in empty else 2] = ""  # an empty scale may have become a Cast of one
 
 
 def _name_nodes(model: Any) -> None:

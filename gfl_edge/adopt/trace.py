@@ -22,6 +22,7 @@ _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast")
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 MOVES = (*_RESHAPES, "Transpose", "Concat", "Split", "Slice", "Sigmoid")
 _COMPUTING = ("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Log", "Sum", "Mean", "MatMul", "Gemm")
+_COMPARING = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _PLACE_BITS, _SIGMOID_BIT = 40, 1 << 40
 
 
@@ -141,17 +142,25 @@ def tail(graph: OnnxGraph, outputs: Iterable[str]) -> tuple[list[Any], list[str]
 
 
 def changed_after(graph: OnnxGraph, name: str) -> bool:
-    """Whether anything is computed of the values of a tensor, other than which of them are large."""
+    """Whether anything is computed of the values of a tensor, other than which of them are large, and kept."""
     wanted, seen = [name], set()
     while wanted:
         tensor = wanted.pop()
         for node in graph.readers.get(tensor, []) if tensor not in seen else ():
-            if node.op_type in _COMPUTING:
+            masks = node.op_type == "Mul" and any(_is_mask(graph, name) for name in node.input)
+            if node.op_type in _COMPUTING and not masks:
                 return True
-            if node.op_type in (*MOVES, "Gather", "GatherND", "Expand", "ReduceMax"):
+            if masks or node.op_type in (*MOVES, "Gather", "GatherND", "Expand", "ReduceMax"):
                 wanted.extend(node.output)
         seen.add(tensor)
     return False
+
+
+def _is_mask(graph: OnnxGraph, name: str) -> bool:
+    """Whether a tensor is the result of a comparison, as a number."""
+    node = graph.producers.get(name)
+    compared = graph.producers.get(node.input[0]) if node is not None and node.op_type == "Cast" else None
+    return compared is not None and compared.op_type in _COMPARING
 
 
 def before_convolutions(nodes: Iterable[Any]) -> set[str]:

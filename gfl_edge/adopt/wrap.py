@@ -13,7 +13,7 @@ from gfl_edge.adopt.body import PREFIX
 from gfl_edge.adopt.foreign import Foreign
 from gfl_edge.adopt.maps import Piece
 from gfl_edge.adopt.recognize import Head
-from gfl_edge.errors import InputError
+from gfl_edge.errors import InputError, ModelFileError
 from gfl_edge.ops import decode
 from gfl_edge.ops.nms_graph import append_nms
 from gfl_edge.ops.onnx_graph import copy_model
@@ -38,6 +38,7 @@ def wrap(body: Any, foreign: Foreign, head: Head, spec: ModelSpec, channel_order
 
     Raises:
         InputError: raw maps of a network that gives probabilities.
+        ModelFileError: what onnx made of it is not valid.
     """
     if spec.nms == "raw" and not head.logits:
         raise InputError(
@@ -60,7 +61,13 @@ def wrap(body: Any, foreign: Foreign, head: Head, spec: ModelSpec, channel_order
         append_nms(model, spec, opset=opset)
         _fix_batch(model, batched)
     set_spec(model, spec)
-    optional.load("onnx.checker").check_model(model, full_check=True)
+    try:
+        optional.load("onnx.checker").check_model(model, full_check=True)
+    except Exception as error:  # onnx raises many types
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(
+            f"{foreign.origin} cannot be brought to a recent opset ({reason}). Export it with opset 18 or newer"
+        ) from error
     return model
 
 

@@ -39,7 +39,7 @@ class Form:
         activation: of the body.
         points: of the boxes that a decoded file computes; None: it computes only how far their edges are.
         selects: scores are multiplied by what convolutions make of the surest bins, as in GFLv2's head.
-        late: scores are multiplied by an alignment after they were joined, in a decoded file.
+        late: scores are multiplied by something after they were joined, in a decoded file.
         softmax: scores are a softmax over the classes.
         head_kernel: of a depthwise convolution before the last one; 0: there is none.
         swapped: how the channels change places before the normalization.
@@ -81,7 +81,7 @@ class Form:
     batch_lost: bool = False
     points: float | None = None
     selects: bool = False
-    late: bool = False
+    late: Literal["", "best", "mask"] = ""
     softmax: bool = False
     head_kernel: int = 0
     swapped: Literal["", "gather", "slice", "split"] = ""
@@ -318,7 +318,10 @@ class _Writer:
         distances = self.add("ReduceMean", terms, axes=[3], keepdims=0)
         if form.points is not None:
             distances = self.boxes(self.add("ReduceSum", terms, axes=[3], keepdims=0), form.points)
-        if form.late:
+        if form.late == "mask":
+            above = self.add("Greater", scores, self.constant(np.float32(0.05)))
+            scores = self.add("Mul", scores, self.add("Cast", above, to=TensorProto.FLOAT))
+        elif form.late:
             scores = self.add("Mul", scores, self.add("ReduceMax", scores, axes=[1]))
         edges = self.add("Transpose", distances, perm=[0, 2, 1])
         scale = self.add("Concat", "scale_factor", "scale_factor", axis=1)

@@ -111,7 +111,8 @@ def test_a_quality_of_the_distributions_is_part_of_the_scores(tmp_path):
 def test_scores_that_are_changed_after_they_were_joined_are_refused(tmp_path):
     assert head_of(tmp_path, Form(decoded=True, aligned=True)).num_classes == 3
     with pytest.raises(ModelFileError, match="no class scores that are a sigmoid of one map"):
-        head_of(tmp_path, Form(decoded=True, late=True))
+        head_of(tmp_path, Form(decoded=True, late="best"))
+    assert head_of(tmp_path, Form(decoded=True, late="mask")).logits  # of those above a threshold, as they are
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])
@@ -191,6 +192,17 @@ def test_half_precision_with_layers_that_stayed_float_is_taken(tmp_path):
     assert found.spec.precision == "fp16"
     assert len(found.spec.float_layers) == 2
     assert all("Resize" in name for name in found.spec.float_layers)
+
+
+def test_an_empty_scale_may_have_become_a_cast(tmp_path):
+    """As converters to FP16 make of it; newer operators take a size or a scale, not both."""
+    model = foreign_onnx(Form(resized=True))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(0, np.float16), "empty"))
+    model.graph.node.insert(0, onnx.helper.make_node("Cast", ["empty"], ["scale"], to=onnx.TensorProto.FLOAT))
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            node.input[2] = "scale"
+    assert adopted(tmp_path, model).proof.passed
 
 
 @pytest.mark.parametrize(
