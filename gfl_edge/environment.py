@@ -70,3 +70,12 @@ def describe(argv: list[str] | None = None) -> dict[str, Any]:
         "versions": versions(),
         "command": " ".join(words),
     }
+
+
+def is_jetson(root: Path = Path("/")) -> bool:
+    """Whether this is a Jetson board, by its device tree or by L4T's release file, below ``root``."""
+    try:
+        model = (root / "proc/device-tree/model").read_text(errors="replace")
+    except OSError:
+        model = ""
+    return "jetson" in model.lower() or (root / "etc/nv_tegra_release").is_file()

@@ -20,7 +20,7 @@ from gfl_edge.media.opening import Source, open_source
 from gfl_edge.media.sinks import VideoSink
 from gfl_edge.media.sources import Frame, FrameSource, ImageFiles
 from gfl_edge.media.streams import StreamSink
-from gfl_edge.ops.preprocess import Image, check_frame
+from gfl_edge.ops.preprocess import Image, checked_size
 from gfl_edge.redact import redact, shown_source
 
 # Frames that wait to be taken: of a file, and of a live source, where another would only be older than the newest
@@ -38,7 +38,7 @@ class CameraFrame:
         frame: as the source gave it.
         captured_s: when it had been read, by ``time.perf_counter``.
         ms: milliseconds by stage, so far; ``read`` includes the wait for a camera.
-        image: what is shown and written: the frame's own, after drawing an annotated copy.
+        annotated: copy of the image with what was found; None before it is drawn, and where nobody looks.
         found: all detections of the model; set by the network's stage.
         detections: those of them that count; set there, too.
     """
@@ -47,10 +47,15 @@ class CameraFrame:
     frame: Frame
     captured_s: float
     ms: dict[str, float]
-    image: Image
+    annotated: Image | None = None
     found: Detections = field(init=False)
     detections: Detections = field(init=False)
     invalid: int = field(init=False)
+
+    @property
+    def image(self) -> Image:
+        """What is shown and written."""
+        return self.frame.image if self.annotated is None else self.annotated
 
 
 class Feed:
@@ -105,7 +110,7 @@ class Feed:
                 frames, start = iter(source), time.perf_counter()
                 while not self._stopped.is_set() and (frame := next(frames, None)) is not None:
                     now = time.perf_counter()
-                    put(CameraFrame(self, frame, now, {"read": 1000 * (now - start)}, frame.image))
+                    put(CameraFrame(self, frame, now, {"read": 1000 * (now - start)}))
                     start = time.perf_counter()
             self.inbox.end()
         except Stopped:
@@ -131,8 +136,7 @@ class Feed:
         """
         while (taken := self.inbox.poll()) is not None:
             try:
-                height, width = check_frame(taken.frame.image).shape[:2]
-                self._keep.check_frame((height, width), self.index)
+                self._keep.check_frame(checked_size(taken.frame.pixels), self.index)
             except InputError as error:
                 if not isinstance(self.source, ImageFiles):
                     raise

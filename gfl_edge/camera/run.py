@@ -52,6 +52,7 @@ from gfl_edge.media.opening import (
 from gfl_edge.media.sinks import VideoSink, Window, why_no_window
 from gfl_edge.media.sources import Frame, FrameSource
 from gfl_edge.media.targets import target_of
+from gfl_edge.ops.preprocess import checked_size
 from gfl_edge.redact import shown_source
 from gfl_edge.tracking.tracker import ObjectTracker
 from gfl_edge.web.live import Live, Run
@@ -300,7 +301,7 @@ class CameraRun:
 
     def prepare(self, items: list[CameraFrame]) -> list[tuple[list[CameraFrame], Prepared]]:
         """Resize frames of several sources as one batch."""
-        images = [item.frame.image for item in items]
+        images = [item.frame.pixels for item in items]
         images += images[-1:] * (self._batch.size(len(images)) - len(images))
         return [(items, self._detector.prepare(images))]
 
@@ -323,7 +324,7 @@ class CameraRun:
         """The frames with what was found in them."""
         # The batch may have been filled up
         for item, detections, invalid in zip(items, found.detections, found.invalid, strict=False):
-            source, size = item.feed.index, (item.image.shape[0], item.image.shape[1])
+            source, size = item.feed.index, checked_size(item.frame.pixels)
             item.found, item.invalid = detections, invalid
             item.detections = self._keep.apply(detections, size, source=source)
             item.ms.update(found.ms)
@@ -338,7 +339,7 @@ class CameraRun:
         start = time.perf_counter()
         image = draw_regions(item.image, self._keep, item.feed.index)
         out = None if image is item.image else image
-        item.image = draw_detections(image, item.detections, out=out, bands=self._draw_sigma)
+        item.annotated = draw_detections(image, item.detections, out=out, bands=self._draw_sigma)
         item.ms["draw"] = _ms_since(start)
         return [item]
 
@@ -355,7 +356,7 @@ class CameraRun:
         item.feed.invalid += item.invalid
         item.feed.rate.add()
         if self._live is not None:
-            self._live.show(item.feed.index, item.frame.image, item.found, item.detections)
+            self._live.show(item.feed.index, item.frame.pixels, item.found, item.detections)
         self.times.add({"draw": 0.0, **item.ms, "write": _ms_since(start)})
         several = len(self._feeds.feeds) > 1
         self.status.update(self.times.frames if several else item.frame.index + 1, self.times)

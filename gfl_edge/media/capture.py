@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, TimeoutError
+from dataclasses import dataclass, field
 from typing import Any
 
 from gfl_edge import optional
-from gfl_edge.errors import SourceError
+from gfl_edge.errors import FrameError, SourceError
 from gfl_edge.media.limits import too_large
 from gfl_edge.media.opencv import quiet_opencv
-from gfl_edge.ops.preprocess import Image
+from gfl_edge.ops.preprocess import AnyFrame, Nv12Frame
 from gfl_edge.redact import redact
 
 MIN_DELAY_S, MAX_DELAY_S = 0.5, 8.0  # between attempts to open a source again
@@ -21,11 +23,97 @@ SLOW_READ_S = 1.0  # a read in vain that takes longer has waited for data that d
 
 logger = logging.getLogger(__name__)
 
-Opening = tuple[Any, ...]  # arguments of cv2.VideoCapture; never shown, as they may hold a password
+
+@dataclass(frozen=True)
+class Opening:
+    """A way to open a source.
+
+    Attributes:
+        arguments: of ``cv2.VideoCapture``; never shown, as they may hold a password.
+        nv12: whether its frames are NV12.
+        decoder: what decodes it, where that is worth a line; "" elsewhere.
+        seconds: that opening may take before it is taken to hang; None = any.
+        only_if: says whether it is worth trying; None: it is.
+    """
+
+    arguments: tuple[Any, ...] = field(repr=False)
+    nv12: bool = False
+    decoder: str = ""
+    seconds: float | None = None
+    only_if: Callable[[], bool] | None = None
 
 
-def open_capture(opening: Opening, name: str) -> tuple[Any, Image] | None:
-    """An open capture of the source ``name`` and its first frame; None if there is none.
+class Nv12Capture:
+    """A capture whose frames are NV12.
+
+    Args:
+        capture: gives planes, uint8 ``[h * 3 / 2, w]``.
+    """
+
+    def __init__(self, capture: Any) -> None:
+        self._capture = capture
+
+    def read(self) -> tuple[bool, AnyFrame | None]:
+        """As a ``cv2.VideoCapture`` does."""
+        read, planes = self._capture.read()
+        if not read or planes.ndim != 2:
+            return read, planes
+        return True, Nv12Frame(planes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._capture, name)
+
+
+def open_any(openings: Iterable[Opening], name: str) -> tuple[Any, AnyFrame, Opening] | None:
+    """By the first of several ways that works: an open capture, its first frame, and the way; None if none does."""
+    for opening in openings:
+        if opening.only_if is not None and not opening.only_if():
+            continue
+        opened = open_capture(opening, name)
+        if opened is not None:
+            if opening.decoder:
+                logger.info("%s is decoded %s", name, opening.decoder)
+            return *opened, opening
+    return None
+
+
+def open_capture(opening: Opening, name: str) -> tuple[Any, AnyFrame] | None:
+    """An open capture of the source ``name`` and its first frame; None if there is none, or not in time.
+
+    Raises:
+        SourceError: its frames are larger than any image may be.
+    """
+    if opening.seconds is None:
+        return _open(opening, name)
+    # GStreamer may wait for ever for what does not come; the thread is left to itself then
+    opened: Future[tuple[Any, AnyFrame] | None] = Future()
+
+    def work() -> None:
+        found, failed = None, None
+        try:
+            found = _open(opening, name)
+        except Exception as error:
+            failed = error
+        if not opened.set_running_or_notify_cancel():  # too late
+            if found is not None:
+                found[0].release()
+        elif failed is not None:
+            opened.set_exception(failed)
+        else:
+            opened.set_result(found)
+
+    threading.Thread(target=work, name=f"open {name}", daemon=True).start()
+    try:
+        return opened.result(opening.seconds)
+    except TimeoutError:
+        if opened.cancel():
+            logger.debug("%s: did not open within %g s %s", name, opening.seconds, opening.decoder)
+            return None
+        return opened.result()  # it opened just now
+
+
+def _open(opening: Opening, name: str) -> tuple[Any, AnyFrame] | None:
+    """See :func:`open_capture`.
 
     Raises:
         SourceError: its frames are larger than any image may be.
@@ -33,7 +121,7 @@ def open_capture(opening: Opening, name: str) -> tuple[Any, Image] | None:
     cv2 = optional.load("cv2")
     try:
         with quiet_opencv():
-            capture = cv2.VideoCapture(*opening)
+            capture = cv2.VideoCapture(*opening.arguments)
     except (cv2.error, UnicodeError) as error:  # UnicodeError: a name that is no UTF-8
         logger.debug("%s: %s", name, redact(str(error)))
         return None
@@ -41,6 +129,7 @@ def open_capture(opening: Opening, name: str) -> tuple[Any, Image] | None:
     if reason := too_large(width, height):
         capture.release()
         raise SourceError(f"{name} has frames of {width:.0f}x{height:.0f} pixels: {reason}")
+    capture = Nv12Capture(capture) if opening.nv12 else capture
     first = read_capture(capture, name)[0] if capture.isOpened() else None
     if first is None:
         capture.release()
@@ -48,7 +137,7 @@ def open_capture(opening: Opening, name: str) -> tuple[Any, Image] | None:
     return capture, first
 
 
-def read_capture(capture: Any, name: str) -> tuple[Image | None, int]:
+def read_capture(capture: Any, name: str) -> tuple[AnyFrame | None, int]:
     """The next frame of the source ``name``, None at its end or when it dropped; and how many were damaged before it.
 
     OpenCV says of a frame that cannot be decoded what it says of the end, so that the end is where nothing follows.
@@ -63,12 +152,12 @@ def read_capture(capture: Any, name: str) -> tuple[Image | None, int]:
     return None, 0
 
 
-def _read(capture: Any, name: str) -> Image | None:
+def _read(capture: Any, name: str) -> AnyFrame | None:
     cv2 = optional.load("cv2")
     try:
         with quiet_opencv():
             read, image = capture.read()
-    except cv2.error as error:  # data that OpenCV trips over
+    except (cv2.error, FrameError) as error:  # data that OpenCV trips over; NV12 of an odd size
         logger.debug("%s: OpenCV could not read on: %s", name, redact(str(error)).strip())
         return None
     return image if read else None

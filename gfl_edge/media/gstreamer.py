@@ -9,6 +9,7 @@ from gfl_edge.media.opencv import build_information
 
 # An element stands first, after "!" or "t." of a tee, or alone; "appsrc.mp4" is a file
 _APPSRC = re.compile(r"(?:^|[!\s])appsrc(?=[!\s]|$)")
+_NV12 = re.compile(r"format\s*=\s*(\(string\)\s*)?\"?NV12\b[^!]*!\s*appsink\b[^!]*$")
 _LINK = re.compile(r"(?:^|\s)!(?:\s|$)")
 
 
@@ -20,6 +21,11 @@ def is_pipeline(text: str) -> bool:
 def has_appsrc(pipeline: str) -> bool:
     """Whether a pipeline takes frames from a program."""
     return bool(_APPSRC.search(pipeline))
+
+
+def gives_nv12(pipeline: str) -> bool:
+    """Whether the last word of a pipeline before its appsink is that frames are NV12."""
+    return bool(_NV12.search(pipeline))
 
 
 def quoted(value: str) -> str:

@@ -8,15 +8,16 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 
 from gfl_edge import optional
 from gfl_edge.errors import InputError, SourceError
-from gfl_edge.media.capture import Attempts, Opening, declared_total, open_capture
+from gfl_edge.media import hardware
+from gfl_edge.media.capture import Attempts, Opening, declared_total, open_any, open_capture
+from gfl_edge.media.gstreamer import gives_nv12, why_no_gstreamer
 from gfl_edge.media.images import image_files, is_image
-from gfl_edge.media.opencv import build_information
 from gfl_edge.media.sources import FrameSource, ImageFiles, LiveStream, VideoFile
 from gfl_edge.redact import shown_source
 
@@ -142,7 +143,7 @@ class _Opener:
         devices = ", ".join(str(path) for path in sorted(DEVICES.glob("video*"))) or f"no {DEVICES}/video*"
         file = f". For the file of that name say ./{text}" if text and os.path.lexists(text) else ""
         return self._live(
-            (number,),
+            [Opening((number,))],
             f"camera {number}",
             f"this machine has {devices}. Check the number, that no other program holds the camera, and that you may "
             f"read it (on Linux: group video){file}",
@@ -153,8 +154,9 @@ class _Opener:
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT_MS]
         known = scheme in STREAM_SCHEMES
         like = "" if known else next(iter(difflib.get_close_matches(scheme, STREAM_SCHEMES, 1, 0.5)), "")
+        plain = Opening((url, cv2.CAP_ANY, limits))
         return self._live(
-            (url, cv2.CAP_ANY, limits),
+            hardware.stream_openings(url, shown_source(url), plain) if scheme in ("rtsp", "rtsps") else [plain],
             shown_source(url),
             (f"Did you mean {like}://? " if like else "")
             + "Check the address, user and password, that the camera can be reached from here, and that OpenCV was "
@@ -164,14 +166,12 @@ class _Opener:
 
     def pipeline(self, pipeline: str) -> FrameSource:
         cv2 = optional.load("cv2")
-        if not build_information().get("GStreamer", "NO").startswith("YES"):
+        if reason := why_no_gstreamer():
             raise SourceError(
-                f"{shown_source(pipeline)} is a GStreamer pipeline, and OpenCV {cv2.__version__} was built without "
-                "GStreamer, as all opencv-python wheels are. Use the system's OpenCV (JetPack brings one on Jetson), "
-                "or give a camera number, file or URL"
+                f"{shown_source(pipeline)} is a GStreamer pipeline, and {reason}, or give a camera number, file or URL"
             )
         return self._live(
-            (pipeline, cv2.CAP_GSTREAMER),
+            [Opening((pipeline, cv2.CAP_GSTREAMER), nv12=gives_nv12(pipeline))],
             shown_source(pipeline),
             "Try it with gst-launch-1.0; it must end in: videoconvert ! video/x-raw,format=BGR ! appsink",
         )
@@ -185,29 +185,29 @@ class _Opener:
             return ImageFiles(text, image_files(path))
         if is_image(path):
             return ImageFiles(text, [path])
-        opened = open_capture((text,), name)
+        opened = open_capture(Opening((text,)), name)
         if opened is None:
             raise SourceError(
                 f"{name} ({size} bytes) is no video that OpenCV can decode. Check that it plays elsewhere, or convert "
                 "it with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
             )
-        return VideoFile(text, *opened)
+        return VideoFile(text, *hardware.decoded(text, name, *opened))
 
     def _device(self, path: str, number: int) -> FrameSource:
         """A camera by its device, or a link to that, as in /dev/v4l/by-id."""
         if number <= MAX_CAMERA:
             return self.camera(number)
         advice = "Check that it is plugged in and that you may read it (group video)"
-        return self._live((path, optional.load("cv2").CAP_V4L2), path, advice)
+        return self._live([Opening((path, optional.load("cv2").CAP_V4L2))], path, advice)
 
-    def _live(self, opening: Opening, name: str, advice: str, *, patient: bool = True) -> FrameSource:
+    def _live(self, openings: Sequence[Opening], name: str, advice: str, *, patient: bool = True) -> FrameSource:
         """A camera or stream, which is waited for where it is not there."""
-        opened, failed = open_capture(opening, name), f"{name} cannot be opened or gives no frame"
+        opened, failed = open_any(openings, name), f"{name} cannot be opened or gives no frame"
         attempts = Attempts(self._seconds if patient else 0, self._stopped)
         if opened is None and patient and self._seconds:
             logger.warning("%s; trying again for %g s. %s", failed, self._seconds, advice)
             for attempt, away_s in attempts:
-                opened = open_capture(opening, name)
+                opened = open_any(openings, name)
                 if opened is not None:
                     logger.warning("%s is there", name)
                     break
@@ -215,9 +215,11 @@ class _Opener:
         if opened is None:
             waited = f" within {self._seconds:g} s ({attempts.count} attempts more)" if attempts.count else ""
             raise SourceError(f"{failed}{waited}{'; ' if advice.startswith('this') else '. '}{advice}")
-        if declared_total(opened[0]) is not None:
-            return VideoFile(name, *opened)
-        return LiveStream(name, opening, *opened, self._seconds)
+        capture, first, worked = opened
+        if declared_total(capture) is not None:
+            return VideoFile(name, capture, first)
+        others = [opening for opening in openings if opening is not worked]
+        return LiveStream(name, [worked, *others], capture, first, self._seconds)
 
 
 def followed(text: str) -> str:

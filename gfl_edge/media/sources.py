@@ -15,14 +15,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gfl_edge import optional
 from gfl_edge.errors import ImageError, SourceError
-from gfl_edge.media.capture import Attempts, Opening, declared_fps, declared_total, open_capture, read_capture
+from gfl_edge.media.capture import Attempts, Opening, declared_fps, declared_total, open_any, read_capture
 from gfl_edge.media.images import read_image
-from gfl_edge.ops.preprocess import Image
+from gfl_edge.ops.preprocess import AnyFrame, Image, as_bgr
 from gfl_edge.redact import shown_source
 
 IMAGES_PER_SECOND = 1.0  # of a folder, which has no clock of its own: slow enough to look at
@@ -41,13 +42,18 @@ class Frame:
         name: of an image file, the index otherwise.
         time_s: seconds, increasing: of a video file those that it says, of image files one each, of a live source the
             wall clock (since 1970) when the frame arrived.
-        image: uint8 ``[H, W, 3]`` BGR.
+        pixels: uint8 ``[H, W, 3]`` BGR, or NV12, as a hardware decoder gives it.
     """
 
     index: int
     name: str
     time_s: float
-    image: Image
+    pixels: AnyFrame
+
+    @cached_property
+    def image(self) -> Image:
+        """The frame as uint8 ``[H, W, 3]`` BGR; of NV12 converted when it is first looked at."""
+        return as_bgr(self.pixels)
 
 
 class FrameSource(ABC):
@@ -86,7 +92,7 @@ class FrameSource(ABC):
         self.skipped.append(name)
         logger.warning("%s: %s skipped: %s", self.name, name, reason)
 
-    def read_on(self, capture: Any) -> Image | None:
+    def read_on(self, capture: Any) -> AnyFrame | None:
         """The next frame of a capture; None at its end. Damaged ones are left out, counted, and logged by and by."""
         image, damaged = read_capture(capture, self.name)
         if damaged:
@@ -174,7 +180,7 @@ class VideoFile(FrameSource):
         first: the frame already read from it.
     """
 
-    def __init__(self, name: str, capture: Any, first: Image) -> None:
+    def __init__(self, name: str, capture: Any, first: AnyFrame) -> None:
         super().__init__(name, live=False, fps=declared_fps(capture), total=declared_total(capture))
         self._capture, self._first = capture, first
 
@@ -182,7 +188,7 @@ class VideoFile(FrameSource):
         fps = self.fps or FALLBACK_FPS
         clock, position = FileClock(fps), optional.load("cv2").CAP_PROP_POS_MSEC
         count = 0
-        image: Image | None = self._first
+        image: AnyFrame | None = self._first
         while image is not None:
             yield Frame(count, str(count), clock.time_s(float(self._capture.get(position)) / 1000), image)
             count += 1
@@ -200,20 +206,22 @@ class LiveStream(FrameSource):
 
     Args:
         name: for messages.
-        opening: arguments of ``cv2.VideoCapture``.
-        capture: the capture that was opened with them.
+        openings: ways to open it, the one that worked first.
+        capture: the capture that was opened by that.
         first: the frame already read from it.
         reconnect_seconds: how long to try after each drop; 0 = not at all.
     """
 
-    def __init__(self, name: str, opening: Opening, capture: Any, first: Image, reconnect_seconds: float) -> None:
+    def __init__(
+        self, name: str, openings: Sequence[Opening], capture: Any, first: AnyFrame, reconnect_seconds: float
+    ) -> None:
         super().__init__(name, live=True, fps=declared_fps(capture), total=None)
-        self._opening, self._capture, self._first = opening, capture, first
+        self._openings, self._capture, self._first = openings, capture, first
         self._reconnect_seconds = reconnect_seconds
         self._stopped = threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
-        image: Image | None = self._first
+        image: AnyFrame | None = self._first
         for index in itertools.count():
             if image is None:
                 return
@@ -225,7 +233,7 @@ class LiveStream(FrameSource):
         """Give up waiting for the source to come back."""
         self._stopped.set()
 
-    def _reconnect(self, frames: int) -> Image | None:
+    def _reconnect(self, frames: int) -> AnyFrame | None:
         """The first frame after a drop that came after ``frames`` frames; None if it is stopped meanwhile.
 
         Raises SourceError when time is up.
@@ -235,9 +243,9 @@ class LiveStream(FrameSource):
         attempts = Attempts(self._reconnect_seconds, self._stopped)
         for attempt, away_s in attempts:
             logger.warning("%s dropped %.1f s ago; attempt %d to reconnect", self.name, away_s, attempt)
-            opened = open_capture(self._opening, self.name)
+            opened = open_any(self._openings, self.name)
             if opened is not None:
-                self._capture, image = opened
+                self._capture, image, _ = opened
                 self.reconnects, self.lost = self.reconnects + 1, False
                 logger.warning("%s is back", self.name)
                 return image

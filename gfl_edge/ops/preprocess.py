@@ -81,6 +81,11 @@ class Nv12Frame:
 AnyFrame = Image | Nv12Frame
 
 
+def as_bgr(frame: AnyFrame) -> Image:
+    """A frame as uint8 ``[h, w, 3]`` BGR; itself if it is."""
+    return frame.to_bgr() if isinstance(frame, Nv12Frame) else frame
+
+
 def checked_size(frame: AnyFrame) -> tuple[int, int]:
     """Height and width of a frame in pixels; raises FrameError if it is neither NV12 nor an 8-bit BGR image."""
     if isinstance(frame, Nv12Frame):

@@ -146,7 +146,7 @@ class Answers:
         live, now = self._live, time.monotonic()
         run, device = self._now(), await self._device()
         frames = [
-            {} if frame is None else {"size_wh": frame.image.shape[1::-1], "seconds_since_frame": now - frame.shown_s}
+            {} if frame is None else {"size_wh": frame.size_wh, "seconds_since_frame": now - frame.shown_s}
             for frame in live.frames
         ]
         told: dict[str, Any] = {

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from gfl_edge.backends.base import Backend
 from gfl_edge.detections import Detections
 from gfl_edge.errors import InputError
 from gfl_edge.filters.detection_filter import DetectionFilter
-from gfl_edge.ops.preprocess import Image
+from gfl_edge.ops.preprocess import AnyFrame, Image, as_bgr, checked_size
 
 Phase = Literal["starting", "running", "ended"]
 
@@ -22,17 +23,28 @@ class LiveFrame:
 
     Attributes:
         number: of the frames of its source that were shown, from 1.
-        image: uint8 ``[H, W, 3]`` BGR without drawings.
+        pixels: uint8 ``[H, W, 3]`` BGR or NV12, without drawings.
         found: all that the model found in it, from its own lowest score on.
         counts: what of it counts in the run, with the identities of a run that tracks.
         shown_s: when, by ``time.monotonic``.
     """
 
     number: int
-    image: Image
+    pixels: AnyFrame
     found: Detections
     counts: Detections
     shown_s: float
+
+    @cached_property
+    def image(self) -> Image:
+        """Uint8 ``[H, W, 3]`` BGR without drawings."""
+        return as_bgr(self.pixels)
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        height, width = checked_size(self.pixels)
+        return width, height
 
 
 @dataclass(frozen=True)
@@ -140,10 +152,10 @@ class Live:
             raise InputError("the live page shows another run already: give each run a page of its own")
         self.frames, self.run, self.phase = [None] * sources, run, "running"
 
-    def show(self, source: int, image: Image, found: Detections, counts: Detections) -> None:
+    def show(self, source: int, pixels: AnyFrame, found: Detections, counts: Detections) -> None:
         """The newest frame of a source, see :class:`LiveFrame`, which is not changed from now on."""
         before = self.frames[source]
-        self.frames[source] = LiveFrame(before.number + 1 if before else 1, image, found, counts, time.monotonic())
+        self.frames[source] = LiveFrame(before.number + 1 if before else 1, pixels, found, counts, time.monotonic())
 
     def end(self) -> None:
         """The run has ended; its last frames stay."""

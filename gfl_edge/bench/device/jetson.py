@@ -12,12 +12,6 @@ _GPU_DEVFREQ = ("gpu", "ga10b", "gv11b", "gp10b", "gb10b")  # "17000000.gpu", "1
 _NOT_CONNECTED = "NC"
 
 
-def is_jetson(root: Path = Path("/")) -> bool:
-    """Whether this is a Jetson board, by its device tree or by L4T's release file."""
-    model = sysfs.text(root / "proc/device-tree/model") or ""
-    return "jetson" in model.lower() or (root / "etc/nv_tegra_release").is_file()
-
-
 class JetsonCounters:
     """Clocks from devfreq and cpufreq, power from the INA3221 monitors, throttling from the over-current counters.
 

@@ -8,8 +8,9 @@ from typing import Protocol, runtime_checkable
 from gfl_edge.backends.base import Backend
 from gfl_edge.bench.device.counters import Counters, Reading
 from gfl_edge.bench.device.cpu import CpuCounters
-from gfl_edge.bench.device.jetson import JetsonCounters, is_jetson
+from gfl_edge.bench.device.jetson import JetsonCounters
 from gfl_edge.bench.device.nvml import NvmlCounters
+from gfl_edge.environment import is_jetson
 from gfl_edge.errors import BackendError, MissingDependencyError
 
 ON_CPU = ("openvino", "onnxruntime")  # backends that use no GPU
