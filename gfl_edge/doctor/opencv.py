@@ -36,7 +36,7 @@ def examine(on_jetson: bool = False) -> list[Finding]:
         found,
         _backend(built, "FFMPEG", "video files, RTSP and HTTP streams", reinstall),
         _backend(built, "v4l/v4l2", "USB cameras", reinstall),
-        _backend(built, "GStreamer", "GStreamer pipelines, streams out, Jetson's CSI cameras and decoder", WITH_GSTREAMER),
+        _backend(built, "GStreamer", "pipelines, streams out, Jetson's CSI cameras and decoder", WITH_GSTREAMER),
         window(built, os.environ),
         *cameras(DEVICES),
     ]
