@@ -197,11 +197,14 @@ def test_half_precision_with_layers_that_stayed_float_is_taken(tmp_path):
 def test_an_empty_scale_may_have_become_a_cast(tmp_path):
     """As converters to FP16 make of it; newer operators take a size or a scale, not both."""
     model = foreign_onnx(Form(resized=True))
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(0, np.float16), "empty"))
+    empty = {"empty": np.float16, "region": np.float32}
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.zeros(0, kind), name) for name, kind in empty.items()
+    )
     model.graph.node.insert(0, onnx.helper.make_node("Cast", ["empty"], ["scale"], to=onnx.TensorProto.FLOAT))
     for node in model.graph.node:
         if node.op_type == "Resize":
-            node.input[2] = "scale"
+            node.input[1], node.input[2] = "region", "scale"
     assert adopted(tmp_path, model).proof.passed
 
 
