@@ -67,7 +67,7 @@ def match_categories(truth: Annotations, class_names: tuple[str, ...]) -> tuple[
             f"{truth.origin} has no category for {len(unknown)} of the {len(class_names)} classes: "
             f"{', '.join(unknown[:NAMED])}. Its categories: {', '.join(known[:NAMED])} ... "
             "Use the annotations of the model's own data set, name its classes as they do when it is exported, or "
-            "evaluate only those that they have: --classes A,B"
+            "evaluate only those that they have: gfl-edge eval --classes A,B"
         )
     counts = truth.count_by_class()
     without = [name for name in class_names if not counts[name]]
