@@ -158,6 +158,7 @@ def test_python(block: Block, inputs: Inputs, checkout: Path) -> None:
 def parse(command: str, checkout: Path) -> None:
     """Check what can be checked of a command that is not run."""
     words = shlex.split(command, comments=True)
+    words = words[: words.index("|")] if "|" in words else words
     if "pip" in words[:3]:
         check_requirements(words)
     elif words[0] == "make":

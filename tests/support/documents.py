@@ -33,6 +33,7 @@ PARSED_ONLY = {
     r"export/\w+\.py .*--weights (?!\S+\.(ckpt|pth|pt)\b)(?!nanodet)": "needs the network",
     r"export/\w+\.py .*--unchecked": "needs the network",
     r"torchrun ": "needs several GPUs",
+    r"/opt/ros/|examples/ros2_node\.py": "needs ROS 2",
     r"(sbatch|kubectl|docker) ": "needs a cluster",
     r"gfl-edge eval .*--store-sigma-scale": "needs more annotated images than are taken for a test",
 }
