@@ -7,13 +7,16 @@ prints JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,8 +32,9 @@ from gfl_edge.media.images import read_image
 CLIENTS = (1, 2, 4, 16)
 VERSIONS = ("nvidia-pytriton", "tritonclient", "onnxruntime", "numpy", "opencv-python-headless")
 WARM_UP = 5  # requests of each client
+WAIT_SECONDS = 120.0  # for the slowest client
 
-Ask = Callable[[NDArray[np.uint8]], Any]
+Connect = Callable[[], AbstractContextManager[Callable[[NDArray[np.uint8]], Any]]]
 Turn = tuple[float, list[float]]  # images per second, and the milliseconds of each request
 
 
@@ -44,9 +48,9 @@ def main(argv: list[str]) -> int:
     with Detector(None, "onnxruntime") as detector, served(port):
         _check_same(detector, frame, port)
         for _ in range(rounds):
-            local.append(_together([detector], frame, seconds))
+            local.append(together([partial(contextlib.nullcontext, detector)], frame, seconds))
             for protocol, count in kinds:
-                remote[protocol, count].append(_of_clients(protocol, count, port, frame, seconds))
+                remote[protocol, count].append(together([partial(Client, protocol, port)] * count, frame, seconds))
     rows = [{"protocol": protocol, "clients": count, **_summary(turns)} for (protocol, count), turns in remote.items()]
     described = {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}}
     height, width = frame.shape[:2]
@@ -64,42 +68,39 @@ def _check_same(detector: Detector, frame: NDArray[np.uint8], port: int) -> None
     local = detector(frame)
     for protocol in PROTOCOLS:
         with Client(protocol, port) as client:
-            for name, array in client.ask(frame).items():
+            for name, array in client(frame).items():
                 np.testing.assert_array_equal(array, getattr(local, name))
 
 
-def _of_clients(protocol: str, count: int, port: int, frame: NDArray[np.uint8], seconds: float) -> Turn:
-    clients = [Client(protocol, port) for _ in range(count)]
-    try:
-        return _together([client.ask for client in clients], frame, seconds)
-    finally:
-        for client in clients:
-            client.__exit__()
+def together(connects: list[Connect], frame: NDArray[np.uint8], seconds: float) -> Turn:
+    """All at once, each on a thread of its own, one request after the other.
 
-
-def _together(asks: list[Ask], frame: NDArray[np.uint8], seconds: float) -> Turn:
-    """All at once, each on a thread of its own, one request after the other."""
-    with ThreadPoolExecutor(len(asks)) as pool:
-        for _ in pool.map(partial(_ask_some, frame, WARM_UP), asks):
-            pass
-        start = time.monotonic()
-        turns = list(pool.map(partial(_ask_until, frame, start + seconds), asks))
-        took = time.monotonic() - start
-    ms = [one for turn in turns for one in turn]
+    Args:
+        connects: give what is asked, to the thread that uses it: Triton's client for HTTP serves no other.
+        frame: uint8 ``[h, w, 3]``.
+        seconds: of which requests are counted, after some that are not.
+    """
+    start = threading.Barrier(len(connects))
+    with ThreadPoolExecutor(len(connects)) as pool:
+        turns = list(pool.map(partial(_ask_until, frame, seconds, start), connects))
+    took = max(end for _, _, end in turns) - min(begun for _, begun, _ in turns)
+    ms = [one for asked, _, _ in turns for one in asked]
     return len(ms) / took, ms
 
 
-def _ask_some(frame: NDArray[np.uint8], count: int, ask: Ask) -> None:
-    for _ in range(count):
-        ask(frame)
-
-
-def _ask_until(frame: NDArray[np.uint8], end_s: float, ask: Ask) -> list[float]:
-    ms = []
-    while (start := time.monotonic()) < end_s:
-        ask(frame)
-        ms.append(1000 * (time.monotonic() - start))
-    return ms
+def _ask_until(
+    frame: NDArray[np.uint8], seconds: float, start: threading.Barrier, connect: Connect
+) -> tuple[list[float], float, float]:
+    """The milliseconds of each request, and when the first began and the last ended."""
+    with connect() as ask:
+        for _ in range(WARM_UP):
+            ask(frame)
+        start.wait(WAIT_SECONDS)
+        times = [time.monotonic()]
+        while times[-1] < times[0] + seconds:
+            ask(frame)
+            times.append(time.monotonic())
+    return list(1000 * np.diff(times)), times[0], times[-1]
 
 
 def _summary(turns: list[Turn]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Client:
         """Whether the server answers requests."""
         return bool(self._client.is_model_ready(MODEL))
 
-    def ask(self, frame: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    def __call__(self, frame: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """The detections in a frame, uint8 ``[h, w, 3]`` BGR, by the names of the arrays."""
         frames = self._module.InferInput("frame", list(frame.shape), "UINT8")
         frames.set_data_from_numpy(frame)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.server import CHECKOUT, PACKAGES, PYTHON
-from gfl_edge.errors import InputError
+from gfl_edge.errors import BackendError, InputError
 from train.weights.find import data_folder
 
 IMAGES = "coco128/train2017"
@@ -27,7 +27,7 @@ def measure(folder: Path, rounds: int = ROUNDS, seconds: float = SECONDS) -> dic
 
     Raises:
         InputError: the environment of the server, or the images, are missing; says how to make it.
-        RuntimeError: the server does not start, or answers otherwise than the detector.
+        BackendError: the server does not start, or answers otherwise than the detector.
     """
     python = folder / ENVIRONMENT / "bin" / "python"
     if not python.exists():
@@ -45,7 +45,7 @@ def measure(folder: Path, rounds: int = ROUNDS, seconds: float = SECONDS) -> dic
         settings = {**os.environ, "PYTHONPATH": str(CHECKOUT), "HOME": home}
         ran = subprocess.run(list(map(str, words)), env=settings, stdout=subprocess.PIPE, text=True, check=False)
     if ran.returncode:
-        raise RuntimeError(f"the server was not measured: status {ran.returncode}, see above")
+        raise BackendError(f"the server was not measured; what asked it ended with status {ran.returncode}, see above")
     result: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return {"model": "the bundled detector", "seconds": seconds, **result}
 

@@ -29,7 +29,7 @@ CLIENTS = 64
 
 def ask(protocol, port, frame):
     with Client(protocol, port) as client:
-        return client.ask(frame)
+        return client(frame)
 
 
 def check_same(found, local):
