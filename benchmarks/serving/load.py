@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     with Detector(None, "onnxruntime") as detector, served(port):
         _check_same(detector, frame, port)
         for _ in range(rounds):
-            local.append(together([partial(contextlib.nullcontext, detector)], frame, seconds))
+            local.append(together([lambda: contextlib.nullcontext(detector)], frame, seconds))
             for protocol, count in kinds:
                 remote[protocol, count].append(together([partial(Client, protocol, port)] * count, frame, seconds))
     rows = [{"protocol": protocol, "clients": count, **_summary(turns)} for (protocol, count), turns in remote.items()]
