@@ -20,7 +20,7 @@ from gfl_edge.files.partial import try_lock
 from gfl_edge.parsing.json_text import json_text
 
 ROW_GROUP = 10_000  # rows of the result that are in memory at a time, at least
-LISTING, LOCK = "listing.jsonl", "lock"
+LISTING = "listing.jsonl"
 logger = logging.getLogger(__name__)
 
 _PART = re.compile(r"part-[0-9]{8}-[0-9a-f]+\.parquet")
@@ -47,12 +47,13 @@ class Parts:
         check_output(output)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
+        self._lock = -1
         with suppress(OSError):  # there are no locks here
+            self._lock = os.open(self.folder, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             if not try_lock(self._lock):
-                os.close(self._lock)
+                self.close()
                 raise OutputError(f"{output} is being written by another run: wait for it, or choose another name")
 
     @property
@@ -135,7 +136,7 @@ class Parts:
     def remove(self) -> None:
         """The result is written: nothing is left to go on with. What others put into the folder stays."""
         for name in os.listdir(self.folder):  # noqa: PTH208  names only
-            if _PART.fullmatch(name) or name in (LISTING, LOCK):
+            if _PART.fullmatch(name) or name == LISTING:
                 (self.folder / name).unlink(missing_ok=True)
         self.close()
         with suppress(OSError):

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from gfl_edge.backends.onnx_cpu import CORES_VARIABLE, WAITING, cores
 from gfl_edge.camera.run import performance_for, run_camera
 from gfl_edge.detector import Detector
 from gfl_edge.errors import BackendError, FrameError, InputError
@@ -47,6 +48,25 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(a.boxes, b.boxes)
         np.testing.assert_array_equal(a.scores, b.scores)
         np.testing.assert_array_equal(a.class_ids, b.class_ids)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_so_many_cores_as_are_named_are_taken(backend, monkeypatch):
+    pytest.importorskip(backend)
+    monkeypatch.setenv(CORES_VARIABLE, "1")
+    with Detector(backend=backend, performance="throughput") as detector:
+        assert detector.in_flight == 1 + WAITING
+
+
+def test_cores_are_a_number(monkeypatch):
+    monkeypatch.delenv(CORES_VARIABLE, raising=False)
+    given = cores()
+    monkeypatch.setenv(CORES_VARIABLE, "1000000")
+    assert cores() == given, "no more than there are"
+    for wrong in ("0", "-1", "two", "1.5"):
+        monkeypatch.setenv(CORES_VARIABLE, wrong)
+        with pytest.raises(InputError, match=f"GFL_EDGE_CORES is '{wrong}': expected a whole number of cores"):
+            cores()
 
 
 def test_results_are_those_of_one_at_a_time_in_order(detectors):
