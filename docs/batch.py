@@ -43,7 +43,7 @@ def measured(result: dict[str, Any] | None) -> str:
         return NOT_MEASURED
     stages = result["stages_ms"]
     limit = max(stages, key=stages.__getitem__)
-    one, two = (result["ways"][f"Ray, {way} of 1 core"]["images_per_second"] for way in ("1 worker", "2 workers"))
+    one, two = (result["ways"][f"Ray, {way}"]["images_per_second"] for way in ("1 worker", "2 workers"))
     return MEASURED.format(
         cpu=result["device"]["cpu"],
         cores=result["device"]["cores"],

@@ -23,9 +23,9 @@ FEW, MANY = 400, 2400  # images of the two runs from whose difference the rate i
 CHUNK, ROUNDS = 100, 3
 STAGE_IMAGES = 200
 WAYS: dict[str, tuple[str, ...]] = {
-    "without Ray, all cores": (),
-    "Ray, 1 worker of 1 core": ("--address", "local", "--workers", "1"),
-    "Ray, 2 workers of 1 core": ("--address", "local", "--workers", "2"),
+    "without Ray": (),
+    "Ray, 1 worker": ("--address", "local", "--workers", "1"),
+    "Ray, 2 workers": ("--address", "local", "--workers", "2"),
 }
 
 

@@ -6,13 +6,15 @@ What is finished comes back to this process, which alone writes: so a chunk that
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,9 @@ MAX_ATTEMPTS = 3  # at a chunk, before its images are taken for what kills the w
 STORE_BYTES = 256 << 20  # of a local Ray, for names and results, both small
 # Ray reports its use to its maker's server unless it is told not to
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def parts_by_ray(
     """
     if job.source.is_memory:
         raise InputError(f"{job.source.text} is in the memory of this process, where the workers of Ray cannot read it")
-    with _connected(cluster.address) as ray:
+    with redirect_stdout(_Told()), _connected(cluster.address) as ray:
         workers = _room(ray, cluster)
         files = [path for path in (model, sidecar_path(model)) if path.is_file()]
         desk = ray.remote(num_cpus=0)(Desk).remote({path.name: path.read_bytes() for path in files})
@@ -232,6 +237,17 @@ def _connected(address: str) -> Iterator[Any]:
         raise BackendError(f"Ray: {_words(error)}. Give the same command again to go on where this run was") from error
     finally:
         ray.shutdown()
+
+
+class _Told(io.TextIOBase):
+    """What Ray prints from a thread of its own, such as that a worker died, for the log: stdout is for the result."""
+
+    def write(self, text: str) -> int:
+        """Log each line."""
+        for line in text.splitlines():
+            if words := _COLOR.sub("", line).strip():
+                logger.warning("Ray: %s", words)
+        return len(text)
 
 
 def _room(ray: Any, cluster: Cluster) -> int:

@@ -15,6 +15,7 @@ import pytest
 from tests.support.media_files import make_image
 from tests.support.tiny_onnx import SPEC, tiny_onnx
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 COUNT = 12  # images of ``folder``, two of which are none
 BAD = ("b/cut.jpg", "b/empty.png")
 
@@ -51,8 +52,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return pyarrow.parquet.read_table(path).to_pylist()  # type: ignore[no-any-return]
 
 
-def start_batch(words: list[str | Path], folder: Path, **environment: str) -> subprocess.Popen[str]:
+def start_batch(words: list[str | Path], folder: Path) -> subprocess.Popen[str]:
     """``gfl-edge batch`` in a process of its own, in that folder."""
     command = [sys.executable, "-m", "gfl_edge", "batch", *map(str, words)]
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=folder, env={**os.environ, **environment}, text=True, **piped)  # type: ignore[call-overload,no-any-return]
+    path = f"{os.environ.get('PYTHONPATH', '')}:{CHECKOUT}".lstrip(":")
+    return subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": path}, text=True, **piped)  # type: ignore[call-overload,no-any-return]
