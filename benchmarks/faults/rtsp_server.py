@@ -1,9 +1,11 @@
 """GStreamer's RTSP server with a moving test image at /small and /large: python3 rtsp_server.py PORT [USER PASSWORD].
 
+It also gives /h264 and /h265, and takes H.264 at /record, for the file that the variable RECORD_TO names.
 Runs in the system's Python, which has GStreamer's bindings, in a process of its own, until it is killed. On Debian and
 Ubuntu: apt-get install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 """
 
+import os
 import sys
 
 SIZES_WH = {"/small": (128, 96), "/large": (320, 240)}
@@ -12,6 +14,13 @@ PIPELINE = (
     "( videotestsrc is-live=true ! video/x-raw,format=I420,width={},height={},framerate=25/1 ! jpegenc ! "
     "rtpjpegpay name=pay0 )"
 )
+
+SOURCE = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=160,height=120,framerate=25/1"
+CODED = {
+    "/h264": f"( {SOURCE} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=12 ! rtph264pay name=pay0 )",
+    "/h265": f"( {SOURCE} ! x265enc tune=zerolatency speed-preset=ultrafast key-int-max=12 ! rtph265pay name=pay0 )",
+}
+RECORD = "( rtph264depay name=depay0 ! h264parse ! mpegtsmux ! filesink sync=false location={} )"
 
 
 def serve(port: str, *login: str) -> None:
@@ -26,10 +35,13 @@ def serve(port: str, *login: str) -> None:
     server = GstRtspServer.RTSPServer()
     server.set_service(port)
     server.set_address("127.0.0.1")
-    for path, size_wh in SIZES_WH.items():
+    launches = {path: PIPELINE.format(*size_wh) for path, size_wh in SIZES_WH.items()}
+    for path, launch in {**launches, **CODED, "/record": RECORD.format(os.environ.get("RECORD_TO"))}.items():
         factory = GstRtspServer.RTSPMediaFactory()
-        factory.set_launch(PIPELINE.format(*size_wh))
-        factory.set_shared(True)
+        factory.set_launch(launch)
+        factory.set_shared(path != "/record")
+        if path == "/record":
+            factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
         roles = Gst.Structure.new_from_string(
             "user,media.factory.access=(boolean)true,media.factory.construct=(boolean)true"
         )

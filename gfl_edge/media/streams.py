@@ -76,6 +76,7 @@ class StreamSink:
         self._thread: threading.Thread | None = None
         self._process: PipelineProcess | None = None
         self._lost_s: float | None = None  # since when it does not work
+        self._unsaid: OutputError | None = None  # why it was never started
         self._delay_s = MIN_DELAY_S
 
     def expect(self, image: Image) -> None:
@@ -87,8 +88,8 @@ class StreamSink:
         """Hand ``image`` over (uint8 ``[H, W, 3]`` BGR, kept for a while: do not change it), taken at ``time_s``.
 
         Raises:
-            InputError: the pipeline is broken, or cannot be started where another attempt would not help. Only by the
-                first image that goes into it.
+            InputError: the pipeline is broken, or cannot be started where another attempt would not help. By the first
+                image that goes into it; of a live source, which does not wait for that, by the first after it is known.
         """
         self.frames += 1
         for due in self._pace.images(image, time_s):
@@ -106,20 +107,25 @@ class StreamSink:
                 self._hand_over(due)
         finally:
             self._end()
+        self._check_that_it_started()
         if worked and self.error is not None and not self._target.repeats:
             raise self.error
 
     def _begin(self, image: Image) -> None:
-        """Start the pipeline for images of this size, if it is not yet, and wait for it."""
-        if self._thread is not None:
-            return
-        self._size_hw = self._cut(image)
-        self._thread = threading.Thread(target=self._run, name=f"gfl_edge stream {self.path}", daemon=True)
-        self._thread.start()
-        with self._changed:
-            self._changed.wait_for(lambda: self._state != "new", OPEN_SECONDS + 5)
-        if self.error is not None:
-            raise InputError(str(self.error)) from self.error
+        """Start the pipeline for images of this size, if it is not yet; a file waits for it, a live source must not."""
+        if self._thread is None:
+            self._size_hw = self._cut(image)
+            self._thread = threading.Thread(target=self._run, name=f"gfl_edge stream {self.path}", daemon=True)
+            self._thread.start()
+            if not self._live:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._state != "new", OPEN_SECONDS + 5)
+        self._check_that_it_started()
+
+    def _check_that_it_started(self) -> None:
+        error, self._unsaid = self._unsaid, None
+        if error is not None:
+            raise InputError(str(error)) from error
 
     def _cut(self, image: Image) -> tuple[int, int]:
         """The size of an image in the pipeline: OpenCV hands over rows of whole 4 pixels only, H.264 has even sizes."""
@@ -219,7 +225,9 @@ class StreamSink:
         first = self._state == "new"
         kind = "cannot be started" if first else "is given up"
         self.error = OutputError(f"output {self.path} {kind}: {error}")
-        if not first:
+        if first:
+            self._unsaid = self.error
+        else:
             logger.warning("%s; the run goes on without it", self.error)
 
     def _enter(self, state: State) -> None:

@@ -6,13 +6,16 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import pytest
 
 from gfl_edge.camera import feeds
 from gfl_edge.media.sources import Frame, FrameSource
+
+if TYPE_CHECKING:  # gstreamer_real.py runs where there is no pytest
+    import pytest
 
 
 class FakeSource(FrameSource):

@@ -129,7 +129,9 @@ def test_classes_that_the_annotations_lack_do_not_matter_where_they_are_not_chos
     content["categories"] = [row for row in content["categories"] if row["name"] == "dog"]
     content["annotations"] = [row for row in content["annotations"] if row["category_id"] == 7]
     (dataset / "dogs.json").write_text(json.dumps(content))
-    with pytest.raises(AnnotationError, match=r"no category for 1 of the 2 classes: cat\..* gfl-edge eval --classes A,B"):
+    with pytest.raises(
+        AnnotationError, match=r"no category for 1 of the 2 classes: cat\..* gfl-edge eval --classes A,B"
+    ):
         evaluate(Oracle(), dataset, dataset / "dogs.json", progress=False)
     found = evaluate(Oracle(), dataset, dataset / "dogs.json", progress=False, classes=("dog",))
     assert found.metrics["AP"] == pytest.approx(100)

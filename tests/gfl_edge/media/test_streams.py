@@ -157,3 +157,38 @@ def test_the_rate_of_a_live_source_is_measured(pipelines: Pipelines) -> None:
 def test_without_an_image_nothing_is_started(pipelines: Pipelines) -> None:
     StreamSink(SERVER, 25).close()
     assert pipelines.taken == []
+
+
+def test_a_live_source_does_not_wait_for_a_pipeline_that_starts(pipelines: Pipelines) -> None:
+    started = threading.Event()
+    pipelines.on_open = lambda number: wait_for(started)
+    sink = StreamSink(SERVER, 25, live=True)
+    start = time.monotonic()
+    feed(sink, 5)
+    assert time.monotonic() - start < 1
+    started.set()
+    sink.close()
+    assert pipelines.taken == [[3, 4]], "the newest"
+
+
+@pytest.mark.parametrize("frames_after", [0, 1])
+def test_a_live_source_is_told_later_of_a_pipeline_that_is_broken(pipelines: Pipelines, frames_after: int) -> None:
+    known = threading.Event()
+
+    def fails(number: int) -> None:
+        assert known.wait(10)
+        raise BrokenPipelineError("no element nosuch")
+
+    pipelines.on_open = fails
+    sink = StreamSink(SERVER, 25, live=True, reconnect_seconds=30)
+    feed(sink, 3)
+    known.set()
+    if frames_after:
+        while sink.error is None:
+            time.sleep(0.001)
+        with pytest.raises(InputError, match="cannot be started: no element nosuch"):
+            feed(sink, 1)
+        sink.close()
+    else:
+        with pytest.raises(InputError, match="cannot be started: no element nosuch"):
+            sink.close()
