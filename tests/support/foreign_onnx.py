@@ -42,6 +42,7 @@ class Form:
         late: scores are multiplied by something after they were joined, in a decoded file.
         softmax: scores are a softmax over the classes.
         head_kernel: of a depthwise convolution before the last one; 0: there is none.
+        body_kernel: of a depthwise convolution in the body; 0: there is none.
         swapped: how the channels change places before the normalization.
         by_channel: whether the normalization is one of each channel.
         scores_last: of the channels of a convolution that gives both.
@@ -84,6 +85,7 @@ class Form:
     late: Literal["", "best", "mask"] = ""
     softmax: bool = False
     head_kernel: int = 0
+    body_kernel: int = 0
     swapped: Literal["", "gather", "slice", "split"] = ""
     by_channel: bool = False
     old_resize: bool = False
@@ -194,6 +196,8 @@ class _Writer:
             mean, std = (self.constant(np.float32(v).reshape(1, 3, 1, 1)) for v in form.normalization)
             x = self.add("Div", self.add("Sub", x, mean), std)
         x = self.activated(self.conv(x, 3, WIDTH, form.first_stride, form.first_stride))
+        if form.body_kernel:
+            x = self.activated(self.conv(x, WIDTH, WIDTH, form.body_kernel, group=WIDTH))
         if form.batch_lost:
             rows, columns = (-(-side // form.first_stride) for side in form.input_hw)
             x = self.add("Reshape", x, self.constant(np.asarray([WIDTH, rows, columns], np.int64)))

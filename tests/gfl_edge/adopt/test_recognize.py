@@ -127,6 +127,32 @@ def test_the_family_is_guessed_where_the_graph_shows_it(tmp_path, form, family):
     assert guess_family(foreign, find_head(foreign, Given())).family == family
 
 
+@pytest.mark.parametrize(
+    ("form", "family"),
+    [
+        (Form(activation="relu6", body_kernel=5, head_kernel=3), "nanodet-efficientlite"),
+        (Form(activation="relu6", body_kernel=3, head_kernel=3), None),
+        (Form(activation="relu"), "nanodet-repvgg"),
+        (Form(activation="silu"), None),
+    ],
+)
+def test_relatives_of_nanodet_are_told_by_their_backbones(tmp_path, monkeypatch, form, family):
+    monkeypatch.setattr("gfl_edge.adopt.families.CHAIN", 2)  # of a RepVGG as short as these
+    foreign = read_foreign(written(tmp_path, form))
+    assert guess_family(foreign, find_head(foreign, Given())).family == family
+
+
+def test_paddle_is_known_by_its_names_too(tmp_path):
+    """Tools that simplify a file may not say who made it."""
+    model = foreign_onnx(Form(levels=4, activation="relu"))
+    (first,) = (node for node in model.graph.node if "image" in node.input)
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == first.input[1])
+    tensor.name = first.input[1] = "conv2d_46.w_0"
+    onnx.save(model, tmp_path / "foreign.onnx")
+    foreign = read_foreign(tmp_path / "foreign.onnx")
+    assert guess_family(foreign, find_head(foreign, Given())).family == "picodet"
+
+
 def test_rows_of_detections_are_no_map(tmp_path):
     """64 detections are as many as a level of 8 x 8 has cells."""
     path = written(tmp_path, Form(decoded=True))
