@@ -22,6 +22,7 @@ from train.launch import Launch, read_launch
 T = TypeVar("T")
 
 OF_GLOO = re.compile(r"\bgloo\b|Connection (closed|reset|refused)|[Tt]imed out waiting")
+PLACE_IN_PYTORCH = re.compile(r"^\[/[^]]*\] ")
 MAX_REASON = 200  # characters of PyTorch's own words
 FIND = (
     "Expected all of them to be started within the timeout, and the address to lead to the first; on machines with "
@@ -108,7 +109,8 @@ def _explained(what: str, advice: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if not isinstance(error, dist.DistError) and not OF_GLOO.search(reason):
             raise
-        raise ProcessesError(f"{what} ({reason[:MAX_REASON]}). {advice}") from error
+        reason = PLACE_IN_PYTORCH.sub("", reason).partition(". ")[0][:MAX_REASON]
+        raise ProcessesError(f"{what} ({reason}). {advice}") from error
 
 
 def _open_device(name: str, local_rank: int) -> torch.device:

@@ -16,7 +16,7 @@ from train import saved as saved_state
 from train import train as command
 from train.checkpoint import LAST, Checkpoint
 from train.config import read_config
-from train.distributed import Process, ProcessesError, joined, said_once
+from train.distributed import Process, ProcessesError, _explained, joined, said_once
 from train.loop import TrainingError
 from train.metrics import LOSSES, METRICS, RunLog
 from train.run import Run, train
@@ -179,3 +179,14 @@ def test_processes_that_are_not_there(monkeypatch):
     message = r"the 2 processes of this run did not find each other at 127\.0\.0\.1:9 \(.+\)\. Expected all of them"
     with pytest.raises(ProcessesError, match=message), joined("cpu", timeout_s=1):
         pass
+
+
+def test_what_pytorch_says_becomes_a_sentence():
+    reset = (
+        "[/work/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:6018: Connection reset by peer. This is typical"
+    )
+    message = r"^gone \(Read error \[127\.0\.0\.1\]:6018: Connection reset by peer\)\. Go on$"
+    with pytest.raises(ProcessesError, match=message), _explained("gone", "Go on"):
+        raise RuntimeError(reset)
+    with pytest.raises(RuntimeError, match="CUDA out of memory"), _explained("gone", "Go on"):
+        raise RuntimeError("CUDA out of memory")
