@@ -7,6 +7,9 @@ EXTRAS := cpu,eval,rtx,train,export,calib,demo,dev,mutants
 # As many workers as cores, of at most 1.5 GB each
 WORKERS := -n auto --maxprocesses 8 --dist worksteal
 
+# Commands start hundreds of times in the tests, and compile the same modules each time where nothing may be kept
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check slow fuzz coverage mutants floors wheel sbom docs trial clean
 
 demo: $(VENV)/ready

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -215,7 +218,7 @@ def _trace(module: nn.Module, spec: ModelSpec, opset: int) -> ModelProto:
         dynamic[1] = SIZE_STEP * torch.export.Dim("rows", min=low, max=high)
         dynamic[2] = SIZE_STEP * torch.export.Dim("columns", min=low, max=high)
     # Its remarks on torchvision and on its own deprecations
-    with optional.quiet(logging.WARNING), torch.no_grad():
+    with optional.quiet(logging.WARNING), torch.no_grad(), _frozen_garbage():
         program = torch.onnx.export(
             module,
             (example,),
@@ -229,6 +232,16 @@ def _trace(module: nn.Module, spec: ModelSpec, opset: int) -> ModelProto:
         )
     assert program is not None
     return program.model_proto
+
+
+@contextlib.contextmanager
+def _frozen_garbage() -> Iterator[None]:
+    """Let the collector look at new objects only: the million of PyTorch's take it a sixth of the time of a trace."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _tidy(model: ModelProto, spec: ModelSpec) -> None:

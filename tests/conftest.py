@@ -30,6 +30,7 @@ from tests.support.once import once, shared_folder
 from tests.support.required import required, skip_unless_required
 from tests.support.small_report import measured, measured_tree, short_turns, small_dataset, stored, tiny  # noqa: F401
 from tests.support.squares_run import squares, toml  # noqa: F401
+from tests.support.traced import one_trace  # noqa: F401
 from train.weights.find import CHECKPOINTS, data_folder
 
 if TYPE_CHECKING:

@@ -32,6 +32,8 @@ FRESH = [what for what in MEASUREMENTS if what not in OLD]
 # Their export takes many seconds, and shares its code with the other one
 SLOW = tuple(f"graph of {name}" for name in ("nanodet", "nanodet-t", "nanodet-efficientlite", "nanodet-repvgg", "gfl"))
 
+pytestmark = pytest.mark.usefixtures("one_trace")
+
 
 @pytest.fixture
 def export(small_onnx):

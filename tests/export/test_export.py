@@ -36,7 +36,9 @@ def shapes(values):
 def small():
     """A small NanoDet with three classes and its spec; weights are random but make it answer."""
     torch.manual_seed(0)
-    config = NanoDetConfig("nanodet", num_classes=3, stage_channels=(16, 32, 64), neck_channels=32)
+    config = NanoDetConfig(
+        "nanodet-repvgg", num_classes=3, stage_channels=(8, 16, 16), stage_blocks=(1,) * 4, neck_channels=32
+    )
     detector = NanoDet(config).eval()
     for module in detector.modules():  # a fresh network is made to say nothing
         if isinstance(module, torch.nn.Conv2d):
@@ -253,19 +255,20 @@ def test_parity_notices_another_nms(small, variant):
 
 def test_command_recognizes_the_model_and_prints_the_next_step(checkpoint, tmp_path, capsys):
     output = tmp_path / "new folder" / "m.onnx"
-    assert to_onnx.main(["--weights", str(checkpoint("nanodet-m-416")), "--nms", "none", "-o", str(output)]) == 0
+    assert to_onnx.main(["--weights", str(checkpoint("nanodet-plus-m-416")), "--nms", "none", "-o", str(output)]) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == str(output)
-    assert "nanodet-m-416" in captured.err
+    assert "nanodet-plus-m-416" in captured.err
     assert "largest difference from PyTorch float32 on 3 other images" in captured.err
     assert f"next: gfl-edge detect --model {output}" in captured.err
-    assert read_spec(output).name == "nanodet-m-416"
+    assert read_spec(output).name == "nanodet-plus-m-416"
     assert [path.name for path in output.parent.iterdir()] == ["m.onnx"]
 
 
 def test_command_of_the_plugin_names_full_tensorrt_next(checkpoint, tmp_path, capsys):
     output = tmp_path / "m.onnx"
-    assert to_onnx.main(["--weights", str(checkpoint("nanodet-m-320")), "--nms", "plugin", "-o", str(output)]) == 0
+    words = ["--weights", str(checkpoint("nanodet-plus-m-416")), "--nms", "plugin", "-o", str(output)]
+    assert to_onnx.main(words) == 0
     next_step = capsys.readouterr().err.splitlines()[-1]
     assert next_step == f"next: python export/to_trt.py --onnx {output} --flavor tensorrt"
 

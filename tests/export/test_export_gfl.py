@@ -20,15 +20,9 @@ from train import describe
 from train.models.gfl import GFL, GFLConfig
 
 SMALL = GFLConfig(
-    depth=50,
-    base_channels=16,
-    neck_channels=64,
-    head_channels=64,
-    stacked_convs=1,
-    num_classes=3,
-    dcn="v1",
-    dcn_stages=(False, False, False, True),
-)
+    depth=18, base_channels=16, neck_channels=64, head_channels=64, stacked_convs=1, num_classes=3
+)  # fmt: skip
+DEFORMABLE = {"depth": 50, "dcn": "v1", "dcn_stages": (False, False, False, True)}
 NAMES = ("a", "b", "c")
 
 
@@ -51,7 +45,7 @@ def build(detector, form="gridsample", input_hw=(96, 128), **changes):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["v1", "v2"])
 def test_both_forms_of_deformable_convolution_are_equal(kind):
-    detector = network(dcn=kind)
+    detector = network(**DEFORMABLE | {"dcn": kind})
     found = []
     for form in ("gridsample", "deform"):
         model, spec = build(detector, form)
@@ -68,11 +62,11 @@ def test_both_forms_of_deformable_convolution_are_equal(kind):
 @pytest.mark.parametrize("family", ["gfl", "gflv2"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_both_heads_in_both_precisions(family, precision):
-    detector = network(family=family, dcn=None, dcn_stages=(False,) * 4)
+    detector = network(family=family)
     model, spec = build(detector, precision=precision)
     report = parity.compare(detector, model, spec)
     assert report.passed
-    assert spec.name == f"{family}-r50-96x128"
+    assert spec.name == f"{family}-r18-96x128"
 
 
 def test_the_graph_takes_bgr_although_the_network_takes_rgb():
@@ -103,7 +97,7 @@ def dynamic(shared):
 class TestDynamicSize:
     def test_the_file_says_so(self, dynamic):
         spec = read_spec(dynamic)
-        assert spec.name == "gfl-r50-dcn-dynamic-320-416"
+        assert spec.name == "gfl-r18-dynamic-320-416"
         assert spec.short_long == (320, 416)
         assert spec.size_range == ((320, 320), (416, 416))
         (images,) = onnx.load(dynamic).graph.input
@@ -140,15 +134,29 @@ class TestDynamicSize:
         from gfl_edge.engine.build import BuildPlan, build_engine
 
         engine, sidecar = build_engine(BuildPlan(dynamic, "rtx", ("sm75",)), tmp_path, progress=False)
-        assert engine.name == "gfl-r50-dcn-dynamic-320-416-fp32-rtx-sm75.engine"
+        assert engine.name == "gfl-r18-dynamic-320-416-fp32-rtx-sm75.engine"
         assert sidecar.spec.short_long == (320, 416)
+
+
+@pytest.mark.slow
+def test_deformable_convolutions_of_dynamic_size(tmp_path):
+    """At a size that was not traced, and in an engine."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    from gfl_edge.engine.build import BuildPlan, build_engine
+
+    detector = network(**DEFORMABLE)
+    model, spec = build(detector, input_hw=(320, 416), short_long=(320, 416))
+    assert parity.compare(detector, model, spec).passed
+    onnx.save(model, tmp_path / "m.onnx")
+    engine, _ = build_engine(BuildPlan(tmp_path / "m.onnx", "rtx", ("sm75",)), tmp_path, progress=False)
+    assert engine.name == "gfl-r50-dcn-dynamic-320-416-fp32-rtx-sm75.engine"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["gfl", "gflv2"])
 def test_raw_maps_of_dynamic_size(family, tmp_path):
     """At sizes that were not traced, and with the joint logits of GFLv2."""
-    detector = network(family=family, dcn=None, dcn_stages=(False,) * 4)
+    detector = network(family=family)
     found = []
     for place in ("none", "raw"):
         model, spec = build(detector, input_hw=(320, 416), short_long=(320, 416), nms=place)
@@ -164,7 +172,7 @@ def test_raw_maps_of_dynamic_size(family, tmp_path):
 
 def test_the_plugin_takes_no_dynamic_size():
     with pytest.raises(InputError, match=r"--nms plugin with --dynamic.*take --nms graph"):
-        build(network(dcn=None, dcn_stages=(False,) * 4), input_hw=(320, 416), short_long=(320, 416), nms="plugin")
+        build(network(), input_hw=(320, 416), short_long=(320, 416), nms="plugin")
 
 
 def test_only_families_that_keep_the_aspect_ratio_are_dynamic(checkpoint, tmp_path, capsys):
@@ -181,7 +189,7 @@ def test_a_checkpoint_of_another_published_model(tmp_path, capsys):
 
 
 def test_command_exports_a_checkpoint_of_the_family(tmp_path, capsys):
-    torch.save({"state_dict": network().state_dict()}, tmp_path / "own.pth")
+    torch.save({"state_dict": network(**DEFORMABLE).state_dict()}, tmp_path / "own.pth")
     output = tmp_path / "own.onnx"
     words = [
         "--weights",

@@ -26,6 +26,7 @@ TINY = GFLConfig(
     depth=18, base_channels=8, neck="pan", strides=(8, 16, 32), neck_channels=32, head_channels=32, stacked_convs=1,
     num_classes=3, reg_max=7,
 )  # fmt: skip
+DEFORMABLE = {"depth": 50, "dcn": "v1", "dcn_stages": (False, False, False, True)}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -263,10 +264,10 @@ class TestExport:
         with pytest.raises(PrecisionError, match=r"Conv node_.* came out as float32"):
             half.float_layers(model, {}, nothing)
 
-    def test_the_neck_of_gflv2_with_deformable_convolutions(self):
+    @pytest.mark.parametrize("fields", [{}, pytest.param(DEFORMABLE, marks=pytest.mark.slow)], ids=["plain", "dcn"])
+    def test_the_neck_of_gflv2(self, fields):
         """Whose sums and resizes between layers become float32 nodes of the graph."""
-        stages = (False, False, False, True)
-        detector = network(family="gflv2", depth=50, dcn="v1", dcn_stages=stages)
+        detector = network(family="gflv2", **fields)
         with torch.no_grad():
             detector.neck.lateral_convs[1].conv.bias += 5e4
         spec = spec_of(detector)

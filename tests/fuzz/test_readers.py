@@ -9,7 +9,6 @@ from tests.fuzz.parent import fuzz
 from tests.fuzz.registry import all_readers
 
 READERS = all_readers()
-PARTS = 4  # of the slow run, for as many workers
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -21,10 +20,8 @@ def test_a_reader_holds(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("name", READERS)
-def test_a_reader_holds_for_long(name, part, tmp_path):
-    share = SLOW_EXECUTIONS // PARTS
-    outcome = fuzz(READERS[name], share, SEED + 1, tmp_path, first=part * share)
+def test_a_reader_holds_for_long(name, tmp_path):
+    outcome = fuzz(READERS[name], SLOW_EXECUTIONS, SEED + 1, tmp_path)
     assert not outcome.failures, str(outcome)
-    assert outcome.executions == share
+    assert outcome.executions == SLOW_EXECUTIONS

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import functools
 import subprocess
 import sys
 import threading
@@ -33,13 +35,20 @@ def backend(request):
     return request.param
 
 
-def test_finds_what_the_annotations_say(model, frame, data):
+@pytest.fixture(scope="module")
+def opened(model):
+    """A detector of the model by backend and place of NMS, each compiled once; not to be changed nor closed."""
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda *choices: stack.enter_context(gfl_edge.Detector(model, *choices)))
+
+
+def test_finds_what_the_annotations_say(opened, frame, data):
     import json
 
     content = json.loads(data("coco/instances_val2017_mix397.json").read_text())
     names = {c["id"]: c["name"] for c in content["categories"]}
     truth = [a for a in content["annotations"] if a["image_id"] == 785]
-    detections = gfl_edge.Detector(model)(frame).above(0.4)
+    detections = opened()(frame).above(0.4)
     for annotation in truth:
         x, y, w, h = annotation["bbox"]
         same = detections[[name == names[annotation["category_id"]] for _, _, name in detections]]
@@ -47,9 +56,9 @@ def test_finds_what_the_annotations_say(model, frame, data):
 
 
 @pytest.mark.parametrize("nms", ["graph", "host"])
-def test_backends_and_places_of_nms_agree(model, frame, backend, nms):
-    reference = gfl_edge.Detector(model, "onnxruntime", "graph")(frame)
-    found = gfl_edge.Detector(model, backend, nms)(frame)
+def test_backends_and_places_of_nms_agree(opened, frame, backend, nms):
+    reference = opened("onnxruntime", "graph")(frame)
+    found = opened(backend, nms)(frame)
     assert len(found) == len(reference)
     sure = reference.scores > 0.1  # below, two scores may be so close that rounding swaps them
     np.testing.assert_allclose(found.scores, reference.scores, atol=1e-4)
@@ -73,8 +82,8 @@ def test_raw_maps_give_what_the_graph_gives(exported, data, backend, precision, 
         np.testing.assert_array_equal(found.class_ids[:count], reference.class_ids[sure])
 
 
-def test_batch_equals_single_frames(model, frame, backend):
-    detector = gfl_edge.Detector(model, backend)
+def test_batch_equals_single_frames(opened, frame, backend):
+    detector = opened(backend)
     frames = [frame, frame[:200, :300].copy(), cv2.flip(frame, 1)]
     together = detector.detect_batch(frames)
     for one, found in zip(frames, together, strict=True):
@@ -83,8 +92,8 @@ def test_batch_equals_single_frames(model, frame, backend):
         np.testing.assert_allclose(found.boxes, alone.boxes, atol=0.01)
 
 
-def test_results_survive_the_next_call(model, frame, backend):
-    detector = gfl_edge.Detector(model, backend, "graph")
+def test_results_survive_the_next_call(opened, frame, backend):
+    detector = opened(backend, "graph")
     first = detector(frame)
     copy = first.boxes.copy(), first.scores.copy(), first.class_ids.copy()
     detector(np.zeros_like(frame))
@@ -92,32 +101,32 @@ def test_results_survive_the_next_call(model, frame, backend):
         np.testing.assert_array_equal(array, kept)
 
 
-def test_stages_are_timed(model, frame):
-    detector = gfl_edge.Detector(model)
+def test_stages_are_timed(opened, frame):
+    detector = opened()
     ms = detector.infer(detector.prepare([frame])).ms
     assert list(ms) == ["preprocess", "network", "postprocess"]
     assert min(ms.values()) > 0
 
 
-def test_one_color_gives_no_confident_detections(model):
-    detections = gfl_edge.Detector(model)(np.full((50, 60, 3), 128, np.uint8))
+def test_one_color_gives_no_confident_detections(opened):
+    detections = opened()(np.full((50, 60, 3), 128, np.uint8))
     assert len(detections.above(0.5)) == 0
 
 
 @pytest.mark.parametrize(
     "bad", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3), np.uint16), np.zeros((1, 1, 3), np.uint8)]
 )
-def test_a_bad_frame_does_not_spoil_the_detector(model, frame, bad):
-    detector = gfl_edge.Detector(model)
+def test_a_bad_frame_does_not_spoil_the_detector(opened, frame, bad):
+    detector = opened()
     before = detector(frame)
     with pytest.raises(FrameError):
         detector(bad)
     np.testing.assert_array_equal(detector(frame).boxes, before.boxes)
 
 
-def test_prepared_frames_are_not_overwritten(model, frame, backend):
+def test_prepared_frames_are_not_overwritten(opened, frame, backend):
     """Several wait for the network while others are made ready, by another thread."""
-    detector = gfl_edge.Detector(model, backend)
+    detector = opened(backend)
     frames = [frame, cv2.flip(frame, 1), frame[:200, :300].copy(), np.zeros_like(frame)] * 3
     expected = [detector(one) for one in frames]
     waiting = [detector.prepare([one]) for one in frames[:3]]
@@ -142,8 +151,8 @@ def test_buffers_are_used_again(model, frame):
     assert len(seen) == 2
 
 
-def test_frames_are_inferred_once(model, frame):
-    detector = gfl_edge.Detector(model)
+def test_frames_are_inferred_once(opened, frame):
+    detector = opened()
     prepared = detector.prepare([frame])
     detector.infer(prepared)
     with pytest.raises(InputError, match="prepare them again"):
@@ -174,25 +183,25 @@ def test_closing_waits_for_the_network(model, frame):
     assert len(found) == 1
 
 
-def test_empty_batch(model):
+def test_empty_batch(opened):
     with pytest.raises(InputError, match="got no frames"):
-        gfl_edge.Detector(model).detect_batch([])
+        opened().detect_batch([])
 
 
 @pytest.mark.parametrize("shape", [(1, 320, 320, 3), (416, 416, 3), (0, 416, 416, 3), (1, 3, 416, 416)])
-def test_wrong_input_size(model, backend, shape):
-    detector = gfl_edge.Detector(model, backend)
+def test_wrong_input_size(opened, backend, shape):
+    detector = opened(backend)
     with pytest.raises(InputError, match=r"nanodet-plus-m-416 takes uint8 \[N, 416, 416, 3\]"):
         detector.backend.run(np.zeros(shape, np.uint8))
 
 
-def test_wrong_input_type(model, backend):
+def test_wrong_input_type(opened, backend):
     with pytest.raises(InputError, match="input is float32"):
-        gfl_edge.Detector(model, backend).backend.run(np.zeros((1, 416, 416, 3), np.float32))
+        opened(backend).backend.run(np.zeros((1, 416, 416, 3), np.float32))
 
 
-def test_backend_describes_itself(model, backend):
-    described = gfl_edge.Detector(model, backend).backend.describe()
+def test_backend_describes_itself(opened, backend):
+    described = opened(backend).backend.describe()
     assert described["library"] == backend
     assert described["version"][0].isdigit()
 
@@ -236,20 +245,20 @@ def test_choices_that_do_not_fit(model, backend, nms, message):
         gfl_edge.Detector(model, backend, nms)
 
 
-def test_graph_nms_of_a_model_without(exported):
+def test_graph_nms_of_a_model_without(small_onnx):
     with pytest.raises(InputError, match="was exported with --nms none"):
-        gfl_edge.Detector(exported("nanodet-m-320", nms="none"), nms="graph")
+        gfl_edge.Detector(small_onnx["fp32", "none"], nms="graph")
 
 
 @pytest.mark.parametrize("nms", ["auto", "graph", "host"])
-def test_the_plugin_is_not_for_the_cpu(exported, backend, nms):
+def test_the_plugin_is_not_for_the_cpu(small_onnx, backend, nms):
     with pytest.raises(InputError, match=r"exported with --nms plugin.*--flavor tensorrt.*--nms graph, none or raw"):
-        gfl_edge.Detector(exported("nanodet-m-320", nms="plugin"), backend, nms)
+        gfl_edge.Detector(small_onnx["fp32", "plugin"], backend, nms)
 
 
-def test_graph_nms_of_raw_maps(exported):
+def test_graph_nms_of_raw_maps(small_onnx):
     with pytest.raises(InputError, match="was exported with --nms raw"):
-        gfl_edge.Detector(exported("nanodet-m-320", nms="raw"), nms="graph")
+        gfl_edge.Detector(small_onnx["fp32", "raw"], nms="graph")
 
 
 def test_an_engine_is_not_for_the_cpu(tmp_path):

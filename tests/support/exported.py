@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.once import once
+from tests.support.traced import traced_once
 from train.weights.find import CHECKPOINTS, data_folder
 
 KEPT = "GFL_EDGE_EXPORTED"  # a folder of such files, for environments without PyTorch: see write_all()
@@ -44,7 +45,8 @@ def write_small(path: Path, precision: str, nms: str) -> None:
 
     from benchmarks.fingerprints import export_small
 
-    onnx.save(export_small("nanodet-plus", precision, nms), path)
+    with traced_once(path.parent):
+        onnx.save(export_small("nanodet-plus", precision, nms), path)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +72,8 @@ def write_published(
     from export.arguments import ExportRequest
     from export.to_onnx import export_onnx
 
-    export_onnx(ExportRequest(checkpoint, model=name, precision=precision, nms=nms, uncertainty=uncertainty), path)
+    with traced_once(path.parent):
+        export_onnx(ExportRequest(checkpoint, model=name, precision=precision, nms=nms, uncertainty=uncertainty), path)
 
 
 def write_all(folder: Path) -> None:

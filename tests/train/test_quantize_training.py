@@ -45,19 +45,16 @@ TINY = {
     "gflv2": replace(SMALL_GFL, family="gflv2"),
     "atss": replace(SMALL_GFL, family="atss", quality="centerness", regression="delta"),
 }
-WHOLE = {
-    "nanodet": NanoDetConfig("nanodet"),
-    "nanodet-g": NANODET_G,
-    "nanodet-plus": NanoDetConfig("nanodet-plus"),
-    "efficientnet-lite0": GFLConfig(backbone="efficientnet-lite0", neck="pan", strides=(8, 16, 32)),
-    "resnet18": GFLConfig(depth=18),
-    "centerness": GFLConfig(depth=18, quality="centerness"),
+OTHERS = {
+    "efficientnet-lite0": GFLConfig(backbone="efficientnet-lite0", neck="pan", strides=(8, 16, 32), stacked_convs=1),
+    "five levels": GFLConfig(depth=18, stacked_convs=1),
+    "centerness": GFLConfig(depth=18, stacked_convs=1, quality="centerness"),
 }
 ON = ["quantize.enabled=true", "quantize.calibration_batches=2", 'quantize.method="max"']
 SPOILED = 100  # times
-SLOW = ("nanodet-g", "nanodet-efficientlite", "nanodet-repvgg", "nanodet-plus")
+QUICK = ("nanodet", "gflv2")  # their placement; the others with the slow tests
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "one_trace")
 
 
 def build(config):
@@ -98,15 +95,15 @@ def check_placement(config):
 
 @pytest.mark.parametrize(
     "config",
-    [pytest.param(c, marks=[pytest.mark.slow] if name in SLOW else [], id=name) for name, c in TINY.items()],
+    [pytest.param(c, marks=[] if name in QUICK else [pytest.mark.slow], id=name) for name, c in TINY.items()],
 )
 def test_the_convolutions_are_those_that_get_pairs_in_the_onnx_file(config):
     check_placement(config)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", WHOLE.values(), ids=WHOLE)
-def test_the_convolutions_of_whole_networks(config):
+@pytest.mark.parametrize("config", OTHERS.values(), ids=OTHERS)
+def test_the_convolutions_of_other_networks(config):
     check_placement(config)
 
 
@@ -132,7 +129,7 @@ def test_weights_round_per_channel_and_inputs_by_their_range():
 
 
 def test_padding_of_its_own_is_no_obstacle():
-    config = replace(WHOLE["efficientnet-lite0"], neck_channels=32, head_channels=32, stacked_convs=1)
+    config = replace(OTHERS["efficientnet-lite0"], neck_channels=32, head_channels=32)
     detector = fuse_batch_norm(build(config))
     before = outputs(detector, pictures())
     fake_quantize(detector, detector, [pictures()], "max")

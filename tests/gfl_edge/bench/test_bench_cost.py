@@ -124,10 +124,10 @@ def test_pytorch_counts_the_same(exported, checkpoint):
 
     from train.weights.loading import load_detector
 
-    network = load_detector(checkpoint("nanodet-plus-m-320")).eval()
+    network = load_detector(checkpoint("nanodet-plus-m-416")).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 3, 320, 320))
-    model, spec = load_contract(exported("nanodet-plus-m-320"))
+        network(torch.zeros(1, 3, 416, 416))
+    model, spec = load_contract(exported("nanodet-plus-m-416"))
     assert 2e9 * graph_cost(model, spec.input_hw).gmacs == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 

@@ -157,6 +157,7 @@ class TestNames:
         assert to_onnx.main(["--weights", name, "-o", str(tmp_path / "m.onnx")]) == 1
         assert message in capsys.readouterr().err
 
+    @pytest.mark.usefixtures("one_trace")
     def test_a_name_is_exported(self, checkpoint, capsys, tmp_path, monkeypatch) -> None:
         monkeypatch.delenv("GFL_EDGE_DATA")
         checkpoint("nanodet-m-320")
