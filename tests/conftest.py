@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -51,6 +52,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason=f"no GPU: {gpu_reason}"))
         if item.get_closest_marker("slow") and not config.getoption("--run-slow"):
             item.add_marker(pytest.mark.skip(reason="slow: runs with --run-slow"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected, millions of objects, is not looked at again by every collection of garbage."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

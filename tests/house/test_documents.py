@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -14,18 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from gfl_edge import console
 from tests.support.documents import CHECKOUT, COMMANDS, DOCUMENTS, OTHER, PYTHON, Block, blocks, read, why_not
 from tests.support.watched_network import contacts, watched
 
 IMAGES, CALIBRATION_IMAGES = 16, 32
-# Parses the command line of a script, which its arguments are, without running it
-PARSE = """
-import runpy, sys
-del sys.argv[0]
-from gfl_edge import console
-console.run_command = lambda parser, run, argv: parser.parse_args(argv) and 0
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 def parameters(*languages: str) -> list:
@@ -164,10 +160,24 @@ def parse(command: str, checkout: Path) -> None:
     elif words[0] == "make":
         run(["make", "-n", *words[1:]], checkout)
     elif words[0] == "gfl-edge":
-        run([sys.executable, "-c", PARSE, "gfl_edge/cli/main.py", *words[1:]], checkout)
+        parse_arguments(["gfl_edge/cli/main.py", *words[1:]])
     elif any(word.endswith(".py") for word in words):
         script = next(i for i, word in enumerate(words) if word.endswith(".py"))
-        run([sys.executable, "-c", PARSE, *words[script:]], checkout)
+        parse_arguments(words[script:])
+
+
+def parse_arguments(words: list[str]) -> None:
+    """Parse the command line of a script without running it."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+        patch.chdir(CHECKOUT)
+        patch.setattr(sys, "argv", words)
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(console, "run_command", lambda parser, run, argv: parser.parse_args(argv) and 0)
+        try:
+            runpy.run_path(words[0], run_name="__main__")
+        except SystemExit as left:
+            assert not left.code, f"{words}\n{said.getvalue()}"
 
 
 def check_requirements(words: list[str]) -> None:

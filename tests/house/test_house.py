@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from gfl_edge import errors, optional
 from gfl_edge.cli import main as cli
 from gfl_edge.errors import GflEdgeError, MissingDependencyError
 from gfl_edge.serving import deepstream
+from tests.support.helps import ask_help
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MODULES = sorted(
@@ -54,20 +56,19 @@ def test_every_module_imports_with_numpy_alone():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("command", ["", *(name for name, _, _ in cli.COMMANDS)])
-def test_help_of_every_command_needs_numpy_alone(command):
-    words = ["gfl-edge", *command.split(), "--help"]
-    result = run(sys.executable, "-c", f"{BARE}\nsys.argv = {words}\nimport gfl_edge.__main__")
+def test_help_of_every_command_needs_numpy_alone():
+    commands = [[], *([name] for name, _, _ in cli.COMMANDS)]
+    result = run(sys.executable, *ask_help([("gfl_edge/__main__.py", *words) for words in commands], BARE))
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"usage: {' '.join(words[:-1])}")
+    for words, told in zip(commands, json.loads(result.stdout), strict=True):
+        assert told.startswith(f"usage: {' '.join(['gfl-edge', *words])}")
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help_of_every_script_needs_numpy_alone(script):
-    start = f"import runpy; sys.argv = ['x', '--help']; runpy.run_path({script!r}, run_name='__main__')"
-    result = run(sys.executable, "-c", f"{BARE}\n{start}")
+def test_help_of_every_script_needs_numpy_alone():
+    result = run(sys.executable, *ask_help([(script,) for script in SCRIPTS], BARE))
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"usage: {script}")
+    for script, told in zip(SCRIPTS, json.loads(result.stdout), strict=True):
+        assert told.startswith(f"usage: {script}")
 
 
 def test_exported_members():

@@ -5,7 +5,6 @@ The commands of the documents, which do all real work, are watched where they ru
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 from gfl_edge.cli.main import COMMANDS
 from gfl_edge.zoo.bundled import bundled_model
+from tests.support.helps import ask_help
 from tests.support.watched_network import contacts, watched
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -27,18 +27,6 @@ for path in sorted(pathlib.Path("gfl_edge").rglob("*.py")):
 for name in optional.EXTRA_OF:
     if name in {packages}:
         optional.available(name)
-"""
-# In one process, which imports PyTorch once
-HELP = """
-import json, runpy, sys
-for words in json.loads(sys.argv[1]):
-    sys.argv = [*words, "--help"]
-    try:
-        runpy.run_path(words[0], run_name="__main__")
-    except SystemExit as left:
-        assert left.code == 0, words
-    else:
-        raise AssertionError(words)
 """
 LIGHT = ("numpy", "cv2", "onnx", "onnxruntime", "openvino", "pycocotools", "tensorrt_rtx", "cuda", "psutil", "yaml")
 LIGHT += ("starlette", "uvicorn", "prometheus_client")
@@ -110,10 +98,9 @@ def test_doctor_contacts_nobody(tmp_path):
 
 @pytest.mark.slow
 def test_the_help_of_a_command_contacts_nobody(tmp_path):
-    words = [["gfl_edge/cli/main.py", name] for name, *_ in COMMANDS]
-    assert run(["-c", HELP, json.dumps(words)], tmp_path) == []
+    assert run(ask_help([("gfl_edge/cli/main.py", name) for name, *_ in COMMANDS]), tmp_path) == []
 
 
 @pytest.mark.slow
 def test_the_help_of_a_script_contacts_nobody(tmp_path):
-    assert run(["-c", HELP, json.dumps([[script] for script in SCRIPTS])], tmp_path) == []
+    assert run(ask_help([(script,) for script in SCRIPTS]), tmp_path) == []

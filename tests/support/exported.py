@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.once import once
-from tests.support.traced import traced_once
+from tests.support.traced import KEPT, traced_once
 from train.weights.find import CHECKPOINTS, data_folder
-
-KEPT = "GFL_EDGE_EXPORTED"  # a folder of such files, for environments without PyTorch: see write_all()
 
 
 class SmallFiles:
@@ -80,7 +78,7 @@ def write_all(folder: Path) -> None:
     """Into ``folder``: the small files, and those of one published model where its checkpoint is."""
     os.environ[KEPT] = str(folder)
     small = SmallFiles(folder)
-    for key in itertools.product(("fp32", "fp16"), ("graph", "none", "raw")):
+    for key in [*itertools.product(("fp32", "fp16"), ("graph", "none", "raw")), ("fp32", "plugin")]:
         small[key]
     name = "nanodet-m-320"
     if (checkpoint := data_folder() / CHECKPOINTS[name]).is_file():

@@ -9,6 +9,7 @@ import copy
 import functools
 import hashlib
 import io
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from export.graph import ExportedDetector
     from gfl_edge.spec import ModelSpec
 
+KEPT = "GFL_EDGE_EXPORTED"  # a folder that outlives the session, as one run of continuous integration has it
+
 
 @contextmanager
 def traced_once(folder: Path) -> Iterator[None]:
@@ -34,6 +37,7 @@ def traced_once(folder: Path) -> Iterator[None]:
 
     from export import graph
 
+    folder.mkdir(parents=True, exist_ok=True)
     trace = graph._trace
 
     @functools.wraps(trace)
@@ -82,5 +86,5 @@ class TensorDigests(pickle.Pickler):
 def one_trace(shared: Path) -> Iterator[None]:
     """For tests that export: see :func:`traced_once`."""
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    with traced_once(shared):
+    with traced_once(Path(os.environ.get(KEPT, shared))):
         yield
