@@ -174,10 +174,9 @@ def parse_arguments(words: list[str]) -> None:
         patch.setattr(sys, "argv", words)
         patch.setattr(sys, "path", [*sys.path])
         patch.setattr(console, "run_command", lambda parser, run, argv: parser.parse_args(argv) and 0)
-        try:
+        with pytest.raises(SystemExit) as left:
             runpy.run_path(words[0], run_name="__main__")
-        except SystemExit as left:
-            assert not left.code, f"{words}\n{said.getvalue()}"
+    assert not left.value.code, f"{words}\n{said.getvalue()}"
 
 
 def check_requirements(words: list[str]) -> None:
