@@ -20,6 +20,7 @@ from tests.support.stub_driver.library import build, why_not_built
 
 HERE = Path(__file__).resolve().parent / "on_stub"
 FILES = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "conftest")
+SLOW = ("dry_run",)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,9 @@ def stub(shared: Path) -> Path:
 
 
 @pytest.mark.skipif(not optional.available("cuda.bindings.driver"), reason="cuda-python is not installed")
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FILES]
+)
 def test_on_stub(name: str, stub: Path) -> None:
     path = os.pathsep.join((str(stub), os.environ.get("LD_LIBRARY_PATH", "")))
     kernels = emulated_kernels.library().path
