@@ -59,8 +59,13 @@ def test_both_forms_of_deformable_convolution_are_equal(kind):
     assert np.ptp(found[0]["scores"]) > 0.3  # not all alike
 
 
-@pytest.mark.parametrize("family", ["gfl", "gflv2"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    [
+        *(("gfl", "fp32"), ("gflv2", "fp16")),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("gfl", "fp16"), ("gflv2", "fp32"))),
+    ],
+)
 def test_both_heads_in_both_precisions(family, precision):
     detector = network(family=family)
     model, spec = build(detector, precision=precision)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from export import to_trt
 from export.arguments import ExportOptions
@@ -15,6 +16,7 @@ from export.engine import EngineRequest, build
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.spec import read_spec
+from train.models.nanodet import NanoDet, NanoDetConfig
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'gfl-edge[rtx]'")
 
@@ -25,12 +27,15 @@ def elsewhere(tmp_path, monkeypatch, no_gpu):
 
 
 class TestFunction:
-    def test_from_a_checkpoint(self, checkpoint, tmp_path, capsys):
+    def test_from_a_checkpoint(self, tmp_path, capsys):
+        layout = {"stage_channels": (8, 16, 16), "stage_blocks": (1,) * 4, "neck_channels": 32}
+        network = NanoDet(NanoDetConfig("nanodet-repvgg", num_classes=3, **layout))
+        torch.save({"state_dict": network.state_dict()}, tmp_path / "own.pth")
         options = ExportOptions(input_hw=(96, 128), nms="none")
-        request = EngineRequest(checkpoint("nanodet-m-320"), "fp16", targets=("sm86",), export=options)
-        result = build(request, progress=False)
-        assert result.engine == Path("artifacts/nanodet-m-96x128-fp16-nonms-rtx-sm86.engine")
-        assert result.onnx == result.float_onnx == Path("artifacts/nanodet-m-96x128-fp16-nonms.onnx")
+        result = build(EngineRequest(Path("own.pth"), "fp16", targets=("sm86",), export=options), progress=False)
+        assert result.spec.name.endswith("-96x128")
+        assert result.engine == Path(f"artifacts/{result.spec.name}-fp16-nonms-rtx-sm86.engine")
+        assert result.onnx == result.float_onnx == Path(f"artifacts/{result.spec.name}-fp16-nonms.onnx")
         assert result.spec == read_spec(result.onnx)
         assert result.sidecar == Sidecar.read(result.engine)
         assert result.parity is not None

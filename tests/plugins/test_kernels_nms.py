@@ -56,7 +56,7 @@ def test_random_input_in_any_order_of_threads(emulated, order, seed, fields):
     ),
     dtype=st.sampled_from([np.float32, np.float16]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_ties(library, seed, shape, gray_levels, size, rule, dtype):
     """Few values of scores and coordinates: equal scores, equal boxes, empty ones, IoUs at the threshold."""
     rng = np.random.default_rng(seed)
@@ -70,7 +70,7 @@ ODD_NUMBERS = [-np.inf, -1.0, -0.0, 0.0, 1e-30, 1.0, 7.0, 3e38, np.inf, np.nan]
 
 
 @given(seed=st.integers(0, 2**32 - 1), iou_threshold=st.sampled_from([0.0, 0.5, 1.0]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_odd_boxes_and_scores(library, seed, iou_threshold):
     """NaN, infinite, inverted and huge boxes and scores are left out and counted."""
     rng = np.random.default_rng(seed)
@@ -145,7 +145,7 @@ def test_iou_exactly_at_the_threshold_is_kept(library):
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_iou_is_rounded_as_in_numpy(library, seed):
     """The threshold is the IoU of a pair, or its neighbor below: a fused product would decide otherwise."""
     rng = np.random.default_rng(seed)

@@ -65,7 +65,7 @@ SIZES = st.tuples(st.integers(2, 90), st.integers(2, 90))
 @pytest.mark.parametrize("rule", ["stretch", "letterbox", "fit"])
 def test_resize(library, rule):
     @given(frame_hw=SIZES, out_hw=SIZES, seed=st.integers(0, 2**32 - 1))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     def check(frame_hw, out_hw, seed):
         frame = np.random.default_rng(seed).integers(0, 256, (*frame_hw, 3), np.uint8)
         assert_resized(library.resize(resize_params(frame_hw, out_hw, rule), frame), frame, rule)
@@ -150,7 +150,7 @@ ODD_STEPS = [0.0, -0.0, 1e-45, 1e-38, 2**-11, 2**-10, 3 * 2**-11, -(2**-11), 0.5
     start=st.one_of(st.sampled_from(ODD_STEPS), st.floats(-8, 8, width=32), st.floats(-1e9, 1e9, width=32)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_coordinates_in_integers_are_those_in_doubles(library, step, start, seed):
     frame = np.random.default_rng(seed).integers(0, 256, (9, 13, 3), np.uint8)
     params = resize_params((9, 13), (16, 40), "letterbox")

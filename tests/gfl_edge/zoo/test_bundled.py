@@ -104,6 +104,7 @@ class TestCommands:
         assert cli.main(["detect", str(street), "-o", str(tmp_path / "out")]) == 0
         assert len(json.loads(capsys.readouterr().out)["pictures"]) == 1
 
+    @pytest.mark.usefixtures("short_turns")
     def test_bench(self, tmp_path, capsys):
         assert cli.main(["bench", "--seconds", "0.2", "-o", str(tmp_path / "report")]) == 0
         report = json.loads((tmp_path / "report" / "report.json").read_text())
