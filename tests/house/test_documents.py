@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import docs.build
 from gfl_edge import console
 from tests.support.documents import CHECKOUT, COMMANDS, DOCUMENTS, OTHER, PYTHON, Block, blocks, read, why_not
 from tests.support.watched_network import contacts, watched
@@ -198,6 +199,13 @@ def test_every_block_says_what_it_is() -> None:
             assert block.language in (*COMMANDS, *PYTHON, *OTHER), block
 
 
+def test_the_api_reference_is_asked_for_every_package() -> None:
+    named = {name.partition(".")[2] for name in docs.build.public_modules()}
+    entries = {path.stem for path in (CHECKOUT / "gfl_edge").iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert named - {""} == entries - {"__init__", "__main__", "__pycache__"}
+
+
+@pytest.mark.slow
 def test_the_api_reference_has_every_module(tmp_path: Path) -> None:
     pytest.importorskip("pdoc", reason="pdoc is not installed (extra docs)")
     words = [sys.executable, "docs/build.py", "-o", str(tmp_path / "site")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,13 @@ TESTS = [path for path in SOURCES if path.name.startswith("test_")]
 PACKAGES = [path for path in SOURCES if path.name == "__init__.py"]
 
 
-def imported(path: Path) -> Iterator[str]:
+@functools.cache
+def imported(path: Path) -> tuple[str, ...]:
     """The modules that a file imports anywhere: inside functions and for type checkers, too."""
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse((CHECKOUT / path).read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

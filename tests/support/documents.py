@@ -55,7 +55,9 @@ SLOW = (
     "--int8",
     "train/train.py",
     "--weights gfl",
-    "export/to_trt.py --weights nanodet_m.ckpt",  # fast tests do the same in tests/export
+    # fast tests do the same in tests/export
+    "export/to_trt.py --weights nanodet_m.ckpt",
+    'EngineRequest(Path("nanodet_m.ckpt")',
     "examples/zone_count.py",  # fast tests run it with a detector that needs no model
     "--format coco,csv --score",
     "nanodet-m-sigma",
