@@ -29,7 +29,7 @@ def elsewhere(tmp_path, monkeypatch, no_gpu):
 class TestFunction:
     def test_from_a_checkpoint(self, tmp_path, capsys):
         layout = {"stage_channels": (8, 16, 16), "stage_blocks": (1,) * 4, "neck_channels": 32}
-        network = NanoDet(NanoDetConfig("nanodet-repvgg", num_classes=3, **layout))
+        network = NanoDet(NanoDetConfig("nanodet-repvgg", num_classes=3, reg_max=10, **layout))
         torch.save({"state_dict": network.state_dict()}, tmp_path / "own.pth")
         options = ExportOptions(input_hw=(96, 128), nms="none")
         result = build(EngineRequest(Path("own.pth"), "fp16", targets=("sm86",), export=options), progress=False)
@@ -49,10 +49,10 @@ class TestFunction:
     def test_the_file_is_read_once(self, small_onnx, monkeypatch):
         import onnx
 
+        source = small_onnx["fp16", "graph"]
         read, whole, parsed = [], onnx.load, onnx.load_model_from_string
         monkeypatch.setattr(onnx, "load", lambda path: read.append("file") or whole(path))
         monkeypatch.setattr(onnx, "load_model_from_string", lambda content: read.append("content") or parsed(content))
-        source = small_onnx["fp16", "graph"]
         result = build(EngineRequest(source, "fp16", Path("out"), max_batch=2), progress=False)
         assert read == ["content", "content"]  # to know what it is, and to change it for the engine
         assert (result.onnx, result.sidecar.max_batch, result.parity) == (source, 2, None)

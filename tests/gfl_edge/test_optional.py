@@ -150,7 +150,7 @@ runpy.run_path({script!r}, run_name="__main__")
     [
         ("torch", "export,train", "export/to_onnx.py --weights x.ckpt -o x.onnx"),
         ("onnxsim", "export", "export/to_onnx.py --weights x.ckpt -o x.onnx"),
-        ("onnxscript", "export", "export/to_onnx.py --weights x.ckpt -o x.onnx"),
+        pytest.param(*("onnxscript", "export", "export/to_onnx.py --weights x.ckpt -o x.onnx"), marks=pytest.mark.slow),
         ("torch", "export,train", "export/to_trt.py --weights x.ckpt --target sm75"),
         ("torch", "export,train", "train/train.py x.toml"),
         ("torch", "export,train", "train/evaluate.py --weights x.ckpt --images . --annotations a.json"),
