@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -37,6 +38,10 @@ from train.weights.find import CHECKPOINTS, data_folder
 if TYPE_CHECKING:
     from tests.support.fake_gpu import FakeGpu
     from tests.support.fake_sources import Clock
+
+# pytest gives its handlers to every logger that does not propagate, and PyTorch describes all that it traces for a log
+# that somebody reads, which takes a tenth of an export
+logging.getLogger("torch.__trace").addHandler = lambda handler: None  # type: ignore[method-assign]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

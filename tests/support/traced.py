@@ -66,7 +66,7 @@ def digest(module: ExportedDetector, *settings: object) -> str | None:
     pickler.fast = True  # what is the same object in one module may be two equal ones in another
     try:
         pickler.dump((module, settings))
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except (pickle.PicklingError, AttributeError, TypeError, ValueError):
         return None
     return hashlib.sha256(file.getvalue()).hexdigest()[:24]
 
