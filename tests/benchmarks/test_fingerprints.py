@@ -30,7 +30,10 @@ OLD = {
 WITHOUT_NETWORK = {"coverage", "soak", "mutants"}
 FRESH = [what for what in MEASUREMENTS if what not in OLD]
 # Their export takes many seconds, and shares its code with the other one
-SLOW = tuple(f"graph of {name}" for name in ("nanodet", "nanodet-t", "nanodet-efficientlite", "nanodet-repvgg", "gfl"))
+SLOW = tuple(
+    f"graph of {name}"
+    for name in ("nanodet", "nanodet-g", "nanodet-t", "nanodet-efficientlite", "nanodet-repvgg", "gfl")
+)
 
 pytestmark = pytest.mark.usefixtures("one_trace")
 
