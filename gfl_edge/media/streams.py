@@ -25,7 +25,9 @@ from gfl_edge.ops.preprocess import Image
 
 # In which the end of a file has to be written, and that of a stream be sent
 FINISH_SECONDS, FINISH_STREAM_SECONDS = 15, 3
-WAITING = 2  # images on their way to the pipeline
+WAITING = 2  # images on their way to the pipeline: a stream is not to show old ones
+# Of a live source on their way to a file, in which none is to be missing because the pipeline took a moment to start
+MAX_FILE_WAITING, FILE_WAITING_BYTES = 60, 128 << 20
 # A pipeline that took so many images in so long works; what is broken takes some into its queues, too
 STEADY_FRAMES, STEADY_SECONDS = 30, 5.0
 
@@ -38,7 +40,8 @@ class StreamSink:
     """An annotated video that goes into a GStreamer pipeline. All frames get the size of the first, as in a file;
     up to three columns and a row are cut off, which pipelines cannot take.
 
-    The images of a live source are dropped where the pipeline does not keep up; those of a file wait for it. A pipeline
+    The images of a live source are dropped where the pipeline does not keep up, at once where it sends them somewhere;
+    those of a file wait for it. A pipeline
     that fails on the way is tried again where that can help, and else given up; frames go on without it.
 
     Args:
@@ -146,11 +149,16 @@ class StreamSink:
             if self._state == "over":
                 self.dropped += 1
                 return
-            if len(self._waiting) == WAITING:
+            if len(self._waiting) >= self._capacity(ready):
                 self._waiting.popleft()
                 self.dropped += 1
             self._waiting.append(ready)
             self._changed.notify_all()
+
+    def _capacity(self, image: Image) -> int:
+        if self._target.repeats or not self._live:
+            return WAITING
+        return max(WAITING, min(MAX_FILE_WAITING, FILE_WAITING_BYTES // image.nbytes))
 
     def _end(self) -> None:
         with self._changed:

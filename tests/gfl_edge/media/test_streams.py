@@ -192,3 +192,25 @@ def test_a_live_source_is_told_later_of_a_pipeline_that_is_broken(pipelines: Pip
     else:
         with pytest.raises(InputError, match="cannot be started: no element nosuch"):
             sink.close()
+
+
+def test_a_file_of_a_live_source_has_the_frames_that_came_while_it_was_started(pipelines: Pipelines) -> None:
+    started = threading.Event()
+    pipelines.on_open = lambda number: wait_for(started)
+    sink = StreamSink(FILE, 25, live=True, measure=True)
+    feed(sink, 40)
+    started.set()
+    sink.close()
+    assert pipelines.taken == [list(range(40))]
+    assert sink.dropped == 0
+
+
+def test_what_waits_for_a_file_is_limited_in_bytes(pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "FILE_WAITING_BYTES", 5 * 3 * 48 * 64)
+    started = threading.Event()
+    pipelines.on_open = lambda number: wait_for(started)
+    sink = StreamSink(FILE, 25, live=True)
+    feed(sink, 40)
+    started.set()
+    sink.close()
+    assert pipelines.taken == [[35, 36, 37, 38, 39]]
