@@ -22,7 +22,12 @@ from gfl_edge.errors import BackendError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MODEL, OUTPUTS = "detector", ("boxes", "scores", "class_ids")  # of the example
-PROTOCOLS = {"HTTP": ("tritonclient.http", 0), "gRPC": ("tritonclient.grpc", 1)}  # and which port after the first
+ANSWER_SECONDS = 600.0  # that a request may wait for those of others, however busy the machine is
+# The module of the client, which port after the first, and what the client is told
+PROTOCOLS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "HTTP": ("tritonclient.http", 0, {"network_timeout": ANSWER_SECONDS}),
+    "gRPC": ("tritonclient.grpc", 1, {}),  # waits as long as it takes
+}
 START_SECONDS, STOP_SECONDS = 120.0, 60.0
 
 # The back end for Python loads libpython of the interpreter: it took that of pyenv's 3.10, and not that of its 3.11
@@ -78,9 +83,9 @@ class Client:
     """
 
     def __init__(self, protocol: str, port: int) -> None:
-        module, offset = PROTOCOLS[protocol]
+        module, offset, settings = PROTOCOLS[protocol]
         self._module: Any = optional.load(module)
-        self._client = self._module.InferenceServerClient(f"127.0.0.1:{port + offset}")
+        self._client = self._module.InferenceServerClient(f"127.0.0.1:{port + offset}", **settings)
 
     def ready(self) -> bool:
         """Whether the server answers requests."""
