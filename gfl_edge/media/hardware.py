@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -192,10 +192,10 @@ class HardwareFile:
     def release(self) -> None:
         """Free the decoder and the file."""
         self._capture.release()
-        self._times.close()  # type: ignore[attr-defined]  # a generator, which holds the file
+        self._times.close()  # which holds the file, too
 
 
-def packet_times_ms(path: str) -> Iterator[float]:
+def packet_times_ms(path: str) -> Generator[float, None, None]:
     """Times of a file's frames in the order in which they are shown, from its packets, without decoding them.
 
     GStreamer says the time of a frame that it has in store rather than of the one that it gave. Versions of OpenCV that

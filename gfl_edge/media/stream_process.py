@@ -46,7 +46,7 @@ class BrokenPipelineError(OutputError):
 
 
 class PipelineProcess:
-    """Runs a pipeline that takes frames by ``appsrc``. To be opened before the first.
+    """Runs a pipeline that takes frames by ``appsrc``. To be started before the first.
 
     Args:
         finish_seconds: in which it has to write what it holds at the end, and an index.
@@ -57,7 +57,7 @@ class PipelineProcess:
         self._lines: deque[str] = deque(maxlen=50)
         self._failed = False
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD, json.dumps(sys.path)],
+            [sys.executable, "-c", _CHILD, json.dumps(sys.path, allow_nan=False)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -67,7 +67,7 @@ class PipelineProcess:
         self._listener = threading.Thread(target=self._listen, name="gfl_edge pipeline's messages", daemon=True)
         self._listener.start()
 
-    def open(self, pipeline: str, fps: float, size_hw: tuple[int, int]) -> None:
+    def start(self, pipeline: str, fps: float, size_hw: tuple[int, int]) -> None:
         """Start the pipeline.
 
         Args:
@@ -81,7 +81,7 @@ class PipelineProcess:
         """
         head = {"pipeline": pipeline, "fps": fps, "size_wh": size_hw[::-1], "finish_seconds": self._finish_seconds}
         try:
-            self._put(f"{json.dumps(head)}\n".encode())
+            self._put(f"{json.dumps(head, allow_nan=False)}\n".encode())
             opened = self._output.readline() == b"open\n"
         except (OSError, ValueError):  # ValueError: another thread killed it
             opened = False

@@ -193,7 +193,7 @@ class StreamSink:
         """Start a pipeline and feed it until the end; raises OutputError where it fails."""
         process = self._process = PipelineProcess(FINISH_STREAM_SECONDS if self._target.repeats else FINISH_SECONDS)
         try:
-            process.open(self._target.pipeline, self._pace.rate, self._size_hw)
+            process.start(self._target.pipeline, self._pace.rate, self._size_hw)
             self._enter("open")
             start, count = time.monotonic(), 0
             while (image := self._next()) is not None:

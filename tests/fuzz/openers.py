@@ -35,6 +35,7 @@ OPENERS: dict[str, tuple[str, ...] | str] = {
     "gfl_edge/files/partial.py": WRITES,
     "gfl_edge/media/capture.py": ("video",),
     "gfl_edge/media/containers.py": WRITES,
+    "gfl_edge/media/hardware.py": ("video packets",),
     "gfl_edge/media/images.py": ("image", "image size", "image folder"),
     "gfl_edge/media/lines.py": WRITES,
     "gfl_edge/media/opening.py": ("video", "image folder"),

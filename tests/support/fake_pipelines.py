@@ -29,7 +29,7 @@ class Pipeline:
         self.owner, self.number = owner, len(owner.taken)
         owner.taken.append([])
 
-    def open(self, pipeline: str, fps: float, size_hw: tuple[int, int]) -> None:
+    def start(self, pipeline: str, fps: float, size_hw: tuple[int, int]) -> None:
         self.owner.opened.append((pipeline, fps, size_hw))
         self.owner.on_open(self.number)
 

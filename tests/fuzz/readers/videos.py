@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
+from gfl_edge.media.hardware import packet_times_ms
 from gfl_edge.media.opening import open_source
 from tests.fuzz.reader import Reader
 
@@ -37,4 +39,10 @@ def first_frames(path: Path) -> object:
         return [frame.image.shape for frame in itertools.islice(frames, FRAMES)]
 
 
-READERS = [Reader("video", first_frames, seeds, ".avi")]
+def packet_times(path: Path) -> object:
+    """Those of the first packets, as a Jetson reads them beside its decoder."""
+    with closing(packet_times_ms(str(path))) as times:
+        return list(itertools.islice(times, FRAMES))
+
+
+READERS = [Reader("video", first_frames, seeds, ".avi"), Reader("video packets", packet_times, seeds, ".avi")]
