@@ -106,7 +106,7 @@ class TestCommands:
 
     @pytest.mark.usefixtures("short_turns")
     def test_bench(self, tmp_path, capsys):
-        assert cli.main(["bench", "--seconds", "0.2", "-o", str(tmp_path / "report")]) == 0
+        assert cli.main(["bench", "--seconds", "0.02", "-o", str(tmp_path / "report")]) == 0
         report = json.loads((tmp_path / "report" / "report.json").read_text())
         assert [model["name"] for model in report["models"]] == ["coco-448"]
 
