@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -38,7 +39,8 @@ LOCAL = "local"  # as an address: a Ray of its own, on this machine, for as long
 # Chunks that Ray holds at a time, with all their names, before its workers start anew for others
 WAVE, WAVE_BY_WORKER = 1000, 20
 MAX_ATTEMPTS = 3  # at a chunk, before its images are taken for what kills the workers
-STORE_BYTES = 256 << 20  # of a local Ray, for names and results, both small
+# Of a local Ray: its store is for names and results, both small
+OWN = {"include_dashboard": False, "object_store_memory": 256 << 20}
 # Ray reports its use to its maker's server unless it is told not to
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -218,14 +220,10 @@ def _connected(address: str) -> Iterator[Any]:
     """Ray, connected, quiet, and without the report of its use; what Ray raises becomes a GflEdgeError."""
     os.environ.update(ENVIRONMENT)
     ray = optional.load("ray")
-    own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": STORE_BYTES}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **(own if address == LOCAL else {}),
-        )
+        with _occupied_port() as port:
+            own = {**OWN, "dashboard_port": port} if address == LOCAL else {}
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
         raise InputError(
             f"no cluster of Ray can be used at {redact(address)} ({_words(error)}). Start one with: "
@@ -237,6 +235,17 @@ def _connected(address: str) -> Iterator[Any]:
         raise BackendError(f"Ray: {_words(error)}. Give the same command again to go on where this run was") from error
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _occupied_port() -> Iterator[int]:
+    """A port that cannot be taken, for the process of the dashboard.
+
+    Ray starts it without the dashboard, too, and whatever is said of reports it then asks for the clouds' addresses to
+    find out which of them this is. Without a port it is left out.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
 
 
 class _Told(io.TextIOBase):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -73,6 +74,13 @@ def processes(title: str, folder: Path) -> list[int]:
         except (OSError, ValueError):
             continue
     return found
+
+
+def own_address() -> str:
+    """Of this machine in its network; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 400) -> Any:
@@ -147,7 +155,8 @@ def test_killed_workers_and_a_killed_driver_lose_and_double_nothing(
     assert json.loads(out)["resumed"] == done, "stdout holds the summary alone"
     assert (tmp_path / "out.parquet").read_bytes() == whole
     assert not (tmp_path / "out.parquet.parts").exists()
-    assert contacts(tmp_path / "watched") == []
+    # Ray's processes reach each other by the address of this machine
+    assert {line.split()[1] for line in contacts(tmp_path / "watched")} <= {own_address()}
 
 
 class Remote:
