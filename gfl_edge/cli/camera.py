@@ -14,9 +14,10 @@ from gfl_edge.camera.run import performance_for
 from gfl_edge.cli.options import add_draw_sigma, add_model, open_detector
 from gfl_edge.errors import InputError
 from gfl_edge.filters.arguments import add_filter, argument, read_filter
+from gfl_edge.media.lines import STDOUT
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.parsing.numbers import number_argument, whole_argument
-from gfl_edge.terminal.streams import stderr
+from gfl_edge.terminal.streams import results_alone_on_stdout, stderr
 from gfl_edge.web.address import read_address, read_token
 from gfl_edge.web.page import LivePage
 
@@ -77,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--serve-token is for the live page: add --serve [HOST:]PORT")
     with ExitStack() as stack:
         page = stack.enter_context(_page(args)) if args.serve else None  # a port in use is known before the model loads
+        if args.json_lines == STDOUT:
+            stack.enter_context(results_alone_on_stdout())
         detector = stack.enter_context(open_detector(args, performance_for(sources)))
         summary = run_camera(
             detector,
@@ -92,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             serve=page,
         )
     # With the frames' JSON on stdout the summary goes where the status goes
-    print(json_text(summary.to_dict(), indent=2), file=sys.stderr if args.json_lines == "-" else sys.stdout)
+    print(json_text(summary.to_dict(), indent=2), file=sys.stderr if args.json_lines == STDOUT else sys.stdout)
     return 0
 
 

@@ -24,7 +24,8 @@ STALL_SECONDS = 10  # in which it has to take a frame
 def main() -> None:
     """Feed the pipeline that stdin names; exits with 1 if it does not open."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the camera, which finishes the pipeline
-    frames = sys.stdin.buffer
+    frames, said = sys.stdin.buffer, os.dup(1)
+    os.dup2(2, 1)  # NVIDIA's encoders print to stdout
     head = json.loads(frames.readline())
     signal.alarm(OPEN_SECONDS)
     import cv2
@@ -34,7 +35,7 @@ def main() -> None:
     if not writer.isOpened():
         sys.exit(1)
     signal.alarm(0)
-    print("open", flush=True)
+    os.write(said, b"open\n")
     while len(content := frames.read(3 * height * width)) == 3 * height * width:
         signal.alarm(STALL_SECONDS)
         writer.write(np.frombuffer(content, np.uint8).reshape(height, width, 3))

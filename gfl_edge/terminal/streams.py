@@ -46,6 +46,30 @@ def usable_streams() -> Iterator[None]:
             _settle(stream)
 
 
+@contextmanager
+def results_alone_on_stdout() -> Iterator[None]:
+    """Within, what libraries in C print to stdout, as NVIDIA's decoders do, goes to stderr, not between results."""
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):  # of a test, or closed
+        number = -1
+    if number != 1:
+        yield
+        return
+    sys.stdout.flush()
+    before, kept = sys.stdout, os.dup(1)
+    os.dup2(2, 1)
+    own = os.fdopen(kept, "w", encoding=before.encoding, errors=before.errors)
+    sys.stdout = cast(TextIO, _Results(own))
+    try:
+        yield
+    finally:
+        sys.stdout = before
+        os.dup2(kept, 1)
+        with suppress(OSError, ValueError):  # what its reader left, which whoever wrote it was told
+            own.close()
+
+
 def _is_open(number: int) -> bool:
     try:
         os.fstat(number)

@@ -139,3 +139,19 @@ def test_results_with_names_that_are_no_text(tmp_path: Path) -> None:
     assert last.startswith(b"gfl-edge: error: ")
     assert rb"a\udcff\n\x1b[31m/x\udcfe.png" in last
     assert json.loads(done.stdout or b"null") is None
+
+
+def test_what_libraries_print_is_not_between_results() -> None:
+    script = (
+        "import os, sys\n"
+        "from gfl_edge.terminal.streams import results_alone_on_stdout, usable_streams\n"
+        "with usable_streams():\n"
+        "    print('before')\n"
+        "    with results_alone_on_stdout():\n"
+        "        os.write(1, b'library\\n')\n"
+        "        print('result')\n"
+        "        os.write(1, b'library\\n')\n"
+        "    print('after')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("before\nresult\nafter\n", "library\nlibrary\n")
