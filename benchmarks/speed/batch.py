@@ -87,6 +87,7 @@ def _stage_times(detector: Detector, images: list[Path]) -> dict[str, float]:
         for stage, key in (("resize", "preprocess"), ("network", "network"), ("NMS and the rest", "postprocess")):
             times[stage].append(found.ms[key])
         rows.append(Row(str(path), (image.shape[0], image.shape[1]), found.detections[0]))
+    encode_part(rows[:1], detector.spec.edge_sigma)  # loads the library
     whole = _ms(lambda: encode_part(rows, detector.spec.edge_sigma))
     return {
         **{stage: round(median(values), 3) for stage, values in times.items()},

@@ -51,6 +51,7 @@ OPENERS: dict[str, tuple[str, ...] | str] = {
     "gfl_edge/zoo/download.py": MADE_HERE,
     "train/data/verified.py": MADE_HERE,
     "train/metrics.py": MADE_HERE,
+    "train/saved.py": WRITES,  # it locks a folder
     "train/settings.py": ("training",),
     "train/weights/mmdet_config.py": ("mmdet-config",),
     "train/weights/reading.py": ("torch-zip", "torch-legacy", "safetensors", "own-checkpoint", "resume"),
