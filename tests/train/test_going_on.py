@@ -183,7 +183,7 @@ def test_processes_that_are_not_there(monkeypatch):
 
 def test_what_pytorch_says_becomes_a_sentence():
     reset = (
-        "[/work/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:6018: Connection reset by peer. This is typical"
+        "[/src/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:6018: Connection reset by peer. This is typical"
     )
     message = r"^gone \(Read error \[127\.0\.0\.1\]:6018: Connection reset by peer\)\. Go on$"
     with pytest.raises(ProcessesError, match=message), _explained("gone", "Go on"):
