@@ -208,7 +208,7 @@ class Noise(FakeSource):
     def __iter__(self) -> Iterator[Frame]:
         noise = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), np.uint8)
         for frame in super().__iter__():
-            yield dataclasses.replace(frame, image=noise)
+            yield dataclasses.replace(frame, pixels=noise)
 
 
 def test_connections_are_counted(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
