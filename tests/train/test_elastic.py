@@ -33,7 +33,9 @@ class Node:
         self.output, self.log = Path(f"{name}.out"), Path(f"{name}.log")
         agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1"]
         agent += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "elastic"]
-        agent += ["--rdzv-conf", "last_call_timeout=4,keep_alive_interval=1", "--local-addr", "127.0.0.1"]
+        host = str(name == "stays").lower()  # all are on this machine; whoever is first would keep the rendezvous
+        agent += ["--rdzv-conf", f"last_call_timeout=4,keep_alive_interval=1,is_host={host}"]
+        agent += ["--local-addr", "127.0.0.1"]
         agent += ["--max-restarts", "3", "--monitor-interval", "0.1", gated_training.__file__, *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
         environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # see docs/cluster.md
