@@ -8,7 +8,6 @@ prints JSON.
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import statistics
 import sys
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from benchmarks.serving.server import PROTOCOLS, Client, served
 from gfl_edge.detector import Detector
 from gfl_edge.media.images import read_image
+from gfl_edge.parsing.json_text import json_text
 
 CLIENTS = (1, 2, 4, 16)
 VERSIONS = ("nvidia-pytriton", "tritonclient", "onnxruntime", "numpy", "opencv-python-headless")
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     rows = [{"protocol": protocol, "clients": count, **_summary(turns)} for (protocol, count), turns in remote.items()]
     described = {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}}
     height, width = frame.shape[:2]
-    print(json.dumps({"versions_of_the_server": described, "frame_wh": [width, height]} | _result(local, rows)))
+    print(json_text({"versions_of_the_server": described, "frame_wh": [width, height]} | _result(local, rows)))
     return 0
 
 
