@@ -124,10 +124,10 @@ class PipelineProcess:
             self._input.close()
             self._process.wait(self._finish_seconds + 5)
         except (OSError, subprocess.TimeoutExpired):
-            self.kill()
+            self._process.kill()
+        self.kill()  # which also waits for its last messages
         if self._process.returncode or self._failed:
             raise self._why(f"was not finished within {self._finish_seconds} s")
-        self.kill()
 
     def kill(self) -> None:
         """End it at once."""

@@ -105,7 +105,7 @@ def broken(folder: Path) -> None:
         message = refused(InputError, write, output, images(3))
         assert "cannot be started: " in message
         assert said in message, message
-    sink = write("appsrc ! video/x-raw,width=99,height=99 ! fakesink", images(), 0.01, live=True)
+    sink = write("appsrc ! video/x-raw,width=99,height=99 ! fakesink", images(300))
     assert "its elements do not fit each other or the frames" in str(sink.error)
     sink = write("appsrc ! identity sleep-time=30000000 ! fakesink name=filesink", images(20))
     assert "took no frame for 10 s" in str(sink.error), sink.error
