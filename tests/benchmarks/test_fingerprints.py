@@ -20,7 +20,6 @@ OLD = {
     "ablation-coco",
     "batch",
     "dead-channels",
-    "engine-options",
     "family",
     "faults",
     "gfl-engines",
