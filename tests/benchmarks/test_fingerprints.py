@@ -18,7 +18,6 @@ from gfl_edge.errors import InputError
 OLD = {
     "ablation",
     "ablation-coco",
-    "batch",
     "dead-channels",
     "family",
     "faults",

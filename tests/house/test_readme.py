@@ -397,6 +397,20 @@ def test_bundled_card_speed():
         assert cells == [f"{number:.1f}" for number in numbers]
 
 
+def test_triton_claims():
+    found = result("triton.json")
+    rates = {(row["protocol"], row["clients"]): row["images_per_second"] for row in found["server"]}
+    local, best = found["local"]["images_per_second"], max(rates.values())
+    assert rates["HTTP", 2] == best
+    claimed = re.search(
+        r"served ([\d.]+) images a second at best, by HTTP to two clients, where the detector\s+alone reached ([\d.]+) in the "
+        r"same environment, ([\d.]+) of it; sixteen clients had ([\d.]+) by HTTP and ([\d.]+) by gRPC together",
+        TEXT,
+    ).groups()
+    several = (rates["HTTP", 16], rates["gRPC", 16])
+    assert claimed == (f"{best:.1f}", f"{local:.1f}", f"{best / local:.2f}", *(f"{rate:.1f}" for rate in several))
+
+
 def test_bundled_card_claims():
     found, card = result("bundled.json"), (CHECKOUT / "docs" / "bundled.md").read_text()
     assert re.search(r"onnx`, ([\d.]+) MB", card)[1] == f"{found['model']['bytes'] / 1e6:.1f}"
