@@ -19,7 +19,7 @@ from gfl_edge.detector import Detector
 from gfl_edge.progress import track
 from train.weights.find import data_folder
 
-FEW, MANY = 400, 2400  # images of the two runs from whose difference the rate is
+FEW, MANY = 200, 1200  # images of the two runs from whose difference the rate is
 CHUNK, ROUNDS = 100, 3
 STAGE_IMAGES = 200
 WAYS: dict[str, tuple[str, ...]] = {

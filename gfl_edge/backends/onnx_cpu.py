@@ -163,6 +163,8 @@ class OpenVinoBackend:
         }
         if os.environ.get(CORES_VARIABLE):
             self._settings["INFERENCE_NUM_THREADS"] = str(cores())
+            # Each of several processes would keep its threads on the first cores, all on the same ones
+            self._settings["ENABLE_CPU_PINNING"] = "NO"
         self.in_flight = 1
         self._all_requests: list[Any] = []
         self._requests: dict[int | None, SimpleQueue[Any]] = {}  # that are free, by batch size

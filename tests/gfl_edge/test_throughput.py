@@ -58,6 +58,16 @@ def test_so_many_cores_as_are_named_are_taken(backend, monkeypatch):
         assert detector.in_flight == 1 + WAITING
 
 
+def test_threads_of_some_cores_are_pinned_to_none(monkeypatch):
+    """OpenVINO would pin those of every process to the same first cores, which all processes then share."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv(CORES_VARIABLE, "1")
+    with Detector(backend="openvino", performance="throughput") as detector:
+        network = detector.backend._all_requests[0].get_compiled_model()
+        assert network.get_property("ENABLE_CPU_PINNING") is False
+        assert network.get_property("INFERENCE_NUM_THREADS") == 1
+
+
 def test_cores_are_a_number(monkeypatch):
     monkeypatch.delenv(CORES_VARIABLE, raising=False)
     given = cores()

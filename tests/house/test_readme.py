@@ -403,8 +403,8 @@ def test_triton_claims():
     local, best = found["local"]["images_per_second"], max(rates.values())
     assert rates["HTTP", 2] == best
     claimed = re.search(
-        r"served ([\d.]+) images a second at best, by HTTP to two clients, where the detector\s+alone reached ([\d.]+) in the "
-        r"same environment, ([\d.]+) of it; sixteen clients had ([\d.]+) by HTTP and ([\d.]+) by gRPC together",
+        r"served ([\d.]+) images a second at best, by HTTP to two clients, where the detector\s+alone reached ([\d.]+) "
+        r"in the same environment, ([\d.]+) of it; sixteen clients had ([\d.]+) by HTTP and ([\d.]+) by gRPC together",
         TEXT,
     ).groups()
     several = (rates["HTTP", 16], rates["gRPC", 16])
