@@ -259,6 +259,7 @@ def test_what_ray_prints_is_told_and_no_result(caplog: pytest.LogCaptureFixture)
 
 
 def test_memory_is_not_for_workers(tmp_path: Path, tiny_model: Path) -> None:  # noqa: F811
+    needs_ray()
     import fsspec
 
     with fsspec.open("memory://cluster/a.png", "wb") as file:

@@ -195,7 +195,8 @@ def test_two_runs_at_once_are_refused(tmp_path: Path, images: Path) -> None:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in its background
 from gfl_edge.media.annotate import detect_images
 from tests.support.fake_detector import SlowDetector
 detect_images(SlowDetector(0, 0.02), [sys.argv[1]], output_dir=sys.argv[2], formats=("coco", "csv", "jsonl", "yolo"))
