@@ -21,7 +21,6 @@ OLD = {
     "dead-channels",
     "family",
     "faults",
-    "gfl-engines",
     "int8-bccd",
 }
 # The detections of one are made up, the others count what tests run and notice
