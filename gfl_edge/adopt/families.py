@@ -212,11 +212,16 @@ def _ghosts(graph: OnnxGraph, nodes: list[Any]) -> int:
 def _convolution_before(graph: OnnxGraph, name: str) -> Any:
     """The convolution that a tensor comes from by an activation, a batch normalization or both; None: from no one."""
     wanted, found = [name], {}
+    seen: set[str] = set()
     while wanted:
-        node = graph.producers.get(wanted.pop())
-        if node is not None and node.op_type == "Conv":
+        tensor = wanted.pop()
+        node = graph.producers.get(tensor)
+        if tensor in seen or node is None:
+            continue
+        seen.add(tensor)
+        if node.op_type == "Conv":
             found[node.output[0]] = node
-        elif node is not None and node.op_type in _ACTIVATING:
+        elif node.op_type in _ACTIVATING:
             wanted.extend(node.input)
     return next(iter(found.values())) if len(found) == 1 else None
 

@@ -7,11 +7,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from gfl_edge.adopt.families import _convolution_before
 from gfl_edge.adopt.foreign import read_foreign
 from gfl_edge.adopt.recognize import find_head
 from gfl_edge.adopt.roles import Given
 from gfl_edge.cli.main import main
 from gfl_edge.errors import GflEdgeError, InputError, ModelFileError
+from gfl_edge.ops.onnx_graph import OnnxGraph
 from gfl_edge.spec import load_onnx
 from tests.support.foreign_onnx import Form, foreign_onnx
 from tests.support.tiny_onnx import tiny_onnx
@@ -164,3 +166,11 @@ def test_text_in_no_encoding(tmp_path, capsys, field):
         load_onnx(path)
     assert main(["adopt", str(path), "-o", str(tmp_path / "m.onnx"), "--classes", "a,b,c"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_sums_of_sums_are_walked_once():
+    """Every path through them would be more than can be walked."""
+    sums = [helper.make_node("Add", [f"y{i}"] * 2, [f"y{i + 1}"]) for i in range(200)]
+    nodes = [helper.make_node("Conv", ["image", "w"], ["y0"]), *sums]
+    graph = OnnxGraph(helper.make_model(helper.make_graph(nodes, "g", [], [])))
+    assert _convolution_before(graph, "y200").output[0] == "y0"
