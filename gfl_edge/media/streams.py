@@ -41,8 +41,8 @@ class StreamSink:
     up to three columns and a row are cut off, which pipelines cannot take.
 
     The images of a live source are dropped where the pipeline does not keep up, at once where it sends them somewhere;
-    those of a file wait for it. A pipeline
-    that fails on the way is tried again where that can help, and else given up; frames go on without it.
+    those of a file wait for it. A pipeline that fails on the way is tried again where that can help, and else given up;
+    frames go on without it.
 
     Args:
         target: the pipeline.

@@ -229,7 +229,7 @@ def rtsp_sources(folder: Path) -> None:
 
 
 def _substitute() -> None:
-    """A machine that is a Jetson but for its decoder."""
+    """A machine that is a Jetson except for its decoder."""
     hardware.is_jetson = lambda: True
     for codec, decoder in SOFTWARE.items():
         parser, _, element = decoder.partition(" ! ")

@@ -54,7 +54,7 @@ def traced_once(folder: Path) -> Iterator[None]:
 
 
 def digest(module: ExportedDetector, *settings: object) -> str | None:
-    """Of all that the module is made of, but for names, and where NMS runs, which ``settings`` say as far as traced.
+    """Of all that the module is made of, except for names, and where NMS runs, which ``settings`` say as far as traced.
 
     None for a module with operators that cannot be told apart.
     """
