@@ -95,8 +95,10 @@ def test_gfl_engine_table():
     found = {(r["model"], r["precision"]): r for r in result("gfl_engines.json")["rows"]}
     for model, *cells in table("model, 800 x 1344"):
         full, half = found.pop((model, "fp32")), found.pop((model, "fp16"))
-        sizes = (full["engine_bytes"], half["engine_bytes"], half["peak_memory_bytes"])
-        assert cells == [f"{size / 1e6:.0f}" for size in sizes]
+        expected = [f"{half['export_and_parity_seconds']:.0f}"]
+        for row in (full, half):
+            expected += [f"{row['build_seconds']:.1f}", f"{row['engine_bytes'] / 1e6:.0f}"]
+        assert cells == [*expected, f"{half['peak_memory_bytes'] / 1e6:.0f}"]
     assert not found
 
 
