@@ -70,8 +70,8 @@ def whole(nodes, weights, shape):
 
 
 def run(model, tensor="out", seed=0):
-    picture = np.random.default_rng(seed).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
-    return open_session(model, [tensor]).run([tensor], {"images": picture})[0]
+    image = np.random.default_rng(seed).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
+    return open_session(model, [tensor]).run([tensor], {"images": image})[0]
 
 
 def noise_inputs(count=4):

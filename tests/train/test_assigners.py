@@ -119,7 +119,7 @@ def test_atss_wants_a_size_and_a_stride_of_every_level():
         assign_atss([target([[8, 8, 40, 40]])], [(4, 4), (2, 2)], (8, 16, 32))
 
 
-def test_atss_of_objects_beyond_the_picture():
+def test_atss_of_objects_beyond_the_image():
     beyond = target([[-90, -90, -60, -60], [500, 40, 560, 90], [-400, -400, 600, 600], [130, 90, 170, 130]])
     assert rows(atss([beyond], GRIDS["gfl"])) == slow_atss([beyond], GRIDS["gfl"])
 

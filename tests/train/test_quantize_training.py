@@ -75,7 +75,7 @@ def outputs(detector, images):
         return torch.cat([level.flatten() for maps in detector(images) for level in maps])
 
 
-def pictures(batch=2):
+def random_images(batch=2):
     return torch.randn(batch, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
@@ -110,14 +110,14 @@ def test_the_convolutions_of_other_networks(config):
 def test_weights_round_per_channel_and_inputs_by_their_range():
     detector = fuse_batch_norm(build(PLUS))
     convolutions = int8_convolutions(detector)
-    ranges = observe(detector, convolutions, [pictures()], "max")
+    ranges = observe(detector, convolutions, [random_images()], "max")
     name = "fpn.reduce_layers.0.conv"
     conv = convolutions[name]
     plain, seen = conv.weight.detach().clone(), []
-    assert fake_quantize(detector, detector, [pictures()], "max") == len(convolutions)
+    assert fake_quantize(detector, detector, [random_images()], "max") == len(convolutions)
     # Cloned, because the activation behind it works in place
     conv.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output.clone())))
-    outputs(detector, pictures())
+    outputs(detector, random_images())
     given, found = seen[0]
     step = ranges[name] / 127
     rounded = (given / step).round().clamp(-128, 127) * step
@@ -131,23 +131,23 @@ def test_weights_round_per_channel_and_inputs_by_their_range():
 def test_padding_of_its_own_is_no_obstacle():
     config = replace(OTHERS["efficientnet-lite0"], neck_channels=32, head_channels=32)
     detector = fuse_batch_norm(build(config))
-    before = outputs(detector, pictures())
-    fake_quantize(detector, detector, [pictures()], "max")
+    before = outputs(detector, random_images())
+    fake_quantize(detector, detector, [random_images()], "max")
     assert "backbone._blocks.0._depthwise_conv" in int8_convolutions(detector)
-    assert not torch.equal(outputs(detector, pictures()), before)
+    assert not torch.equal(outputs(detector, random_images()), before)
 
 
 def test_deformable_convolutions_are_refused():
     config = replace(SMALL_GFL, depth=50, dcn="v1", dcn_stages=(False, False, True, True))
     detector = fuse_batch_norm(build(config))
     with pytest.raises(InputError, match="deformable"):
-        fake_quantize(detector, detector, [pictures()], "max")
+        fake_quantize(detector, detector, [random_images()], "max")
 
 
 def test_activations_that_are_not_finite_are_refused():
     detector = fuse_batch_norm(build(PLUS))
     with pytest.raises(CalibrationError, match="not finite"):
-        observe(detector, int8_convolutions(detector), [pictures() * torch.inf], "max")
+        observe(detector, int8_convolutions(detector), [random_images() * torch.inf], "max")
 
 
 # --- what is saved ---------------------------------------------------------------------------------------------------
@@ -156,20 +156,20 @@ def test_activations_that_are_not_finite_are_refused():
 @pytest.mark.parametrize("config", TINY.values(), ids=TINY)
 def test_folded_weights_go_back_into_a_network_with_batch_norms(config):
     detector = build(config)
-    before = outputs(detector, pictures())
+    before = outputs(detector, random_images())
     state = unfuse_batch_norm(fuse_batch_norm(detector).state_dict(), detector)
     assert state.keys() == detector.state_dict().keys()
     detector.load_state_dict(state)
-    torch.testing.assert_close(outputs(detector, pictures()), before, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs(detector, random_images()), before, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", [PLUS, SMALL_GFL], ids=["nanodet-plus", "gfl"])
 def test_the_float_state_is_of_the_plain_network(config):
     detector = fuse_batch_norm(build(config))
-    before = outputs(detector, pictures())
-    fake_quantize(detector, detector, [pictures()], "max")
+    before = outputs(detector, random_images())
+    fake_quantize(detector, detector, [random_images()], "max")
     loaded = load_detector(float_state(detector))
-    torch.testing.assert_close(outputs(loaded, pictures()), before, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs(loaded, random_images()), before, rtol=1e-5, atol=1e-5)
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_it_recovers_what_rounding_costs(toml, float_run, tmp_path):
 
 
 def rounded_loss(toml, weights):
-    """The loss on the training pictures with all convolutions rounded."""
+    """The loss on the training images with all convolutions rounded."""
     run = run_alone(read_config(toml, [f'model.weights="{weights}"', 'train.output="none"', *ON]))
     run.network.eval()
     with torch.no_grad():

@@ -54,7 +54,7 @@ def test_extreme_distributions(logits: list[float], sigma: float) -> None:
 
 
 def test_a_sure_edge_keeps_its_digits() -> None:
-    """In the last of 33 bins but for one in a million: the mean square less the square of the mean has none of it."""
+    """All but a millionth in the last of 33 bins: the mean square less the square of the mean has none of it."""
     row = np.full(33, -np.inf, np.float32)
     row[31:] = np.float32(np.log([1e-6, 1 - 1e-6]))
     np.testing.assert_allclose(decode.deviation(np.tile(row, 4)), 1e-3, rtol=1e-3)
