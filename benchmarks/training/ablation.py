@@ -14,13 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import fingerprints
 from benchmarks.training.training import REPORTED, curve, read_shipped, train_seconds
+from gfl_edge.environment import cpu_name
 from gfl_edge.errors import InputError
 from gfl_edge.files import write_atomically
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.report.plots import dot_chart
 from train.config import Config
+from train.distributed import joined
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +104,16 @@ def finished_run(base: Config, folder: Path, variant: str, seed: int) -> dict[st
     )
     commit, seconds = fingerprints.commit(), train_seconds(config)
     metrics = curve(config, "metrics.csv", ("epoch", *REPORTED))[-1]
-    run = {"variant": variant, "seed": seed, "commit": commit, "seconds": round(seconds, 1), **metrics}
+    named = {"variant": variant, "seed": seed, "device": device_name(config), "commit": commit}
+    run = {**named, "seconds": round(seconds, 1), **metrics}
     write_atomically(done, json_text(run).encode())
     return run
+
+
+def device_name(config: Config) -> str:
+    """The processor or GPU that such a run trains on."""
+    with joined(config.train.device) as process:
+        return torch.cuda.get_device_name(process.device) if process.device.type == "cuda" else cpu_name()
 
 
 def kept_runs(folder: Path, result: str | None) -> list[dict[str, Any]]:

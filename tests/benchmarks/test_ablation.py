@@ -7,6 +7,7 @@ import json
 import pytest
 
 from benchmarks.training import ablation
+from gfl_edge.environment import cpu_name
 from gfl_edge.errors import InputError
 from train.config import read_config
 
@@ -17,7 +18,7 @@ def base(toml, monkeypatch, tmp_path):
     monkeypatch.setattr(ablation, "SEEDS", (0,))
     monkeypatch.setattr(ablation, "RESULTS", tmp_path / "results")
     (tmp_path / "results").mkdir()
-    return read_config(toml, ["train.epochs=1"])
+    return read_config(toml, ["train.epochs=1", 'train.device="cpu"'])
 
 
 def run_of(variant, seed=0, ap=1.0):
@@ -38,6 +39,7 @@ def test_rows_are_trained_once(base, monkeypatch, tmp_path):
         ("SAPD", 0, 1.0),
     ]
     assert found["summary"]["SAPD"]["AP_std"] is None
+    assert {run["device"] for run in found["runs"]} == {cpu_name()}
     monkeypatch.setattr(ablation, "train_seconds", lambda config: pytest.fail("it is there already"))
     assert ablation.measure(base, "ablation", folder, "SAPD") == found
 

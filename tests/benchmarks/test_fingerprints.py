@@ -17,7 +17,6 @@ from gfl_edge.errors import InputError
 # Measured before fingerprints were recorded, of something that changed since, or not yet, and to be measured
 OLD = {
     "ablation",
-    "ablation-coco",
     "dead-channels",
     "family",
     "faults",

@@ -282,20 +282,35 @@ def test_peers_table():
     assert [row[4] for row in rows] == ratios
 
 
-def test_ablation_table():
+@pytest.mark.parametrize(("name", "header"), [("ablation", "losses"), ("ablation_coco", "losses, on COCO")])
+def test_ablation_tables(name, header):
+    summary = result(f"{name}.json")["summary"]
+    keys = ("AP", "AP50", "AP75")
+    rows = {
+        row: [f"{found[f'{k}_mean']:.2f} ± {found[f'{k}_std']:.2f}" for k in keys] for row, found in summary.items()
+    }
+    assert {name: cells for name, *cells in table(header)} == rows
+
+
+def test_ablation_claims():
     summary = result("ablation.json")["summary"]
-    rows = table("losses")
-    assert [name for name, *_ in rows] == list(summary)
-    for name, *cells in rows:
-        assert cells == [
-            f"{summary[name][f'{key}_mean']:.2f} ± {summary[name][f'{key}_std']:.2f}" for key in ("AP", "AP50", "AP75")
-        ]
-    gains = [summary[a]["AP_mean"] - summary[b]["AP_mean"] for a, b in DFL_PAIRS]
-    assert [f"{gain:.1f}" for gain in gains] == list(re.search(r"DFL gains ([\d.]+) to ([\d.]+) AP", TEXT).groups())
-    keys = ("AP_mean", "AP50_mean", "AP75_mean")
-    losses = [loss for key in keys for loss in sorted(summary[b][key] - summary[a][key] for a, b in QFL_PAIRS)]
-    claimed = re.search(r"QFL loses (.+?), where", TEXT)[1]
-    assert [f"{loss:.1f}" for loss in losses] == re.findall(r"\d\.\d", claimed)
+    assert numbers(r"DFL gains (.+?) AP here") == gains(summary, DFL_PAIRS, "AP")
+    lost = [loss for key in ("AP", "AP50", "AP75") for loss in gains(summary, [pair[::-1] for pair in QFL_PAIRS], key)]
+    assert numbers(r"QFL loses (.+?), where") == lost
+    summary, both = result("ablation_coco.json")["summary"], [("GFL (both)", "ATSS")]
+    claims = [(QFL_PAIRS, "AP"), (DFL_PAIRS, "AP"), (DFL_PAIRS, "AP75"), (both, "AP")]
+    found = [gain for pairs, key in claims for gain in gains(summary, pairs, key)]
+    assert numbers(r"QFL gains (.+?) more over ATSS on COCO") == found
+
+
+def gains(summary, pairs, key):
+    """Of the first of each pair over the second, as documents say it."""
+    return [f"{gain:.1f}" for gain in sorted(summary[a][f"{key}_mean"] - summary[b][f"{key}_mean"] for a, b in pairs)]
+
+
+def numbers(claim):
+    """With one decimal, in what TEXT says so."""
+    return re.findall(r"-?\d\.\d", re.search(claim, TEXT, re.S)[1])
 
 
 def test_evaluation_claims():
