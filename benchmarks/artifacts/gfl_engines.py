@@ -17,7 +17,9 @@ from benchmarks.artifacts.engines import PRECISIONS, build
 from export.arguments import ExportRequest
 from export.to_onnx import export_onnx
 from train.models.build import Architecture, build_network
+from train.models.nanodet import NanoDet
 from train.models.published import build_model, model_files
+from train.weights.nanodet import PROJECT_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,9 @@ def random_weights(name: str, folder: Path, architecture: Architecture | None = 
     for key, parameter in detector.named_parameters():
         if "conv_offset" in key:
             nn.init.normal_(parameter, std=0.01)
+    state = detector.state_dict()
+    if isinstance(detector, NanoDet):
+        state[PROJECT_KEY] = torch.arange(detector.config.reg_max + 1.0)  # as in nanodet's own, which tells reg_max
     path = folder / f"{name}.pth"
-    torch.save({"state_dict": detector.state_dict()}, path)
+    torch.save({"state_dict": state}, path)
     return path

@@ -8,8 +8,10 @@ import json
 import pytest
 
 from benchmarks.artifacts import family
+from benchmarks.artifacts.gfl_engines import random_weights
 from docs import family as page
 from gfl_edge.zoo.catalogue import CATALOGUE
+from train.describe import load_described
 from train.models.gfl import GFLConfig
 
 SMALL = GFLConfig(
@@ -27,6 +29,12 @@ def test_every_model_is_there_once():
             assert member.published_ap == CATALOGUE[member.name].val_ap
     kinds = {name.rstrip("-0123456789x").removesuffix("-plus") for name in names}
     assert len(kinds) > 5
+
+
+def test_random_weights_say_what_they_are(tmp_path):
+    """Of 11 bins an edge, unlike most: the number of classes is what the bins leave of the outputs."""
+    network, _ = load_described(random_weights("nanodet-efficientlite1-416", tmp_path))
+    assert (network.config.num_classes, network.config.reg_max) == (80, 10)
 
 
 def test_the_page_is_what_the_result_says():
