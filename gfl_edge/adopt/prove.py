@@ -19,7 +19,7 @@ from gfl_edge.errors import ParityError
 from gfl_edge.ops import decode, postprocess
 from gfl_edge.ops.boxes import Floats
 from gfl_edge.ops.tolerances import TOLERANCES, Tolerance
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, ModelSpec
+from gfl_edge.spec import INPUT_NAME, RAW_NAMES, SIGMAS, ModelSpec
 
 NOISE_IMAGES = 2
 # Of scores that the file computes of probabilities: a root, as PicoDet takes, makes 3e-4 of a sigmoid that is 1e-7 off
@@ -33,7 +33,7 @@ class Proof:
     Attributes:
         images: on which they were compared.
         score: of scores, 0..1.
-        edge: of a box's edges, in strides.
+        edge: of a box's edges and of their standard deviations, in strides.
         detections_differing: images whose detections are not those of greedy NMS over the candidates.
         tolerance: what passes.
     """
@@ -73,7 +73,7 @@ def prove(
     Args:
         foreign: the model.
         head: what was found in it.
-        candidates: the adopted model with decoded boxes and scores as outputs (nms "none").
+        candidates: the adopted model with its decoded points as outputs (nms "none").
         adopted: the model that is to be written.
         spec: of ``adopted``.
         channel_order: in which the foreign model takes its channels.
@@ -88,8 +88,8 @@ def prove(
     size = (1, *spec.input_hw, 3)
     images = [*(noise(size, seed) for seed in range(NOISE_IMAGES)), *frames]
     run_foreign = runner(foreign.model, [seed.name for seed in head.seeds], foreign.origin)
-    run_candidates = runner(candidates, CANDIDATE_NAMES, "the adopted model")
-    before_nms = CANDIDATE_NAMES if spec.nms == "graph" else ()
+    run_candidates = runner(candidates, spec.candidate_names, "the adopted model")
+    before_nms = spec.candidate_names if spec.nms == "graph" else ()
     run_adopted = runner(adopted, [*spec.output_names, *before_nms], "the adopted model")
     _, strides = decode.points(spec.input_hw, spec.strides, spec.point_offset)
     score = edge = 0.0
@@ -101,6 +101,8 @@ def prove(
         boxes = decode.decode(before[1], spec.input_hw, spec.strides, spec.point_offset)
         pairs = [(before[0], found["scores"][0])]
         edges = [(boxes, found["boxes"][0])]
+        if spec.edge_sigma:
+            edges.append((decode.deviation(before[1]) * strides[:, None], found[SIGMAS][0]))
         if spec.nms == "raw":
             logits, distributions = (outputs[name][0].astype(np.float32) for name in RAW_NAMES)
             pairs.append((before[0], postprocess.sigmoid(logits)))
@@ -127,11 +129,14 @@ def _largest(difference: Floats) -> float:
 def _differ(outputs: dict[str, Any], spec: ModelSpec) -> bool:
     """Whether NMS in the graph and on the host give other detections of the same candidates."""
     there = postprocess.detections(outputs, 0, spec, spec.input_hw)
-    candidates = {name: outputs[name] for name in CANDIDATE_NAMES}
+    candidates = {name: outputs[name] for name in spec.candidate_names}
     here = postprocess.detections(candidates, 0, replace(spec, nms="none"), spec.input_hw)
-    return len(there.scores) != len(here.scores) or not all(
-        np.allclose(a, b, atol=1e-3) for a, b in zip(there[:3], here[:3], strict=True)
-    )
+    if len(there.scores) != len(here.scores):
+        return True
+    pairs = [*zip(there[:3], here[:3], strict=True)]
+    if there.sigmas is not None and here.sigmas is not None:
+        pairs.append((there.sigmas, here.sigmas))
+    return not all(np.allclose(a, b, atol=1e-3) for a, b in pairs)
 
 
 def foreign_input(image: NDArray[np.uint8], foreign: Foreign, spec: ModelSpec, channel_order: str) -> NDArray[Any]:

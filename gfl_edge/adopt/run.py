@@ -63,6 +63,7 @@ class AdoptRequest:
         reg_max: bins per edge, less one, where the graph leaves it open.
         given: how it is run, as far as the caller says.
         nms: where NMS runs: "graph", "none" or "raw".
+        uncertainty: whether the standard deviation of every edge is given, too.
         fp16: whether the body becomes FP16.
         score_threshold, iou_threshold: of NMS; None: the family's.
         name: of the model; None: that of the file.
@@ -80,6 +81,7 @@ class AdoptRequest:
     reg_max: int | None = None
     given: Choices = field(default_factory=Choices)
     nms: ExportedNms = "graph"
+    uncertainty: bool = False
     fp16: bool = False
     score_threshold: float | None = None
     iou_threshold: float | None = None
@@ -303,6 +305,7 @@ class _Work:
             precision=self.precision,
             float_layers=self._float_layers,
             nms=request.nms,
+            edge_sigma=request.uncertainty,
             score_threshold=threshold if request.score_threshold is None else request.score_threshold,
             iou_threshold=ModelSpec.iou_threshold if request.iou_threshold is None else request.iou_threshold,
             source_sha256=self._sha256,

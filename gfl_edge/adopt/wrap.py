@@ -17,7 +17,7 @@ from gfl_edge.errors import InputError, ModelFileError
 from gfl_edge.ops import decode
 from gfl_edge.ops.nms_graph import append_nms
 from gfl_edge.ops.onnx_graph import copy_model
-from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, ModelSpec, set_spec
+from gfl_edge.spec import CANDIDATE_NAMES, INPUT_NAME, RAW_NAMES, SIGMAS, ModelSpec, set_spec
 
 IR_VERSION = 10
 
@@ -136,23 +136,22 @@ class _Graph:
         cls_columns = self._columns("cls", [level.scores for level in head.levels], kind if halved else 0)
         reg_columns = self._columns("reg", [level.distributions for level in head.levels], kind if halved else 0)
         if spec.nms == "raw":
-            names = RAW_NAMES
+            widths = dict(zip(RAW_NAMES, (spec.num_classes, 4 * (spec.reg_max + 1)), strict=True))
             self._add("Transpose", [cls_columns], RAW_NAMES[0], perm=[0, 2, 1])
             self._add("Transpose", [reg_columns], RAW_NAMES[1], perm=[0, 2, 1])
         else:
-            names = CANDIDATE_NAMES
+            widths = {name: spec.num_classes if name == "scores" else 4 for name in spec.candidate_names}
             if head.logits:
                 cls_columns = self._add("Sigmoid", [cls_columns], "scores_columns")
             self._decode(reg_columns)
             self._add("Transpose", [cls_columns], CANDIDATE_NAMES[1], perm=[0, 2, 1])
-        widths = (spec.num_classes, 4 * (spec.reg_max + 1)) if spec.nms == "raw" else (4, spec.num_classes)
         graph, make = self._model.graph, self._helper.make_tensor_value_info
         body = [type(node).FromString(node.SerializeToString()) for node in graph.node]
         for field in (graph.node, graph.input, graph.output):
             del field[:]
         graph.node.extend([*self._before, *body, *after])
         graph.input.append(make(INPUT_NAME, self._proto.UINT8, [batch, *spec.input_hw, 3]))
-        for name, width in zip(names, widths, strict=True):
+        for name, width in widths.items():
             graph.output.append(make(name, kind, [batch, spec.num_anchors, width]))
 
     def _columns(self, what: str, pieces: list[Piece], kind: int) -> str:
@@ -181,11 +180,24 @@ class _Graph:
         signed_bins = signs * np.arange(bins, dtype=np.float32).reshape(1, 1, bins, 1)
         limits = _floats([spec.input_hw[1], spec.input_hw[0]] * 2).reshape(1, 4, 1)
         x = self._add("Reshape", [columns, self._constant("bins_shape", _ints([0, 4, bins, -1]))], "edge_logits")
-        x = self._add("Softmax", [x], "edge_distributions", axis=2)
-        x = self._add("Mul", [x, self._constant("signed_bins", signed_bins)], "edge_terms")
-        x = self._add("ReduceSum", [x, self._constant("bins_axis", _ints([2]))], "edge_distances", keepdims=0)
-        x = self._add("Mul", [x, self._constant("cell_strides", strides)], "edge_pixels")
+        distributions = self._add("Softmax", [x], "edge_distributions", axis=2)
+        x = self._add("Mul", [distributions, self._constant("signed_bins", signed_bins)], "edge_terms")
+        means = self._add("ReduceSum", [x, self._constant("bins_axis", _ints([2]))], "edge_distances", keepdims=0)
+        x = self._add("Mul", [means, self._constant("cell_strides", strides)], "edge_pixels")
         x = self._add("Add", [x, self._constant("centers", np.tile(centers.T, (2, 1))[None])], "edges")
         x = self._add("Max", [x, self._constant("least_edge", _floats(0))], "edges_above")
         x = self._add("Min", [x, self._constant("most_edge", limits)], "edges_within")
         self._add("Transpose", [x], CANDIDATE_NAMES[0], perm=[0, 2, 1])
+        if spec.edge_sigma:
+            self._deviations(distributions, means)
+
+    def _deviations(self, distributions: str, means: str) -> None:
+        """Standard deviations of the edges; the squares are the same whatever the signs of bins and means."""
+        x = self._add("Unsqueeze", [means, "bins_axis"], "edge_means")
+        x = self._add("Sub", ["signed_bins", x], "edge_apart")
+        x = self._add("Mul", [x, x], "edge_squares")
+        x = self._add("Mul", [distributions, x], "edge_square_terms")
+        x = self._add("ReduceSum", [x, "bins_axis"], "edge_variances", keepdims=0)
+        x = self._add("Sqrt", [x], "edge_deviations")
+        x = self._add("Mul", [x, "cell_strides"], "edge_sigmas")
+        self._add("Transpose", [x], SIGMAS, perm=[0, 2, 1])

@@ -36,6 +36,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="where NMS runs: in the graph (default), or after the model, which gives decoded boxes (none) or logits "
         "(raw)",
     )
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="have the model give the standard deviation of every edge, in pixels; see docs/uncertainty.md",
+    )
     parser.add_argument("--fp16", action="store_true", help="FP16 between normalization and decode, for engines")
     one = number_argument(0, 1)
     parser.add_argument("--score-threshold", type=one, metavar="S", help="of NMS (default: the family's)")
@@ -104,6 +109,7 @@ def request_from(args: argparse.Namespace) -> AdoptRequest:
             std=tuple(args.std) if args.std else None,
         ),
         nms=args.nms,
+        uncertainty=args.uncertainty,
         fp16=args.fp16,
         score_threshold=args.score_threshold,
         iou_threshold=args.iou_threshold,

@@ -14,22 +14,25 @@ from gfl_edge.adopt.families import TRAITS
 from gfl_edge.adopt.run import AdoptRequest, adopt
 from gfl_edge.cli.main import main
 from gfl_edge.detector import Detector
-from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError, OutputError
+from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError, OutputError, ParityError
+from gfl_edge.ops import decode
 from gfl_edge.ops.onnx_graph import OnnxGraph, tensor_types
 from gfl_edge.spec import read_spec
 from tests.support.foreign_onnx import Form, foreign_onnx, square_finder, write_squares
+from tests.support.sigma_oracle import sigmas_of_points
 from train.models.traits import TRAITS as TRAINED
 
 
 def adopted(folder, model, **fields):
+    folder.mkdir(exist_ok=True)
     source = folder / "foreign.onnx"
     onnx.save(model, source)
     return adopt(AdoptRequest(source=source, output=folder / "out" / "m.onnx", **fields))
 
 
-def candidates(path):
-    """What the file gives for a random image, before NMS."""
-    with Detector(path, "onnxruntime") as detector:
+def candidates(path, nms="auto"):
+    """What the file gives for two random images, before NMS, or after it where that runs in the graph."""
+    with Detector(path, "onnxruntime", nms) as detector:
         height, width = detector.spec.input_hw
         images = np.random.default_rng(5).integers(0, 256, (2, height, width, 3), np.uint8)
         return {name: np.array(values) for name, values in detector.backend.run(images).items()}
@@ -58,6 +61,30 @@ def test_every_form_runs_and_equals_the_foreign_file(tmp_path, form, nms):
     assert read_spec(found.path) == found.spec
     assert (found.spec.nms, found.spec.strides, found.spec.input_hw) == (nms, form.strides, form.input_hw)
     candidates(found.path)
+
+
+@pytest.mark.parametrize("form", [Form(), Form(levels=4, activation="hard swish", decoded=True)])
+def test_sigmas_are_those_of_the_distributions(tmp_path, form):
+    model, given = foreign_onnx(form), {"class_names": NAMES, "uncertainty": True}
+    raw, points = (candidates(adopted(tmp_path / nms, model, nms=nms, **given).path) for nms in ("raw", "none"))
+    found = adopted(tmp_path / "graph", model, score_threshold=0.01, **given)
+    assert read_spec(found.path).edge_sigma
+    detections, spec = candidates(found.path, "graph"), found.spec
+    for index, logits in enumerate(raw["reg_logits"]):
+        np.testing.assert_allclose(points["sigmas"][index], sigmas_of_points(logits, spec), rtol=1e-4, atol=1e-4)
+        count = int(detections["num_dets"][index, 0])
+        assert count > 0
+        known = np.concatenate((points["boxes"][index], points["sigmas"][index]), axis=1)
+        rows = np.concatenate((detections["det_boxes"][index], detections["det_sigmas"][index]), axis=1)[:count]
+        assert all(np.isclose(known, row, atol=1e-3).all(axis=1).any() for row in rows)
+
+
+def test_wrong_sigmas_are_refused(tmp_path, monkeypatch):
+    deviation = decode.deviation
+    monkeypatch.setattr(decode, "deviation", lambda logits: deviation(logits) + np.float32(0.01))
+    with pytest.raises(ParityError, match=r"box edge 1\.0\de-02 strides"):
+        adopted(tmp_path, foreign_onnx(Form()), class_names=NAMES, uncertainty=True)
+    adopted(tmp_path, foreign_onnx(Form()), class_names=NAMES)
 
 
 def test_the_order_of_the_outputs_does_not_matter(tmp_path):
