@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from calib.arguments import CalibrationOptions
 from calib.record import CalibrationRecord
@@ -26,10 +26,8 @@ from gfl_edge.engine.options import BuildOptions
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import InputError, PrecisionError
 from gfl_edge.files import check_output, size_bytes
+from gfl_edge.ops.tolerances import Parity
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, Precision
-
-if TYPE_CHECKING:
-    from export.parity import Parity
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ from gfl_edge.ops import decode, postprocess
 from gfl_edge.ops.boxes import areas, multiclass_nms
 from gfl_edge.ops.onnx_graph import copy_model, open_session
 from gfl_edge.ops.onnx_limits import NMS_OP
-from gfl_edge.ops.tolerances import TOLERANCES, Tolerance
+from gfl_edge.ops.tolerances import TOLERANCES, Parity, Tolerance
 from gfl_edge.spec import (
     CANDIDATE_NAMES,
     DET_SIGMAS,
@@ -33,36 +33,6 @@ from train.models.detector import Detector
 
 BATCH = TRACED_BATCH + 1
 LARGE_PIXELS = 640 * 640  # from here on one image is compared, which is another batch than traced as well
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Largest differences found."""
-
-    images: int
-    score: float
-    edge: float
-    detections_differing: (
-        int  # images whose in-graph detections are not those of greedy NMS over the graph's candidates
-    )
-    tolerance: Tolerance
-    sigma: float | None = None  # None: the model gives none
-
-    @property
-    def passed(self) -> bool:
-        """Whether everything is within tolerance."""
-        edges = max(self.edge, self.sigma or 0.0)
-        return self.score <= self.tolerance.score and edges <= self.tolerance.edge and not self.detections_differing
-
-    def __str__(self) -> str:
-        """One line per quantity, with its tolerance."""
-        sigma = "" if self.sigma is None else f"sigma {self.sigma:.2e} strides (tolerance {self.tolerance.edge:g}), "
-        return (
-            f"largest difference from PyTorch float32 on {self.images} other images: "
-            f"score {self.score:.2e} (tolerance {self.tolerance.score:g}), "
-            f"box edge {self.edge:.2e} strides (tolerance {self.tolerance.edge:g}), {sigma}"
-            f"images whose detections differ from greedy NMS: {self.detections_differing}"
-        )
 
 
 def random_images(count: int, input_hw: tuple[int, int], seed: int = 1) -> NDArray[np.uint8]:
@@ -120,7 +90,7 @@ def _parity(
 ) -> Parity:
     """Between what a graph gave and ``reference``; ``differing`` are the images whose detections are not its own."""
     score, edge, sigma = _differences(found, reference, images)
-    return Parity(len(images), score, edge, differing, tolerance, sigma)
+    return Parity("PyTorch float32", len(images), score, edge, differing, tolerance, sigma)
 
 
 def _differences(

@@ -17,6 +17,7 @@ from export.arguments import ExportRequest, add_weights_arguments, options_from,
 from gfl_edge.console import log, run_command, say_path
 from gfl_edge.errors import InputError
 from gfl_edge.files import check_output, size_bytes, write_atomically
+from gfl_edge.ops.tolerances import Parity
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, nms_problem, spec_of
 from train.weights import find
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from export.half import HalfPlan
-    from export.parity import Parity
     from train.models.detector import Detector
 
 logger = logging.getLogger(__name__)

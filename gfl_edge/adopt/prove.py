@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,45 +18,12 @@ from gfl_edge.adopt.trace import Traced
 from gfl_edge.errors import ParityError
 from gfl_edge.ops import decode, postprocess
 from gfl_edge.ops.boxes import Floats
-from gfl_edge.ops.tolerances import TOLERANCES, Tolerance
+from gfl_edge.ops.tolerances import TOLERANCES, Parity, Tolerance
 from gfl_edge.spec import INPUT_NAME, RAW_NAMES, SIGMAS, ModelSpec
 
 NOISE_IMAGES = 2
 # Of scores that the file computes of probabilities: a root, as PicoDet takes, makes 3e-4 of a sigmoid that is 1e-7 off
 ROOT_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Largest differences between the foreign model and the adopted one.
-
-    Attributes:
-        images: on which they were compared.
-        score: of scores, 0..1.
-        edge: of a box's edges and of their standard deviations, in strides.
-        detections_differing: images whose detections are not those of greedy NMS over the candidates.
-        tolerance: what passes.
-    """
-
-    images: int
-    score: float
-    edge: float
-    detections_differing: int
-    tolerance: Tolerance
-
-    @property
-    def passed(self) -> bool:
-        """Whether everything is within the tolerance."""
-        within = self.score <= self.tolerance.score and self.edge <= self.tolerance.edge
-        return within and not self.detections_differing  # NaN is within nothing
-
-    def __str__(self) -> str:
-        """One line."""
-        return (
-            f"largest difference from the foreign file on {self.images} images: score {self.score:.2e} (tolerance "
-            f"{self.tolerance.score:g}), box edge {self.edge:.2e} strides (tolerance {self.tolerance.edge:g}), images "
-            f"whose detections differ from greedy NMS: {self.detections_differing}"
-        )
 
 
 def prove(
@@ -67,7 +34,7 @@ def prove(
     spec: ModelSpec,
     channel_order: str,
     frames: Iterable[NDArray[np.uint8]] = (),
-) -> Proof:
+) -> Parity:
     """Compare the foreign model with the adopted one, element by element.
 
     Args:
@@ -92,29 +59,35 @@ def prove(
     before_nms = spec.candidate_names if spec.nms == "graph" else ()
     run_adopted = runner(adopted, [*spec.output_names, *before_nms], "the adopted model")
     _, strides = decode.points(spec.input_hw, spec.strides, spec.point_offset)
-    score = edge = 0.0
+    apart: dict[str, list[float]] = {"scores": [], "boxes": [], SIGMAS: []}
     differing = 0
     for image in images:
         before = expected(head, run_foreign({foreign.image: foreign_input(image, foreign, spec, channel_order)}), spec)
-        found = run_candidates({INPUT_NAME: image})
         outputs = run_adopted({INPUT_NAME: image})
-        boxes = decode.decode(before[1], spec.input_hw, spec.strides, spec.point_offset)
-        pairs = [(before[0], found["scores"][0])]
-        edges = [(boxes, found["boxes"][0])]
-        if spec.edge_sigma:
-            edges.append((decode.deviation(before[1]) * strides[:, None], found[SIGMAS][0]))
+        there = _decoded(*before, spec)
+        found = [{name: values[0] for name, values in run_candidates({INPUT_NAME: image}).items()}]
         if spec.nms == "raw":
             logits, distributions = (outputs[name][0].astype(np.float32) for name in RAW_NAMES)
-            pairs.append((before[0], postprocess.sigmoid(logits)))
-            edges.append((boxes, decode.decode(distributions, spec.input_hw, spec.strides, spec.point_offset)))
+            found.append(_decoded(postprocess.sigmoid(logits), distributions, spec))
         elif spec.nms == "graph":
             differing += _differ(outputs, spec)
-        score = max(score, *(_largest(a - b) for a, b in pairs))
-        edge = max(edge, *(_largest((a - b) / strides[:, None]) for a, b in edges))
-    proof = Proof(len(images), score, edge, differing, _tolerance(head, spec))
+        for here in found:
+            for name in spec.candidate_names:
+                difference = here[name] - there[name]
+                apart[name].append(_largest(difference if name == "scores" else difference / strides[:, None]))
+    score, edge = max(apart["scores"]), max(apart["boxes"])
+    sigma = max(apart[SIGMAS], default=None)
+    proof = Parity("the foreign file", len(images), score, edge, differing, _tolerance(head, spec), sigma)
     if not proof.passed:
         raise ParityError(f"{foreign.origin}: {proof}. Nothing was written")
     return proof
+
+
+def _decoded(scores: Floats, distributions: Floats, spec: ModelSpec) -> dict[str, Floats]:
+    """What the points of one image are by the reference in NumPy."""
+    boxes = decode.decode(distributions, spec.input_hw, spec.strides, spec.point_offset)
+    _, strides = decode.points(spec.input_hw, spec.strides, spec.point_offset)
+    return {"boxes": boxes, "scores": scores, SIGMAS: decode.deviation(distributions) * strides[:, None]}
 
 
 def _tolerance(head: Head, spec: ModelSpec) -> Tolerance:

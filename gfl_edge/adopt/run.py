@@ -20,7 +20,7 @@ from gfl_edge.adopt.families import FAMILIES, SCORE_THRESHOLDS, TRAITS, AdoptedF
 from gfl_edge.adopt.foreign import read_foreign
 from gfl_edge.adopt.inside import InnerNormalization, inner_normalization
 from gfl_edge.adopt.nanodet_yml import nanodet_input, read_nanodet_entries
-from gfl_edge.adopt.prove import Proof, prove
+from gfl_edge.adopt.prove import prove
 from gfl_edge.adopt.recognize import find_head
 from gfl_edge.adopt.roles import Given
 from gfl_edge.adopt.wrap import wrap
@@ -35,6 +35,7 @@ from gfl_edge.evaluation.truth import read_truth
 from gfl_edge.files import check_output, sha256, size_bytes, write_atomically
 from gfl_edge.media.images import is_image, read_image
 from gfl_edge.ops.preprocess import single_input
+from gfl_edge.ops.tolerances import Parity
 from gfl_edge.parsing.entries import Entries
 from gfl_edge.spec import ExportedNms, ModelSpec
 
@@ -126,7 +127,7 @@ class Adopted:
     path: Path
     spec: ModelSpec
     notes: tuple[str, ...]
-    proof: Proof
+    proof: Parity
     table: tuple[Row, ...]
 
 

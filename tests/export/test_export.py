@@ -259,7 +259,7 @@ def test_command_recognizes_the_model_and_prints_the_next_step(checkpoint, tmp_p
     captured = capsys.readouterr()
     assert captured.out.strip() == str(output)
     assert "nanodet-plus-m-416" in captured.err
-    assert "largest difference from PyTorch float32 on 3 other images" in captured.err
+    assert "largest difference from PyTorch float32 on 3 images" in captured.err
     assert f"next: gfl-edge detect --model {output}" in captured.err
     assert read_spec(output).name == "nanodet-plus-m-416"
     assert [path.name for path in output.parent.iterdir()] == ["m.onnx"]

@@ -82,7 +82,7 @@ def test_sigmas_are_those_of_the_distributions(tmp_path, form):
 def test_wrong_sigmas_are_refused(tmp_path, monkeypatch):
     deviation = decode.deviation
     monkeypatch.setattr(decode, "deviation", lambda logits: deviation(logits) + np.float32(0.01))
-    with pytest.raises(ParityError, match=r"box edge 1\.0\de-02 strides"):
+    with pytest.raises(ParityError, match=r"sigma 1\.0\de-02 strides"):
         adopted(tmp_path, foreign_onnx(Form()), class_names=NAMES, uncertainty=True)
     adopted(tmp_path, foreign_onnx(Form()), class_names=NAMES)
 
