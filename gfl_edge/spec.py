@@ -12,6 +12,7 @@ from gfl_edge import optional
 from gfl_edge.annotations.class_names import name_problem
 from gfl_edge.errors import ContractError, InputError, ModelFileError
 from gfl_edge.files import read_regular
+from gfl_edge.ops import no_onnx
 from gfl_edge.ops.onnx_inside import check_inside
 from gfl_edge.ops.onnx_limits import LimitError, check_limits, check_nodes, check_text
 from gfl_edge.ops.onnx_ports import check_ports
@@ -268,11 +269,16 @@ def _load(path: Path) -> tuple[Any, Any]:
         )
     onnx = optional.load("onnx")
     try:
-        model = onnx.load_model_from_string(read_regular(path))
+        content = read_regular(path)
+        if (other := no_onnx.recognize(content)) is not None:
+            raise ModelFileError(f"{path} is {other}")
+        model = onnx.load_model_from_string(content)
         check_text(model)
         check_nodes(model)
         onnx.checker.check_model(model)
         return model, check_limits(model)
+    except ModelFileError:
+        raise
     except LimitError as error:
         raise _unfit(path, error) from error
     except Exception as error:  # protobuf and onnx raise many types for a broken file

@@ -13,11 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from gfl_edge import optional
+from gfl_edge.adopt.beside import take_in_weights
 from gfl_edge.adopt.dry_run import noise, runner
 from gfl_edge.adopt.opsets import at_opset, opset_of
 from gfl_edge.adopt.trace import CONVOLUTIONS, before_convolutions
 from gfl_edge.errors import GflEdgeError, InputError, ModelFileError
 from gfl_edge.files import read_regular
+from gfl_edge.ops import no_onnx
 from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model
 from gfl_edge.ops.onnx_limits import MAX_NODES, MIN_OPSET, OPERATORS, LimitError, check_limits, check_nodes, check_text
 from gfl_edge.parsing.fields import MAX_SIDE
@@ -117,17 +119,23 @@ def _parsed(path: Path) -> Any:
         raise ModelFileError(f"{path}: no such file. Expected the ONNX file of a detector")
     onnx = optional.load("onnx")
     try:
-        model = onnx.load_model_from_string(read_regular(path))
-    except InputError:
-        raise
+        content = read_regular(path)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read ({error.strerror}). Check path and permissions") from error
+    if (other := no_onnx.recognize(content)) is not None:
+        raise ModelFileError(f"{path} is {other}")
+    try:
+        model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf raises many types
-        raise ModelFileError(f"{path} is not a readable ONNX model ({_reason(error)}). Copy it again") from error
+        hint = "Convert Paddle's models with paddle2onnx" if path.suffix == ".pdmodel" else "Copy it again"
+        raise ModelFileError(f"{path} is not a readable ONNX model ({_reason(error)}). {hint}") from error
     if len(model.graph.node) + sum(len(function.node) for function in model.functions) > MAX_NODES:
         raise ModelFileError(f"{path} has more than {MAX_NODES} nodes, which no detector of these families has")
     try:
         check_text(model)
     except LimitError as error:
         raise ModelFileError(f"{path}: the model {error}. Copy it again") from error
+    take_in_weights(model, path)
     return model
 
 

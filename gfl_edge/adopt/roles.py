@@ -192,7 +192,9 @@ def _open_widths(ways: Sequence[tuple[int, int]], given: Given, foreign: Foreign
 
 def _too_many(group: Sequence[Piece], foreign: Foreign) -> ModelFileError:
     listed = ", ".join(f"{piece.tensor[:40]!r} ({piece.width} channels)" for piece in group[:6])
-    return ModelFileError(f"{foreign.origin} has {len(group)} outputs of one level: {listed}. {EXPECTED}")
+    single = any(piece.width == 1 for piece in group)
+    hint = ". One channel by itself is an objectness or a centerness, as YOLOX, FCOS and ATSS have" if single else ""
+    return ModelFileError(f"{foreign.origin} has {len(group)} outputs of one level: {listed}{hint}. {EXPECTED}")
 
 
 def _joined(

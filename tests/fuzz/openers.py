@@ -13,6 +13,7 @@ WRITES = "it writes; what it opens is its own file"
 
 OPENERS: dict[str, tuple[str, ...] | str] = {
     "calib/images.py": ("image",),  # digests of images, which are then decoded
+    "gfl_edge/adopt/beside.py": ("foreign-onnx",),
     "gfl_edge/adopt/foreign.py": ("foreign-onnx",),
     "gfl_edge/annotations/class_names.py": ("class-names", "class-names-yaml", "class-names-json"),
     "gfl_edge/annotations/coco.py": ("coco-evaluation", "coco-training"),

@@ -152,7 +152,7 @@ def test_missing_field_is_named():
 def test_missing_empty_and_broken_files(tmp_path):
     with pytest.raises(ModelFileError, match="no such file"):
         read_spec(tmp_path / "none.onnx")
-    for content in (b"", b"not protobuf at all"):
+    for content, message in ((b"", "is empty"), (b"not protobuf at all", "not a readable ONNX model")):
         (tmp_path / "bad.onnx").write_bytes(content)
-        with pytest.raises(ModelFileError, match="not a readable ONNX model"):
+        with pytest.raises(ModelFileError, match=message):
             read_spec(tmp_path / "bad.onnx")

@@ -395,3 +395,19 @@ def write_squares(folder: Path, count: int = 6) -> Path:
     path = folder / "instances.json"
     path.write_text(json.dumps(content))
     return path
+
+
+def weights_beside(model: onnx.ModelProto, name: str) -> tuple[onnx.ModelProto, bytes]:
+    """The model as PyTorch writes it from 2.9 on, and the content of the file ``name``, which holds its weights."""
+    found, parts, at = onnx.ModelProto.FromString(model.SerializeToString()), [], 0
+    for tensor in (tensor for tensor in found.graph.initializer if tensor.data_type == TensorProto.FLOAT):
+        content = np.ascontiguousarray(numpy_helper.to_array(tensor)).tobytes()
+        said = {"location": name, "offset": str(at), "length": str(len(content))}
+        for field in ("raw_data", "float_data"):
+            tensor.ClearField(field)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in said.items():
+            tensor.external_data.add(key=key, value=value)
+        parts.append(content)
+        at += len(content)
+    return found, b"".join(parts)

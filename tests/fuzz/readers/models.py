@@ -48,11 +48,21 @@ def foreign_seeds() -> list[bytes]:
         *(Form(), Form(joined=True, ghosts=True, levels=4), Form(joined=True, sigmoid=False)),
         *(Form(decoded=True, points=0.5), Form(opset=9, old_resize=True), Form(selects=True, swapped="gather")),
     )
-    return [foreign_onnx(form).SerializeToString() for form in forms]
+    return [*(foreign_onnx(form).SerializeToString() for form in forms), _two_files()[0]]
+
+
+@functools.cache
+def _two_files() -> tuple[bytes, bytes]:
+    """A detector, and its weights in a file of their own."""
+    from tests.support.foreign_onnx import Form, foreign_onnx, weights_beside
+
+    model, weights = weights_beside(foreign_onnx(Form()), "weights.bin")
+    return model.SerializeToString(), weights
 
 
 def recognize(path: Path) -> object:
     """Read somebody else's file, look for the maps of a detector in it, and wrap those that are found."""
+    path.with_name("weights.bin").write_bytes(_two_files()[1])
     from gfl_edge.adopt.body import cut_body, open_batch
     from gfl_edge.adopt.families import guess_family
     from gfl_edge.adopt.foreign import read_foreign

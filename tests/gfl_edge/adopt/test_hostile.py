@@ -93,7 +93,7 @@ def foreign_domain(model):
     [
         (two_images, "has the inputs .*: expected one image"),
         (twice, r"has the input '\w+' twice"),
-        (external, "keeps weights in another file"),
+        (external, "keeps its weights in 'weights.bin', which is not beside it"),
         (no_nodes, "has no nodes or no outputs"),
         (text_input, "expected one image"),
         (large_batch, "Export it with a batch of one"),

@@ -123,7 +123,7 @@ def grown(times):
 
 
 REFUSED = {
-    "no bytes": (lambda: b"", "is not a readable ONNX model"),
+    "no bytes": (lambda: b"", "is empty"),
     "cut": (lambda: tiny_onnx("graph").SerializeToString()[:-200], "is not a readable ONNX model"),
     "nested messages": (lambda: b"\x3a\x02" * 100_000, "is not a readable ONNX model"),
     "no metadata": (lambda: edited(lambda m: m.ClearField("metadata_props")), "carries no gfl_edge metadata"),
