@@ -12,13 +12,13 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from calib.arguments import Target, add_calibration_arguments, options_from
-from gfl_edge.console import log, run_command
+from gfl_edge.console import CommandParser, log, run_command
 from gfl_edge.parsing.json_text import json_text
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="calib/calibrate.py", description=__doc__)
+    parser = CommandParser(prog="calib/calibrate.py", description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, metavar="M.onnx", help="file of export/to_onnx.py")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="images to calibrate on")
     parser.add_argument(

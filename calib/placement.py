@@ -16,6 +16,7 @@ from onnx import ModelProto, NodeProto
 from calib.qdq import DEQUANTIZE, QdqGraph, node_id
 from gfl_edge.errors import CalibrationError
 from gfl_edge.ops.onnx_graph import OnnxGraph
+from gfl_edge.terminal.printable import word
 
 MIN_OPSET = 13  # per-channel scales
 
@@ -26,7 +27,7 @@ def check_quantizable(model: ModelProto, origin: str) -> None:
     if opset < MIN_OPSET:
         raise CalibrationError(
             f"{origin} is of opset {opset}, scales per channel need {MIN_OPSET}. Export it again with: "
-            f"python export/to_onnx.py --weights CHECKPOINT -o {origin}"
+            f"python export/to_onnx.py --weights CHECKPOINT -o {word(origin)}"
         )
     if any(node.op_type == DEQUANTIZE for node in model.graph.node):
         raise CalibrationError(f"{origin} is quantized already. Give the float model it was made from")

@@ -14,11 +14,12 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from export.arguments import ExportRequest, add_weights_arguments, options_from, precision_from
-from gfl_edge.console import log, run_command, say_path
+from gfl_edge.console import CommandParser, log, run_command, say_path
 from gfl_edge.errors import InputError
 from gfl_edge.files import check_output, size_bytes, write_atomically
 from gfl_edge.ops.tolerances import Parity
 from gfl_edge.spec import PRECISION_OPTION, ModelSpec, nms_problem, spec_of
+from gfl_edge.terminal.printable import word
 from train.weights import find
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _plan_half(detector: Detector, spec: ModelSpec, check_images: Path | None) -
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="export/to_onnx.py", description=__doc__)
+    parser = CommandParser(prog="export/to_onnx.py", description=__doc__)
     add_weights_arguments(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.onnx", help="file to write")
     return run_command(parser, _run, argv)
@@ -131,8 +132,8 @@ def _run(args: argparse.Namespace) -> int:
     weights = find.find_weights(args.weights, args.unchecked)
     spec = export_onnx(options_from(args).request(weights, precision_from(args)), args.output).spec
     say_path(args.output)
-    build = f"python export/to_trt.py --onnx {args.output}{PRECISION_OPTION[spec.precision]}"
-    detect = f"gfl-edge detect --model {args.output} IMAGE"
+    build = f"python export/to_trt.py --onnx {word(args.output)}{PRECISION_OPTION[spec.precision]}"
+    detect = f"gfl-edge detect --model {word(args.output)} IMAGE"
     log(f"next: {build} --flavor tensorrt" if spec.nms == "plugin" else f"next: {detect}, or {build}")
     return 0
 

@@ -14,13 +14,13 @@ from export import arguments
 from export.engine import EngineRequest, build
 from export.source import ARTIFACTS
 from gfl_edge.cli import build as build_command
-from gfl_edge.console import run_command
+from gfl_edge.console import CommandParser, run_command
 from gfl_edge.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="export/to_trt.py", description=__doc__)
+    parser = CommandParser(prog="export/to_trt.py", description=__doc__)
     arguments.add_weights_arguments(parser)
     parser.add_argument(
         "--onnx", type=Path, metavar="FILE", help="ONNX file of export/to_onnx.py, instead of --weights"

@@ -8,6 +8,7 @@ in them is made printable, and the streams may be closed or full (:mod:`gfl_edge
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,16 @@ from gfl_edge.redact import redact
 from gfl_edge.terminal.printable import printable, printable_line
 from gfl_edge.terminal.streams import stderr, usable_streams
 
-FAILURE, INTERRUPTED = 1, 130
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+# What is often given without its option, by how its name ends; a word of another end is a source
+OPTION_OF = {
+    ".onnx": ("--model", "--onnx"),
+    ".engine": ("--model",),
+    ".ckpt": ("--weights",),
+    ".pth": ("--weights",),
+    ".pt": ("--weights",),
+    ".safetensors": ("--weights",),
+}
 # Whose INFO is for the person at the terminal; a script's own functions log as __main__
 OWN_LOGGERS = ("gfl_edge", "calib", "train", "export", "benchmarks", "examples", "__main__")
 
@@ -68,6 +78,21 @@ def _status_of(
 
 class CommandParser(argparse.ArgumentParser):
     """Says what is wrong with the arguments, without the passwords in them, in printable text."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # as argparse calls it of a command
+        """Parse; what is left over is an error of the command that does not know it, with what may have been meant."""
+        known, left = super().parse_known_args(args, namespace)
+        if left:
+            self.error(f"unrecognized arguments: {' '.join(left)}{self._meant(left[0])}")
+        return known, left
+
+    def _meant(self, word: str) -> str:
+        options = self._option_string_actions
+        if word.startswith("-"):
+            close = difflib.get_close_matches(word.partition("=")[0], options, 1)
+        else:
+            close = [f"{name} {word}" for name in OPTION_OF.get(Path(word).suffix, ("--source",)) if name in options]
+        return f". Did you mean {close[0]}?" if close else ""
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and ``message``, and exit with status 2."""

@@ -19,6 +19,7 @@ from gfl_edge.ops.onnx_ports import check_ports
 from gfl_edge.parsing.fields import MAX_SIDE, Amount, Count, FileName, Limits, OptionalSha256, Share, Side
 from gfl_edge.parsing.json_text import parse_json
 from gfl_edge.parsing.validation import build, check, repeated, shown
+from gfl_edge.terminal.printable import word
 
 FORMAT = 1
 PREFIX = "gfl_edge."
@@ -265,7 +266,7 @@ def _load(path: Path) -> tuple[Any, Any]:
     if not path.is_file():
         raise ModelFileError(
             f"{path}: no such file. Export one, in a checkout of gfl_edge, with: "
-            f"python export/to_onnx.py --weights CHECKPOINT -o {path}"
+            f"python export/to_onnx.py --weights CHECKPOINT -o {word(path)}"
         )
     onnx = optional.load("onnx")
     try:
@@ -289,7 +290,7 @@ def _load(path: Path) -> tuple[Any, Any]:
 def _unfit(path: Path, error: LimitError) -> ModelFileError:
     return ModelFileError(
         f"{path}: the model {error}. Export it from its checkpoint, in a checkout of gfl_edge, with: "
-        f"python export/to_onnx.py --weights CHECKPOINT -o {path}"
+        f"python export/to_onnx.py --weights CHECKPOINT -o {word(path)}"
     )
 
 

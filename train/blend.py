@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gfl_edge.console import log, run_command
+from gfl_edge.console import CommandParser, log, run_command
 from gfl_edge.errors import CheckpointError, InputError
 from gfl_edge.files import check_output
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.parsing.numbers import number_argument
+from gfl_edge.terminal.printable import word
 from train.arguments import add_config_arguments, config_of
 from train.leaving import leave
 
@@ -43,7 +44,7 @@ TOLERANCE = 0.1  # points of AP
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="train/blend.py", description=__doc__)
+    parser = CommandParser(prog="train/blend.py", description=__doc__)
     add_config_arguments(parser)
     parser.add_argument("--end", type=Path, metavar="FILE", help="where it ended (default: its last.pt)")
     parser.add_argument(
@@ -104,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
     end = load_detector(args.end or config.train.output / LAST)
     share, metrics = write_best(config, end, output, args.tolerance)
     print(json_text({"share": share, **rounded(metrics)}))
-    log(f"next: python export/to_onnx.py --weights {output}")
+    log(f"next: python export/to_onnx.py --weights {word(output)} -o {word(output.with_suffix('.onnx'))}")
     return 0
 
 

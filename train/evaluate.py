@@ -11,7 +11,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 
 from gfl_edge import environment
 from gfl_edge.cli.options import add_on_bad
-from gfl_edge.console import log, run_command
+from gfl_edge.console import CommandParser, log, run_command
 from gfl_edge.files import check_output, write_atomically
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.parsing.numbers import MAX_SIDE, whole_argument
@@ -20,7 +20,7 @@ from train.leaving import leave
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="train/evaluate.py", description=__doc__)
+    parser = CommandParser(prog="train/evaluate.py", description=__doc__)
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE|NAME", help="checkpoint, or a name")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, metavar="JSON", help="COCO instances file")

@@ -19,6 +19,7 @@ from gfl_edge.errors import AnnotationError, CheckpointError, InputError
 from gfl_edge.evaluation.ap import Metrics
 from gfl_edge.files import check_output
 from gfl_edge.progress import progress_bar
+from gfl_edge.terminal.printable import word
 from train.checkpoint import BEST, LAST, Checkpoint
 from train.config import Config
 from train.data.load import LoadedData, load_data
@@ -370,4 +371,4 @@ def next_command(folder: Path) -> str:
     """What to do with a finished run."""
     best = folder / BEST
     weights = best if best.is_file() else folder / LAST
-    return f"python export/to_onnx.py --weights {weights} -o {folder / 'model.onnx'}"
+    return f"python export/to_onnx.py --weights {word(weights)} -o {word(folder / 'model.onnx')}"

@@ -12,7 +12,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gfl_edge.console import log, run_command, say_path
+from gfl_edge.console import CommandParser, log, run_command, say_path
 from gfl_edge.errors import InputError
 from gfl_edge.parsing.json_text import json_text
 from train.arguments import add_config_arguments, config_of
@@ -20,7 +20,7 @@ from train.arguments import add_config_arguments, config_of
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="train/to_coco.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_config_arguments(parser)

@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: the checkout's packages are not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gfl_edge.console import log, run_command
+from gfl_edge.console import CommandParser, log, run_command
 from gfl_edge.parsing.json_text import json_text
 from train.arguments import add_config_arguments, config_of
 from train.leaving import leave
@@ -17,7 +17,7 @@ from train.leaving import leave
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="train/train.py",
         description=__doc__,
         epilog="On several GPUs: torchrun --nproc-per-node 4 train/train.py CONFIG.toml; on nodes: docs/cluster.md",

@@ -25,6 +25,7 @@ from gfl_edge.ops.onnx_limits import MAX_NODES, MIN_OPSET, OPERATORS, LimitError
 from gfl_edge.parsing.fields import MAX_SIDE
 from gfl_edge.parsing.validation import repeated, shown
 from gfl_edge.spec import PREFIX
+from gfl_edge.terminal.printable import word
 
 Layout = Literal["nchw", "nhwc"]
 MIN_IR_VERSION = 4  # before, initializers had to be inputs as well
@@ -79,7 +80,9 @@ def read_foreign(path: Path, input_hw: tuple[int, int] | None = None) -> Foreign
     """
     model = _parsed(path)
     if any(prop.key.startswith(PREFIX) for prop in model.metadata_props):
-        raise InputError(f"{path} is a model of gfl_edge already. Run it with: gfl-edge detect --model {path} IMAGES")
+        raise InputError(
+            f"{path} is a model of gfl_edge already. Run it with: gfl-edge detect --model {word(path)} IMAGES"
+        )
     if any("ultralytics" in prop.value.lower() for prop in model.metadata_props):
         raise ModelFileError(f"{path} is a YOLO of Ultralytics, as it says. {EXPECTED}")
     if not model.graph.node or not model.graph.output:

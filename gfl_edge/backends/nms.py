@@ -20,6 +20,7 @@ from typing import Literal, Protocol, runtime_checkable
 from gfl_edge.backends.base import Backend
 from gfl_edge.errors import InputError
 from gfl_edge.spec import ModelSpec
+from gfl_edge.terminal.printable import word
 
 NmsChoice = Literal["auto", "graph", "host"]  # what may be requested
 NmsPlace = Literal["graph", "kernels", "host"]  # in the network, in CUDA kernels after it, or on the host
@@ -54,7 +55,7 @@ def place_on_cpu(spec: ModelSpec, choice: NmsChoice, origin: str) -> NmsPlace:
     if spec.nms == "plugin":
         raise InputError(
             f"{origin} was exported with --nms plugin: its node GflNms has no body, and only full TensorRT with the "
-            f"plugin runs it. Build an engine with: gfl-edge build --model {origin} --flavor tensorrt, or export "
+            f"plugin runs it. Build an engine with: gfl-edge build --model {word(origin)} --flavor tensorrt, or export "
             "for the CPU with --nms graph, none or raw"
         )
     if choice == "graph" and not spec.has_nms:

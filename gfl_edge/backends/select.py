@@ -14,6 +14,7 @@ from gfl_edge.engine.sidecar import ENGINE_SUFFIX
 from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError
 from gfl_edge.ops.onnx_graph import without_nms
 from gfl_edge.spec import ModelSpec, load_contract
+from gfl_edge.terminal.printable import word
 
 BackendName = Literal["auto", "openvino", "onnxruntime", "tensorrt", "rtx"]
 CpuBackendName = Literal["auto", "openvino", "onnxruntime"]
@@ -44,7 +45,7 @@ def open_backend(
         if backend == "tensorrt" or backend == "rtx":
             raise InputError(
                 f"{path} is an ONNX file, backend {backend} runs engines. Build one with: "
-                f"gfl-edge build --model {path} --flavor {backend}"
+                f"gfl-edge build --model {word(path)} --flavor {backend}"
             )
         model, spec = load_contract(path)
         return open_onnx_backend(model, spec, backend, nms, str(path), performance)
@@ -54,8 +55,9 @@ def open_backend(
                 f"{path} is an engine, backend {backend} runs ONNX files. Give the .onnx it was built from"
             )
         return TensorRTBackend(path, None if backend == "auto" else backend, nms=nms, performance=performance)
+    found = repr(path.suffix) if path.suffix else "a folder" if path.is_dir() else "a name without suffix"
     raise ModelFileError(
-        f"{path}: a model is an .onnx or .engine file, not {path.suffix or 'a name without suffix'!r}. "
+        f"{path}: a model is an .onnx or .engine file, not {found}. "
         "Export a checkpoint, in a checkout of gfl_edge, with: "
         "python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
     )
@@ -92,7 +94,7 @@ def open_onnx_backend(
             raise MissingDependencyError(
                 "neither openvino nor onnxruntime is installed, one of which runs ONNX files. "
                 "Install them with: pip install 'gfl-edge[cpu]', or build an engine for the GPU with: "
-                f"gfl-edge build --model {origin}"
+                f"gfl-edge build --model {word(origin)}"
             )
         backend = installed
     if spec.has_nms and place == "host":

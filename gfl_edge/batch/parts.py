@@ -152,4 +152,7 @@ class Parts:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # it was removed, or is not ours to list
+            if not any(map(_PART.fullmatch, os.listdir(self.folder))):  # noqa: PTH208  names only
+                self.remove()  # nothing to go on with
         self.close()

@@ -13,7 +13,6 @@ import dataclasses
 import json
 import logging
 import os
-import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -113,8 +112,6 @@ def run_batch(batch: Batch) -> BatchSummary:
         OutputError: the result cannot be written, or is being written by another run.
         BackendError: what runs the model or the cluster failed.
     """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(batch.output)):  # of :// a path keeps one
-        raise InputError(f"{shown_source(batch.output)} is an address: write to a file of this machine, and copy it")
     optional.load("pyarrow.parquet")
     if batch.cluster is not None:
         optional.load("ray")

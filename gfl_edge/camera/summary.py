@@ -92,4 +92,13 @@ class CameraSummary:
         plain = dataclasses.asdict(self)
         for part in (plain, *plain["sources"]):
             part["output"] = None if part["output"] is None else str(part["output"])
-        return plain
+        return {name: _rounded(value) for name, value in plain.items()}
+
+
+def _rounded(value: Any) -> Any:
+    """With numbers to a thousandth, of which there are many in a summary."""
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -15,6 +15,7 @@ from gfl_edge.cli.options import add_on_bad
 from gfl_edge.console import aligned, log, say_path
 from gfl_edge.parsing.numbers import MAX_SIDE, number_argument, whole_argument
 from gfl_edge.spec import ResizeRule
+from gfl_edge.terminal.printable import word
 
 MAX_GRAY = 1e6
 
@@ -87,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     adopted = adopt(request_from(args))
     _tell(adopted)
     say_path(adopted.path)
-    log(f"next: gfl-edge build --model {adopted.path}, or gfl-edge detect --model {adopted.path} IMAGES -o DIR")
+    model = word(adopted.path)
+    log(f"next: gfl-edge build --model {model}, or gfl-edge detect --model {model} IMAGES -o DIR")
     return 0
 
 

@@ -10,7 +10,7 @@ from gfl_edge.batch.run import DEFAULT_CHUNK, Batch, run_batch
 from gfl_edge.cli.options import add_model, say_model
 from gfl_edge.errors import InputError
 from gfl_edge.filters.arguments import add_filter, read_filter
-from gfl_edge.parsing.json_text import json_text
+from gfl_edge.parsing.json_text import readable_json
 from gfl_edge.parsing.numbers import number_argument, whole_argument
 
 MAX_CHUNK, MAX_WORKERS, MAX_CPUS, MAX_GPUS = 100_000, 10_000, 1024, 64
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         chunk=args.chunk,
         cluster=_cluster(args),
     )
-    print(json_text(run_batch(batch).to_dict(), indent=2))
+    print(readable_json(run_batch(batch).to_dict()))
     return 0
 
 

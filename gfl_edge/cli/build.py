@@ -11,6 +11,7 @@ from gfl_edge.engine.build import build_engine, plan
 from gfl_edge.engine.options import MAX_WORKSPACE_MIB, BuildNms, BuildOptions
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.parsing.numbers import MAX_BATCH, whole_argument
+from gfl_edge.terminal.printable import word
 from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
 
 
@@ -73,7 +74,7 @@ def announce(engine: Path, sidecar: Sidecar) -> None:
     if sidecar.int8_convolutions:
         log(f"{sidecar.int8_convolutions} of {sidecar.convolutions} convolutions are INT8")
     say_path(engine)
-    log(f"next, on a GPU of {', '.join(sidecar.targets)}: gfl-edge camera --model {engine}")
+    log(f"next, on a GPU of {', '.join(sidecar.targets)}: gfl-edge camera --model {word(engine)}")
 
 
 def run(args: argparse.Namespace) -> int:

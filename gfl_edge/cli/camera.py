@@ -11,11 +11,13 @@ from contextlib import ExitStack, contextmanager
 
 from gfl_edge.camera import run_camera
 from gfl_edge.camera.run import performance_for
+from gfl_edge.camera.summary import CameraSummary
 from gfl_edge.cli.options import add_draw_sigma, add_model, open_detector
+from gfl_edge.console import log
 from gfl_edge.errors import InputError
 from gfl_edge.filters.arguments import add_filter, argument, read_filter
 from gfl_edge.media.lines import STDOUT
-from gfl_edge.parsing.json_text import json_text
+from gfl_edge.parsing.json_text import readable_json
 from gfl_edge.parsing.numbers import number_argument, whole_argument
 from gfl_edge.terminal.streams import results_alone_on_stdout, stderr
 from gfl_edge.web.address import read_address, read_token
@@ -95,8 +97,18 @@ def run(args: argparse.Namespace) -> int:
             serve=page,
         )
     # With the frames' JSON on stdout the summary goes where the status goes
-    print(json_text(summary.to_dict(), indent=2), file=sys.stderr if args.json_lines == STDOUT else sys.stdout)
+    print(readable_json(summary.to_dict()), file=sys.stderr if args.json_lines == STDOUT else sys.stdout)
+    log(_said(summary))
     return 0
+
+
+def _said(summary: CameraSummary) -> str:
+    """What the run did, for the person at the terminal."""
+    dropped = f", {summary.dropped} dropped" if summary.dropped else ""
+    written = [str(source.output) for source in summary.sources if source.output is not None]
+    written += [summary.json_lines] if summary.json_lines not in (None, STDOUT) else []
+    wrote = f"; wrote {', '.join(written)}" if written else ""
+    return f"{summary.frames} frames{dropped} in {summary.seconds:.1f} s, {summary.fps:.1f} FPS{wrote}"
 
 
 def _checked_address(text: str) -> str:

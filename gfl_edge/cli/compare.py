@@ -46,6 +46,6 @@ def run(args: argparse.Namespace) -> int:
             on_bad=args.on_bad,
             classes=chosen_classes(args),
         )
-    log(*table(result).splitlines())
     write_result(described(result.to_dict(), args), result.skipped, args)
+    log(*table(result).splitlines())
     return 0

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from gfl_edge.cli.options import add_draw_sigma, add_format, add_model, open_detector
+from gfl_edge.console import log
 from gfl_edge.filters.arguments import add_filter, read_filter
-from gfl_edge.media.annotate import detect_images
-from gfl_edge.parsing.json_text import json_text
+from gfl_edge.media.annotate import ImagesSummary, detect_images
+from gfl_edge.parsing.json_text import readable_json
 from gfl_edge.results.formats import join_formats
+
+NAMED = 5  # classes, of what was found
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -38,5 +42,17 @@ def run(args: argparse.Namespace) -> int:
             formats=formats,
             draw_sigma=args.draw_sigma,
         )
-    print(json_text(summary.to_dict(), indent=2))
+    print(readable_json(summary.to_dict()))
+    log(_said(summary, args.output_dir if args.copies else None))
     return 0
+
+
+def _said(summary: ImagesSummary, copies: Path | None) -> str:
+    """What was found, for the person at the terminal."""
+    counts = Counter(name for image in summary.images for _, _, name in image.detections)
+    often = [f"{count} {name}" for name, count in counts.most_common(NAMED)]
+    often += [f"{len(counts) - NAMED} classes more"] if len(counts) > NAMED else []
+    left_out = f"; images left out: {len(summary.skipped)}" if summary.skipped else ""
+    written = [f"annotated copies in {copies}"] if copies else []
+    written += map(str, summary.files)
+    return f"found {', '.join(often) or 'nothing'}{left_out}{''.join(f'; {one}' for one in written)}"

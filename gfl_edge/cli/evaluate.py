@@ -89,13 +89,15 @@ def run(args: argparse.Namespace) -> int:
         )
         found = examine(result, detector.spec)
         measured = described({**result.to_dict(), **found.to_dict(), **detector.describe()}, args)
-        if args.output_dir:
-            log(f"wrote {write_evaluation(found, measured, args.output_dir)}")
+        page = write_evaluation(found, measured, args.output_dir) if args.output_dir else None
         if files:
             ids = file_category_ids(result.evidence)
             write_results(evaluated(result.evidence, keep), files, detector.spec.class_names, ids)
-            log(f"wrote {', '.join(map(str, files.values()))}")
         write_result(measured, result.skipped, args)  # before what may still fail, as on too few edges
+        log(f"AP {measured['AP']}, AP50 {measured['AP50']} on {measured['images']} images")
+        for path in (page, *files.values()):
+            if path:
+                log(f"wrote {path}")
         if args.store_scores:
             _store(found, detector, args.store_scores)
         _write_sigmas(args, detector, result)

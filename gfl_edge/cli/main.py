@@ -21,7 +21,8 @@ from gfl_edge.cli import (
     models,
     triton,
 )
-from gfl_edge.console import CommandParser, run_command
+from gfl_edge.console import USAGE, CommandParser, run_command
+from gfl_edge.terminal.streams import stderr
 
 
 class Command(Protocol):
@@ -52,9 +53,14 @@ COMMANDS: tuple[tuple[str, Command, str], ...] = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command; needs no optional package."""
-    parser = CommandParser(prog="gfl-edge", description="Run and measure GFL detectors.")
+    parser = CommandParser(
+        prog="gfl-edge",
+        description="Run and measure GFL detectors.",
+        epilog="gfl-edge COMMAND --help says more of each. Without a model named, the bundled detector runs: try "
+        "gfl-edge camera, or gfl-edge camera --source VIDEO",
+    )
     parser.add_argument("--version", action="version", version=f"gfl-edge {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, title="commands", metavar="COMMAND")
     for name, command, purpose in COMMANDS:
         subparser = commands.add_parser(name, help=purpose)
         command.add(subparser)
@@ -64,7 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
-    return run_command(build_parser(), lambda args: int(args.run(args)), argv)
+    parser, words = build_parser(), sys.argv[1:] if argv is None else argv
+    if not words:
+        parser.print_help(stderr())
+        parser.exit(USAGE)
+    return run_command(parser, lambda args: int(args.run(args)), words)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gfl_edge.parsing.json_text import json_text
+from gfl_edge.parsing.json_text import readable_json
 from gfl_edge.zoo import weights
 from gfl_edge.zoo.bundled import DESCRIPTION, PROPERTIES
 
@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """List the published weights that are known by name."""
     rows = weights.listing()
     if args.json:
-        print(json_text(rows, indent=2))
+        print(readable_json(rows))
     else:
         print(weights.table(rows))
         print(f"\n{DESCRIPTION} ({PROPERTIES}), is used where no --model is named")

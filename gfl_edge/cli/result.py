@@ -9,7 +9,7 @@ from typing import Any
 from gfl_edge import environment
 from gfl_edge.console import log
 from gfl_edge.files import check_output, write_atomically
-from gfl_edge.parsing.json_text import json_text
+from gfl_edge.parsing.json_text import readable_json
 
 
 def check_result(args: argparse.Namespace) -> None:
@@ -26,7 +26,7 @@ def described(measured: dict[str, Any], args: argparse.Namespace) -> dict[str, A
 
 def write_result(result: dict[str, Any], skipped: tuple[str, ...], args: argparse.Namespace) -> None:
     """Write what :func:`described` gave to stdout and to ``--json``."""
-    text = json_text(result, indent=2)
+    text = readable_json(result)
     print(text)
     if args.json:
         write_atomically(args.json, f"{text}\n".encode())

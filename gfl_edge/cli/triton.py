@@ -8,6 +8,7 @@ from pathlib import Path
 from gfl_edge.console import log, say_path
 from gfl_edge.parsing.numbers import MAX_BATCH, whole_argument
 from gfl_edge.serving.triton import DEFAULT_MAX_BATCH, write_triton
+from gfl_edge.terminal.printable import word
 from gfl_edge.zoo.bundled import DESCRIPTION, bundled_model
 
 MAX_INSTANCES = 64
@@ -37,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
     """Add the model to the repository; the exit status."""
     folder = write_triton(args.repository, args.model or bundled_model(), args.max_batch, args.instances, args.name)
     say_path(folder)
-    log(f"next, where Triton is: tritonserver --model-repository={args.repository.absolute()}")
+    log(f"next, where Triton is: tritonserver --model-repository={word(args.repository.absolute())}")
     return 0

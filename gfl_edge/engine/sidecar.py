@@ -16,6 +16,7 @@ from gfl_edge.parsing.fields import Amount, Limits, NotNegative, Sha256
 from gfl_edge.parsing.json_text import json_text, read_json
 from gfl_edge.parsing.validation import build
 from gfl_edge.spec import ModelSpec
+from gfl_edge.terminal.printable import word
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Sidecar:
         batch = f" --max-batch {self.max_batch}" if self.max_batch > 1 else ""
         onnx = (dataclasses.replace(self.spec, nms="graph") if self.cut_nms else self.spec).file_stem
         options = f"{batch} --flavor {self.flavor} --target current{self.options.arguments}"
-        return f"gfl-edge build --model {onnx}.onnx{options}"
+        return f"gfl-edge build --model {word(f'{onnx}.onnx')}{options}"
 
     def to_json(self) -> bytes:
         """The content of the file, which is written together with its engine."""

@@ -35,7 +35,11 @@ def read_truth(
     """
     check_limit(limit)
     if not Path(annotations).is_file():
-        raise AnnotationError(f"{annotations}: no such annotation file. Give a COCO instances JSON with --annotations")
+        what = "a folder, no annotation file" if Path(annotations).is_dir() else "no such annotation file"
+        raise AnnotationError(
+            f"{annotations}: {what}. Give a COCO instances JSON with --annotations; one of VOC or YOLO files is made, "
+            "in a checkout of gfl_edge, by: python train/to_coco.py CONFIG.toml -o annotations.json"
+        )
     found = read_coco(annotations, images, on_bad)
     if not found.records:
         raise AnnotationError(f"{annotations} lists no images: nothing to evaluate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -124,7 +125,11 @@ def _without_link(path: Path) -> Path:
 
 
 def _refuse_special(target: Path) -> None:
-    """Raise OSError for a folder, and for a device or pipe, whose place the file would take."""
+    """Raise OSError for a folder, a device or a pipe, whose place the file would take; OutputError for an address, of
+    which folders would be made.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(target)):  # of :// a path keeps one
+        raise OutputError(f"{target} is an address: write to a file of this machine, and copy it")
     if not target.name:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     try:

@@ -26,6 +26,7 @@ from gfl_edge.results.formats import Format, Formats, check_results, loadable, r
 from gfl_edge.results.image_result import numbered
 from gfl_edge.results.journal import Finished, Journal, state_of
 from gfl_edge.results.write import write_results
+from gfl_edge.terminal.printable import word
 
 if TYPE_CHECKING:
     from gfl_edge.detector import Detector, Prepared
@@ -213,7 +214,7 @@ def _collect(paths: Iterable[str | Path]) -> list[Path]:
         if not path.is_dir() and not is_image(path):
             raise SourceError(
                 f"{shown_source(path)} is no image: expected a file ending in {', '.join(IMAGE_SUFFIXES)}. For videos "
-                f"use: gfl-edge camera --source {shown_source(path)}"
+                f"use: gfl-edge camera --source {word(shown_source(path))}"
             )
         for file in image_files(path) if path.is_dir() else [path]:
             found.setdefault(Path(os.path.realpath(file)), file)  # of a link in a circle resolve() raises

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, TimeoutError
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from gfl_edge import optional
 from gfl_edge.errors import FrameError, SourceError
 from gfl_edge.media.limits import too_large
-from gfl_edge.media.opencv import quiet_opencv
+from gfl_edge.media.opencv import openable, quiet_opencv
 from gfl_edge.ops.preprocess import AnyFrame, Nv12Frame
 from gfl_edge.redact import redact
 
@@ -120,9 +121,9 @@ def _open(opening: Opening, name: str) -> tuple[Any, AnyFrame] | None:
     """
     cv2 = optional.load("cv2")
     try:
-        with quiet_opencv():
-            capture = cv2.VideoCapture(*opening.arguments)
-    except (cv2.error, UnicodeError) as error:  # UnicodeError: a name that is no UTF-8
+        with quiet_opencv(), _opencv_arguments(opening) as arguments:
+            capture = cv2.VideoCapture(*arguments)
+    except (cv2.error, OSError, ValueError) as error:  # OSError, ValueError: of a link to a name that is no UTF-8
         logger.debug("%s: %s", name, redact(str(error)))
         return None
     width, height = (float(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
@@ -135,6 +136,17 @@ def _open(opening: Opening, name: str) -> tuple[Any, AnyFrame] | None:
         capture.release()
         return None
     return capture, first
+
+
+@contextmanager
+def _opencv_arguments(opening: Opening) -> Iterator[tuple[Any, ...]]:
+    """Of ``cv2.VideoCapture``, while it opens."""
+    what, *how = opening.arguments
+    if not isinstance(what, str):
+        yield opening.arguments
+        return
+    with openable(what) as name:
+        yield (name, *how)
 
 
 def read_capture(capture: Any, name: str) -> tuple[AnyFrame | None, int]:

@@ -23,7 +23,7 @@ from gfl_edge.environment import is_jetson
 from gfl_edge.errors import InputError
 from gfl_edge.media.capture import Opening, declared_total, open_capture
 from gfl_edge.media.gstreamer import quoted, why_no_gstreamer
-from gfl_edge.media.opencv import quiet_opencv
+from gfl_edge.media.opencv import is_utf8, openable, quiet_opencv
 from gfl_edge.media.targets import split_user
 from gfl_edge.ops.preprocess import AnyFrame, Image, as_bgr
 
@@ -84,6 +84,8 @@ def decoded(path: str, name: str, capture: Any, first: AnyFrame) -> tuple[Any, A
     reason = why_not()
     if reason is None:
         return capture, first
+    if not is_utf8(path):
+        reason = reason or "its name is no UTF-8"
     if not reason:
         for codec in _codecs(capture):
             pipeline = (
@@ -202,8 +204,8 @@ def packet_times_ms(path: str) -> Generator[float, None, None]:
     say no times of packets give 0 for all.
     """
     cv2 = optional.load("cv2")
-    with quiet_opencv():
-        packets = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    with quiet_opencv(), openable(path) as name:
+        packets = cv2.VideoCapture(name, cv2.CAP_FFMPEG)
     try:
         waiting: list[float] = []
         if packets.set(cv2.CAP_PROP_FORMAT, -1):

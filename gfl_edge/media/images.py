@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from gfl_edge.redact import shown_source
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # OpenCV's own limits, unless OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH and _HEIGHT raise them
 OPENCV_MAX_PIXELS, OPENCV_MAX_SIDE = 2**30, 2**20
+MAX_BELOW = 100  # folders in a folder without images that are looked into, and names in each
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -33,8 +37,20 @@ def image_files(folder: Path) -> list[Path]:
         raise SourceError(f"{shown_source(folder)} cannot be listed ({error.strerror or error})") from None
     found = [folder / name for name in names]
     if not found:
-        raise SourceError(f"{folder} holds no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
+        below = next(_below(folder), None)
+        raise SourceError(
+            f"{folder} holds no images: expected files ending in {', '.join(IMAGE_SUFFIXES)}"
+            + (f". Did you mean {below}?" if below else "")
+        )
     return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Folders in ``folder`` that hold images, for whoever named the one above."""
+    with suppress(OSError):
+        for inner in sorted(path for path in folder.iterdir() if path.is_dir())[:MAX_BELOW]:
+            if any(is_image(path.name) for path in itertools.islice(inner.iterdir(), MAX_BELOW)):
+                yield inner
 
 
 def is_image(path: str | Path) -> bool:

@@ -7,6 +7,8 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gfl_edge import optional
@@ -59,6 +61,28 @@ def quiet_opencv() -> Iterator[None]:
         yield
     finally:
         _quiet.leave(log)
+
+
+def is_utf8(name: str) -> bool:
+    """Whether OpenCV takes a text: its bindings end the process by a signal where a str has bytes that are no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def openable(name: str) -> Iterator[str]:
+    """A file's name for OpenCV to open it by: its own, or a link to it where that is no UTF-8, as of an old archive."""
+    if is_utf8(name):
+        yield name
+        return
+    with TemporaryDirectory(prefix="gfl_edge-") as folder:
+        suffix = Path(name).suffix
+        link = Path(folder, f"video{suffix if is_utf8(suffix) else ''}")
+        link.symlink_to(Path(name).absolute())
+        yield str(link)
 
 
 def logging_functions() -> Any:

@@ -146,7 +146,7 @@ class _Opener:
             [Opening((number,))],
             f"camera {number}",
             f"this machine has {devices}. Check the number, that no other program holds the camera, and that you may "
-            f"read it (on Linux: group video){file}",
+            f"read it (on Linux: group video), or name a video, stream or folder instead (--source){file}",
         )
 
     def url(self, url: str, scheme: str) -> FrameSource:

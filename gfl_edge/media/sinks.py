@@ -14,7 +14,7 @@ from gfl_edge.errors import InputError
 from gfl_edge.files import whole_file
 from gfl_edge.media.containers import Growth
 from gfl_edge.media.draw import fitted
-from gfl_edge.media.opencv import quiet_opencv, window_toolkit
+from gfl_edge.media.opencv import openable, quiet_opencv, window_toolkit
 from gfl_edge.media.pace import Pace
 from gfl_edge.ops.preprocess import Image
 
@@ -99,7 +99,8 @@ class VideoSink:
             growth = Growth(temporary, self.path)
             growth.check(0, 3 * size_hw[0] * size_hw[1])
             opening.enter_context(quiet_opencv())
-            writer = cv2.VideoWriter(str(temporary), codec, self._pace.rate, size_hw[::-1])
+            with openable(str(temporary)) as name:
+                writer = cv2.VideoWriter(name, codec, self._pace.rate, size_hw[::-1])
             if not writer.isOpened():
                 raise InputError(
                     f"{self.path}: OpenCV cannot write {size_hw[1]}x{size_hw[0]} pixels at {self._pace.rate:g} FPS as "

@@ -13,6 +13,7 @@ from gfl_edge.errors import GflEdgeError, InputError
 from gfl_edge.parsing.validation import repeated, shown
 
 MAX_DIGITS = 400  # of a whole number; a float has no more than 309 before its point
+MAX_LINE = 120  # characters, of JSON for people
 MAX_BYTES = 1 << 24  # of a file, unless the reader allows more
 
 
@@ -27,6 +28,27 @@ def json_text(values: Any, indent: int | None = None) -> str:
     except ValueError as error:
         place, found = next(_non_finite(values, ""), ("", error))
         raise InputError(f"{place.lstrip('.') or 'the value'} is {found}, for which JSON has no number") from error
+
+
+def readable_json(values: Any, margin: str = "") -> str:
+    """Plain values as JSON for people: whatever fits stands on one line, as a detection does.
+
+    Args:
+        values: whose dictionaries have text as keys.
+        margin: blanks before the lines after the first; without, ``values`` themselves are spread over lines.
+
+    Raises:
+        InputError: as :func:`json_text`.
+    """
+    line, inner = json_text(values), f"{margin}  "
+    if not values or not isinstance(values, (dict, list, tuple)) or (margin and len(margin) + len(line) < MAX_LINE):
+        return line
+    if isinstance(values, dict):
+        parts = [f"{json_text(key)}: {readable_json(value, inner)}" for key, value in values.items()]
+    else:
+        parts = [readable_json(value, inner) for value in values]
+    inside = f",\n{inner}".join(parts)
+    return f"{line[0]}\n{inner}{inside}\n{margin}{line[-1]}"
 
 
 def _non_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:

@@ -15,6 +15,7 @@ from gfl_edge.errors import InputError
 from gfl_edge.ops.onnx_graph import copy_model, fixed_batch
 from gfl_edge.serving.folder import write_folder
 from gfl_edge.spec import INPUT_NAME, ModelSpec, load_contract
+from gfl_edge.terminal.printable import word
 
 CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # a folder, and part of a URL
@@ -97,7 +98,7 @@ def _of_onnx(path: Path, max_batch: int | None) -> Served:
     if spec.nms == "plugin":
         raise InputError(
             f"{path} was exported with --nms plugin, which ONNX Runtime has not. Build an engine of it with: "
-            f"gfl-edge build --model {path} --flavor tensorrt, or export it again with --nms graph"
+            f"gfl-edge build --model {word(path)} --flavor tensorrt, or export it again with --nms graph"
         )
     fixed = fixed_batch(model)
     if fixed is not None and (max_batch or 1) > fixed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 MAX_LINE = 4000  # characters; the rest of a longer line is only counted
 
 
@@ -19,6 +21,11 @@ def printable_line(text: str) -> str:
     shown = printable(text)
     left = len(shown) - MAX_LINE
     return shown if left <= 0 else f"{shown[:MAX_LINE]}... and {left} characters more"
+
+
+def word(path: object) -> str:
+    """A path as a word of a command that is to be copied into a shell: between quotes where it has blanks."""
+    return shlex.quote(str(path))
 
 
 def _spelled(character: str) -> str:

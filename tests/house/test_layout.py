@@ -105,3 +105,12 @@ def test_no_file_is_large():
     paths = [CHECKOUT / name for name in listed.stdout.split("\0") if name]
     large = [str(path) for path in paths if path.is_file() and path.stat().st_size > MAX_BYTES]
     assert not large, "\n".join(large)
+
+
+def test_no_output_of_a_command_was_committed():
+    """Such as the folder of an interrupted run, or one called ``s3:``, which Windows cannot check out."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    tracked = listed.stdout.rstrip("\0").split("\0")
+    assert [path for path in tracked if not path.isascii() or set(path) & set('<>:"|?*\\')] == []
+    folders = {path.partition("/")[0] for path in tracked if "/" in path}
+    assert folders == {*RUNG, "docs", "plugins", ".ci", ".github"}

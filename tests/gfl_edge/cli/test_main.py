@@ -22,6 +22,34 @@ def test_usage_errors_exit_with_2(words):
     assert caught.value.code == 2
 
 
+def test_without_a_command_all_are_listed(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert all(f"\n    {name}" in captured.err for name, *_ in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["camera", "street.mp4"], "Did you mean --source street.mp4?"),
+        (["camera", "--source", "a.mp4", "b.mp4"], "Did you mean --source b.mp4?"),
+        (["camera", "--sources", "0"], "Did you mean --source?"),
+        (["build", "m.onnx"], "Did you mean --model m.onnx?"),
+        (["triton", "repository", "m.engine"], "Did you mean --model m.engine?"),
+        (["models", "m.onnx"], "unrecognized arguments: m.onnx"),
+        (["doctor", "--verbose"], "unrecognized arguments: --verbose"),
+    ],
+)
+def test_a_word_without_its_option_is_said_by_the_command(words, meant, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    *usage, last = capsys.readouterr().err.splitlines()
+    assert (caught.value.code, usage[0].split()[:3]) == (2, ["usage:", "gfl-edge", words[0]])
+    assert last.endswith(meant)
+
+
 def test_failures_are_one_line_and_status_1(capsys):
     assert main(["detect", "--model", "none.onnx", "a.jpg"]) == 1
     captured = capsys.readouterr()

@@ -145,6 +145,14 @@ class TestWhatCannotBeWritten:
         with pytest.raises(OutputError, match=r"Permission denied\)\. Choose a folder that you may write to"):
             write(tmp_path / "file")
 
+    def test_an_address_is_no_folder_of_its_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], object]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(OutputError, match="is an address: write to a file of this machine"):
+            write(Path("s3://bucket/folder/file"))
+        assert names(tmp_path) == []
+
     @pytest.mark.parametrize("name", ["é" * 127, "x." + "y" * 200, "...", "new\nline", "\udcff", "x.", "new/er/file"])
     def test_odd_names_can(self, tmp_path: Path, write: Callable[[Path], object], name: str) -> None:
         write(tmp_path / name)

@@ -16,7 +16,7 @@ from gfl_edge.errors import InputError, SourceError
 from gfl_edge.media import opening
 from gfl_edge.media.opening import Source, open_source
 from tests.support.fake_sources import Cameras, Clock, plug_in
-from tests.support.media_files import make_video
+from tests.support.media_files import make_image, make_video
 
 
 def test_missing_path() -> None:
@@ -44,6 +44,14 @@ def test_video_without_frames(tmp_path: Path) -> None:
 def test_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(SourceError, match=r"holds no images: expected files ending in \.jpg, "):
+        open_source(tmp_path)
+
+
+def test_a_folder_of_folders_names_one_that_has_images(tmp_path: Path) -> None:
+    for name in ("labels", "train", "val"):
+        (tmp_path / name).mkdir()
+    make_image(tmp_path / "val" / "a.JPG")
+    with pytest.raises(SourceError, match=rf"\. Did you mean {tmp_path / 'val'}\?$"):
         open_source(tmp_path)
 
 

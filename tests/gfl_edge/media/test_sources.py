@@ -18,8 +18,9 @@ from gfl_edge.errors import SourceError
 from gfl_edge.media import sources
 from gfl_edge.media.opencv import LOG_LEVEL_SILENT, logging_functions, quiet_opencv
 from gfl_edge.media.opening import open_source
+from gfl_edge.media.sinks import VideoSink
 from tests.support.fake_sources import Cameras, Clock, plug_in
-from tests.support.media_files import make_image, make_uneven_video, make_video
+from tests.support.media_files import frames_of, make_image, make_uneven_video, make_video
 
 
 def test_video_file(tmp_path: Path) -> None:
@@ -32,6 +33,21 @@ def test_video_file(tmp_path: Path) -> None:
     assert [frame.time_s for frame in frames] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.25])
     assert all(frame.image.dtype == np.uint8 and frame.image.shape == (48, 64, 3) for frame in frames)
     assert [round(frame.image.mean() / 8) for frame in frames] == list(range(6)), "no frame lost or doubled"
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    """As of an old archive or a stick of other letters: OpenCV's bindings end the process by a signal there."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    path = make_video(tmp_path / "clip.avi", frames=3).rename(folder / os.fsdecode(b"\xe4.avi"))
+    with open_source(path) as source, VideoSink(folder / "out.avi", source.fps) as sink:
+        for frame in source:
+            sink.write(frame.image, frame.time_s)
+    assert len(frames_of((folder / "out.avi").rename(tmp_path / "out.avi"))) == 3
+    with pytest.raises(SourceError, match="does not exist"):
+        open_source(folder / os.fsdecode(b"\xff.avi"))
+    with pytest.raises(SourceError, match="cannot be opened"):
+        open_source(os.fsdecode(b"rtsp://127.0.0.1:1/\xe4"), reconnect_seconds=0)
 
 
 def test_times_are_those_of_the_file(tmp_path: Path) -> None:
