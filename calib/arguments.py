@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -64,7 +65,7 @@ class CalibrationRequest(CalibrationOptions):
         whole_number("--seed", self.seed, 0, MAX_SEED)
         if self.eval_limit is not None:
             whole_number("--eval-limit", self.eval_limit)
-        if self.output.suffix != ".onnx" or self.output.resolve() == self.onnx.resolve():
+        if self.output.suffix != ".onnx" or os.path.realpath(self.output) == os.path.realpath(self.onnx):
             raise InputError(f"-o {self.output}: expected another .onnx file than --onnx")
 
     def beside(self, suffix: str) -> Path:

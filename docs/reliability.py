@@ -52,8 +52,9 @@ What failed at first and holds now:
 FAULTS = """\
 ## Faults
 
-Processes killed at any moment, disks that are full or read-only, cameras that fail, and load.
-`python benchmarks/run.py faults` measures this table.
+Processes killed at any moment, disks that are full or read-only, cameras that fail, load, files that are pipes or
+have no end, little memory, caches that are damaged, and what changes under a command that runs.
+`python benchmarks/run.py faults` measures this table; `--only places` repeats one part of it.
 
 {table}
 """

@@ -41,7 +41,7 @@ def run_command(
     parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], argv: list[str] | None
 ) -> int:
     """Parse ``argv`` and call ``run``; turn a GflEdgeError, a package that is missing, or what the system refuses, such
-    as a temporary file on a full disk, into one line and status 1.
+    as a temporary file on a full disk, or more memory, into one line and status 1.
 
     argparse itself exits with 2 for wrong usage.
     """
@@ -68,6 +68,9 @@ def _status_of(
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does
         pass
+    except MemoryError as error:
+        detail = f" ({error})" if str(error) else ""
+        log(f"{parser.prog}: error: there is not enough memory{detail}. Give it more, or smaller files")
     except OSError as error:
         if error.errno is None:
             raise

@@ -14,7 +14,7 @@ from gfl_edge.errors import ContractError, InputError, ModelFileError
 from gfl_edge.files import read_regular
 from gfl_edge.ops import no_onnx
 from gfl_edge.ops.onnx_inside import check_inside
-from gfl_edge.ops.onnx_limits import LimitError, check_limits, check_nodes, check_text
+from gfl_edge.ops.onnx_limits import MAX_ONNX_BYTES, LimitError, check_limits, check_nodes, check_text
 from gfl_edge.ops.onnx_ports import check_ports
 from gfl_edge.parsing.fields import MAX_SIDE, Amount, Count, FileName, Limits, OptionalSha256, Share, Side
 from gfl_edge.parsing.json_text import parse_json
@@ -270,7 +270,7 @@ def _load(path: Path) -> tuple[Any, Any]:
         )
     onnx = optional.load("onnx")
     try:
-        content = read_regular(path)
+        content = read_regular(path, MAX_ONNX_BYTES)
         if (other := no_onnx.recognize(content)) is not None:
             raise ModelFileError(f"{path} is {other}")
         model = onnx.load_model_from_string(content)
@@ -282,6 +282,8 @@ def _load(path: Path) -> tuple[Any, Any]:
         raise
     except LimitError as error:
         raise _unfit(path, error) from error
+    except MemoryError as error:
+        raise ModelFileError(f"{path}: there is not enough memory to read it") from error
     except Exception as error:  # protobuf and onnx raise many types for a broken file
         reason = str(error).strip().partition("\n")[0]
         raise ModelFileError(f"{path} is not a readable ONNX model ({reason}). Export or copy it again") from error

@@ -65,16 +65,36 @@ def _blend() -> Words:
 
 def _calibrate() -> Words:
     few = ["--num-images", "16", "--probe-images", "1"]
-    return [
-        "calib/calibrate.py",
-        "--onnx",
-        inputs() / "squares.onnx",
-        "--images",
-        inputs() / "images",
-        *few,
-        "-o",
-        "out/q.onnx",
-    ]
+    measured: Words = ["--annotations", inputs() / "instances.json", "--eval-images", inputs() / "images"]
+    model: Words = ["--onnx", inputs() / "squares.onnx", "--images", inputs() / "images"]
+    return ["calib/calibrate.py", *model, *few, *measured, "-o", "out/q.onnx"]
+
+
+def _truth() -> Words:
+    return ["--images", inputs() / "images", "--annotations", inputs() / "instances.json"]
+
+
+def _compare() -> Words:
+    models: Words = [inputs() / "squares.onnx", inputs() / "squares.onnx"]
+    return ["gfl-edge", "compare", *models, "--backend", "onnxruntime", *_truth(), "--json", "out/result.json"]
+
+
+def _camera() -> Words:
+    shown = ["--track", "--classes", "square", "--region", "0,0 1.0,0 1.0,1.0", "--exclude", "0,0 0.1,0 0.1,0.1"]
+    written = ["--headless", "--output", "out/video.mp4", "--json-lines", "out/lines.jsonl"]
+    return _with_model("camera", "--source", inputs() / "clip.avi", *shown, *written)
+
+
+def _to_coco() -> Words:
+    return ["train/to_coco.py", inputs() / "run.toml", "--set", f'data.root="{inputs()}"', "-o", "out/val.json"]
+
+
+def _evaluate() -> Words:
+    return ["train/evaluate.py", "--weights", inputs() / "run" / "last.pt", *_truth(), "--json", "out/result.json"]
+
+
+def _to_trt() -> Words:
+    return ["export/to_trt.py", "--onnx", inputs() / "squares.onnx", "--flavor", "rtx", "-o", "out"]
 
 
 def _adopt() -> Words:
@@ -85,30 +105,29 @@ def _adopt() -> Words:
 LIGHT = (
     Command("adopt", _adopt),
     Command(
-        "detect", lambda: _with_model("detect", inputs() / "images", "-o", "out", "--format", "coco,csv=cars.csv,jsonl")
+        "detect",
+        lambda: _with_model("detect", inputs() / "images", "-o", "out", "--format", "coco,yolo,csv=cars.csv,jsonl"),
     ),
     Command(
         "eval",
         lambda: _with_model(
-            *("eval", "--images", inputs() / "images", "--annotations", inputs() / "instances.json"),
+            *("eval", *_truth(), "--format", "coco,jsonl"),
             *("--json", "out/result.json", "-o", "out/page", "--store-scores", "out/copy.onnx"),
         ),
     ),
-    Command(
-        "camera",
-        lambda: _with_model(
-            *("camera", "--source", inputs() / "clip.avi", "--headless", "--output", "out/video.mp4"),
-            *("--json-lines", "out/lines.jsonl"),
-        ),
-    ),
+    Command("compare", _compare),
+    Command("camera", _camera),
     Command("batch", lambda: _with_model("batch", inputs() / "images", "-o", "out/found.parquet", "--chunk", "4")),
     Command("build", _build),
     Command("triton", lambda: ["gfl-edge", "triton", "out", "--model", inputs() / "squares.onnx"]),
     Command("deepstream", lambda: ["gfl-edge", "deepstream", "out", "--model", inputs() / "squares.onnx"]),
 )
 HEAVY = (
+    Command("to_coco", _to_coco),
+    Command("evaluate", _evaluate),
+    Command("to_trt", _to_trt),
     Command("bench", lambda: _with_model("bench", "--seconds", "0.2", "-o", "out")),
-    Command("export", lambda: ["export/to_onnx.py", "--weights", inputs() / "run" / "last.pt", "-o", "out/m.onnx"]),
+    Command("to_onnx", lambda: ["export/to_onnx.py", "--weights", inputs() / "run" / "last.pt", "-o", "out/m.onnx"]),
     Command("calibrate", _calibrate),
     Command("train", _train, _train_on),
     Command("blend", _blend),

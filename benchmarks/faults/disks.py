@@ -21,8 +21,8 @@ from benchmarks.faults.fetch import DIGEST, server
 from benchmarks.faults.inputs import inputs
 from benchmarks.faults.process import Ended, disk_of, run
 
-PARTS = (0.02, 0.3, 0.6, 0.9)  # of what a command writes that there is room for
-HEAVY_PARTS = (0.02, 0.6)
+PARTS = (0.02, 0.6)  # of what a command writes that there is room for
+HEAVY_PARTS = (0.3,)
 PAGE_BYTES = 4096
 DEVICES = ("/dev/full", "/dev/null")
 
@@ -43,7 +43,7 @@ def cases() -> Iterator[Case]:
 
 
 @functools.cache
-def _undisturbed(command: Command) -> Path:
+def undisturbed(command: Command) -> Path:
     """The folder in which a command has run to its end."""
     folder = inputs() / f"undisturbed-{command.name}"
     folder.mkdir()
@@ -57,25 +57,25 @@ def _bytes(path: Path) -> list[int]:
 
 
 def _small_disk(folder: Path, command: Command, part: float) -> None:
-    done = _undisturbed(command)
+    done = undisturbed(command)
     old = None if command.again else done  # a run of training does not write over another one
     pages = [-(-size // PAGE_BYTES) for size in _bytes(done)]
     spare = int(part * sum(pages)) + 4
     if old:  # the largest file is not to fit beside the old ones
         spare = sum(pages) + min(spare + 4, max(pages) - 1)
-    with _mounted(folder / "out", f"size={spare * PAGE_BYTES}", old):
+    with mounted(folder / "out", f"size={spare * PAGE_BYTES}", old):
         _check_refused(folder, command, run(command.words(), folder))
 
 
 def _limited(folder: Path, command: Command, part: float) -> None:
-    done = _undisturbed(command)
+    done = undisturbed(command)
     if not command.again:
         shutil.copytree(done, folder / "out")
     _check_refused(folder, command, run(command.words(), folder, disk_of(int(part * max(_bytes(done))))))
 
 
 def _read_only(folder: Path, command: Command) -> None:
-    with _mounted(folder / "out", "ro", None if command.again else _undisturbed(command)):
+    with mounted(folder / "out", "ro", None if command.again else undisturbed(command)):
         _check_refused(folder, command, run(command.words(), folder))
 
 
@@ -93,13 +93,13 @@ def _check_refused(folder: Path, command: Command, ended: Ended) -> None:
     if command.again:
         return
     followed = (".jsonl", ".mp4", ".png", ".journal") if command.name in ("camera", "detect") else ()
-    before, after = contents(_undisturbed(command)), contents(folder / "out")
+    before, after = contents(undisturbed(command)), contents(folder / "out")
     changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
     assert all(name.endswith(followed) for name in changed) if followed else not changed, f"changed: {changed}"
 
 
 def _download(folder: Path, part: float) -> None:
-    with _mounted(folder / "out", f"size={int(part * 2_048_000)}", None), server() as url:
+    with mounted(folder / "out", f"size={int(part * 2_048_000)}", None), server() as url:
         words = [sys.executable, "-m", "benchmarks.faults.fetch", url, str(folder / "out" / "model.pth"), DIGEST]
         Ended.of(words, folder).check_one_sentence()
         assert not (folder / "out" / "model.pth").exists()
@@ -111,7 +111,7 @@ def _full_stdout(folder: Path, words: Sequence[str]) -> None:
 
 
 @contextmanager
-def _mounted(folder: Path, options: str, old: Path | None) -> Iterator[None]:
+def mounted(folder: Path, options: str, old: Path | None) -> Iterator[None]:
     """A small disk, with the files of ``old`` on it."""
     folder.mkdir()
     assert os.geteuid() == 0, "a disk can be mounted by root only"

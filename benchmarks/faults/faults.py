@@ -19,7 +19,7 @@ from gfl_edge.progress import track
 
 logger = logging.getLogger(__name__)
 
-MODULES = ("kills", "disks", "cameras", "loads")
+MODULES = ("kills", "disks", "cameras", "loads", "places", "limits", "changes")
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "faults.json"
 SHOWN_CHARACTERS = 300  # of a reason
 

@@ -18,13 +18,20 @@ from benchmarks.faults.case import Case
 from benchmarks.faults.commands import COMMANDS, HEAVY, Command, check_whole, left_over
 from benchmarks.faults.fetch import CONTENT, DIGEST, server
 from benchmarks.faults.inputs import inputs
-from benchmarks.faults.process import CHECKOUT, MAX_SECONDS, environment, heed_ctrl_c, run, words_of
+from benchmarks.faults.process import CHECKOUT, MAX_SECONDS, environment, heed_signals, run, words_of
 from benchmarks.faults.writing import START, WRITERS
 from gfl_edge.files.partial import clean
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WRITER_KILLS = {"file": 40, "files that belong together": 40, "JSON lines": 20, "video": 20, "checkpoint": 6}
-COMMAND_SECONDS = {"bench": 8.0, "export": 12.0, "calibrate": 10.0, "train": 10.0, "build": 4.0}  # of a run, about
+COMMAND_SECONDS = {
+    "bench": 8.0,
+    "to_onnx": 12.0,
+    "calibrate": 10.0,
+    "train": 10.0,
+    "build": 4.0,
+    "blend": 6.0,
+}  # of a run, about
 LIGHT_SECONDS = 2.5
 DOWNLOAD_KILLS = 8
 
@@ -37,8 +44,8 @@ def cases() -> Iterator[Case]:
         yield from _kills(row, partial(_kill_writer, kind=kind), [chance.uniform(0, 0.3) for _ in range(count)])
     yield from _kills("download, killed", _kill_download, [chance.uniform(0.2, 1.0) for _ in range(DOWNLOAD_KILLS)])
     for command in COMMANDS:
-        longest, others = COMMAND_SECONDS.get(command.name, LIGHT_SECONDS), 2 if command in HEAVY else 9
-        moments = [*(None,) * 3, *(chance.uniform(0, longest) for _ in range(others))]
+        longest, others = COMMAND_SECONDS.get(command.name, LIGHT_SECONDS), 1 if command in HEAVY else 4
+        moments = [*(None,) * len(SIGNALS), *(chance.uniform(0, longest) for _ in range(others))]
         yield from _kills(f"{command.name}, killed", partial(_kill_command, command=command), moments)
         yield Case("once", f"{command.name}, next run after the kills", partial(_next_run, command=command))
 
@@ -57,7 +64,7 @@ def _kill_writer(folder: Path, kind: str, how: signal.Signals, seconds: float) -
         words,
         cwd=CHECKOUT,
         env=environment(folder),
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=heed_signals,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -105,7 +112,7 @@ def _start_and_kill(words: Sequence[str | Path], folder: Path, how: signal.Signa
         list(map(str, words)),
         cwd=folder,
         env=environment(folder),
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=heed_signals,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

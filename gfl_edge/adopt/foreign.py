@@ -21,7 +21,16 @@ from gfl_edge.errors import GflEdgeError, InputError, ModelFileError
 from gfl_edge.files import read_regular
 from gfl_edge.ops import no_onnx
 from gfl_edge.ops.onnx_graph import OnnxGraph, copy_model
-from gfl_edge.ops.onnx_limits import MAX_NODES, MIN_OPSET, OPERATORS, LimitError, check_limits, check_nodes, check_text
+from gfl_edge.ops.onnx_limits import (
+    MAX_NODES,
+    MAX_ONNX_BYTES,
+    MIN_OPSET,
+    OPERATORS,
+    LimitError,
+    check_limits,
+    check_nodes,
+    check_text,
+)
 from gfl_edge.parsing.fields import MAX_SIDE
 from gfl_edge.parsing.validation import repeated, shown
 from gfl_edge.spec import PREFIX
@@ -122,13 +131,17 @@ def _parsed(path: Path) -> Any:
         raise ModelFileError(f"{path}: no such file. Expected the ONNX file of a detector")
     onnx = optional.load("onnx")
     try:
-        content = read_regular(path)
+        content = read_regular(path, MAX_ONNX_BYTES)
+    except MemoryError as error:
+        raise ModelFileError(f"{path}: there is not enough memory to read it") from error
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read ({error.strerror}). Check path and permissions") from error
     if (other := no_onnx.recognize(content)) is not None:
         raise ModelFileError(f"{path} is {other}")
     try:
         model = onnx.load_model_from_string(content)
+    except MemoryError as error:
+        raise ModelFileError(f"{path}: there is not enough memory to read it") from error
     except Exception as error:  # protobuf raises many types
         hint = "Convert Paddle's models with paddle2onnx" if path.suffix == ".pdmodel" else "Copy it again"
         raise ModelFileError(f"{path} is not a readable ONNX model ({_reason(error)}). {hint}") from error

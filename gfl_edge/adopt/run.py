@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -98,7 +99,7 @@ class AdoptRequest:
             raise InputError("--annotations without --images: give the folder of their images as well")
         if self.images is not None and not self.images.is_dir():
             raise InputError(f"{self.images}: no such folder of images. Give one with --images")
-        if self.output.suffix != ".onnx" or self.output.resolve() == self.source.resolve():
+        if self.output.suffix != ".onnx" or os.path.realpath(self.output) == os.path.realpath(self.source):
             raise InputError(f"-o {self.output}: expected another .onnx file than {self.source}")
         if self.nms not in ("graph", "none", "raw"):
             raise InputError(f"--nms {self.nms}: expected graph, none or raw")

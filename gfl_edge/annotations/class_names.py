@@ -14,6 +14,7 @@ from gfl_edge.errors import AnnotationError
 
 YAML_SUFFIXES = (".yaml", ".yml", ".json")  # JSON is YAML
 SUFFIXES = (".txt", ".names", *YAML_SUFFIXES)  # by which a text is known to be meant as a file
+MAX_LIST_BYTES = 1 << 24  # of a text file of names
 MAX_YAML_CHARS = 1 << 20  # 80,000 names, for which PyYAML takes 3 s
 
 MAX_NAME_CHARS = 200
@@ -120,7 +121,7 @@ def compose_yaml(path: Path) -> Any:
 
 
 def _text_names(path: Path) -> Iterator[Numbered]:
-    for number, line in enumerate(read_lines(path, AnnotationError), 1):
+    for number, line in enumerate(read_lines(path, AnnotationError, MAX_LIST_BYTES), 1):
         if re.match(r"#(\s|#|$)", line):
             continue
         if line.startswith("#"):

@@ -202,8 +202,8 @@ def join(sets: Sequence[Annotations], repeats: Sequence[int]) -> Annotations:
         AnnotationError: an image is in two of them.
     """
     records = [record for part in sets for record in part.records]
-    counts = Counter(record.path.resolve() for record in records)
-    twice = [str(path) for path, count in counts.items() if count > 1]
+    counts = Counter(os.path.realpath(record.path) for record in records)
+    twice = [path for path, count in counts.items() if count > 1]
     if twice:
         raise AnnotationError(
             f"{len(twice)} images are in more than one of the training sets, first {twice[0]}: leave them out of one"
@@ -212,7 +212,7 @@ def join(sets: Sequence[Annotations], repeats: Sequence[int]) -> Annotations:
     return Annotations(
         class_names=sets[0].class_names,
         records=tuple(replace(record, image_id=number) for number, record in enumerate(repeated, 1)),
-        image_folder=Path(os.path.commonpath([part.image_folder.resolve() for part in sets])),
+        image_folder=Path(os.path.commonpath([os.path.realpath(part.image_folder) for part in sets])),
         origin=" and ".join(part.origin for part in sets),
     )
 

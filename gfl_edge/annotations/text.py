@@ -37,10 +37,11 @@ def read_text(path: str | Path, error: type[InputError] = InputError, max_bytes:
     return decode(_content(path, error, max_bytes), str(path), error)
 
 
-def read_lines(path: str | Path, error: type[InputError] = InputError) -> list[str]:
+def read_lines(path: str | Path, error: type[InputError] = InputError, max_bytes: int | None = None) -> list[str]:
     """The lines of :func:`read_text` without blanks around them; empty ones only where others follow."""
+    text = read_text(path, error, max_bytes)
     # Where files were joined, byte order marks stand in the middle
-    lines = [line.strip().lstrip(BYTE_ORDER_MARK).lstrip() for line in re.split(r"\r\n|\n|\r", read_text(path, error))]
+    lines = [line.strip().lstrip(BYTE_ORDER_MARK).lstrip() for line in re.split(r"\r\n|\n|\r", text)]
     while lines and not lines[-1]:
         lines.pop()
     return lines

@@ -80,7 +80,7 @@ def run_camera(
     on_frame: Callable[[Frame, Detections], None] | None = None,
     serve: str | LivePage | None = None,
 ) -> CameraSummary:
-    """Detect in every frame of one or more sources until they end, a window is closed, or Ctrl-C or SIGTERM arrives.
+    """Detect in every frame of one or more sources until they end, a window is closed, or a signal says so.
 
     Reading, resizing, the network, drawing and writing overlap, so that the slowest of them sets the pace. On a CPU a
     file, or several sources, also have a frame in the network for each core. Files wait and lose no frame. Of a live
@@ -90,6 +90,8 @@ def run_camera(
     Several sources take turns, so that an image may be older by a turn of the others. An engine that was built for
     batches runs the frames that wait, one of each source, as one. A source that fails is logged and left out, as long
     as another is there.
+
+    Signals are Ctrl-C, SIGTERM and, where it is not ignored as under ``nohup``, SIGHUP: a terminal that is closed.
 
     A status line on stderr shows frames per second, milliseconds per stage, and how full the queues are. Whatever ends
     the run, an error too, what was written until then is kept and whole; a frame is in all outputs or in none.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run, but tear nothing that it is writing."""
+"""Ctrl-C, SIGTERM and a terminal that is closed end a run, but tear nothing that it is writing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 
 
 class StopSignals:
-    """While entered, Ctrl-C and SIGTERM set ``requested``; while armed, the first also raises KeyboardInterrupt.
+    """While entered, Ctrl-C, SIGTERM and SIGHUP set ``requested``; while armed, the first is also a KeyboardInterrupt.
 
-    Only the main thread can do so; elsewhere nothing changes. A Ctrl-C handler of the application's own stays.
+    SIGHUP comes where the terminal is closed or the connection to it is lost. Under ``nohup``, which ignores it, it
+    still is. Only the main thread can do so; elsewhere nothing changes. Handlers of the application's own for Ctrl-C
+    and SIGHUP stay.
 
     Attributes:
         requested: whether a signal came.
@@ -48,6 +50,9 @@ class StopSignals:
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
             self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle)
+            hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+            if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
+                self._previous[hangup] = signal.signal(hangup, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:

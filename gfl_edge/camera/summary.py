@@ -62,7 +62,7 @@ class CameraSummary:
         fps: frames / seconds.
         stage_ms: mean milliseconds a frame spent in each of ``CAMERA_STAGES``, which run at the same time; of a frame
             that ran in a batch, those of the batch.
-        stopped_by: why it ended; "user" closed the window, "interrupt" is Ctrl-C or SIGTERM.
+        stopped_by: why it ended; "user" closed the window, "interrupt" is Ctrl-C, SIGTERM or SIGHUP.
         output: the annotated video of a single source; None if none was requested or no frame came.
         json_lines: the file of detections, "-" for stdout; None if none was requested.
         dropped: frames of live sources that were too old when their turn came.

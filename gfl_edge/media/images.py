@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Iterator
@@ -19,6 +20,12 @@ from gfl_edge.media.opencv import quiet_opencv
 from gfl_edge.ops.preprocess import Image
 from gfl_edge.redact import shown_source
 
+# What no image would be read for, so that none is to be left out for it
+OF_THE_MACHINE = {
+    errno.EMFILE: "Let the command have more files open (ulimit -n)",
+    errno.ENFILE: "The system has too many files open: close some of its programs",
+    errno.ENOMEM: "Give it more memory",
+}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # OpenCV's own limits, unless OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH and _HEIGHT raise them
 OPENCV_MAX_PIXELS, OPENCV_MAX_SIDE = 2**30, 2**20
@@ -66,6 +73,7 @@ def read_image(path: Path) -> Image:
 
     Raises:
         ImageError: it cannot be read, is too large or is no whole image; says what the file is.
+        SourceError: no image could be read now, as this process has too many files open, or no memory.
     """
     return decode_image(path, _content(path))
 
@@ -108,7 +116,10 @@ def _content(path: Path) -> bytes:
     try:
         return read_regular(path, MAX_BYTES_PER_PIXEL * max_pixels())
     except (OSError, ValueError) as error:
-        raise ImageError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        reason = getattr(error, "strerror", None) or error
+        if advice := OF_THE_MACHINE.get(getattr(error, "errno", None) or 0):
+            raise SourceError(f"{path} cannot be read ({reason}). {advice}") from error
+        raise ImageError(path, f"cannot be read ({reason})") from error
 
 
 def reason_of(error: Exception) -> str:

@@ -19,6 +19,6 @@ def recognize(content: bytes) -> str | None:
     """What a file is that is no ONNX file, and what to do, by its first bytes; None where they do not say."""
     if not content:
         return "empty (0 bytes). Download or copy it again"
-    if content[_TFLITE_AT:].startswith(_TFLITE):
+    if content.startswith(_TFLITE, _TFLITE_AT):
         return "a file of TensorFlow Lite. Give the ONNX file that it was made from"
     return next((text for signature, text in _SIGNATURES if content.startswith(signature)), None)

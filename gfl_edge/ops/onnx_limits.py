@@ -16,6 +16,7 @@ from gfl_edge import optional
 NMS_OP = "GflNms"  # the node's type, and the plugin's name in TensorRT's registry
 DOMAIN = "gfl_edge"  # of the function and the plugin GflNms
 MIN_OPSET = 11
+MAX_ONNX_BYTES = (1 << 31) - 1  # of a file: Protobuf reads no more
 MAX_NODES = 10_000  # with those of functions; the largest published model has 600
 MAX_TENSOR_BYTES = 1 << 29  # of an intermediate of one image
 MAX_FACTOR = 2**31 - 1  # of sizes: the largest constant that is looked at

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from benchmarks.faults import commands
 from benchmarks.faults.case import Case
 from benchmarks.faults.faults import MODULES, count, measure
+from gfl_edge.cli.main import COMMANDS
 from gfl_edge.errors import InputError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SILENT = {"models", "doctor", "schema"}  # that write no files, or one of the checkout
 
 
 def fail(folder):
@@ -42,5 +48,19 @@ def test_one_module_alone_leaves_the_rows_of_the_others(tmp_path):
     (tmp_path / "cameras.json").write_text(json.dumps([{"module": "cameras", "at": "second"}]))
     rows = measure(tmp_path, "cameras", results)["rows"]
     assert [(row["module"], row["at"] == "second") for row in rows] == [(m, m == "cameras") for m in MODULES]
-    with pytest.raises(InputError, match="--only fire: expected one of kills, disks, cameras, loads"):
+    with pytest.raises(
+        InputError, match="--only fire: expected one of kills, disks, cameras, loads, places, limits, changes"
+    ):
         measure(tmp_path, "fire", results)
+
+
+def test_every_command_that_writes_files_is_tried():
+    scripts = [path for room in ("calib", "train", "export") for path in (CHECKOUT / room).glob("*.py")]
+    written = {path.stem for path in scripts if "run_command(" in path.read_text()} | {name for name, _, _ in COMMANDS}
+    assert {command.name for command in commands.COMMANDS} == written - SILENT
+
+
+def test_whatever_was_tried_held():
+    rows = json.loads((CHECKOUT / "benchmarks/results/faults.json").read_text())["rows"]
+    assert {row["module"] for row in rows} == set(MODULES)
+    assert [row["kind"] for row in rows if row["held"] != row["tried"]] == []

@@ -23,7 +23,7 @@ from calib.record import RECORD_KEY, Accuracy, CalibrationRecord
 from calib.run import calibrate
 from calib.search import MIN_SHARE
 from gfl_edge.detector import Detector
-from gfl_edge.errors import CalibrationError, InputError
+from gfl_edge.errors import CalibrationError, GflEdgeError, InputError
 from gfl_edge.ops.onnx_graph import OnnxGraph, open_session
 from gfl_edge.spec import load_contract, read_spec, spec_of
 from tests.support.calibration import IMAGES
@@ -216,3 +216,12 @@ def test_bad_requests(half_onnx, calib_images, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         calibrate(dataclasses.replace(request, **{**changes, **paths}))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_in_a_circle(half_onnx, calib_images, tmp_path):
+    loop = tmp_path / "loop.onnx"
+    loop.symlink_to(loop)
+    request = CalibrationRequest(half_onnx, calib_images, tmp_path / "out.onnx")
+    for changes in ({"onnx": loop}, {"output": loop}):
+        with pytest.raises(GflEdgeError, match=r"loop\.onnx"):
+            calibrate(dataclasses.replace(request, **changes))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from onnx import TensorProto, helper
 
+from gfl_edge.adopt.foreign import read_foreign
 from gfl_edge.errors import ContractError, ModelFileError
 from gfl_edge.spec import ModelSpec, read_spec, spec_of
 from tests.support import tiny_onnx
@@ -156,3 +157,22 @@ def test_missing_empty_and_broken_files(tmp_path):
         (tmp_path / "bad.onnx").write_bytes(content)
         with pytest.raises(ModelFileError, match=message):
             read_spec(tmp_path / "bad.onnx")
+
+
+def test_a_file_beyond_what_protobuf_reads_is_not_read(tmp_path):
+    with (tmp_path / "huge.onnx").open("wb") as file:
+        file.truncate(1 << 40)  # all of it a hole
+    for read in (read_spec, read_foreign):
+        with pytest.raises(ModelFileError, match="larger than the 2147483647 bytes that such a file may have"):
+            read(tmp_path / "huge.onnx")
+
+
+def test_memory_that_is_missing_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    def refuse(_):
+        raise MemoryError
+
+    save(tmp_path / "good.onnx", {})
+    monkeypatch.setattr("onnx.load_model_from_string", refuse)
+    for read in (read_spec, read_foreign):
+        with pytest.raises(ModelFileError, match=r"good\.onnx: there is not enough memory to read it"):
+            read(tmp_path / "good.onnx")

@@ -100,9 +100,20 @@ def test_no_file_is_a_grab_bag():
     assert not found, "\n".join(found)
 
 
-def test_no_file_is_large():
+@functools.cache
+def committed() -> tuple[str, ...]:
+    """The paths of all files."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    paths = [CHECKOUT / name for name in listed.stdout.split("\0") if name]
+    return tuple(name for name in listed.stdout.split("\0") if name)
+
+
+def test_what_a_run_wrote_into_the_checkout_is_not_committed():
+    folders = {name.partition("/")[0] for name in committed() if "/" in name}
+    assert folders == {*RUNG, "docs", "plugins", ".ci", ".github"}
+
+
+def test_no_file_is_large():
+    paths = [CHECKOUT / name for name in committed()]
     large = [str(path) for path in paths if path.is_file() and path.stat().st_size > MAX_BYTES]
     assert not large, "\n".join(large)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from gfl_edge.annotations.checks import NAMED, OnBad, size_mismatch
 from gfl_edge.annotations.records import Annotations
 from gfl_edge.errors import AnnotationError, ImageError, OutputError
-from gfl_edge.files import cache_folder, is_file, write_atomically
+from gfl_edge.files import cache_folder, is_file, read_regular, write_atomically
 from gfl_edge.media.images import image_hw
 from gfl_edge.parsing.json_text import json_text
 from gfl_edge.progress import track
@@ -140,7 +140,13 @@ def _read(cache: Path | None) -> dict[str, _Seen]:
     if cache is None:
         return {}
     try:
-        content = json.loads(cache.read_bytes())
-        return dict(content["images"]) if content["format"] == FORMAT else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        content = json.loads(read_regular(cache))
+        found = dict(content["images"]) if content["format"] == FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
+    return {path: seen for path, seen in found.items() if _is_seen(seen)}
+
+
+def _is_seen(found: object) -> bool:
+    """Whether it is what this project writes, and no damage."""
+    return isinstance(found, list) and len(found) == 4 and all(type(number) is int for number in found)

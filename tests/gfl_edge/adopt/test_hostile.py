@@ -122,6 +122,15 @@ def test_a_model_of_ours(tmp_path):
         read_foreign(path)
 
 
+def test_a_link_in_a_circle(tmp_path, capsys):
+    loop = tmp_path / "loop.onnx"
+    loop.symlink_to(loop)
+    onnx.save(foreign_onnx(Form()), tmp_path / "foreign.onnx")
+    for source, output in ((loop, tmp_path / "out.onnx"), (tmp_path / "foreign.onnx", loop)):
+        assert main(["adopt", str(source), "-o", str(output)]) == 1
+        assert capsys.readouterr().err.count("error: ") == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00" * 50, b"PK\x03\x04", b"not onnx at all" * 20])
 def test_what_is_no_onnx(tmp_path, content):
     path = tmp_path / "foreign.onnx"

@@ -134,6 +134,13 @@ def test_text_that_is_refused(tmp_path, content, message):
         read_class_names(tmp_path / "obj.names")
 
 
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    with (tmp_path / "huge.txt").open("wb") as file:
+        file.truncate(1 << 40)  # all of it a hole
+    with pytest.raises(AnnotationError, match="it is larger than the 16777216 bytes that such a file may have"):
+        read_class_names(tmp_path / "huge.txt")
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(AnnotationError, match="cannot be read"):
         read_class_names(tmp_path / "none.txt")

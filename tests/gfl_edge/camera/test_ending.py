@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,26 @@ def test_signal_keeps_what_was_recorded(
     assert [record["frame"] for record in lines_of(lines)] == list(range(7))
     assert_nothing_left_over(tmp_path)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+@pytest.fixture
+def hangup() -> Iterator[Callable[[object], None]]:
+    """Say what SIGHUP does, as a terminal or nohup would; afterwards it does what it did."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler) and None  # type: ignore[arg-type]
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("handler", "frames"), [(signal.SIG_DFL, 7), (signal.SIG_IGN, 20)])
+def test_a_terminal_that_is_closed_keeps_what_was_recorded(
+    tmp_path: Path, detector: FakeDetector, hangup: Callable[[object], None], handler: object, frames: int
+) -> None:
+    hangup(handler)
+    output, source = tmp_path / "out.mp4", make_video(tmp_path / "in.avi", frames=20)
+    summary = run_camera(detector, source, output=output, on_frame=send(signal.SIGHUP, at_frame=6))
+    assert (summary.frames, summary.stopped_by) == (frames, "interrupt" if frames < 20 else "end of source")
+    assert len(frames_of(output)) == frames
+    assert signal.getsignal(signal.SIGHUP) is handler
 
 
 def test_signal_while_writing_waits_for_the_frame(

@@ -75,6 +75,17 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize(("words", "said"), [((), ""), (("Unable to allocate 8 GiB",), " (Unable to allocate 8 GiB)")])
+def test_memory_that_is_missing_is_one_line_and_status_1(monkeypatch, capsys, words, said):
+    def refuse(*_, **__):
+        raise MemoryError(*words)
+
+    monkeypatch.setattr("gfl_edge.cli.models.weights.listing", refuse)
+    assert main(["models"]) == 1
+    expected = f"gfl-edge: error: there is not enough memory{said}. Give it more, or smaller files\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_python_runs_the_package_as_the_command():
     words = [sys.executable, "-m", "gfl_edge", "--version"]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.startswith("gfl-edge ")

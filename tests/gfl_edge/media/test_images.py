@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gfl_edge.errors import ImageError, InputError
+from gfl_edge.errors import ImageError, InputError, SourceError
 from gfl_edge.media.images import image_hw, read_image, write_image
 from tests.support.media_files import jpeg_with_exif
 
@@ -255,6 +257,22 @@ def test_no_file(tmp_path: Path) -> None:
         read_image(tmp_path / "none.jpg")
     with pytest.raises(ImageError, match=r"cannot be read \(Is a directory\)"):
         image_hw(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.EMFILE, r"ulimit -n"), (errno.ENFILE, "close some"), (errno.ENOMEM, "more memory")]
+)
+def test_what_ails_the_machine_is_no_fault_of_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    """Who leaves out images that cannot be used must not leave out good ones, one after the other."""
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("gfl_edge.media.images.read_regular", refuse)
+    with pytest.raises(SourceError, match=rf"a\.jpg cannot be read \({os.strerror(number)}\)\. .*{advice}"):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_memory_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import cv2
@@ -87,6 +88,20 @@ def test_a_second_look_is_taken_only_at_what_changed(images, tmp_path, monkeypat
     (cache,) = (tmp_path / "cache" / "images").iterdir()
     cache.write_text("broken")
     assert measured(paths)[0] == (80, 100)
+
+
+@pytest.mark.parametrize("seen", [None, 7, "x", [], [1], "state", [1, 2, 3, "4"], [1, 2, None, 4], {"a": 1}])
+def test_what_a_damaged_cache_says_is_not_believed(images, tmp_path, monkeypatch, seen):
+    monkeypatch.setenv("GFL_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "MIN_REMEMBERED", 1)
+    path = images / "a.jpg"
+    measured([path])
+    (cache,) = (tmp_path / "cache" / "images").iterdir()
+    content = json.loads(cache.read_text())
+    state = content["images"][str(path)][:2]
+    content["images"][str(path)] = state if seen == "state" else seen
+    cache.write_text(json.dumps(content))
+    assert measured([path]) == [(80, 100)]
 
 
 def test_nothing_to_look_at():
