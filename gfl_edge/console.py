@@ -8,6 +8,7 @@ in them is made printable, and the streams may be closed or full (:mod:`gfl_edge
 from __future__ import annotations
 
 import argparse
+import errno
 import difflib
 import logging
 import sys
@@ -75,6 +76,8 @@ def _status_of(
         if error.errno is None:
             raise
         where = f": {error.filename}" if error.filename is not None else ""
+        if error.errno == errno.ENOENT and not where:  # of os.getcwd()
+            where = ": the folder that this runs in was removed. Change to another"
         log(f"{parser.prog}: error: {error.strerror}{where}")
     return FAILURE
 

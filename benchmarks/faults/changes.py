@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -23,6 +24,7 @@ from benchmarks.faults.process import MAX_SECONDS, Ended, environment, run, word
 
 AT_ONCE = 2  # of the same command
 PAUSE_SECONDS = 0.002
+WORKER_KILLS = {"the first at once": 0.0, "the second later": 2.0}
 CLEANED = ("detect", "batch", "eval", "camera", "train", "bench")  # that write for a while
 
 
@@ -35,6 +37,9 @@ def cases() -> Iterator[Case]:
                 yield Case(command.name, "the disk is taken away", partial(_taken_away, command=command))
     for command in (*LIGHT, *(one for one in HEAVY if one.name in ("train", "to_coco", "calibrate"))):
         yield Case(command.name, f"the same command {AT_ONCE} times at once", partial(_at_once, command=command))
+    for number, (name, seconds) in enumerate(WORKER_KILLS.items()):
+        case = partial(_worker_killed, number=number, seconds=seconds)
+        yield Case(name, "train, a process that prepares batches is killed", case)
     for how in REPLACED:
         for what in ("model", "images", "annotations"):
             yield Case(how, f"{what}, replaced while they are read", partial(_replaced, what=what, how=how))
@@ -94,6 +99,22 @@ def _at_once(folder: Path, command: Command) -> None:
     assert any(one.status == 0 for one in ended), ended[0].stderr[-300:]
     check_whole(folder)
     assert not left_over(folder), f"left over: {left_over(folder)}"
+
+
+def _worker_killed(folder: Path, number: int, seconds: float) -> None:
+    """As by a system without memory: one sentence, which says what to do."""
+    settings = [f'data.root="{inputs()}"', 'train.output="out"', "train.workers=2", "train.epochs=1000"]
+    with _started(words_of(["train/train.py", inputs() / "run.toml", "--set", *settings]), folder) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + MAX_SECONDS
+        while len(found := children.read_text().split()) < 2 and time.monotonic() < deadline:
+            time.sleep(PAUSE_SECONDS)
+        time.sleep(seconds)
+        os.kill(int(found[number]), signal.SIGKILL)
+        ended = _ended(process)
+    ended.check_one_sentence()
+    assert "--shm-size" in ended.stderr, ended.stderr[-500:]
+    check_whole(folder)
 
 
 def _renamed(path: Path, content: bytes) -> None:

@@ -18,6 +18,7 @@ from gfl_edge.ops.preprocess import Placement
 from train.data.batches import BatchPlan, Draw, InputSizes, evaluation_batches
 from train.data.config import DataConfig
 from train.data.datasets import EvaluationImages, Example, TrainingImages
+from train.data.workers import from_workers
 from train.structures import Target
 
 MAX_LOST = 20  # images that may go bad while a run lasts; more are no accident
@@ -186,7 +187,7 @@ class _Losses:
 
     def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches; each lost image is warned of once, and too many are an error."""
-        for batch in batches:
+        for batch in from_workers(batches):
             for image_id in batch.lost.keys() - self._lost:
                 self._lost.add(image_id)
                 if len(self._lost) > min(MAX_LOST, MAX_LOST_SHARE * self._images):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,19 @@ def test_an_interrupt_is_one_line_and_status_130(monkeypatch, capsys):
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+def test_a_folder_that_was_removed_is_one_line_and_status_1(tmp_path, monkeypatch, capsys):
+    def remove(*_, **__):
+        tmp_path.rmdir()
+        return Path("x").absolute()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gfl_edge.cli.models.weights.listing", remove)
+    status = main(["models"])
+    monkeypatch.undo()  # back to a folder that is there
+    said = "No such file or directory: the folder that this runs in was removed. Change to another\n"
+    assert (status, capsys.readouterr().err) == (1, f"gfl-edge: error: {said}")
 
 
 @pytest.mark.parametrize(("words", "said"), [((), ""), (("Unable to allocate 8 GiB",), " (Unable to allocate 8 GiB)")])
