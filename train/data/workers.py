@@ -44,6 +44,8 @@ def from_workers(batches: Iterator[T]) -> Iterator[T]:
         raise WorkerError(
             f"a process that prepares batches has no memory ({said or 'it says no more'}). {ADVICE}"
         ) from error
+    except (ConnectionError, EOFError) as error:  # it ended while it handed over
+        raise WorkerError(f"a process that prepares batches is gone ({type(error).__name__}). {ADVICE}") from error
     except RuntimeError as error:
         if gone := _GONE.search(str(error)):
             raise WorkerError(f"a process that prepares batches is gone ({gone[0].strip()}). {ADVICE}") from error

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 from gfl_edge.errors import ImageError, SourceError
 from train.data.workers import WorkerError, from_workers
 
+GONE = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of"
+
 
 class Failing(Dataset[int]):
     """Numbers, until something is called in the other process."""
@@ -45,7 +47,7 @@ def batches(fail, workers=1):
 
 def test_a_process_that_is_killed():
     found = batches(killed)
-    with pytest.raises(WorkerError, match=r"is gone \(DataLoader worker \(pid.*--shm-size"):
+    with pytest.raises(WorkerError, match=r"is gone \(.*--shm-size"):
         list(found)
 
 
@@ -82,6 +84,14 @@ def test_what_runs_out_between_processes(text):
     with pytest.raises(WorkerError, match="no batch comes from its process") as caught:
         list(from_workers(raising(RuntimeError(text))))
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), RuntimeError(GONE)])
+def test_a_process_that_is_gone_however_that_is_noticed(error):
+    with pytest.raises(
+        WorkerError, match=r"a process that prepares batches is gone \((ConnectionReset|EOF|DataLoader w)"
+    ):
+        list(from_workers(raising(error)))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error"), ValueError("x"), ImageError("a.jpg", "is cut")])
