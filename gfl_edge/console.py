@@ -8,8 +8,8 @@ in them is made printable, and the streams may be closed or full (:mod:`gfl_edge
 from __future__ import annotations
 
 import argparse
-import errno
 import difflib
+import errno
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -72,6 +72,10 @@ def _status_of(
     except MemoryError as error:
         detail = f" ({error})" if str(error) else ""
         log(f"{parser.prog}: error: there is not enough memory{detail}. Give it more, or smaller files")
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":  # Python's words
+            raise
+        log(f"{parser.prog}: error: {error}. Give it more memory, or more of them (ulimit -u, docker's --pids-limit)")
     except OSError as error:
         if error.errno is None:
             raise

@@ -242,6 +242,8 @@ def join_all(threads: Iterable[threading.Thread], seconds: float) -> None:
     """
     deadline = time.monotonic() + seconds
     for thread in threads:
+        if thread.ident is None:  # the system let no more of them start
+            continue
         thread.join(max(0.0, deadline - time.monotonic()))
         if thread.is_alive():
             logger.warning("%s does not answer; it is left to end by itself", thread.name)

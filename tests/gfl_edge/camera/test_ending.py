@@ -56,6 +56,19 @@ def test_signal_keeps_what_was_recorded(
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
 
+def test_threads_that_cannot_start_end_a_run_as_python_says_it(
+    tmp_path: Path, detector: FakeDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    source = make_video(tmp_path / "in.avi", frames=9)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run_camera(detector, source, output=tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.avi"]
+
+
 @pytest.fixture
 def hangup() -> Iterator[Callable[[object], None]]:
     """Say what SIGHUP does, as a terminal or nohup would; afterwards it does what it did."""

@@ -89,6 +89,15 @@ def test_a_folder_that_was_removed_is_one_line_and_status_1(tmp_path, monkeypatc
     assert (status, capsys.readouterr().err) == (1, f"gfl-edge: error: {said}")
 
 
+def test_threads_that_cannot_start_are_one_line_and_status_1(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("gfl_edge.cli.models.weights.listing", refuse)
+    assert main(["models"]) == 1
+    assert capsys.readouterr().err.startswith("gfl-edge: error: can't start new thread. Give it more memory")
+
+
 @pytest.mark.parametrize(("words", "said"), [((), ""), (("Unable to allocate 8 GiB",), " (Unable to allocate 8 GiB)")])
 def test_memory_that_is_missing_is_one_line_and_status_1(monkeypatch, capsys, words, said):
     def refuse(*_, **__):
