@@ -123,13 +123,13 @@ def _layout(shape: tuple[int, ...], sizes: Sequence[tuple[int, int]]) -> tuple[t
     """Size of a map in cells, and whether its channels come last; None if it is of no level."""
     if len(shape) == 4 and shape[0] == 1 and shape[2:] in sizes:
         return (shape[2], shape[3]), False
-    if len(shape) == 3 and shape[0] == 1 and not _joins_levels(shape, sizes):
+    if len(shape) == 3 and shape[0] == 1 and not joins_levels(shape, sizes):
         fitting = [(hw, axis == 1) for axis in (1, 2) for hw in sizes if hw[0] * hw[1] == shape[axis]]
         return fitting[0] if len(fitting) == 1 else None
     return None
 
 
-def _joins_levels(shape: tuple[int, ...], sizes: Sequence[tuple[int, int]]) -> bool:
+def joins_levels(shape: tuple[int, ...], sizes: Sequence[tuple[int, int]]) -> bool:
     """Whether a side is as long as some levels have cells together."""
     cells = [height * width for height, width in sizes]
     sums = {sum(cells[first:last]) for last in range(len(cells) + 1) for first in range(last - 1)}

@@ -14,7 +14,7 @@ from gfl_edge import optional
 from gfl_edge.adopt.decoded import point_offset_of
 from gfl_edge.adopt.dry_run import noise, runner
 from gfl_edge.adopt.foreign import EXPECTED, Foreign
-from gfl_edge.adopt.maps import Piece, Role, grid_sizes, pieces_of
+from gfl_edge.adopt.maps import Piece, Role, grid_sizes, joins_levels, pieces_of
 from gfl_edge.adopt.opsets import opset_of
 from gfl_edge.adopt.roles import MAX_LEVELS, MIN_BINS, Given, Pair, fits, pairs, sizes_of
 from gfl_edge.adopt.trace import Traced, Tracer, changed_after, tail
@@ -281,9 +281,13 @@ def _touches(seed: Traced, levels: Sequence[Level]) -> bool:
 
 
 def _none_found(foreign: Foreign, outputs: Sequence[str], values: Mapping[str, NDArray[Any]]) -> ModelFileError:
-    shapes = [f"{name[:40]} {list(values[name].shape)}" for name in outputs if name in values]
+    given = {name: values[name].shape for name in outputs if name in values}
+    shapes = [f"{name[:40]} {list(shape)}" for name, shape in given.items()]
     cut = f" before {', '.join(foreign.cut_off[:5])}" if foreign.cut_off else ""
+    sizes = list(grid_sizes(foreign.input_hw))
+    decoded = any(len(shape) == 3 and joins_levels(shape, sizes) for shape in given.values())
+    hint = ". It decodes its boxes otherwise than these families do, as YOLO does" if decoded else ""
     return ModelFileError(
         f"{foreign.origin} gives {', '.join(shapes[:8]) or 'nothing'}{cut}, in which there are no maps of levels of an "
-        f"input of {foreign.input_hw[0]} x {foreign.input_hw[1]} pixels. {EXPECTED}"
+        f"input of {foreign.input_hw[0]} x {foreign.input_hw[1]} pixels{hint}. {EXPECTED}"
     )

@@ -20,7 +20,7 @@ from gfl_edge.ops.onnx_graph import OnnxGraph
 Codes = NDArray[np.int64]  # an element of a tensor as (source, whether a sigmoid was taken, place in the source)
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast")
 CONVOLUTIONS = ("Conv", "ConvTranspose")
-MOVES = (*_RESHAPES, "Transpose", "Concat", "Split", "Slice", "Sigmoid")
+MOVES = (*_RESHAPES, "Transpose", "Concat", "Split", "Slice", "Gather", "Sigmoid")
 _COMPUTING = ("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Log", "Sum", "Mean", "MatMul", "Gemm")
 _COMPARING = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _PLACE_BITS, _SIGMOID_BIT = 40, 1 << 40
@@ -55,6 +55,7 @@ class Tracer:
 
     def __init__(self, graph: OnnxGraph, values: Mapping[str, NDArray[Any]]) -> None:
         self._graph, self._values = graph, values
+        self._constants = values.keys() & graph.initializers.keys()
         self._codes: dict[str, Codes] = {}
         self._sources: list[str] = []
 
@@ -80,6 +81,10 @@ class Tracer:
         node = self._graph.producers.get(tensor)
         if node is None or node.op_type not in MOVES:
             return ()
+        if node.op_type == "Gather" and not (
+            node.input[1] in self._graph.initializers and node.input[1] in self._values
+        ):
+            return ()  # what it takes may depend on the image, or is too large to be looked at
         taken = tuple(node.input) if node.op_type == "Concat" else (node.input[0],)
         floats = all(
             name in self._graph.producers and name in self._values and self._values[name].dtype.kind == "f"
@@ -106,6 +111,8 @@ class Tracer:
             axis, index = _attribute(node, "axis", 0), list(node.output).index(tensor)
             start = sum(self._values[name].shape[axis] for name in node.output[:index])
             return first.take(range(start, start + shape[axis]), axis=axis)
+        if node.op_type == "Gather":
+            return first.take(self._values[node.input[1]], axis=_attribute(node, "axis", 0))
         return first[self._slices(node, first.ndim)]
 
     def _slices(self, node: Any, rank: int) -> tuple[slice, ...]:
@@ -150,7 +157,7 @@ def changed_after(graph: OnnxGraph, name: str) -> bool:
             masks = node.op_type == "Mul" and any(_is_mask(graph, name) for name in node.input)
             if node.op_type in _COMPUTING and not masks:
                 return True
-            if masks or node.op_type in (*MOVES, "Gather", "GatherND", "Expand", "ReduceMax"):
+            if masks or node.op_type in (*MOVES, "GatherND", "Expand", "ReduceMax"):
                 wanted.extend(node.output)
         seen.add(tensor)
     return False

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from gfl_edge.adopt.families import guess_family
 from gfl_edge.adopt.foreign import read_foreign
@@ -54,6 +56,58 @@ def test_every_form_with_a_sigmoid(tmp_path, name):
         cells = tuple(-(-side // stride) for side in form.input_hw)
         assert level.scores.hw == level.distributions.hw == cells
         assert level.scores.width == form.classes
+
+
+def gathered(model, indices, axis):
+    """The model, of whose outputs only some slices are given, as ``output[0]`` is exported."""
+    for output in model.graph.output:
+        name, output.name = output.name, f"{output.name}_taken"
+        model.graph.initializer.append(numpy_helper.from_array(np.array(indices), f"{name}_indices"))
+        model.graph.node.append(helper.make_node("Gather", [name, f"{name}_indices"], [output.name], axis=axis))
+        output.ClearField("type")
+    return model
+
+
+@pytest.mark.parametrize("form", [Form(), Form(joined=True, levels=4, ghosts=True)])
+def test_outputs_without_the_batch(tmp_path, form):
+    path = tmp_path / "foreign.onnx"
+    onnx.save(gathered(foreign_onnx(form), 0, 0), path)
+    head = find_head(read_foreign(path), Given())
+    assert (head.strides, head.num_classes, head.reg_max) == (form.strides, form.classes, form.reg_max)
+
+
+def test_boxes_that_are_decoded_otherwise(tmp_path):
+    """As a YOLO's: rows of all levels, in which nothing is a map."""
+    model = foreign_onnx(Form(joined=True))
+    (output,) = model.graph.output
+    model.graph.node.append(helper.make_node("Softplus", [output.name], ["boxes"]))
+    output.name = "boxes"
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(ModelFileError, match="decodes its boxes otherwise than these families do, as YOLO does"):
+        find_head(read_foreign(tmp_path / "foreign.onnx"), Given())
+
+
+def test_an_objectness_is_named(tmp_path):
+    """As YOLOX has, beside the classes."""
+    model = foreign_onnx(Form(layout="nchw", shared=False, levels=1))
+    scores = model.graph.output[0].name
+    source = next(node for node in model.graph.node if scores in node.output).input[0]
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 3, 1, 1), np.float32), "object"))
+    model.graph.node.append(helper.make_node("Conv", [source, "object"], ["objectness"]))
+    model.graph.node.append(helper.make_node("Sigmoid", ["objectness"], ["present"]))
+    model.graph.output.add().name = "present"
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(ModelFileError, match="One channel by itself is an objectness or a centerness"):
+        find_head(read_foreign(tmp_path / "foreign.onnx"), Given())
+
+
+def test_outputs_in_another_order_of_channels_are_refused(tmp_path):
+    """Nothing says what the classes would be called then."""
+    width = Form().classes + 4 * (Form().reg_max + 1)
+    path = tmp_path / "foreign.onnx"
+    onnx.save(gathered(foreign_onnx(Form(joined=True)), [1, 0, *range(2, width)], 2), path)
+    with pytest.raises(ModelFileError):
+        find_head(read_foreign(path), Given())
 
 
 @pytest.mark.parametrize("decoded", [False, True])
