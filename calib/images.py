@@ -47,6 +47,15 @@ class CalibrationImages:
             yield single_input(read_image(self.folder / name), spec)
 
 
+def check_folder(folder: Path) -> None:
+    """Raise InputError where there is no such folder."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder of calibration images. Give one with --images, or --calib-images of "
+            "export/to_trt.py"
+        )
+
+
 def choose_images(folder: str | Path, count: int, seed: int = 0) -> CalibrationImages:
     """Draw ``count`` readable images from a folder and the folders in it; all of them where there are fewer.
 
@@ -61,8 +70,7 @@ def choose_images(folder: str | Path, count: int, seed: int = 0) -> CalibrationI
         InputError: no such folder, ``count`` too small, or fewer than ``MIN_IMAGES`` readable images.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of calibration images. Give one with --images")
+    check_folder(folder)
     if count < MIN_IMAGES:
         raise InputError(f"--num-images {count}: expected at least {MIN_IMAGES}")
     files = sorted(

@@ -16,13 +16,14 @@ from calib.arguments import CalibrationRequest
 from calib.candidates import Candidates, FloatModel, add_record
 from calib.gauge import Gauge
 from calib.histogram import METHODS, Method
-from calib.images import CalibrationImages, choose_images
+from calib.images import CalibrationImages, check_folder, choose_images
 from calib.journal import Journal
 from calib.observed import Observed, observe
 from calib.qdq import QdqGraph
 from calib.record import CalibrationRecord
 from calib.search import Choice
 from calib.sensitivity import Probe
+from gfl_edge import optional
 from gfl_edge.errors import CalibrationError
 from gfl_edge.files import check_output, sha256, size_bytes, write_atomically
 from gfl_edge.spec import ModelSpec, spec_of
@@ -59,6 +60,7 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
         CalibrationError: the model is quantized already or too old, the cache is another model's, or its AP drops by
             more than ``max_ap_drop`` however many layers stay float.
     """
+    check_needs(request.images, request.annotations is not None)
     check_output(request.output, size_bytes(request.onnx))
     model = FloatModel.load(request, loaded)
     gauge = Gauge.of(request, model.target, model.spec.class_names)  # before minutes of work
@@ -91,6 +93,18 @@ def calibrate(request: CalibrationRequest, loaded: ModelProto | None = None) -> 
     add_record(finished, record)
     write_atomically(request.output, finished.SerializeToString())
     return Calibrated(request.output, spec_of(finished, str(request.output)), record)
+
+
+def check_needs(images: Path, with_annotations: bool) -> None:
+    """Find out before minutes of work whether a calibration has its images, and the packages that it needs at its end.
+
+    Raises:
+        InputError: no such folder.
+        MissingDependencyError: a package is not installed.
+    """
+    check_folder(images)
+    for module in ("cv2", "onnxruntime", "matplotlib.figure", *(["pycocotools"] if with_annotations else [])):
+        optional.load(module)
 
 
 def _observe(

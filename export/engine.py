@@ -140,15 +140,19 @@ def build(request: EngineRequest, progress: bool = True) -> EngineResult:
 
 
 def _check(request: EngineRequest, source: Path | OnnxFile) -> None:
-    """Raise InputError or PrecisionError for a source that does not fit the request."""
+    """Raise GflEdgeError for a source that does not fit the request, and for what calibration would lack after it."""
     file = source if isinstance(source, OnnxFile) else None
     quantized = file is not None and file.spec.quantized_layers > 0
     wanted = request.float_precision
-    if request.int8 and request.calib_images is None and not quantized:
-        raise InputError(
-            f"--int8: {file.path if file else source} is not INT8 yet. Give images of what the detector is to see with "
-            "--calib-images, and --annotations with --eval-images to have its AP tested"
-        )
+    if request.int8 and not quantized:
+        if request.calib_images is None:
+            raise InputError(
+                f"--int8: {file.path if file else source} is not INT8 yet. Give images of what the detector is to see "
+                "with --calib-images, and --annotations with --eval-images to have its AP tested"
+            )
+        from calib.run import check_needs  # needs ONNX Runtime, and only here
+
+        check_needs(request.calib_images, request.calibration.annotations is not None)
     if file is not None and request.export.uncertainty and not file.spec.edge_sigma:
         raise InputError(
             f"--uncertainty: {file.path} was exported without, and its network does not give what is asked for. Export "

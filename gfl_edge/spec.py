@@ -211,7 +211,8 @@ class ModelSpec:
             raise ContractError(
                 f"{origin} carries no gfl_edge metadata, so its classes, resize rule and thresholds are unknown. "
                 "Export it from its checkpoint, in a checkout of gfl_edge, with: "
-                "python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
+                "python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx. What others exported is taken in by: "
+                "gfl-edge adopt FOREIGN.onnx -o MODEL.onnx"
             )
         values = {key: _parsed(key, text, origin) for key, text in own.items()}
         found = values.pop("format", None)

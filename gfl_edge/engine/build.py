@@ -30,6 +30,7 @@ from gfl_edge.spec import INPUT_NAME, ExportedNms, ModelSpec, Precision, read_sp
 logger = logging.getLogger(__name__)
 
 CURRENT = "current"  # the GPU in this machine
+JETSON_TARGETS = ("sm72", "sm87", "sm101", "sm110")  # Xavier, Orin, Thor by CUDA 12 and 13
 DEFAULT_TARGET = "sm75"  # RTX 2080 Ti, the GPU of the paper's speed figures; built for where no GPU says otherwise
 
 
@@ -93,8 +94,17 @@ def settle(flavor: str = "auto", targets: Sequence[str] = (), max_batch: int = 1
     if unknown:
         raise InputError(
             f"unknown target {', '.join(unknown)}: TensorRT-RTX here builds for {', '.join(known)} and current"
+            + _meant(unknown[0], known)
         )
     return chosen, wanted
+
+
+def _meant(target: str, known: Sequence[str]) -> str:
+    """What to do about a target that TensorRT-RTX does not know."""
+    if target in JETSON_TARGETS:
+        return ". That is a Jetson: copy the ONNX file to it, and build there with gfl-edge build --flavor tensorrt"
+    spelled = f"sm{target.replace('.', '').removeprefix('sm_')}"
+    return f". Did you mean {spelled}?" if spelled in known else ""
 
 
 def current_sm(required: bool = False) -> str | None:

@@ -66,6 +66,7 @@ class TestFunction:
         [
             ({"precision": "fp16"}, PrecisionError, "is fp32: precision is part of an ONNX file"),
             ({"precision": "int8"}, InputError, "is not INT8 yet.*--calib-images"),
+            ({"precision": "int8", "calib_images": Path("none")}, InputError, "none: no such folder of calibration"),
             ({"targets": ("sm77",)}, InputError, "unknown target sm77"),
             ({"max_batch": 0}, InputError, "--max-batch 0: expected a whole number, 1"),
             ({"source": None, "export": ExportOptions(model="nanodet-m-320")}, InputError, "give one with --weights"),

@@ -188,7 +188,8 @@ def test_what_to_do_about_files_that_are_not_ours(tmp_path):
         ModelSpec.from_metadata({"producer": "other"}, "m.onnx")
     assert str(caught.value) == (
         "m.onnx carries no gfl_edge metadata, so its classes, resize rule and thresholds are unknown. Export it from "
-        "its checkpoint, in a checkout of gfl_edge, with: python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx"
+        "its checkpoint, in a checkout of gfl_edge, with: python export/to_onnx.py --weights CHECKPOINT -o MODEL.onnx. "
+        "What others exported is taken in by: gfl-edge adopt FOREIGN.onnx -o MODEL.onnx"
     )
     path = tmp_path / "none.onnx"
     with pytest.raises(ModelFileError) as caught:

@@ -63,7 +63,8 @@ def read_content(path: str | Path) -> Any:
     try:
         if not path.is_file():
             raise CheckpointError(
-                f"{path}: no such checkpoint file. Give the path of a .pth or .ckpt file with --weights"
+                f"{path}: no such checkpoint file. Give the path of a .pth or .ckpt file with --weights, or one of the "
+                "names that gfl-edge models lists, which is downloaded"
             )
         with path.open("rb") as file:
             return _read(file, path, path.stat().st_size)

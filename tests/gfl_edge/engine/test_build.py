@@ -284,6 +284,15 @@ class TestPlan:
         with pytest.raises(InputError, match=r"unknown target .*builds for sm75, sm80, sm86, .* and current"):
             plan(self.onnx, targets=(target,))
 
+    @pytest.mark.parametrize("target", ["75", "7.5", "SM_75"])
+    def test_a_target_as_others_write_it(self, no_gpu, target):
+        with pytest.raises(InputError, match=r"Did you mean sm75\?$"):
+            plan(self.onnx, targets=(target,))
+
+    def test_a_jetson_builds_for_itself(self, no_gpu):
+        with pytest.raises(InputError, match="That is a Jetson: copy the ONNX file to it, and build there"):
+            plan(self.onnx, targets=("sm87",))
+
     def test_unknown_flavor_and_batch(self, no_gpu):
         with pytest.raises(InputError, match="unknown flavor 'trt'"):
             plan(self.onnx, "trt")
