@@ -15,6 +15,7 @@ if __package__ in (None, ""):  # run as a script: the checkout's packages are no
 from gfl_edge.console import CommandParser, log, run_command, say_path
 from gfl_edge.errors import InputError
 from gfl_edge.parsing.json_text import json_text
+from gfl_edge.terminal.printable import word
 from train.arguments import add_config_arguments, config_of
 
 
@@ -42,7 +43,8 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.config}: there is no data.val. Add it, or take --part train")
     write_atomically(args.output, json_text(annotations.to_coco()).encode())
     say_path(args.output)
-    log(f"{len(annotations)} images, their folder: {annotations.image_folder}")
+    folder, output = word(annotations.image_folder), word(args.output)
+    log(f"{len(annotations)} images; next: gfl-edge eval --model MODEL --images {folder} --annotations {output}")
     return 0
 
 

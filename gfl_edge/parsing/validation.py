@@ -113,7 +113,9 @@ def _explain(error: Any, schema: Schema, where: str) -> str:
         return f"{_dotted(where, loc)}: no such field{guess}. Known: {', '.join(known[:MAX_KNOWN])}"
     if kind == "missing" and isinstance(loc[-1], str):
         names = [str(found["loc"][-1]) for found in errors if (found["type"], found["loc"][:-1]) == (kind, loc[:-1])]
-        return f"{_dotted(where, loc[:-1]) or 'the file'}: missing {', '.join(names)}"
+        node = _node(schema, loc)
+        choices = f", {_expected(node, None, kind)}" if len(names) == 1 and "enum" in node else ""
+        return f"{_dotted(where, loc[:-1]) or 'the file'}: missing {', '.join(names)}{choices}"
     if kind == "missing":  # the item of a list that is too short
         loc = loc[:-1]
     if loc[-1:] == ("[key]",):  # pydantic's word for a key that does not fit

@@ -27,7 +27,7 @@ class DataFiles:
     format: Format
     images: DataPath  # folder
     annotations: DataPath  # coco: JSON file; voc: folder of XML files; yolo: folder of text files
-    image_list: DataPath | None = None  # voc: text file of image names, needed; yolo: default all of the folder
+    image_list: DataPath | None = None  # voc, yolo: text file of image names; default all of the folder
     class_names: tuple[str, ...] = ()  # of the annotations, in the order of their numbers; coco has its own
     class_names_file: DataPath | None = None  # instead: a text file, a name per line, or YAML with an entry "names"
     only_ids: InputPath | None = None  # coco: text file of image ids, one a line; no other images are used
@@ -44,8 +44,6 @@ class DataFiles:
         ids = [name for name in ("only_ids", "except_ids") if getattr(self, name)]
         if ids and self.format != "coco":
             raise ValueError(f"{ids[0]}: only COCO's images have ids; leave it out and list images in image_list")
-        if self.format == "voc" and self.image_list is None:
-            raise ValueError("image_list is missing: voc needs one, such as ImageSets/Main/train.txt")
         if self.format == "yolo" and not named:
             raise ValueError("class_names is missing: yolo needs it, or class_names_file")
         if named == 2:

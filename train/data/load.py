@@ -71,7 +71,6 @@ def read_files(files: DataFiles, voc_names: tuple[str, ...] = (), on_bad: OnBad 
         return found
     if files.format == "yolo":
         return read_yolo(files.images, files.annotations, names, files.image_list)
-    assert files.image_list is not None  # DataFiles requires it of voc
     return read_voc(files.annotations, files.image_list, files.images, names or voc_names or None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,11 @@ from train.data.augment.transforms import HorizontalFlip, RandomAffine
 from train.data.config import Augmentation, DataConfig, DataFiles
 from train.data.load import load_data
 from train.data.loader import EvaluationLoader
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 COCO = {"format": "coco", "images": "images", "annotations": "a.json"}
 VOC = {"format": "voc", "images": "images", "annotations": "xml", "image_list": "train.txt"}
@@ -43,6 +49,16 @@ def test_everything_from_plain_values():
     assert config.augmentation.affine == RandomAffine(scale=(0.6, 1.4))
     assert config.augmentation.horizontal_flip == HorizontalFlip(0.0)
     assert [config.augmentation.mosaic_in(epoch) for epoch in (0, 2, 3)] == [1, 1, 0]
+
+
+def test_the_example_of_the_documents_is_one():
+    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text("utf-8")
+    example = tomllib.loads(text.partition("## Your data")[2].partition("```toml\n")[2].partition("```")[0])
+    config = DataConfig.from_dict(example["data"], root=Path("base"))
+    assert config.train == DataFiles(
+        "yolo", Path("base/train/images"), Path("base/train/labels"), class_names_file=Path("base/data.yaml")
+    )
+    assert (config.val.annotations, config.input_hw) == (Path("base/val/labels"), (320, 320))
 
 
 def test_the_least():
@@ -78,7 +94,6 @@ def test_sizes_to_draw_from(fields, sizes):
         ({"train": {**COCO, "format": "csv"}}, "^data.train.format 'csv': expected one of 'coco', 'voc', 'yolo'"),
         ({"train": {**COCO, "images": 3}}, "^data.train.images 3: expected a path"),
         ({"train": {**COCO, "image_list": "x"}}, "^data.train.format 'coco' has its classes and images"),
-        ({"train": {**VOC, "image_list": None}}, "^data.train.image_list is missing"),
         ({"train": {**YOLO, "class_names": []}}, "^data.train.class_names is missing"),
         ({"train": {**YOLO, "class_names_file": "x"}}, "class_names and class_names_file are both given"),
         ({"train": {**COCO, "repeat": 0}}, "^data.train.repeat 0: expected 1 or more"),

@@ -66,6 +66,21 @@ def test_voc_files_that_are_missing_or_broken_are_named(tmp_path):
         read_image_list(tmp_path / "none.txt")
 
 
+def test_voc_without_a_list_takes_all_images_of_the_folder(tmp_path):
+    (tmp_path / "xml").mkdir()
+    for name in ("Straße 1.JPG", "b.c.png"):
+        write_image(tmp_path / "images" / name)
+    xml = "<annotation><filename/><size><width>100</width><height>80</height></size>{}</annotation>"
+    box = "<bndbox><xmin>11</xmin><ymin>21</ymin><xmax>31</xmax><ymax>41</ymax></bndbox>"
+    (tmp_path / "xml" / "Straße 1.xml").write_text(xml.format(f"<object><name>cat</name>{box}</object>"))
+    with pytest.raises(AnnotationError, match=r"1 of 2 images have no XML file in .*: b\.c\.png\. Add them, or"):
+        read_voc(tmp_path / "xml", None, tmp_path / "images")
+    (tmp_path / "xml" / "b.c.xml").write_text(xml.format(""))
+    found = read_voc(tmp_path / "xml", None, tmp_path / "images")
+    assert [record.path.name for record in found.records] == ["Straße 1.JPG", "b.c.png"]
+    assert [record.boxes.tolist() for record in found.records] == [[[10, 20, 30, 40]], []]
+
+
 # YOLO
 
 
@@ -97,6 +112,15 @@ def test_yolo_class_numbers_without_a_name(yolo):
         "cat",
         "class number 7",
     ]
+
+
+@pytest.mark.parametrize(("text", "names"), [("1 .5 .5 .1 .1\n2 .5 .5 .1 .1\n", "ab"), ("1 .5 .5 .1 .1\n", "a")])
+def test_yolo_class_numbers_from_1_are_refused_whatever_is_done_about_bad_boxes(yolo, text, names):
+    (yolo / "labels" / "a.txt").write_text(text)
+    with pytest.raises(AnnotationError, match=rf"numbers run from 1 to {len(names)}, .*: a is 0\. Subtract 1"):
+        read_yolo(yolo / "images", yolo / "labels", list(names))
+    (yolo / "labels" / "a.txt").write_text(f"0 .5 .5 .1 .1\n{text}")
+    assert read_yolo(yolo / "images", yolo / "labels", list(names)).foreign_classes == (f"class number {len(names)}",)
 
 
 def test_yolo_lists_and_missing_images(yolo):

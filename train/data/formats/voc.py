@@ -18,6 +18,7 @@ from gfl_edge.annotations.image_list import Entry, locate, read_image_list
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.annotations.text import read_xml_text
 from gfl_edge.errors import AnnotationError
+from gfl_edge.media.images import image_files
 from train.data.formats.found_files import FoundFiles, is_image_name, without_suffix
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 def read_voc(
     annotation_folder: str | Path,
-    image_list: str | Path,
+    image_list: str | Path | None,
     image_folder: str | Path,
     class_names: Sequence[str] | None = None,
 ) -> Annotations:
@@ -44,21 +45,29 @@ def read_voc(
     Args:
         annotation_folder: ``<name>.xml`` for each image, in the same sub-folders.
         image_list: text file, an image per line with or without suffix, such as ImageSets/Main/train.txt; how paths
-            are read, see :func:`gfl_edge.annotations.image_list.locate`.
+            are read, see :func:`gfl_edge.annotations.image_list.locate`; None: all that lie directly in the folder.
         image_folder: ``<name>.jpg``, or another suffix of an image.
         class_names: in the order of the labels; default those of :func:`voc_class_names`.
 
     Raises:
         AnnotationError: files that are missing (counted and named) or no VOC annotations.
+        SourceError: without a list, there is no such folder, or it holds no images.
     """
     files, images = FoundFiles(Path(annotation_folder)), FoundFiles(Path(image_folder))
-    entries, names = _located(Path(image_list), images.root, lambda name: _xml(files, name) is not None)
+    if image_list is None:
+        entries: Sequence[Entry] = [Entry(path.name, 0) for path in image_files(images.root)]
+        names = [entry.text for entry in entries]
+    else:
+        entries, names = _located(Path(image_list), images.root, lambda name: _xml(files, name) is not None)
     paths = [_xml(files, name) for name in names]
-    missing = [str(entry) for entry, path in zip(entries, paths, strict=True) if path is None]
+    missing = [
+        str(entry) if image_list else entry.text for entry, path in zip(entries, paths, strict=True) if path is None
+    ]
     if missing:
+        advice = "take the names off the list" if image_list else "list those that have one, as image_list"
         raise AnnotationError(
-            f"{image_list}: {len(missing)} of {len(entries)} images have no XML file in {files.root}: "
-            f"{', '.join(missing[:NAMED])}. Add them, or take the names off the list"
+            f"{image_list or images.root}: {len(missing)} of {len(entries)} images have no XML file in {files.root}: "
+            f"{', '.join(missing[:NAMED])}. Add them, or {advice}"
         )
     classes = tuple(voc_class_names([files.root]) if class_names is None else class_names)
     label_of = {name: index for index, name in enumerate(classes)}
@@ -70,7 +79,7 @@ def read_voc(
             records.append(replace(_record(path, number, images, name, label_of, foreign), line=entry.line))
         except (AttributeError, ValueError) as error:
             raise _unexpected(path, error) from error
-    return Annotations(classes, tuple(records), images.root, str(image_list), tuple(foreign))
+    return Annotations(classes, tuple(records), images.root, str(image_list or files.root), tuple(foreign))
 
 
 def voc_class_names(annotation_folders: Iterable[str | Path]) -> tuple[str, ...]:

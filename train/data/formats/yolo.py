@@ -34,7 +34,8 @@ def read_yolo(
             :func:`gfl_edge.annotations.image_list.locate`.
 
     Raises:
-        AnnotationError: no image of the list is there or has a label file, or a line is not five numbers.
+        AnnotationError: no image of the list is there or has a label file, a line is not five numbers, or classes are
+            numbered from 1.
         SourceError: the folder holds no images.
     """
     images, labels = FoundFiles(Path(image_folder)), FoundFiles(Path(label_folder))
@@ -59,6 +60,11 @@ def read_yolo(
         _record(path, size, number, entry, text, len(classes), foreign)
         for number, (path, size, entry, text) in enumerate(zip(paths, measured(paths), entries, texts, strict=True), 1)
     )
+    if foreign == [len(classes)] and not any(0 in record.objects.labels for record in records):
+        raise AnnotationError(  # whatever is to be done about bad boxes: the others would be learned as the next class
+            f"{labels.root}: class numbers run from 1 to {len(classes)}, as many as there are names, where YOLO counts "
+            f"from 0: {classes[0]} is 0. Subtract 1 from each number, or give a name more, before the first"
+        )
     origin = str(labels.root if image_list is None else image_list)
     return Annotations(classes, records, images.root, origin, tuple(f"class number {number}" for number in foreign))
 
