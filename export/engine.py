@@ -21,7 +21,14 @@ from calib.record import CalibrationRecord
 from export.arguments import ExportOptions
 from export.source import ARTIFACTS, OnnxFile, find_source
 from export.to_onnx import export_model
-from gfl_edge.engine.build import BuildPlan, build_engine, check_plugin_place, check_targets, settle
+from gfl_edge.engine.build import (
+    BuildPlan,
+    build_engine,
+    check_plugin_place,
+    check_targets,
+    settle,
+    warn_of_simulated_int8,
+)
 from gfl_edge.engine.options import BuildOptions
 from gfl_edge.engine.sidecar import Sidecar
 from gfl_edge.errors import InputError, PrecisionError
@@ -124,6 +131,8 @@ def build(request: EngineRequest, progress: bool = True) -> EngineResult:
         raise InputError(f"--model {model} says which model the checkpoint is to be: give one with --weights")
     source = find_source(request.source, request.float_precision, request.int8, request.unchecked)
     _check(request, source)
+    if request.int8 and request.calib_images is not None:
+        warn_of_simulated_int8(flavor, targets)
     if not isinstance(source, OnnxFile):
         check_plugin_place(request.export.nms, flavor)
         check_targets(request.float_precision, targets)

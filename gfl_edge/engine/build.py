@@ -174,7 +174,8 @@ def build_engine(plan: BuildPlan, output_dir: Path, progress: bool = True) -> tu
     check_plugin_place(spec.nms, plan.flavor)
     check_targets(spec.precision, plan.targets)
     check_made_for_engines(spec, plan.onnx)
-    _warn_of_simulated_int8(plan, spec)
+    if spec.quantized_layers:
+        warn_of_simulated_int8(plan.flavor, plan.targets)
     int8 = f"INT8 ({spec.quantized_layers} convolutions) and " if spec.quantized_layers else ""
     described = f"{spec.name} {int8}{spec.precision}"
     logger.info("building %s for %s with %s", described, ", ".join(plan.targets), plan.flavor)
@@ -238,9 +239,10 @@ def check_made_for_engines(spec: ModelSpec, onnx: Path) -> None:
         )
 
 
-def _warn_of_simulated_int8(plan: BuildPlan, spec: ModelSpec) -> None:
-    old = [target for target in plan.targets if int(target.removeprefix("sm")) < FIRST_AMPERE_SM]
-    if spec.quantized_layers and plan.flavor == "rtx" and old:
+def warn_of_simulated_int8(flavor: Flavor, targets: Sequence[str]) -> None:
+    """Warn of targets on which INT8 is slower than FP16; also worth saying before minutes of calibration."""
+    old = [target for target in targets if int(target.removeprefix("sm")) < FIRST_AMPERE_SM]
+    if flavor == "rtx" and old:
         logger.warning(
             "TensorRT-RTX computes INT8 convolutions in FP16 on %s: it rounds to INT8 and back again, which costs AP "
             "and time. An FP16 engine serves better there",

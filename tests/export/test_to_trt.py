@@ -61,6 +61,13 @@ class TestFunction:
         result = build(EngineRequest(small_onnx["fp16", "none"]), progress=False)
         assert result.spec.precision == "fp16"
 
+    def test_int8_that_serves_no_gpu_is_said_before_it_is_calibrated(self, small_onnx, tmp_path, caplog):
+        (tmp_path / "images").mkdir()
+        request = EngineRequest(small_onnx["fp16", "none"], "int8", targets=("sm75",), calib_images=tmp_path / "images")
+        with pytest.raises(InputError, match="holds 0 readable images"):
+            build(request, progress=False)
+        assert "An FP16 engine serves better there" in caplog.text
+
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
