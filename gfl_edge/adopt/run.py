@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from gfl_edge.adopt import half
 from gfl_edge.adopt.body import cut_body, open_batch
 from gfl_edge.adopt.choices import OPTIONS, Choices, Settled, alternatives, settle
+from gfl_edge.adopt.config import Configured, read_config
 from gfl_edge.adopt.dry_run import noise
-from gfl_edge.adopt.families import FAMILIES, SCORE_THRESHOLDS, TRAITS, AdoptedFamily, FamilyGuess, guess_family
+from gfl_edge.adopt.families import FAMILIES, SCORE_THRESHOLDS, TRAITS, ChannelOrder, FamilyGuess, guess_family
 from gfl_edge.adopt.foreign import read_foreign
 from gfl_edge.adopt.inside import InnerNormalization, inner_normalization
-from gfl_edge.adopt.nanodet_yml import nanodet_input, read_nanodet_entries
 from gfl_edge.adopt.prove import prove
 from gfl_edge.adopt.recognize import find_head
 from gfl_edge.adopt.roles import Given
@@ -37,17 +37,11 @@ from gfl_edge.files import check_output, sha256, size_bytes, write_atomically
 from gfl_edge.media.images import is_image, read_image
 from gfl_edge.ops.preprocess import single_input
 from gfl_edge.ops.tolerances import Parity
-from gfl_edge.parsing.entries import Entries
 from gfl_edge.spec import ExportedNms, ModelSpec
 
 logger = logging.getLogger(__name__)
 
 COMPARED_FRAMES = 4
-_FAMILIES_OF_HEADS: dict[str, AdoptedFamily] = {
-    "GFLHead": "nanodet",
-    "NanoDetHead": "nanodet",
-    "NanoDetPlusHead": "nanodet-plus",
-}
 RETINA_ANCHORS = 9  # per cell
 MARGIN_AP = 0.5  # points by which another choice has to be better, to be taken for the right one
 
@@ -59,7 +53,7 @@ class AdoptRequest:
     Attributes:
         source: foreign ONNX file.
         output: file to write.
-        config: nanodet's YAML that it was trained with.
+        config: nanodet's YAML that it was trained with, or the infer_cfg.yml of PaddleDetection.
         class_names: in the order of the outputs.
         input_hw: (height, width) in pixels, where the file leaves it open.
         reg_max: bins per edge, less one, where the graph leaves it open.
@@ -169,19 +163,18 @@ class _Work:
 
     def __init__(self, request: AdoptRequest) -> None:
         self._request = request
-        entries = read_nanodet_entries(request.config) if request.config is not None else None
-        taken = None if entries is None else nanodet_input(entries)
+        taken = read_config(request.config) if request.config is not None else None
         names = request.class_names or (taken and taken.class_names) or None
         size = request.input_hw or (taken and taken.input_hw) or None
         self.foreign = read_foreign(request.source, size)
-        self.head = find_head(self.foreign, _given(request, entries, names))
+        self.head = find_head(self.foreign, _given(request, taken, names))
         self.class_names = names or self._default_names()
-        self._check_strides(entries)
+        self._check_strides(taken)
         self.guess = guess_family(self.foreign, self.head)
         given = request.given
         told = None not in (given.mean, given.std, given.channel_order)
         self.inner = inner_normalization(self.foreign, told)
-        self.known = given if entries is None else _with_config(given, entries, self.inner)
+        self.known = given if taken is None else _with_config(given, taken.choices, self.inner)
         self._said = self.known
         self._take_points()
         self._warn_of_another_family()
@@ -224,12 +217,12 @@ class _Work:
             f"A,B,C or --classes FILE, one per line, in the order of training{hint if retina else ''}"
         )
 
-    def _check_strides(self, entries: Entries | None) -> None:
-        said = None if entries is None else entries.integers("model.arch.head.strides")
-        if said not in (None, self.head.strides):
+    def _check_strides(self, taken: Configured | None) -> None:
+        if taken is not None and taken.strides not in (None, self.head.strides):
             raise InputError(
-                f"{self._request.config}: model.arch.head.strides is {list(said or ())}, but {self._request.source} "
-                f"has levels of strides {list(self.head.strides)}. Give the configuration that it was trained with"
+                f"{self._request.config}: {taken.strides_at} is {list(taken.strides or ())}, but "
+                f"{self._request.source} has levels of strides {list(self.head.strides)}. Give the configuration that "
+                "it was trained with"
             )
 
     def settle(self) -> tuple[Settled, list[Row]]:
@@ -356,31 +349,29 @@ class _Work:
         return lines
 
 
-def _given(request: AdoptRequest, entries: Entries | None, names: tuple[str, ...] | None) -> Given:
+def _given(request: AdoptRequest, taken: Configured | None, names: tuple[str, ...] | None) -> Given:
     """What is known of the channels; a contradiction between the sources is found when they meet the graph."""
     count = len(names) if names is not None else None
     reg_max = request.reg_max
-    if entries is not None:
-        said = entries.integer("model.arch.head.num_classes")
+    if taken is not None:
+        said = taken.num_classes
         if None not in (count, said) and count != said:
             raise InputError(
                 f"{request.config}: model.arch.head.num_classes is {said}, but {count} class names were given or stand "
                 "there. Give the configuration and the names that it was trained with"
             )
         count = count or said
-        reg_max = reg_max or entries.integer("model.arch.head.reg_max")
+        reg_max = reg_max or taken.reg_max
     return Given(count, reg_max)
 
 
-def _with_config(given: Choices, entries: Entries, inner: InnerNormalization | None) -> Choices:
+def _with_config(given: Choices, said: Choices, inner: InnerNormalization | None) -> Choices:
     """What the caller says, and where it says nothing, the configuration, of which ``inner`` may be in the graph."""
-    taken = nanodet_input(entries)
-    family = _FAMILIES_OF_HEADS.get(entries.text("model.arch.head.name") or "")
-    said = Choices(family, None, taken.resize, "bgr", taken.mean_bgr, taken.std_bgr)
     if inner is not None and inner.normalizes:
         said = replace(said, mean=None, std=None)
     if inner is not None and (inner.swaps or inner.order):
-        said = replace(said, channel_order=inner.order or "rgb")
+        other: ChannelOrder = "rgb" if said.channel_order == "bgr" else "bgr"
+        said = replace(said, channel_order=inner.order or other)
     known = {f.name: getattr(given, f.name) for f in fields(Choices) if getattr(given, f.name) is not None}
     return replace(said, **known)
 

@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("source", type=Path, metavar="FOREIGN.onnx", help="NanoDet, NanoDet-Plus, PicoDet or GFL")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="M.onnx", help="file to write")
-    parser.add_argument("--config", type=Path, metavar="YML", help="nanodet's configuration of the training")
+    parser.add_argument("--config", type=Path, metavar="YML", help="nanodet's configuration, or Paddle's infer_cfg.yml")
     parser.add_argument(
         "--classes", metavar="A,B,C|FILE", help="class names, or a file of one per line (default: COCO's for 80)"
     )

@@ -88,3 +88,31 @@ data = dict(
                 transforms=[dict(type='Resize', keep_ratio=False), dict(type='Normalize', **img_norm_cfg)])
         ]))
 """
+
+# As PaddleDetection writes it beside an export: infer_cfg.yml
+PADDLE = """
+mode: paddle
+draw_threshold: 0.5
+metric: COCO
+use_dynamic_shape: false
+arch: PicoDet
+min_subgraph_size: 3
+Preprocess:
+- interp: 2
+  keep_ratio: false
+  target_size:
+  - 64
+  - 160
+  type: Resize
+- is_scale: true
+  mean: [0.485, 0.456, 0.406]
+  std: [0.229, 0.224, 0.225]
+  type: NormalizeImage
+- type: Permute
+label_list:
+- person
+- helmet
+- vest
+NMS: {keep_top_k: 100, name: MultiClassNMS, nms_threshold: 0.6, nms_top_k: 1000, score_threshold: 0.025}
+fpn_stride: [8, 16, 32, 64]
+"""

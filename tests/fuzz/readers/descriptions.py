@@ -15,7 +15,7 @@ from gfl_edge.report.against import changes, read_report, table
 from gfl_edge.spec import ModelSpec, read_spec
 from tests.fuzz import nasty
 from tests.fuzz.reader import Reader
-from tests.support.foreign_configs import MMDET_V2, MMDET_V3, NANODET
+from tests.support.foreign_configs import MMDET_V2, MMDET_V3, NANODET, PADDLE
 from tests.support.tiny_engine import tiny_onnx
 from tests.support.tiny_spec import TINY
 
@@ -134,6 +134,13 @@ def nanodet(path: Path) -> object:
     return str(read_nanodet_config(path))
 
 
+def of_export(path: Path) -> object:
+    """A configuration that lies beside somebody else's ONNX file."""
+    from gfl_edge.adopt.config import read_config
+
+    return str(read_config(path))
+
+
 def mmdetection(path: Path) -> object:
     """A configuration of mmdetection."""
     from train.weights.mmdet_config import read_mmdet_config
@@ -176,5 +183,6 @@ READERS = [
     Reader("training", training, [RUN], ".toml"),
     Reader("report", report, small_report, ".json"),
     Reader("nanodet-config", nanodet, [NANODET.encode()], ".yml"),
+    Reader("export-config", of_export, [PADDLE.encode(), NANODET.encode()], ".yml"),
     Reader("mmdet-config", mmdetection, [MMDET_V3.encode(), MMDET_V2.encode()], ".py"),
 ]
