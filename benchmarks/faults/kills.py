@@ -44,8 +44,9 @@ def cases() -> Iterator[Case]:
         yield from _kills(row, partial(_kill_writer, kind=kind), [chance.uniform(0, 0.3) for _ in range(count)])
     yield from _kills("download, killed", _kill_download, [chance.uniform(0.2, 1.0) for _ in range(DOWNLOAD_KILLS)])
     for command in COMMANDS:
-        longest, others = COMMAND_SECONDS.get(command.name, LIGHT_SECONDS), 1 if command in HEAVY else 4
-        moments = [*(None,) * len(SIGNALS), *(chance.uniform(0, longest) for _ in range(others))]
+        longest, others = COMMAND_SECONDS.get(command.name, LIGHT_SECONDS), 1 if command in HEAVY else 2
+        writing = 2 if command in HEAVY else len(SIGNALS)
+        moments = [*(None,) * writing, *(chance.uniform(0, longest) for _ in range(others))]
         yield from _kills(f"{command.name}, killed", partial(_kill_command, command=command), moments)
         yield Case("once", f"{command.name}, next run after the kills", partial(_next_run, command=command))
 
