@@ -97,13 +97,15 @@ def _run(args: argparse.Namespace) -> int:
     # torch takes seconds to import and --help must work without it
     from gfl_edge.evaluation.ap import rounded
     from train.checkpoint import LAST
+    from train.memory import enough_memory
     from train.weights.loading import load_detector
 
     config = config_of(args)
     output = args.output or config.train.output / BLEND
     check_output(output)
     end = load_detector(args.end or config.train.output / LAST)
-    share, metrics = write_best(config, end, output, args.tolerance)
+    with enough_memory("Set train.evaluation_batch lower"):
+        share, metrics = write_best(config, end, output, args.tolerance)
     print(json_text({"share": share, **rounded(metrics)}))
     log(f"next: python export/to_onnx.py --weights {word(output)} -o {word(output.with_suffix('.onnx'))}")
     return 0

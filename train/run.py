@@ -24,10 +24,12 @@ from train.checkpoint import BEST, LAST, Checkpoint
 from train.config import Config
 from train.data.load import LoadedData, load_data
 from train.data.loader import TrainingLoader
+from train.data.workers import all_there
 from train.describe import describe
 from train.distributed import Process, joined, said_once, share_buffers
 from train.ema import start_average
 from train.loop import LoopSettings, Trainer, TrainingError
+from train.memory import enough_memory
 from train.metrics import RunLog
 from train.models.build import Network
 from train.models.gfl import GFL
@@ -50,6 +52,9 @@ CHECKPOINT_SIZES = 9
 BEST_METRIC = "AP"
 UNFOLDED_ON = 256  # images, whose statistics batch norms get that have none
 MAX_PERCENT = 100
+LESS_MEMORY = (
+    "Set train.batch lower and train.accumulate higher, train.evaluation_batch lower, or train.amp to bf16 or fp16"
+)
 SHOWN = ("AP", "AP50", "AP75")  # after each evaluation
 BOX_LOSSES = ("giou", "iou")  # sums over positives
 
@@ -345,7 +350,12 @@ def train(config: Config, resume: Resume = False) -> Metrics:
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     output = config.train.output
-    with joined(config.train.device, config.train.timeout_s) as process, alone_in(output, resume, process):
+    with (
+        joined(config.train.device, config.train.timeout_s) as process,
+        alone_in(output, resume, process),
+        all_there(),
+        enough_memory(LESS_MEMORY),
+    ):
         return Run(config, process, resume).run()
 
 

@@ -26,6 +26,7 @@ from train.data.config import DataConfig
 from train.data.loader import EvaluationLoader
 from train.describe import Wanted, load_described, with_sigmas
 from train.distributed import Process, from_main, gather, joined
+from train.memory import enough_memory
 from train.models.detector import Detector as Network
 from train.network import Normalized
 
@@ -176,6 +177,7 @@ class Validation:
         return Detections(placement.to_frame(boxes), kept_scores, classes, spec.class_names)
 
 
+@enough_memory("Evaluate on another --device, or with a smaller --input-size")
 def evaluate_checkpoint(
     weights: Path,
     images: Path,

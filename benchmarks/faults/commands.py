@@ -148,7 +148,8 @@ def _check(path: Path) -> None:
     elif path.suffix == ".engine":
         Sidecar.read(path).check_file(path)
     elif path.suffix == ".onnx":
-        (load_onnx if path.stem.endswith("-planar") else read_spec)(path)  # DeepStream's is no model of ours
+        of_others = path.stem.endswith("-planar") or path.parent.name == "1"  # DeepStream's and Triton's
+        (load_onnx if of_others else read_spec)(path)
     elif path.suffix == ".pt":
         optional.load("torch").load(path, weights_only=True)
     elif path.suffix == ".json":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from gfl_edge.errors import GflEdgeError
@@ -29,11 +30,12 @@ def from_workers(batches: Iterator[T]) -> Iterator[T]:
 
     Raises:
         WorkerError: a process that prepares them was killed, or there is no memory for it or to hand them over.
-        MemoryError: there is none in this process.
         GflEdgeError: of such a process, as it was raised there.
+        MemoryError: there is none in this process.
     """
     try:
-        yield from batches
+        with all_there():
+            yield from batches
     except GflEdgeError as error:
         if (said := _said(error)) == str(error):
             raise
@@ -47,11 +49,20 @@ def from_workers(batches: Iterator[T]) -> Iterator[T]:
     except (ConnectionError, EOFError) as error:  # it ended while it handed over
         raise WorkerError(f"a process that prepares batches is gone ({type(error).__name__}). {ADVICE}") from error
     except RuntimeError as error:
-        if gone := _GONE.search(str(error)):
-            raise WorkerError(f"a process that prepares batches is gone ({gone[0].strip()}). {ADVICE}") from error
-        if _SCARCE.search(str(error)):
-            raise WorkerError(f"no batch comes from its process ({_said(error)}). {ADVICE}") from error
-        raise
+        if _SCARCE.search(str(error)) is None:
+            raise
+        raise WorkerError(f"no batch comes from its process ({_said(error)}). {ADVICE}") from error
+
+
+@contextmanager
+def all_there() -> Iterator[None]:
+    """Within, none of these processes ends; else a WorkerError, wherever this process is when PyTorch notices."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (gone := _GONE.search(str(error))) is None:
+            raise
+        raise WorkerError(f"a process that prepares batches is gone ({gone[0].strip()}). {ADVICE}") from error
 
 
 def _said(error: Exception) -> str:

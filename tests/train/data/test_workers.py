@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gfl_edge.errors import ImageError, SourceError
-from train.data.workers import WorkerError, from_workers
+from train.data.workers import WorkerError, all_there, from_workers
 
 GONE = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of"
 
@@ -92,6 +92,16 @@ def test_a_process_that_is_gone_however_that_is_noticed(error):
         WorkerError, match=r"a process that prepares batches is gone \((ConnectionReset|EOF|DataLoader w)"
     ):
         list(from_workers(raising(error)))
+
+
+def test_a_process_that_is_gone_while_something_else_is_done():
+    with (
+        pytest.raises(WorkerError, match=r"is gone \(DataLoader worker \(pid 7\) is killed by signal: Bus"),
+        all_there(),
+    ):
+        raise RuntimeError(GONE)
+    with pytest.raises(RuntimeError, match=r"^other$"), all_there():
+        raise RuntimeError("other")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error"), ValueError("x"), ImageError("a.jpg", "is cut")])
