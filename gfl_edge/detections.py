@@ -15,8 +15,10 @@ from gfl_edge.errors import InputError
 from gfl_edge.ops.boxes import MAX_COORDINATE, sound, sound_sigmas
 from gfl_edge.parsing.numbers import number
 
+SHOWN = 5  # objects in the text of Detections
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """Objects found in one frame, in order of falling score.
 
@@ -67,13 +69,19 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __repr__(self) -> str:
+        first = [f"{name} {score:.2f} {box.round().astype(int).tolist()}" for box, score, name in self[:SHOWN]]
+        more = [f"{len(self) - SHOWN} more"] if len(self) > SHOWN else []
+        return f"<Detections: {', '.join(first + more) or 'none'}>"
+
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], float, str]]:
         """Yield ``(box xyxy, score, class name)`` per object."""
         for box, score, class_id in zip(self.boxes, self.scores, self.class_ids, strict=True):
             yield box, float(score), self.class_names[class_id]
 
     def __getitem__(self, chosen: Any) -> Detections:
-        """Select objects by a slice, mask or index array."""
+        """Select objects by a slice, mask, index or index array."""
+        chosen = [chosen] if isinstance(chosen, int | np.integer) else chosen
         tracks = None if self.track_ids is None else self.track_ids[chosen]
         sigma = None if self.edge_sigma is None else self.edge_sigma[chosen]
         boxes, scores, class_ids = self.boxes[chosen], self.scores[chosen], self.class_ids[chosen]

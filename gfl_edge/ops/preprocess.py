@@ -101,7 +101,8 @@ def check_frame(frame: Any) -> Image:
         FrameError: says what was found and how to convert it.
     """
     if not isinstance(frame, np.ndarray):
-        raise FrameError(f"frame is a {type(frame).__name__}: expected a NumPy array, uint8 [H, W, 3] BGR")
+        advice = ". cv2.imread gives None of a file that it cannot read: is its path right?" if frame is None else ""
+        raise FrameError(f"frame is a {type(frame).__name__}: expected a NumPy array, uint8 [H, W, 3] BGR{advice}")
     found = f"frame is {frame.dtype} {list(frame.shape)}, expected uint8 [H, W, 3] BGR"
     if frame.dtype == np.uint16:
         raise FrameError(f"{found}: 16-bit image; convert with (frame // 257).astype(numpy.uint8)")

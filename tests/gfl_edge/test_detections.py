@@ -29,6 +29,19 @@ def test_identities_go_where_their_objects_go() -> None:
         Detections(FOUND.boxes, FOUND.scores, FOUND.class_ids, NAMES, track_ids=np.array([7]))
 
 
+def test_what_is_printed_is_short() -> None:
+    assert str(FOUND) == "<Detections: traffic light 0.90 [1, 2, 30, 40], person 0.25 [5, 5, 5, 9]>"
+    assert str(FOUND.above(1)) == "<Detections: none>"
+    assert str(FOUND[[0] * 7]).endswith("[1, 2, 30, 40], 2 more>")
+
+
+def test_one_of_them_is_detections_too() -> None:
+    assert list(FOUND[1].boxes[0]) == list(BOXES[1])
+    assert FOLLOWED[np.int64(0)].to_dicts() == FOLLOWED.to_dicts()[:1]
+    with pytest.raises(IndexError):
+        FOUND[2]
+
+
 def test_to_supervision_and_back() -> None:
     supervision = pytest.importorskip("supervision")
     for found in (FOUND, FOLLOWED, UNSURE, FOUND[:0], FOLLOWED[:0], UNSURE[:0]):

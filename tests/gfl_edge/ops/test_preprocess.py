@@ -21,7 +21,7 @@ from gfl_edge.ops.preprocess import Nv12Frame, Placement, check_frame, checked_s
         (np.zeros((2, 48, 64, 3), np.uint8), "one frame at a time"),
         (np.zeros((3, 48, 64), np.uint8), "channels last"),
         ([[1]], "is a list: expected a NumPy array"),
-        (None, "is a NoneType"),
+        (None, "is a NoneType: .* cv2.imread gives None of a file that it cannot read"),
     ],
 )
 def test_a_frame_that_is_not_an_image_is_refused_with_the_way_out(frame, message):
