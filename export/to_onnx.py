@@ -129,6 +129,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.weights is None:
         raise InputError("--weights is missing: give a PyTorch checkpoint (.ckpt, .pth) or a name of: gfl-edge models")
+    if args.output.suffix != ".onnx":  # by which every command knows a model
+        raise InputError(f"-o {args.output}: expected a name that ends in .onnx")
     weights = find.find_weights(args.weights, args.unchecked)
     spec = export_onnx(options_from(args).request(weights, precision_from(args)), args.output).spec
     say_path(args.output)

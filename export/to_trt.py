@@ -30,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--int8", action="store_true", help="INT8 convolutions, the rest FP16; see calib/calibrate.py")
     parser.add_argument("--calib-images", type=Path, metavar="DIR", help="with --int8: images to calibrate on")
     calibration.add_calibration_arguments(parser)
-    parser.add_argument("-o", "--output-dir", type=Path, default=ARTIFACTS, metavar="DIR")
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=ARTIFACTS, metavar="DIR", help=f"where to write (default: {ARTIFACTS})"
+    )
     return run_command(parser, _run, argv)
 
 

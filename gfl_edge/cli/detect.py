@@ -22,7 +22,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_filter(parser)
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files or folders of them")
     parser.add_argument(
-        "-o", "--output-dir", type=Path, default=Path("detections"), metavar="DIR", help="where to write"
+        *("-o", "--output-dir"),
+        type=Path,
+        default=Path("detections"),
+        metavar="DIR",
+        help="where to write (default: detections)",
     )
     add_format(parser)
     add_draw_sigma(parser)

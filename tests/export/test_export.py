@@ -253,6 +253,11 @@ def test_parity_notices_another_nms(small, variant):
         parity.compare(detector, model, spec)
 
 
+def test_a_model_has_a_name_that_the_commands_take(tmp_path, capsys):
+    assert to_onnx.main(["--weights", "none.pth", "-o", str(tmp_path / "model")]) == 1
+    assert capsys.readouterr().err.endswith("model: expected a name that ends in .onnx\n")
+
+
 def test_command_recognizes_the_model_and_prints_the_next_step(checkpoint, tmp_path, capsys):
     output = tmp_path / "new folder" / "m.onnx"
     assert to_onnx.main(["--weights", str(checkpoint("nanodet-plus-m-416")), "--nms", "none", "-o", str(output)]) == 0

@@ -60,8 +60,11 @@ def test_voc_files_that_are_missing_or_broken_are_named(tmp_path):
     (tmp_path / "xml" / "a.xml").write_text("<annotation>")
     with pytest.raises(AnnotationError, match="no readable XML"):
         read_voc(tmp_path / "xml", tmp_path / "train.txt", tmp_path)
-    with pytest.raises(AnnotationError, match="no object in 0 XML files"):
-        voc_class_names([tmp_path / "images"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AnnotationError, match=r"no object in 0 XML files of \S*empty$"):
+        voc_class_names([tmp_path / "empty", tmp_path / "empty"])
+    with pytest.raises(AnnotationError, match="gone is no folder: expected VOC's XML files"):
+        voc_class_names([tmp_path / "gone"])
     with pytest.raises(AnnotationError, match=r"none\.txt cannot be read"):
         read_image_list(tmp_path / "none.txt")
 

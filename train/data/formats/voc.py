@@ -86,13 +86,13 @@ def voc_class_names(annotation_folders: Iterable[str | Path]) -> tuple[str, ...]
     """The classes of all objects in all XML files of the folders, sorted, so that each list of a set has the same.
 
     Raises:
-        AnnotationError: there is no object, or a file is no XML.
+        AnnotationError: there is no such folder or no object, or a file is no XML.
     """
+    folders = list(dict.fromkeys(map(Path, annotation_folders)))
+    if gone := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise AnnotationError(f"{gone[0]} is no folder: expected VOC's XML files. Check annotations, and data.root")
     paths = [
-        path
-        for folder in dict.fromkeys(annotation_folders)
-        for path in sorted(Path(folder).rglob("*.xml"))
-        if not path.name.startswith(".")
+        path for folder in folders for path in sorted(Path(folder).rglob("*.xml")) if not path.name.startswith(".")
     ]
     names: set[str] = set()
     for path in paths:
@@ -102,7 +102,7 @@ def voc_class_names(annotation_folders: Iterable[str | Path]) -> tuple[str, ...]
             raise _unexpected(path, error) from error
         names.update(check_class_names([(name, "object") for name in sorted(found)], str(path)))
     if not names:
-        raise AnnotationError(f"no object in {len(paths)} XML files of {', '.join(map(str, annotation_folders))}")
+        raise AnnotationError(f"no object in {len(paths)} XML files of {', '.join(map(str, folders))}")
     return tuple(sorted(names))
 
 
