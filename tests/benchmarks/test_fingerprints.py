@@ -18,7 +18,6 @@ from gfl_edge.errors import InputError
 OLD = {
     "ablation",
     "dead-channels",
-    "family",
     "faults",
     "int8-bccd",
 }
