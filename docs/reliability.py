@@ -52,12 +52,18 @@ What failed at first and holds now:
 FAULTS = """\
 ## Faults
 
-Processes killed at any moment, disks that are full or read-only, cameras that fail, load, files that are pipes or
-have no end, little memory, caches that are damaged, and what changes under a command that runs.
-`python benchmarks/run.py faults` measures this table; `--only places` repeats one part of it.
-
 {table}
 """
+# What the modules of benchmarks/faults try
+TRIED = {
+    "kills": "processes killed at any moment",
+    "disks": "disks that are full or read-only",
+    "cameras": "cameras that fail",
+    "loads": "many writers and readers at once",
+    "places": "pipes, devices and holes in place of files",
+    "limits": "little memory, few open files, no home",
+    "changes": "folders, disks and files that go or change under a command",
+}
 MUTANTS = """\
 ## What the tests notice
 
@@ -88,8 +94,16 @@ def fuzz_table(result: dict[str, Any]) -> str:
 
 
 def faults_table(result: dict[str, Any]) -> str:
-    """A row for each kind of fault."""
-    lines = ["| kind of fault | tried | held | failed |", "|---|---|---|---|"]
+    """What was tried, and a row for each kind of fault."""
+    modules = dict.fromkeys(row["module"] for row in result["rows"])
+    lines = [
+        "`python benchmarks/run.py faults` does this to the commands and measures the table; with `--only` and one of",
+        "these words it repeats one part:",
+        "",
+        *(f"- `{module}`: {TRIED[module]}" for module in modules),
+        "",
+    ]
+    lines += ["| kind of fault | tried | held | failed |", "|---|---|---|---|"]
     for row in result["rows"]:
         lines.append(f"| {row['module']}: {row['kind']} | {row['tried']:,} | {row['held']:,} | {row['failed']:,} |")
     return "\n".join(lines)
