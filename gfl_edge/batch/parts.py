@@ -151,8 +151,10 @@ class Parts:
     def __enter__(self) -> Parts:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with suppress(OSError):  # it was removed, or is not ours to list
             if not any(map(_PART.fullmatch, os.listdir(self.folder))):  # noqa: PTH208  names only
                 self.remove()  # nothing to go on with
+            elif kind is not None:
+                logger.info("finished parts are kept in %s: the same command goes on with them", self.folder)
         self.close()

@@ -110,6 +110,7 @@ class Journal:
         self._header = json.loads(json.dumps({"settings": settings}, default=float, allow_nan=False))
         self.finished: dict[str, Finished] = {}
         self._lines: JsonLinesSink | None = None
+        self._added = 0
         if is_file(path):
             self._open()
             self._read(class_names)
@@ -118,6 +119,7 @@ class Journal:
         """Write that an image is finished; raises OutputError where the disk is full."""
         lines = self._lines or self._open()
         lines.write(finished.to_dict())
+        self._added += 1
 
     def remove(self, sources: Iterable[Path]) -> None:
         """The run over these images is finished: nothing is left to go on with.
@@ -139,8 +141,10 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        if kind is not None and self._added:
+            logger.info("stopped after %d more images: the same command goes on from there", self._added)
 
     def _open(self) -> JsonLinesSink:
         """Take the file; a new one begins with the settings."""

@@ -119,13 +119,15 @@ def test_chunks_change_nothing(run, tmp_path, chunk):
     assert (tmp_path / "other.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-def test_a_run_that_was_stopped_goes_on(run, tmp_path, stopping):
+def test_a_run_that_was_stopped_goes_on(run, tmp_path, stopping, caplog):
+    caplog.set_level("INFO")
     run("whole")
     for done in (1, 1, 0):
         begun = stopping(done)
         with pytest.raises(StoppedError):
             run()
         assert begun == [5] * done
+        assert "the same command goes on with them" in caplog.text
         assert left(tmp_path) == {"whole.parquet", "out.parquet.parts"}
     begun = stopping(99)
     assert run()["resumed"] == 10

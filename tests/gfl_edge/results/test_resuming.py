@@ -60,12 +60,14 @@ def contents(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
-def test_a_run_goes_on_and_gives_the_same_files(tmp_path: Path, images: Path) -> None:
+def test_a_run_goes_on_and_gives_the_same_files(tmp_path: Path, images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     expected = run(StoppedAfter(), images, tmp_path / "whole")
     for left in (5, 4):
         with pytest.raises(StoppedError):
             run(StoppedAfter(left), images, tmp_path / "out")
         assert not (tmp_path / "out" / "coco.json").exists(), "results are whole or not there"
+        assert f"stopped after {left} more images: the same command goes on from there" in caplog.text
     last = StoppedAfter()
     assert json.dumps(run(last, images, tmp_path / "out")) == json.dumps(expected).replace("whole", "out")
     assert last.calls == COUNT - 9
