@@ -115,6 +115,17 @@ def test_missing_unexpected_and_misshapen_keys_are_listed(own):
     assert "1 keys missing: head.gfl_cls.1.bias" in str(caught.value)
     assert "1 keys unexpected: head.surprise" in str(caught.value)
     assert f"{first} [7] (expected [" in str(caught.value)
+    assert str(caught.value).endswith("and take that with: gfl-edge adopt")
+
+
+def test_networks_that_nanodet_builds_otherwise_go_by_onnx(own):
+    """With one level less, and with its older head, which all levels share."""
+    state = dict(own.state_dict())
+    fewer = {key: value for key, value in state.items() if not key.startswith("head.gfl_cls.2.")}
+    shared = {key.replace("head.gfl_cls.0.", "head.gfl_cls."): value for key, value in state.items()}
+    for other in (fewer, shared):
+        with pytest.raises(CheckpointError, match=r"tools/export_onnx\.py .* take that with: gfl-edge adopt"):
+            load_detector(other)
 
 
 def test_a_projection_that_is_not_0_to_reg_max_is_refused(own):

@@ -60,7 +60,10 @@ def load_detector(
     _check_projection(state, config.reg_max, origin)
     check_values(used, origin)
     used = split_branches(used, detector)
-    check_keys(detector, used, f"{origin} does not fit {config.family}")
+    try:
+        check_keys(detector, used, f"{origin} does not fit {config.family}")
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}{_hint(state)}") from error
     detector.to_empty(device="cpu")
     for value in detector.state_dict().values():
         value.zero_()
@@ -80,7 +83,9 @@ def find_architecture(
     except CheckpointError as error:
         raise CheckpointError(f"{origin}: {error}") from error
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # no key, or a shape that cannot be
-        raise CheckpointError(f"{origin}: its architecture cannot be read off its keys: {error!r}") from error
+        raise CheckpointError(
+            f"{origin}: its architecture cannot be read off its keys: {error!r}{_hint(state)}"
+        ) from error
 
 
 def _open(
@@ -105,9 +110,14 @@ def infer_config(state: Mapping[str, Tensor]) -> Architecture:
         raise CheckpointError(
             "no checkpoint of a NanoDet, GFL, GFLv2 or ATSS: expected the keys "
             f"{'; or '.join(', '.join(keys) for keys in _KNOWN_KEYS)}. "
-            f"Its {len(state)} keys start with: {known}"
+            f"Its {len(state)} keys start with: {known}{_hint(state)}"
         )
     return config
+
+
+def _hint(state: Mapping[str, Tensor]) -> str:
+    """The way that is left for networks of nanodet; empty for others."""
+    return f". {nanodet.BUILT_OTHERWISE}" if any(key.startswith("head.gfl_cls.") for key in state) else ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ UNUSED_KEYS = re.compile(
     r"(aux_fpn|aux_head)\.|head\.gfl_reg\.\d+\.(weight|bias)$|fpn\.transformer\.linear\.(weight|bias)$"
 )
 PROJECT_KEY = "head.distribution_project.project"  # the constant 0, 1, ... reg_max
+BUILT_OTHERWISE = (
+    "Where nanodet built it otherwise than its published networks, have its tools/export_onnx.py write an ONNX file, "
+    "and take that with: gfl-edge adopt"
+)
 POSITIONS_KEY = "fpn.pos_embed"  # [height * width, 1, channels]
 
 CSP_KEYS = tuple(f"backbone.stages.{stage}.in_conv.conv.weight" for stage in (3, 4, 5))  # of the stages that are used
@@ -79,7 +83,7 @@ def _infer_form(state: Mapping[str, Tensor], family: Family) -> dict[str, Any]:
         if side * side != positions:
             raise CheckpointError(
                 f"{POSITIONS_KEY} has {positions} positions, which are no square, and nothing says of what height and "
-                "width. Expected a NanoDet-t with a square input"
+                f"width. Expected a NanoDet-t with a square input. {BUILT_OTHERWISE}"
             )
         return {"attention_hw": (side, side)}
     if family == "nanodet-efficientlite":

@@ -103,7 +103,7 @@ def _check_hidden(entries: Entries, arch: str, backbone: str | None, neck: str |
     for part in ACTIVATED.get(neck or "", ()):
         found = entries.text(f"{arch}.{part}.activation")
         if found not in (None, activation):
-            expected = f"{activation}, the activation that is supported"
+            expected = f"{activation}, the activation that is supported (of others take the ONNX file: gfl-edge adopt)"
             raise entries.error(f"{arch}.{part}.activation", found, expected)
     for name, only in (("num_heads", HEADS), ("mlp_ratio", EXPANSION)):
         number = entries.get(f"{arch}.fpn.{name}") if neck == "TAN" else only
