@@ -10,10 +10,10 @@ import faulthandler
 import json
 import logging
 import mmap
+import os
 import resource
 import signal
 import struct
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,22 +27,25 @@ from tests.fuzz.mutate import input_of
 from tests.fuzz.reader import Reader
 from tests.fuzz.registry import all_readers
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 PROGRESS = struct.Struct("<qqq")  # number, read, refused
+SAID = "said"  # what is written on standard streams goes there, Python's last words at a signal too
 
 
 class TooLongError(BaseException):
     """An execution took more than its time; no Exception, so that no reader takes it for a bad file."""
 
 
-def main(arguments: list[str]) -> int:
-    """NAME SEED FIRST END FOLDER."""
-    name, folder = arguments[0], Path(arguments[4])
-    seed, first, end = map(int, arguments[1:4])
+def main(name: str, seed: int, first: int, end: int, folder: Path) -> None:
+    """Run the reader of that name in this process, which ends with it."""
+    with (folder / SAID).open("wb") as said:
+        for standard in (1, 2):
+            os.dup2(said.fileno(), standard)
+    os.chdir(CHECKOUT)
     faulthandler.enable()
     logging.basicConfig(stream=Path("/dev/null").open("w"), level=logging.INFO)  # noqa: SIM115  # formats as users see it
     logging.raiseExceptions = True
     run(({**all_readers(), **BROKEN})[name], seed, first, end, folder)
-    return 0
 
 
 def run(reader: Reader, seed: int, first: int, end: int, folder: Path) -> None:
@@ -119,7 +122,3 @@ def progress_file(folder: Path) -> Iterator[mmap.mmap]:
     """folder/progress, in memory."""
     with (folder / "progress").open("r+b") as file, mmap.mmap(file.fileno(), PROGRESS.size) as progress:
         yield progress
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tests.fuzz import child
 from tests.fuzz.child import PROGRESS
 from tests.fuzz.limits import MAX_FAILURES, STUCK_SECONDS
 from tests.fuzz.mutate import input_of
 from tests.fuzz.reader import Reader
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 SHOWN_BYTES = 120
+# Each run has a process of its own, forked from one that has loaded what takes longer than most runs
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.fuzz.loaded"])
 
 
 @dataclass(frozen=True)
@@ -74,37 +77,34 @@ def fuzz(reader: Reader, executions: int, seed: int, folder: Path, first: int = 
 
 def _child(reader: Reader, seed: int, end: int, folder: Path) -> str | None:
     """Run it from where the last one came to; returns how it died, None if it did not."""
-    words = [sys.executable, "-m", "tests.fuzz.child", reader.name, str(seed), str(_where(folder)[0]), str(end)]
-    with (
-        (folder / "said").open("w+b") as said,
-        subprocess.Popen(
-            [*words, str(folder)], cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=said, stderr=said
-        ) as child,
-    ):
-        stuck = _wait(child, folder)
-        said.seek(0)
-        tail = said.read()[-3000:].decode(errors="replace")
+    (folder / child.SAID).touch()
+    process = FORKS.Process(target=child.main, args=(reader.name, seed, _where(folder)[0], end, folder))
+    process.start()
+    stuck = _wait(process, folder)
+    status = process.exitcode or 0
+    process.close()
+    tail = (folder / child.SAID).read_bytes()[-3000:].decode(errors="replace")
     if stuck:
         return f"did not end within {STUCK_SECONDS} s\n{tail}"
-    assert child.returncode != 1, f"{reader.name}: the child could not start, or its first seed is refused:\n{tail}"
-    if child.returncode < 0:
-        return f"died of {signal.Signals(-child.returncode).name}\n{tail}"
-    return f"ended with status {child.returncode}\n{tail}" if child.returncode else None
+    assert status != 1, f"{reader.name}: the child could not start, or its first seed is refused:\n{tail}"
+    if status < 0:
+        return f"died of {signal.Signals(-status).name}\n{tail}"
+    return f"ended with status {status}\n{tail}" if status else None
 
 
-def _wait(child: subprocess.Popen[bytes], folder: Path) -> bool:
+def _wait(process: BaseProcess, folder: Path) -> bool:
     """Until it ends, or is ended because nothing goes on; returns whether that was so."""
     place, since = _where(folder), time.monotonic()
     while True:
-        try:
-            child.wait(0.5)
+        process.join(0.5)
+        if process.exitcode is not None:
             return False
-        except subprocess.TimeoutExpired:
-            if _where(folder) != place:
-                place, since = _where(folder), time.monotonic()
-            elif time.monotonic() - since > STUCK_SECONDS:
-                child.kill()
-                return True
+        if _where(folder) != place:
+            place, since = _where(folder), time.monotonic()
+        elif time.monotonic() - since > STUCK_SECONDS:
+            process.kill()
+            process.join()
+            return True
 
 
 def _where(folder: Path) -> tuple[int, int, int]:
