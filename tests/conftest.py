@@ -27,7 +27,7 @@ from tests.support.calibration import (  # noqa: F401
     float_onnx,
     half_onnx,
 )
-from tests.support.exported import exported, small_onnx  # noqa: F401
+from tests.support.exported import exported, few_blocks, shuffling_onnx, small_onnx  # noqa: F401
 from tests.support.once import once, shared_folder
 from tests.support.required import required, skip_unless_required
 from tests.support.small_report import measured, measured_tree, short_turns, small_dataset, stored, tiny  # noqa: F401
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 logging.getLogger("torch.__trace").addHandler = lambda handler: None  # type: ignore[method-assign]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+gc.disable()  # until everything is imported and collected, of which nothing is garbage
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,6 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """What was imported and collected, millions of objects, is not looked at again by every collection of garbage."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

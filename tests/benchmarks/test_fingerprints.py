@@ -24,25 +24,18 @@ OLD = {
 # The detections of one are made up, the others count what tests run and notice
 WITHOUT_NETWORK = {"coverage", "soak", "mutants"}
 FRESH = [what for what in MEASUREMENTS if what not in OLD]
-# Their export takes many seconds, and shares its code with the other one
-SLOW = tuple(
-    f"graph of {name}"
-    for name in ("nanodet", "nanodet-g", "nanodet-t", "nanodet-efficientlite", "nanodet-repvgg", "gfl")
-)
+SLOW = tuple(f"graph of {family}" for family in fingerprints.GRAPHS)  # their export takes many seconds
+# Of smaller networks, whose export shares its code with theirs
+STRUCTURES = {
+    "small-fp32-graph": "17837944ddb2f247",
+    "small-fp32-none": "35709d9273f4b79d",
+    "small-fp32-raw": "28a9e19c09482188",
+    "small-fp16-graph": "cba40d29ec7f8356",
+    "small-fp16-raw": "35c3306e5c360993",
+    "shuffling-fp32-none": "073fbd95aaa36784",
+}
 
 pytestmark = pytest.mark.usefixtures("one_trace")
-
-
-@pytest.fixture
-def export(small_onnx):
-    """As export_small(), from the files that other tests use too."""
-
-    def load(family, precision, nms):
-        if family == "nanodet-plus":
-            return onnx.load(small_onnx[precision, nms])
-        return fingerprints.export_small(family, precision, nms)
-
-    return load
 
 
 def recorded(what):
@@ -51,8 +44,8 @@ def recorded(what):
     return result["fingerprint"]
 
 
-def stale_without_slow(what, export):
-    return fingerprints.stale({name: it for name, it in recorded(what).items() if name not in SLOW}, export)
+def stale_without_slow(what):
+    return fingerprints.stale({name: it for name, it in recorded(what).items() if name not in SLOW})
 
 
 @pytest.mark.parametrize("what", FRESH)
@@ -63,8 +56,8 @@ def test_a_result_records_its_subjects(what):
 
 
 @pytest.mark.parametrize("what", FRESH)
-def test_no_result_is_stale(what, export):
-    gone = stale_without_slow(what, export)
+def test_no_result_is_stale(what):
+    gone = stale_without_slow(what)
     assert not gone, f"changed since the measurement: {', '.join(gone)}. Run: python benchmarks/run.py {what}"
 
 
@@ -82,12 +75,23 @@ def test_no_result_is_stale_by_other_graphs(subject):
     assert not old, f"{subject} changed since the measurement of {', '.join(old)}: run them with benchmarks/run.py"
 
 
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_exports_are_what_they_were(name, small_onnx, shuffling_onnx):
+    """The fast sibling of the slow test above."""
+    kind, precision, nms = name.split("-")
+    model = onnx.load(shuffling_onnx if kind == "shuffling" else small_onnx[precision, nms])
+    assert fingerprints.structure(model) == STRUCTURES[name], (
+        "exported graphs have changed: ask `pytest --run-slow tests/benchmarks/test_fingerprints.py` which results are "
+        "to be measured again, and write here what this one is now"
+    )
+
+
 @pytest.mark.parametrize("what", sorted(OLD))
-def test_what_is_called_old_is_old(what, export):
+def test_what_is_called_old_is_old(what):
     path = RESULTS / f"{MEASUREMENTS[what].name}.json"
     if path.exists() and "fingerprint" in json.loads(path.read_text()):
         lacking = set(MEASUREMENTS[what].subjects) - set(recorded(what))  # it has rows now that were not measured
-        assert lacking or stale_without_slow(what, export)
+        assert lacking or stale_without_slow(what)
 
 
 def test_every_subject_is_of_some_result():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from gfl_edge.evaluation.coco import COCO_CLASSES
 from gfl_edge.ops import decode
 from gfl_edge.ops.onnx_graph import open_session
 from gfl_edge.spec import CANDIDATE_NAMES, DETECTION_NAMES, INPUT_NAME, read_spec
-from tests.support.once import once
+from tests.support.exported import small_detector, small_spec
 from train import describe
 from train.models.nanodet import NanoDet, NanoDetConfig
 from train.weights.loading import load_detector
@@ -35,37 +35,48 @@ def shapes(values):
 @pytest.fixture(scope="module")
 def small():
     """A small NanoDet with three classes and its spec; weights are random but make it answer."""
-    torch.manual_seed(0)
-    config = NanoDetConfig(
-        "nanodet-repvgg", num_classes=3, stage_channels=(8, 16, 16), stage_blocks=(1,) * 4, neck_channels=32
-    )
-    detector = NanoDet(config).eval()
-    for module in detector.modules():  # a fresh network is made to say nothing
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)
-            if module.bias is not None:
-                torch.nn.init.zeros_(module.bias)
-    spec = describe.describe(detector, input_hw=(64, 96), class_names=("a", "b", "c"))
-    return detector, replace(spec, nms="graph")
+    detector = small_detector()
+    return detector, small_spec(detector)
 
 
 @pytest.fixture(scope="module")
-def variant(small, shared):
-    """The graph of the small network for a spec with changes, and that spec; each is exported once."""
-    detector, spec = small
+def variant(small, small_onnx):
+    """The graph of the small network for a spec with another precision and place of NMS, and that spec."""
 
-    def build(**changes):
-        changed = replace(spec, **changes)
-        path = shared / f"variant-{changed.precision}-{changed.nms}.onnx"
-        once(path, lambda path: onnx.save(graph.build_graph(detector, changed), path))
-        return onnx.load(path), changed
+    def build(precision="fp32", nms="graph"):
+        return onnx.load(small_onnx[precision, nms]), replace(small[1], precision=precision, nms=nms)
 
     return build
 
 
-def test_contract_with_nms(exported):
-    model = onnx.load(exported("nanodet-plus-m-416"))
-    assert shapes(model.graph.input) == {INPUT_NAME: (TensorProto.UINT8, ["batch", 416, 416, 3])}
+@dataclass(frozen=True)
+class Published:
+    """What the file of a published model says."""
+
+    name: str
+    family: str
+    side: int
+    resize: str
+    point_offset: float
+    strides: tuple[int, ...]
+    num_anchors: int
+
+
+PUBLISHED = (
+    Published("nanodet-m-320", "nanodet", 320, "letterbox", 0.5, (8, 16, 32), 2100),
+    Published("nanodet-plus-m-416", "nanodet-plus", 416, "stretch", 0.0, (8, 16, 32, 64), 3598),
+)
+
+
+@pytest.fixture(params=[PUBLISHED[0], pytest.param(PUBLISHED[1], marks=pytest.mark.slow)], ids=lambda it: it.name)
+def published(request):
+    return request.param
+
+
+def test_contract_with_nms(exported, published):
+    model = onnx.load(exported(published.name))
+    sides = [published.side] * 2
+    assert shapes(model.graph.input) == {INPUT_NAME: (TensorProto.UINT8, ["batch", *sides, 3])}
     assert shapes(model.graph.output) == {
         "num_dets": (TensorProto.INT32, ["batch", 1]),
         "det_boxes": (TensorProto.FLOAT, ["batch", 100, 4]),
@@ -168,17 +179,18 @@ def test_what_the_plugin_cannot_do(small, changes, message):
         plugin_attributes(replace(small[1], **changes))
 
 
-def test_the_file_describes_itself(exported, checkpoint):
-    spec = read_spec(exported("nanodet-plus-m-416"))
-    assert (spec.name, spec.family, spec.class_names) == ("nanodet-plus-m-416", "nanodet-plus", COCO_CLASSES)
-    assert (spec.input_hw, spec.resize, spec.point_offset) == ((416, 416), "stretch", 0.0)
-    assert (spec.strides, spec.reg_max, spec.num_anchors) == ((8, 16, 32, 64), 7, 3598)
+def test_the_file_describes_itself(exported, checkpoint, published):
+    spec = read_spec(exported(published.name))
+    assert (spec.name, spec.family, spec.class_names) == (published.name, published.family, COCO_CLASSES)
+    assert spec.input_hw == (published.side, published.side)
+    assert (spec.resize, spec.point_offset) == (published.resize, published.point_offset)
+    assert (spec.strides, spec.reg_max, spec.num_anchors) == (published.strides, 7, published.num_anchors)
     assert (spec.score_threshold, spec.iou_threshold, spec.max_detections) == (0.05, 0.6, 100)
-    assert spec.source_sha256 == hashlib.sha256(checkpoint("nanodet-plus-m-416").read_bytes()).hexdigest()
+    assert spec.source_sha256 == hashlib.sha256(checkpoint(published.name).read_bytes()).hexdigest()
 
 
 def test_the_file_says_nothing_of_the_machine_it_was_made_on(exported):
-    content = exported("nanodet-plus-m-416").read_bytes()
+    content = exported("nanodet-m-320").read_bytes()
     for word in (b"site-packages", b"/root", b"/home", b"torch.nn", b".py"):
         assert word not in content
 
@@ -260,19 +272,21 @@ def test_a_model_has_a_name_that_the_commands_take(tmp_path, capsys):
 
 def test_command_recognizes_the_model_and_prints_the_next_step(checkpoint, tmp_path, capsys):
     output = tmp_path / "new folder" / "m.onnx"
-    assert to_onnx.main(["--weights", str(checkpoint("nanodet-plus-m-416")), "--nms", "none", "-o", str(output)]) == 0
+    assert to_onnx.main(["--weights", str(checkpoint("nanodet-m-320")), "--nms", "none", "-o", str(output)]) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == str(output)
-    assert "nanodet-plus-m-416" in captured.err
+    assert "nanodet-m-320" in captured.err
     assert "largest difference from PyTorch float32 on 3 images" in captured.err
     assert f"next: gfl-edge detect --model {output}" in captured.err
-    assert read_spec(output).name == "nanodet-plus-m-416"
+    assert read_spec(output).name == "nanodet-m-320"
     assert [path.name for path in output.parent.iterdir()] == ["m.onnx"]
 
 
-def test_command_of_the_plugin_names_full_tensorrt_next(checkpoint, tmp_path, capsys):
+def test_command_of_the_plugin_names_full_tensorrt_next(tmp_path, capsys):
     output = tmp_path / "m.onnx"
-    words = ["--weights", str(checkpoint("nanodet-plus-m-416")), "--nms", "plugin", "-o", str(output)]
+    layout = {"stage_channels": (8, 16, 16), "stage_blocks": (1,) * 4, "neck_channels": 32, "reg_max": 10}
+    torch.save({"state_dict": NanoDet(NanoDetConfig("nanodet-repvgg", 3, **layout)).state_dict()}, tmp_path / "own.pth")
+    words = ["--weights", str(tmp_path / "own.pth"), "--input-size", "64", "96", "--nms", "plugin", "-o", str(output)]
     assert to_onnx.main(words) == 0
     next_step = capsys.readouterr().err.splitlines()[-1]
     assert next_step == f"next: python export/to_trt.py --onnx {output} --flavor tensorrt"

@@ -20,7 +20,7 @@ from train import describe
 from train.models.gfl import GFL, GFLConfig
 
 SMALL = GFLConfig(
-    depth=18, base_channels=16, neck_channels=64, head_channels=64, stacked_convs=1, num_classes=3
+    depth=18, base_channels=16, neck_channels=64, head_channels=64, stacked_convs=1, strides=(8, 16, 32), num_classes=3
 )  # fmt: skip
 DEFORMABLE = {"depth": 50, "dcn": "v1", "dcn_stages": (False, False, False, True)}
 NAMES = ("a", "b", "c")
@@ -193,8 +193,9 @@ def test_a_checkpoint_of_another_published_model(tmp_path, capsys):
     assert "gfl-r101-2x is GFLConfig(" in capsys.readouterr().err
 
 
-def test_command_exports_a_checkpoint_of_the_family(tmp_path, capsys):
-    torch.save({"state_dict": network(**DEFORMABLE).state_dict()}, tmp_path / "own.pth")
+@pytest.mark.parametrize("fields", [{}, pytest.param(DEFORMABLE, marks=pytest.mark.slow)], ids=["plain", "dcn"])
+def test_command_exports_a_checkpoint_of_the_family(fields, tmp_path, capsys):
+    torch.save({"state_dict": network(**fields).state_dict()}, tmp_path / "own.pth")
     output = tmp_path / "own.onnx"
     words = [
         "--weights",

@@ -26,14 +26,24 @@ def elsewhere(tmp_path, monkeypatch, no_gpu):
     monkeypatch.chdir(tmp_path)
 
 
+OWN = "nanodet-repvgg-96x128"
+
+
+@pytest.fixture
+def own(elsewhere):
+    """The checkpoint of a small network, always the same, in the current folder."""
+    torch.manual_seed(0)
+    layout = {"stage_channels": (8, 16, 16), "stage_blocks": (1,) * 4, "neck_channels": 32}
+    network = NanoDet(NanoDetConfig("nanodet-repvgg", num_classes=3, reg_max=10, **layout))
+    torch.save({"state_dict": network.state_dict()}, "own.pth")
+    return Path("own.pth")
+
+
 class TestFunction:
-    def test_from_a_checkpoint(self, tmp_path, capsys):
-        layout = {"stage_channels": (8, 16, 16), "stage_blocks": (1,) * 4, "neck_channels": 32}
-        network = NanoDet(NanoDetConfig("nanodet-repvgg", num_classes=3, reg_max=10, **layout))
-        torch.save({"state_dict": network.state_dict()}, tmp_path / "own.pth")
+    def test_from_a_checkpoint(self, own, capsys):
         options = ExportOptions(input_hw=(96, 128), nms="none")
-        result = build(EngineRequest(Path("own.pth"), "fp16", targets=("sm86",), export=options), progress=False)
-        assert result.spec.name.endswith("-96x128")
+        result = build(EngineRequest(own, "fp16", targets=("sm86",), export=options), progress=False)
+        assert result.spec.name == OWN
         assert result.engine == Path(f"artifacts/{result.spec.name}-fp16-nonms-rtx-sm86.engine")
         assert result.onnx == result.float_onnx == Path(f"artifacts/{result.spec.name}-fp16-nonms.onnx")
         assert result.spec == read_spec(result.onnx)
@@ -87,17 +97,23 @@ class TestFunction:
 
 
 class TestCommand:
-    def test_from_weights_to_engine(self, checkpoint, capsys, tmp_path):
-        words = ["--weights", str(checkpoint("nanodet-m-320")), "--fp16", "--target", "sm86", "-o", "out"]
-        assert to_trt.main(words) == 0
+    def test_from_weights_to_engine(self, own, capsys, tmp_path):
+        self.check(OWN, ["--weights", str(own), "--input-size", "96", "128"], capsys, tmp_path)
+
+    @pytest.mark.slow
+    def test_from_published_weights_to_engine(self, checkpoint, capsys, tmp_path):
+        self.check("nanodet-m-320", ["--weights", str(checkpoint("nanodet-m-320"))], capsys, tmp_path)
+
+    def check(self, name, weights, capsys, tmp_path):
+        assert to_trt.main([*weights, "--fp16", "--target", "sm86", "-o", "out"]) == 0
         captured = capsys.readouterr()
-        assert captured.out.strip() == "out/nanodet-m-320-fp16-rtx-sm86.engine"
-        assert "gfl-edge camera --model out/nanodet-m-320-fp16-rtx-sm86.engine" in captured.err
+        engine = f"{name}-fp16-rtx-sm86.engine"
+        assert captured.out.strip() == f"out/{engine}"
+        assert f"gfl-edge camera --model out/{engine}" in captured.err
         names = {path.name for path in (tmp_path / "out").iterdir()}
-        engine = "nanodet-m-320-fp16-rtx-sm86.engine"
-        assert names == {"nanodet-m-320-fp16.onnx", engine, f"{engine}.json"}
+        assert names == {f"{name}-fp16.onnx", engine, f"{engine}.json"}
         again = Sidecar.read(tmp_path / "out" / engine).rebuild_command
-        assert names & set(again.split()) == {"nanodet-m-320-fp16.onnx"}
+        assert names & set(again.split()) == {f"{name}-fp16.onnx"}
         assert json.loads((tmp_path / "out" / f"{engine}.json").read_text())["spec"]["precision"] == "fp16"
 
     def test_nothing_named_takes_the_newest_of_that_precision(self, small_onnx, capsys, tmp_path):
@@ -110,7 +126,7 @@ class TestCommand:
         assert to_trt.main(["--fp16"]) == 0
         captured = capsys.readouterr()
         assert "taking artifacts/fp16-graph.onnx, the newest under artifacts/" in captured.err
-        assert captured.out.strip() == "artifacts/nanodet-plus-m-0.1x-64x96-fp16-rtx-sm75.engine"
+        assert captured.out.strip() == "artifacts/nanodet-repvgg-64x96-fp16-rtx-sm75.engine"
 
     @pytest.mark.parametrize("words", [[], ["--fp16"]])
     def test_nothing_named_and_nothing_there_takes_the_bundled_model(self, words, capsys):

@@ -18,11 +18,12 @@ from gfl_edge.ops.boxes import pairwise_iou
 from gfl_edge.ops.onnx_graph import without_nms
 
 IMAGE = "coco/val2017_mix397/000000000785.jpg"  # a woman on skis
+NAME = "nanodet-m-320"
 
 
 @pytest.fixture(scope="module")
 def model(exported):
-    return exported("nanodet-plus-m-416")
+    return exported(NAME)
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +43,20 @@ def opened(model):
         yield functools.cache(lambda *choices: stack.enter_context(gfl_edge.Detector(model, *choices)))
 
 
-def test_finds_what_the_annotations_say(opened, frame, data):
+@pytest.mark.parametrize(
+    ("name", "score", "iou"), [(NAME, 0.3, 0.5), pytest.param("nanodet-plus-m-416", 0.4, 0.6, marks=pytest.mark.slow)]
+)
+def test_finds_what_the_annotations_say(exported, frame, data, name, score, iou):
     import json
 
     content = json.loads(data("coco/instances_val2017_mix397.json").read_text())
     names = {c["id"]: c["name"] for c in content["categories"]}
     truth = [a for a in content["annotations"] if a["image_id"] == 785]
-    detections = opened()(frame).above(0.4)
+    detections = gfl_edge.Detector(exported(name))(frame).above(score)
     for annotation in truth:
         x, y, w, h = annotation["bbox"]
         same = detections[[name == names[annotation["category_id"]] for _, _, name in detections]]
-        assert pairwise_iou(same.boxes, np.array([[x, y, x + w, y + h]], np.float32)).max() > 0.6
+        assert pairwise_iou(same.boxes, np.array([[x, y, x + w, y + h]], np.float32)).max() > iou
 
 
 @pytest.mark.parametrize("nms", ["graph", "host"])
@@ -66,16 +70,26 @@ def test_backends_and_places_of_nms_agree(opened, frame, backend, nms):
     np.testing.assert_array_equal(found.class_ids[sure], reference.class_ids[sure])
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("small", "fp32"),
+        *(pytest.param("nanodet-plus-m-416", precision, marks=pytest.mark.slow) for precision in ("fp32", "fp16")),
+    ],
+)
 @pytest.mark.parametrize("image", [IMAGE, "coco/val2017_mix397/000000000139.jpg"])
-def test_raw_maps_give_what_the_graph_gives(exported, data, backend, precision, image):
+def test_raw_maps_give_what_the_graph_gives(exported, small_onnx, data, backend, name, precision, image):
+    whole, raw = (
+        small_onnx[precision, nms] if name == "small" else exported(name, precision, nms) for nms in ("graph", "raw")
+    )
     frame = cv2.imread(str(data(image)))
-    reference = gfl_edge.Detector(exported("nanodet-plus-m-416", precision), "onnxruntime", "graph")(frame)
-    found = gfl_edge.Detector(exported("nanodet-plus-m-416", precision, "raw"), backend)(frame)
+    reference = gfl_edge.Detector(whole, "onnxruntime", "graph")(frame)
+    found = gfl_edge.Detector(raw, backend)(frame)
     exact = precision == "fp32"  # both libraries leave out roundings to FP16 before a cast, which raw maps do not have
     assert abs(len(found) - len(reference)) <= (0 if exact else 5)
     sure = reference.scores > 0.1
     count = int(sure.sum())
+    assert count
     np.testing.assert_allclose(found.scores[:count], reference.scores[sure], atol=1e-4 if exact else 0.02)
     if exact:
         np.testing.assert_allclose(found.boxes[:count], reference.boxes[sure], atol=0.05)
@@ -188,16 +202,16 @@ def test_empty_batch(opened):
         opened().detect_batch([])
 
 
-@pytest.mark.parametrize("shape", [(1, 320, 320, 3), (416, 416, 3), (0, 416, 416, 3), (1, 3, 416, 416)])
+@pytest.mark.parametrize("shape", [(1, 416, 416, 3), (320, 320, 3), (0, 320, 320, 3), (1, 3, 320, 320)])
 def test_wrong_input_size(opened, backend, shape):
     detector = opened(backend)
-    with pytest.raises(InputError, match=r"nanodet-plus-m-416 takes uint8 \[N, 416, 416, 3\]"):
+    with pytest.raises(InputError, match=rf"{NAME} takes uint8 \[N, 320, 320, 3\]"):
         detector.backend.run(np.zeros(shape, np.uint8))
 
 
 def test_wrong_input_type(opened, backend):
     with pytest.raises(InputError, match="input is float32"):
-        opened(backend).backend.run(np.zeros((1, 416, 416, 3), np.float32))
+        opened(backend).backend.run(np.zeros((1, 320, 320, 3), np.float32))
 
 
 def test_backend_describes_itself(opened, backend):
@@ -285,7 +299,7 @@ def test_a_graph_that_the_library_refuses(model, tmp_path, backend):
     del node.attribute[:]
     node.attribute.append(onnx.helper.make_attribute("auto_pad", "NONSENSE"))
     onnx.save(proto, tmp_path / "odd.onnx")
-    with pytest.raises(BackendError, match="cannot load nanodet-plus-m-416"):
+    with pytest.raises(BackendError, match=f"cannot load {NAME}"):
         gfl_edge.Detector(tmp_path / "odd.onnx", backend)
 
 
@@ -320,4 +334,4 @@ with Detector(sys.argv[1], "openvino") as detector:
     assert current() == before
 assert current() == before
 """
-    subprocess.run([sys.executable, "-c", code, exported("nanodet-m-320")], cwd=pytestconfig.rootpath, check=True)
+    subprocess.run([sys.executable, "-c", code, exported(NAME)], cwd=pytestconfig.rootpath, check=True)

@@ -1,19 +1,29 @@
-"""ONNX files of networks: a small one with random weights, and the published models."""
+"""ONNX files of networks: small ones with random weights, and the published models."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.util
 import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.once import once
 from tests.support.traced import KEPT, traced_once
 from train.weights.find import CHECKPOINTS, data_folder
+
+if TYPE_CHECKING:
+    from gfl_edge.spec import ModelSpec
+    from train.models.nanodet import NanoDet
+
+CLASSES = ("a", "b", "c")
+SHUFFLING = "shuffling-fp32-none.onnx"
 
 
 class SmallFiles:
@@ -38,19 +48,95 @@ def written(path: Path, write: Callable[[Path], object]) -> Path:
     return once(path, write)
 
 
+def small_detector() -> NanoDet:
+    """A NanoDet of few layers: PyTorch takes three seconds to trace it, and ten for one of the published sizes."""
+    import torch
+
+    from train.models.nanodet import NanoDet, NanoDetConfig
+
+    torch.manual_seed(0)
+    layout = {"stage_channels": (8, 16, 16), "stage_blocks": (1,) * 4, "neck_channels": 32}
+    return answering(NanoDet(NanoDetConfig("nanodet-repvgg", num_classes=len(CLASSES), **layout)))
+
+
+def answering(detector: NanoDet) -> NanoDet:
+    """It, with random weights that make it answer; a fresh network is made to say nothing."""
+    import torch
+
+    for module in detector.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
+    return detector.eval()
+
+
+def small_spec(detector: NanoDet) -> ModelSpec:
+    """Its description, for an input of 64 x 96 pixels."""
+    from train import describe
+
+    return describe.describe(detector, input_hw=(64, 96), class_names=CLASSES)
+
+
 def write_small(path: Path, precision: str, nms: str) -> None:
+    detector = small_detector()
+    write_graph(path, detector, dataclasses.replace(small_spec(detector), precision=precision, nms=nms))
+
+
+def write_graph(path: Path, detector: NanoDet, spec: ModelSpec) -> None:
     import onnx
 
-    from benchmarks.fingerprints import export_small
+    from export.graph import build_graph
 
     with traced_once(path.parent):
-        onnx.save(export_small("nanodet-plus", precision, nms), path)
+        onnx.save(build_graph(detector, spec), path)
 
 
 @pytest.fixture(scope="session")
 def small_onnx(shared: Path) -> SmallFiles:
     """See :class:`SmallFiles`."""
     return SmallFiles(shared)
+
+
+def shuffling_detector() -> NanoDet:
+    """A NanoDet whose backbone splits and shuffles channels, with fewer blocks than the published ones."""
+    import torch
+
+    from train.models.nanodet import NanoDet, NanoDetConfig
+
+    torch.manual_seed(0)
+    with fewer_blocks():
+        config = NanoDetConfig("nanodet", num_classes=len(CLASSES), stage_channels=(16, 32, 64), neck_channels=32)
+        return answering(NanoDet(config))
+
+
+@contextlib.contextmanager
+def fewer_blocks() -> Iterator[None]:
+    """Let ShuffleNets have fewer blocks: PyTorch takes its time for each that it traces."""
+    from train.models import shufflenet_v2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shufflenet_v2, "STAGE_REPEATS", (2, 3, 2))
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_blocks() -> Iterator[None]:
+    """See :func:`fewer_blocks`."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    with fewer_blocks():
+        yield
+
+
+def write_shuffling(path: Path) -> None:
+    detector = shuffling_detector()
+    write_graph(path, detector, dataclasses.replace(small_spec(detector), nms="none"))
+
+
+@pytest.fixture(scope="session")
+def shuffling_onnx(shared: Path) -> Path:
+    """The ONNX file of :func:`shuffling_detector`, in FP32 without NMS."""
+    return written(shared / SHUFFLING, write_shuffling)
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +166,7 @@ def write_all(folder: Path) -> None:
     small = SmallFiles(folder)
     for key in [*itertools.product(("fp32", "fp16"), ("graph", "none", "raw")), ("fp32", "plugin")]:
         small[key]
+    written(folder / SHUFFLING, write_shuffling)
     name = "nanodet-m-320"
     if (checkpoint := data_folder() / CHECKPOINTS[name]).is_file():
         path = folder / f"{name}-fp32-graph.onnx"

@@ -54,7 +54,7 @@ ON = ["quantize.enabled=true", "quantize.calibration_batches=2", 'quantize.metho
 SPOILED = 100  # times
 QUICK = ("nanodet", "gflv2")  # their placement; the others with the slow tests
 
-pytestmark = pytest.mark.usefixtures("one_thread", "one_trace")
+pytestmark = pytest.mark.usefixtures("one_thread", "one_trace", "few_blocks")
 
 
 def build(config):

@@ -21,14 +21,14 @@ from train.describe import Wanted, load_described
 from train.models.nanodet import NANODET_G, NanoDet, NanoDetConfig
 from train.weights.nanodet_config import config_beside, read_nanodet_config
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "few_blocks")
 
 NAMES = ("person", "no", "forklift")
 MEAN, STD = (110.0, 120.0, 130.0), (60.0, 61.0, 62.0)
 
 
 @pytest.fixture(scope="module")
-def network():
+def network(few_blocks):
     """A NanoDet-Plus-m 0.5x of three classes with random weights that answer."""
     torch.manual_seed(0)
     detector = NanoDet(NanoDetConfig("nanodet-plus", num_classes=3, stage_channels=(48, 96, 192))).eval()

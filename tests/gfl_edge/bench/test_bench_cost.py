@@ -107,7 +107,7 @@ def test_functions_count_by_their_bodies():
 
 
 @pytest.mark.parametrize(
-    "name", [n if n == "nanodet-plus-m-416" else pytest.param(n, marks=pytest.mark.slow) for n in PUBLISHED_GFLOPS]
+    "name", [n if n == "nanodet-m-320" else pytest.param(n, marks=pytest.mark.slow) for n in PUBLISHED_GFLOPS]
 )
 def test_published_gflops(exported, name):
     """Theirs include what is no convolution in some of the rows, and are rounded."""
@@ -124,10 +124,10 @@ def test_pytorch_counts_the_same(exported, checkpoint):
 
     from train.weights.loading import load_detector
 
-    network = load_detector(checkpoint("nanodet-plus-m-416")).eval()
+    network = load_detector(checkpoint("nanodet-m-320")).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 3, 416, 416))
-    model, spec = load_contract(exported("nanodet-plus-m-416"))
+        network(torch.zeros(1, 3, 320, 320))
+    model, spec = load_contract(exported("nanodet-m-320"))
     assert 2e9 * graph_cost(model, spec.input_hw).gmacs == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 

@@ -41,7 +41,7 @@ def test_an_engine_and_what_it_says_of_itself(small_onnx, key, tmp_path):
     engine, sidecar = build_engine(settled, tmp_path, progress=False)
     precision, nms = key
     extra = {"graph": "", "none": "-nonms", "raw": "-raw"}[nms]
-    assert engine.name == f"nanodet-plus-m-0.1x-64x96-{precision}{extra}-rtx-sm75.engine"
+    assert engine.name == f"nanodet-repvgg-64x96-{precision}{extra}-rtx-sm75.engine"
     assert engine.stat().st_size > 10_000
     assert Sidecar.read(engine) == sidecar
     assert sidecar.check_file(engine) == engine.read_bytes()
@@ -63,11 +63,11 @@ def test_nms_is_left_to_the_kernels_after_the_engine(small_onnx, tmp_path):
     """Unless it is asked for in the graph: there it costs a GPU dozens of operations over all pairs."""
     path = small_onnx["fp16", "graph"]
     engine, sidecar = build_engine(BuildPlan(path, "rtx", ("sm75",)), tmp_path, progress=False)
-    assert engine.name == "nanodet-plus-m-0.1x-64x96-fp16-rtx-sm75.engine"
+    assert engine.name == "nanodet-repvgg-64x96-fp16-rtx-sm75.engine"
     assert sidecar.spec == dataclasses.replace(read_spec(path), nms="none")
     assert sidecar.cut_nms
     assert sidecar.onnx_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert sidecar.rebuild_command.startswith("gfl-edge build --model nanodet-plus-m-0.1x-64x96-fp16.onnx --flavor")
+    assert sidecar.rebuild_command.startswith("gfl-edge build --model nanodet-repvgg-64x96-fp16.onnx --flavor")
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def test_rtx_takes_no_plugin(small_onnx, tmp_path):
 def test_one_engine_for_several_gpus_and_batches(small_onnx, tmp_path):
     settled = BuildPlan(small_onnx["fp16", "graph"], "rtx", ("sm75", "sm86"), max_batch=4)
     engine, sidecar = build_engine(settled, tmp_path, progress=False)
-    assert engine.name == "nanodet-plus-m-0.1x-64x96-fp16-b4-rtx-sm75-sm86.engine"
+    assert engine.name == "nanodet-repvgg-64x96-fp16-b4-rtx-sm75-sm86.engine"
     assert (sidecar.targets, sidecar.max_batch) == (("sm75", "sm86"), 4)
-    options = "--model nanodet-plus-m-0.1x-64x96-fp16.onnx --max-batch 4 --flavor rtx --target current"
+    options = "--model nanodet-repvgg-64x96-fp16.onnx --max-batch 4 --flavor rtx --target current"
     assert sidecar.rebuild_command == f"gfl-edge build {options}"
     cli.build_parser().parse_args(sidecar.rebuild_command.split()[1:])
 
@@ -171,7 +171,7 @@ def test_contract_is_read_off_the_built_network(small_onnx):
 def broken(path, folder):
     """The same model with an operation that TensorRT does not have."""
     model = onnx.load(path)
-    node = next(node for node in model.graph.node if node.op_type == "LeakyRelu")
+    node = next(node for node in model.graph.node if node.op_type == "Relu")
     node.op_type, node.domain = "NoSuchOp", "nowhere"
     model.opset_import.append(onnx.helper.make_opsetid("nowhere", 1))
     onnx.save(model, folder / "broken.onnx")
@@ -226,7 +226,7 @@ def test_ctrl_c_ends_a_build_and_writes_nothing(small_onnx, tmp_path, monkeypatc
 def test_progress_is_drawn(small_onnx, tmp_path, capsys):
     build_engine(BuildPlan(small_onnx["fp16", "graph"], "rtx", ("sm75",)), tmp_path)
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("building nanodet-plus-m-0.1x-64x96-fp16: 100%|##########|")
+    assert last.startswith("building nanodet-repvgg-64x96-fp16: 100%|##########|")
 
 
 @pytest.mark.parametrize(

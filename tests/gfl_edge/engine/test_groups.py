@@ -140,9 +140,9 @@ def test_weights_that_are_computed_are_left_alone():
     assert widen_groups(model, ["sm75"]) == 0
 
 
-def test_a_network_computes_the_same_and_its_engine_has_no_padding(small_onnx, tmp_path):
+def test_a_network_computes_the_same_and_its_engine_has_no_padding(shuffling_onnx, tmp_path):
     pytest.importorskip("tensorrt_rtx")
-    path = small_onnx["fp32", "none"]
+    path = shuffling_onnx
     model = load_onnx(path)
     assert widen_groups(model, ["sm75"]) > 5
     images = np.random.default_rng(2).integers(0, 256, (1, 64, 96, 3), np.uint8)

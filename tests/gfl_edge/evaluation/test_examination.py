@@ -241,7 +241,7 @@ def test_the_page_holds_everything_and_needs_nothing_else(examined, tmp_path):
 
 def test_the_command_writes_the_page_and_a_copy_that_recommends(exported, data, tmp_path, capsys):
     images, annotations = data("coco/val2017_mix397"), data("coco/instances_val2017_mix397.json")
-    model, copy = exported("nanodet-plus-m-416"), tmp_path / "copy.onnx"
+    model, copy = exported("nanodet-m-320"), tmp_path / "copy.onnx"
     words = ["--images", str(images), "--annotations", str(annotations), "--limit", "8"]
     assert main(["eval", "--model", str(model), *words, "-o", str(tmp_path), "--store-scores", str(copy)]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -262,13 +262,13 @@ def test_the_command_writes_the_page_and_a_copy_that_recommends(exported, data, 
 def test_the_command_refuses_places_before_it_measures(exported, dataset, tmp_path, capsys, option, value):
     (tmp_path / "file").touch()
     words = ["--images", str(dataset), "--annotations", str(dataset / "a.json"), option, str(tmp_path / value)]
-    assert main(["eval", "--model", str(exported("nanodet-plus-m-416")), *words]) == 1
+    assert main(["eval", "--model", str(exported("nanodet-m-320")), *words]) == 1
     assert "cannot be written" in capsys.readouterr().err
 
 
 def test_a_copy_has_the_suffix_of_its_model(exported, dataset, tmp_path, capsys):
     words = ["--images", str(dataset), "--annotations", str(dataset / "a.json"), "--store-scores", str(tmp_path / "x")]
-    assert main(["eval", "--model", str(exported("nanodet-plus-m-416")), *words]) == 1
+    assert main(["eval", "--model", str(exported("nanodet-m-320")), *words]) == 1
     assert "a copy of" in capsys.readouterr().err
 
 
