@@ -277,7 +277,7 @@ def test_command_recognizes_the_model_and_prints_the_next_step(checkpoint, tmp_p
     assert captured.out.strip() == str(output)
     assert "nanodet-m-320" in captured.err
     assert "largest difference from PyTorch float32 on 3 images" in captured.err
-    assert f"next: gfl-edge detect --model {output}" in captured.err
+    assert f"next: gfl-edge detect --model '{output}'" in captured.err
     assert read_spec(output).name == "nanodet-m-320"
     assert [path.name for path in output.parent.iterdir()] == ["m.onnx"]
 
