@@ -11,7 +11,7 @@ import pytest
 
 from gfl_edge.adopt.choices import Choices
 from gfl_edge.adopt.families import TRAITS
-from gfl_edge.adopt.run import AdoptRequest, adopt
+from gfl_edge.adopt.run import AdoptRequest, adopt, margin_ap
 from gfl_edge.cli.main import main
 from gfl_edge.detector import Detector
 from gfl_edge.errors import InputError, MissingDependencyError, ModelFileError, OutputError, ParityError
@@ -197,6 +197,11 @@ def test_a_batch_that_cannot_be_opened_stays_one(tmp_path):
                 detector.detect_batch([frame, frame])
     with Detector(adopted(tmp_path, foreign_onnx(Form()), class_names=NAMES).path, "onnxruntime") as detector:
         assert detector.backend.max_batch is None
+
+
+@pytest.mark.parametrize(("images", "points"), [(0, 5), (1, 5), (25, 1), (100, 0.5), (5000, 0.5)])
+def test_few_images_contradict_less(images, points):
+    assert margin_ap(images) == pytest.approx(points)
 
 
 def test_nanodets_yaml_is_taken(tmp_path):
