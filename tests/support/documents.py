@@ -44,6 +44,10 @@ REPLACED = {
         "configs/coco.toml --set train.epochs=1 train.first_images=8 train.batch=8",
         "takes minutes on a GPU, hours on a CPU",
     ),
+    "--images images -o artifacts/coco-448-int8": (
+        "--images images --num-images 16 --probe-images 1 -o artifacts/coco-448-int8",
+        "takes minutes",
+    ),
     "--annotations cells.json": ("--annotations cells.json --limit 40", "takes minutes"),
     "source=0": ('source="video.mp4"', "needs a camera"),
 }
