@@ -16,7 +16,6 @@ from gfl_edge.errors import InputError
 
 # Measured before fingerprints were recorded, of something that changed since, or not yet, and to be measured
 OLD = {
-    "ablation",
     "dead-channels",
     "faults",
     "int8-bccd",
