@@ -31,7 +31,8 @@ says what is recognized, [ONNX files of others](adopt.md) what "adopted" means.
 - Parity is the largest difference from PyTorch in float32, or of adopted models from the foreign file, on other images
   than those that were traced: of scores (0 to 1), in FP32 and in FP16.
 - Engines hold kernels as source beside the weights. INT8 is calibrated on {calibration_images} images with no layer
-  left float. Sizes are MB, times seconds of building on {cpu}, beside other work.
+  left float. Sizes are MB, times seconds of building on {cpu}, those at 800 x 1344
+  beside other work.
 
 | model | input | AP published | AP here | parity FP32 | parity FP16 | FP16, MB | FP16, s | INT8, MB | INT8, s |
 |---|---|---|---|---|---|---|---|---|---|
