@@ -80,6 +80,7 @@ class Small(torch.nn.Module):
         for name, width in (("cls", spec.num_classes), ("reg", 4 * (spec.reg_max + 1))):
             layer = torch.nn.Conv2d(3, width, 1)
             torch.nn.init.normal_(layer.weight, 0, 0.02, generator)
+            torch.nn.init.zeros_(layer.bias)
             setattr(self, name, layer)
 
     def forward(self, images):
@@ -231,8 +232,13 @@ def test_every_library_gives_the_same(small, whole):
     for others in all_found[1:]:
         for found, want in zip(others, all_found[0], strict=True):
             np.testing.assert_allclose(found.scores, want.scores, atol=1e-4)
-            np.testing.assert_allclose(found.boxes, want.boxes, atol=0.05)
-            np.testing.assert_allclose(found.sigmas, want.sigmas, atol=0.05)
+            apart = np.abs(objects(found)[:, None] - objects(want)).max(axis=2)
+            assert max(apart.min(axis=0).max(), apart.min(axis=1).max()) < 0.05
+
+
+def objects(found):
+    """A row of each, in pixels and whole classes; libraries order those of nearly the same score differently."""
+    return np.concatenate((found.boxes, found.sigmas, found.classes[:, None]), axis=1)
 
 
 def test_metadata_keep_the_factors(whole):
