@@ -45,6 +45,10 @@ logging.getLogger("torch.__trace").addHandler = lambda handler: None  # type: ig
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
+# What runs in the background of a shell ignores Ctrl-C, and so would what tests start and interrupt
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 gc.disable()  # until everything is imported and collected, of which nothing is garbage
 
 
