@@ -68,7 +68,8 @@ def compare(detector: Detector, model: ModelProto, spec: ModelSpec) -> Parity:
         model = widened(model)
     found = _run_with_candidates(model, images, traced_names(spec))
     if traced_names(spec) == RAW_NAMES:
-        found = _decoded(found, spec, input_hw)
+        cls_logits, reg_logits = (found[name].astype(np.float32) for name in RAW_NAMES)
+        found = postprocess.decoded(postprocess.sigmoid(cls_logits), reg_logits, spec, input_hw)
     differing = _differing_images(found, spec) if spec.nms == "graph" else 0
     parity = _parity(found, reference, images, differing, TOLERANCES[spec.precision])
     checked = [parity]
@@ -174,20 +175,6 @@ def _without_plugin(model: ModelProto, spec: ModelSpec) -> ModelProto:
         )
     del model.graph.output[:]
     return model
-
-
-def _decoded(
-    found: dict[str, NDArray[np.float32]], spec: ModelSpec, input_hw: tuple[int, int]
-) -> dict[str, NDArray[np.float32]]:
-    """Scores and boxes of raw maps, and their sigmas, by the reference in NumPy."""
-    cls_logits, reg_logits = (found[name].astype(np.float32) for name in RAW_NAMES)
-    _, cell_strides = decode.points(input_hw, spec.strides, spec.point_offset)
-    sigmas = {SIGMAS: decode.deviation(reg_logits) * cell_strides[:, None]} if spec.edge_sigma else {}
-    return {
-        **sigmas,
-        "boxes": decode.decode(reg_logits, input_hw, spec.strides, spec.point_offset),
-        "scores": postprocess.sigmoid(cls_logits),
-    }
 
 
 def _run_with_candidates(

@@ -8,7 +8,7 @@ from typing import Any
 
 from gfl_edge.adopt.choices import Choices
 from gfl_edge.adopt.families import AdoptedFamily
-from gfl_edge.adopt.nanodet_yml import nanodet_input, read_nanodet_entries
+from gfl_edge.adopt.nanodet_yml import check_nanodet, nanodet_input
 from gfl_edge.errors import InputError
 from gfl_edge.parsing.entries import Entries, Triple
 from gfl_edge.parsing.yaml_values import read_yaml
@@ -54,11 +54,11 @@ def read_config(path: Path) -> Configured:
         MissingDependencyError: PyYAML is not installed.
     """
     entries = Entries(read_yaml(path), str(path))
-    return _of_nanodet(path) if entries.get("Preprocess") is None else _of_paddle(entries)
+    return _of_nanodet(entries) if entries.get("Preprocess") is None else _of_paddle(entries)
 
 
-def _of_nanodet(path: Path) -> Configured:
-    entries = read_nanodet_entries(path)
+def _of_nanodet(entries: Entries) -> Configured:
+    check_nanodet(entries)
     taken = nanodet_input(entries)
     family = _FAMILIES_OF_HEADS.get(entries.text("model.arch.head.name") or "")
     return Configured(

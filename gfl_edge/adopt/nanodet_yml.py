@@ -37,11 +37,17 @@ def read_nanodet_entries(path: Path) -> Entries:
         MissingDependencyError: PyYAML is not installed.
     """
     entries = Entries(read_yaml(path), str(path))
+    check_nanodet(entries)
+    return entries
+
+
+def check_nanodet(entries: Entries) -> None:
+    """Raise InputError unless they are those of a configuration of nanodet."""
     if entries.get("model.arch.head") is None or entries.get("data.val") is None:
         raise InputError(
-            f"{path} is no configuration of nanodet: expected model.arch.head and data.val, as in its config/*.yml"
+            f"{entries.origin} is no configuration of nanodet: expected model.arch.head and data.val, as in its "
+            "config/*.yml"
         )
-    return entries
 
 
 def nanodet_input(entries: Entries) -> NanodetInput:

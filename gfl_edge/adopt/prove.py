@@ -59,16 +59,16 @@ def prove(
     before_nms = spec.candidate_names if spec.nms == "graph" else ()
     run_adopted = runner(adopted, [*spec.output_names, *before_nms], "the adopted model")
     _, strides = decode.points(spec.input_hw, spec.strides, spec.point_offset)
-    apart: dict[str, list[float]] = {"scores": [], "boxes": [], SIGMAS: []}
+    apart: dict[str, list[float]] = {name: [] for name in spec.candidate_names}
     differing = 0
     for image in images:
         before = expected(head, run_foreign({foreign.image: foreign_input(image, foreign, spec, channel_order)}), spec)
         outputs = run_adopted({INPUT_NAME: image})
-        there = _decoded(*before, spec)
+        there = postprocess.decoded(*before, spec, spec.input_hw)
         found = [{name: values[0] for name, values in run_candidates({INPUT_NAME: image}).items()}]
         if spec.nms == "raw":
             logits, distributions = (outputs[name][0].astype(np.float32) for name in RAW_NAMES)
-            found.append(_decoded(postprocess.sigmoid(logits), distributions, spec))
+            found.append(postprocess.decoded(postprocess.sigmoid(logits), distributions, spec, spec.input_hw))
         elif spec.nms == "graph":
             differing += _differ(outputs, spec)
         for here in found:
@@ -76,18 +76,11 @@ def prove(
                 difference = here[name] - there[name]
                 apart[name].append(_largest(difference if name == "scores" else difference / strides[:, None]))
     score, edge = max(apart["scores"]), max(apart["boxes"])
-    sigma = max(apart[SIGMAS], default=None)
+    sigma = max(apart[SIGMAS]) if spec.edge_sigma else None
     proof = Parity("the foreign file", len(images), score, edge, differing, _tolerance(head, spec), sigma)
     if not proof.passed:
         raise ParityError(f"{foreign.origin}: {proof}. Nothing was written")
     return proof
-
-
-def _decoded(scores: Floats, distributions: Floats, spec: ModelSpec) -> dict[str, Floats]:
-    """What the points of one image are by the reference in NumPy."""
-    boxes = decode.decode(distributions, spec.input_hw, spec.strides, spec.point_offset)
-    _, strides = decode.points(spec.input_hw, spec.strides, spec.point_offset)
-    return {"boxes": boxes, "scores": scores, SIGMAS: decode.deviation(distributions) * strides[:, None]}
 
 
 def _tolerance(head: Head, spec: ModelSpec) -> Tolerance:

@@ -81,9 +81,7 @@ class Tracer:
         node = self._graph.producers.get(tensor)
         if node is None or node.op_type not in MOVES:
             return ()
-        if node.op_type == "Gather" and not (
-            node.input[1] in self._graph.initializers and node.input[1] in self._values
-        ):
+        if node.op_type == "Gather" and node.input[1] not in self._constants:
             return ()  # what it takes may depend on the image, or is too large to be looked at
         taken = tuple(node.input) if node.op_type == "Concat" else (node.input[0],)
         floats = all(

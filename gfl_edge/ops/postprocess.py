@@ -104,6 +104,22 @@ def detections_from_scores(
     return found if sigmas is None else found._replace(sigmas=np.asarray(sigmas[anchors[kept]], np.float32))
 
 
+def decoded(scores: Floats, reg_logits: Floats, spec: ModelSpec, input_hw: tuple[int, int]) -> dict[str, Floats]:
+    """What a model gives of all its points before NMS, by ``spec.candidate_names``.
+
+    Args:
+        scores: ``[..., A, C]``, 0..1.
+        reg_logits: float32 ``[..., A, 4 * (reg_max + 1)]``.
+        spec: strides, point offset, and whether there are sigmas.
+        input_hw: the size that the model is run at, in pixels.
+    """
+    found = {"boxes": decode.decode(reg_logits, input_hw, spec.strides, spec.point_offset), "scores": scores}
+    if spec.edge_sigma:
+        _, cell_strides = _points(input_hw, spec.strides, spec.point_offset)
+        found[SIGMAS] = decode.deviation(reg_logits) * cell_strides[:, None]
+    return found
+
+
 def detections_from_raw(
     cls_logits: NDArray[Any], reg_logits: NDArray[Any], spec: ModelSpec, input_hw: tuple[int, int]
 ) -> Found:

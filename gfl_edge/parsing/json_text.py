@@ -30,25 +30,35 @@ def json_text(values: Any, indent: int | None = None) -> str:
         raise InputError(f"{place.lstrip('.') or 'the value'} is {found}, for which JSON has no number") from error
 
 
-def readable_json(values: Any, margin: str = "") -> str:
-    """Plain values as JSON for people: whatever fits stands on one line, as a detection does.
+def readable_json(values: Any) -> str:
+    """Plain values as JSON for people: whatever fits stands on one line, as a detection does, except the outermost.
 
     Args:
         values: whose dictionaries have text as keys.
-        margin: blanks before the lines after the first; without, ``values`` themselves are spread over lines.
 
     Raises:
         InputError: as :func:`json_text`.
     """
-    line, inner = json_text(values), f"{margin}  "
-    if not values or not isinstance(values, (dict, list, tuple)) or (margin and len(margin) + len(line) < MAX_LINE):
-        return line
+    json_text(values)  # which says where a number is that JSON has not
+    return _readable(values, "")
+
+
+def _readable(values: Any, margin: str) -> str:
+    """From the inside out: where a value fits on a line after ``margin``, so does each part of it."""
+    if not values or not isinstance(values, (dict, list, tuple)):
+        return json_text(values)
+    inner = f"{margin}  "
     if isinstance(values, dict):
-        parts = [f"{json_text(key)}: {readable_json(value, inner)}" for key, value in values.items()]
+        opening, closing = "{}"
+        parts = [f"{json_text(key)}: {_readable(value, inner)}" for key, value in values.items()]
     else:
-        parts = [readable_json(value, inner) for value in values]
+        opening, closing = "[]"
+        parts = [_readable(value, inner) for value in values]
+    line = f"{opening}{', '.join(parts)}{closing}"
+    if margin and len(margin) + len(line) < MAX_LINE and "\n" not in line:
+        return line
     inside = f",\n{inner}".join(parts)
-    return f"{line[0]}\n{inner}{inside}\n{margin}{line[-1]}"
+    return f"{opening}\n{inner}{inside}\n{margin}{closing}"
 
 
 def _non_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:

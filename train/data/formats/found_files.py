@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from gfl_edge.media.images import IMAGE_SUFFIXES
+from gfl_edge.annotations.image_list import Entry
+from gfl_edge.media.images import IMAGE_SUFFIXES, image_files
 
 
 class FoundFiles:
@@ -49,6 +51,15 @@ class FoundFiles:
         exact_names = [found for found in named if without_suffix(found) == last]
         parent = self._folder(folder)
         return [] if parent is None else [parent / found for found in sorted(exact_names or named)]
+
+    def all_images(self) -> tuple[Sequence[Entry], list[str]]:
+        """What lies directly in the root, as entries of a list would say it, and their names.
+
+        Raises:
+            SourceError: there is no such folder, or it holds no images.
+        """
+        names = [path.name for path in image_files(self.root)]
+        return [Entry(name, 0) for name in names], names
 
     def _folder(self, name: str) -> Path | None:
         """A sub-folder by its path; the root by the empty one."""

@@ -18,7 +18,6 @@ from gfl_edge.annotations.image_list import Entry, locate, read_image_list
 from gfl_edge.annotations.records import Annotations, ImageRecord, Objects
 from gfl_edge.annotations.text import read_xml_text
 from gfl_edge.errors import AnnotationError
-from gfl_edge.media.images import image_files
 from train.data.formats.found_files import FoundFiles, is_image_name, without_suffix
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -55,8 +54,7 @@ def read_voc(
     """
     files, images = FoundFiles(Path(annotation_folder)), FoundFiles(Path(image_folder))
     if image_list is None:
-        entries: Sequence[Entry] = [Entry(path.name, 0) for path in image_files(images.root)]
-        names = [entry.text for entry in entries]
+        entries, names = images.all_images()
     else:
         entries, names = _located(Path(image_list), images.root, lambda name: _xml(files, name) is not None)
     paths = [_xml(files, name) for name in names]

@@ -12,7 +12,6 @@ from gfl_edge.annotations.image_list import Entry, locate, read_image_list
 from gfl_edge.annotations.records import NO_OBJECTS, Annotations, ImageRecord, Objects
 from gfl_edge.annotations.text import read_lines
 from gfl_edge.errors import AnnotationError, ImageError
-from gfl_edge.media.images import image_files
 from train.data.formats.found_files import FoundFiles, without_suffix
 from train.data.verified import Size, measured
 
@@ -42,8 +41,7 @@ def read_yolo(
     if not images.root.is_dir():
         raise AnnotationError(f"{images.root} is no folder: expected the images of a YOLO data set")
     if image_list is None:
-        entries = [Entry(path.name, 0) for path in image_files(images.root)]
-        names = [entry.text for entry in entries]
+        entries, names = images.all_images()
     else:
         entries, names = _listed(Path(image_list), images)
     paths = [_image_path(images, entry, name, image_list) for entry, name in zip(entries, names, strict=True)]
